@@ -1,0 +1,132 @@
+"""Bytes to RGB pixels at the checkpoint's size, safely. Nothing here knows of rows, batches or models.
+
+Matches transformers' `BlipImageProcessorPil` (convert to RGB, squash to the side, bicubic) with three additions: EXIF
+orientation is applied, 16-bit and float images are scaled to 8 bits rather than clipped, and large JPEGs are decoded
+at reduced scale unless `exact` is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import warnings
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from blip2cli.errors import ImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "MPO", "JPEG2000", "ICO", "TGA", "DIB", "PCX")
+"""The formats that are opened, whatever else Pillow can read: no EPS (runs a program), no PDF, no stub plug-ins."""
+
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .avif .ppm .pgm .pbm .pnm .jp2 .ico .tga .pcx".split()
+)
+"""File names that a folder's walk takes for images, in lower case."""
+
+MAX_PIXELS = 178_956_970
+"""Largest width × height that is decoded: Pillow's own bound for a decompression bomb (half a gigabyte as RGB)."""
+
+MAX_BYTES = 1 << 30
+"""Largest file that is read."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images are read: the side in pixels of the square they are squashed to, and whether exactly.
+
+    With `exact` false a JPEG is decoded at the smallest of the scales 1/2, 1/4 and 1/8 whose sides are still at least
+    twice `side` (Pillow's draft mode).
+    """
+
+    side: int
+    exact: bool = False
+
+
+def read_file(path: str) -> bytes:
+    """The bytes of a regular file. Raises ImageError for one that is missing, too large, or not a regular file."""
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("unreadable", "not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise ImageError("too-large", f"{status.st_size:,} bytes")
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise ImageError("missing", "no such file") from None
+    except (OSError, ValueError) as error:
+        raise ImageError("unreadable", getattr(error, "strerror", None) or str(error)) from None
+
+
+def decode(data: bytes, reading: Reading) -> np.ndarray:
+    """Decode an encoded image to uint8 RGB [side, side, 3]. Raises ImageError."""
+    if not data:
+        raise ImageError("empty", "0 bytes")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata; what matters raises
+        image = _open(data)
+        try:
+            if not reading.exact:
+                image.draft(None, (2 * reading.side, 2 * reading.side))
+            image.load()
+            return _pixels(image, reading.side)
+        except MemoryError:
+            raise ImageError("too-large", f"{image.width} x {image.height} pixels do not fit in memory") from None
+        except Exception as error:  # decoders raise all sorts on corrupt data, SyntaxError and struct.error among them
+            raise ImageError("truncated", _reason(error)) from None
+
+
+def from_pil(image: Image.Image, side: int) -> np.ndarray:
+    """An open Pillow image to uint8 RGB [side, side, 3]. Raises ImageError."""
+    try:
+        return _pixels(image, side)
+    except Exception as error:
+        raise ImageError("unreadable", _reason(error)) from None
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    try:
+        image = Image.open(BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ImageError("unsupported", "not an image in a known format") from None
+    except Image.DecompressionBombError:
+        raise ImageError("too-large", "decompression bomb") from None
+    except Exception as error:
+        raise ImageError("unsupported", _reason(error)) from None
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError("too-large", f"{image.width} x {image.height} pixels")
+    return image
+
+
+def _pixels(image: Image.Image, side: int) -> np.ndarray:
+    upright = _upright(image)
+    rgb = _eight_bits(upright).convert("RGB")
+    return np.asarray(rgb.resize((side, side), Image.Resampling.BICUBIC))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return ImageOps.exif_transpose(image) if turned else image
+    except Exception:  # a malformed EXIF block says nothing about the pixels
+        return image
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey to its high byte, 32-bit and float grey scaled to their range; everything else as it is."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+        top = values.max()
+        scale = 255.0 if 0 < top <= 1.0 and image.mode == "F" else 255.0 / 65535.0 if top > 255 else 1.0
+        return Image.fromarray(np.clip(values * scale, 0, 255).astype(np.uint8))
+    return image
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 120 else text[:117] + "..."

@@ -1,0 +1,168 @@
+"""The settings of a run: small frozen records, validated when made, from which the command line is generated.
+
+Each field carries an `Opt` with its help text, so that name, type, default and help stand in one place. A record's
+`validate` names the option at fault. `Job.fingerprint` is what a resumed run is compared by.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from blip2cli.errors import UsageError
+
+DEFAULT_MODEL = "Salesforce/blip2-opt-2.7b"
+
+
+@dataclass(frozen=True)
+class Opt:
+    """How a field shows on the command line: its help, extra flag names, bounds, and the variable that sets it."""
+
+    help: str
+    flags: tuple[str, ...] = ()
+    metavar: str | None = None
+    min: float | None = None
+    max: float | None = None
+    env: str | None = None
+
+
+@dataclass(frozen=True)
+class InputSettings:
+    """What is read."""
+
+    panel = "Input"
+    inputs: tuple[str, ...] = ()
+    image_column: Annotated[str | None, Opt("Manifest column with the image's path or bytes.", metavar="NAME")] = None
+    limit: Annotated[int | None, Opt("Stop after this many input rows.", metavar="N", min=1)] = None
+
+    def validate(self) -> None:
+        if not self.inputs:
+            raise UsageError("no input given", "Name image files, folders, globs or manifests, or - for a list on stdin.")
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """Where the rows go."""
+
+    panel = "Output"
+    out: Annotated[
+        Path | None,
+        Opt("File to write: .jsonl or .parquet. Without it rows go to stdout.", ("--out", "-o"), "FILE"),
+    ] = None
+    resume: Annotated[bool, Opt("Go on where an interrupted run stopped.")] = False
+    overwrite: Annotated[bool, Opt("Replace the output if it exists.")] = False
+    commit_every: Annotated[float, Opt("Seconds between commits to the output.", metavar="SECONDS", min=0.0)] = 5.0
+    summary: Annotated[Path | None, Opt("Write the closing summary to this file as JSON.", metavar="FILE")] = None
+    quiet: Annotated[bool, Opt("No progress and no summary on stderr.", ("--quiet", "-q"))] = False
+
+    def validate(self) -> None:
+        if self.resume and self.overwrite:
+            raise UsageError(
+                "both --resume and --overwrite are given", "Give --resume to go on, or --overwrite to start afresh."
+            )
+        if self.resume and self.out is None:
+            raise UsageError("--resume needs --out", "Rows that went to stdout cannot be found again; name a file.")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which model, and how it runs."""
+
+    panel = "Model"
+    model: Annotated[
+        str, Opt("Hub id, local folder, or 'tiny' (bundled).", ("--model", "-m"), "MODEL", env="BLIP2_MODEL")
+    ] = DEFAULT_MODEL
+    revision: Annotated[str | None, Opt("Branch, tag or commit on the hub.", metavar="REV")] = None
+    dtype: Annotated[
+        Literal["auto", "fp32", "fp16", "bf16", "int8"], Opt("Precision; docs/models.md says what auto picks.")
+    ] = "auto"
+    device: Annotated[str, Opt("auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")] = "auto"
+    batch_size: Annotated[str, Opt("Images encoded together: a number, or auto.", metavar="auto|N")] = "auto"
+    workers: Annotated[
+        int | None, Opt("Processes that read and decode images; 0 for none. [default: the cores]", metavar="N", min=0)
+    ] = None
+
+    def validate(self) -> None:
+        if self.batch_size != "auto" and not (self.batch_size.isdigit() and int(self.batch_size) > 0):
+            raise UsageError(f"--batch-size {self.batch_size} is neither auto nor a number above 0", "Try 16.")
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How text is decoded; the names and meanings are those of transformers' GenerationConfig."""
+
+    panel = "Generation"
+    max_new_tokens: Annotated[
+        int | None, Opt("Most tokens to write. [default: 30 for captions, 10 for answers]", metavar="N", min=1)
+    ] = None
+    min_new_tokens: Annotated[int, Opt("Fewest tokens to write.", metavar="N", min=0)] = 0
+    num_beams: Annotated[int, Opt("Beams of beam search; 1 is greedy.", metavar="N", min=1)] = 1
+    temperature: Annotated[float, Opt("Sample at this temperature; 0 does not sample.", metavar="T", min=0.0)] = 0.0
+    top_p: Annotated[
+        float | None, Opt("Sample from the smallest set of tokens with this probability.", metavar="P", min=0.0, max=1.0)
+    ] = None
+    repetition_penalty: Annotated[float, Opt("Above 1 discourages repetition.", metavar="X", min=0.01)] = 1.0
+    length_penalty: Annotated[float, Opt("Beam search: above 0 favours longer text.", metavar="X")] = 1.0
+    seed: Annotated[int, Opt("Seed of sampling; the same rows whatever the batch size.", metavar="N", min=0)] = 0
+
+    @property
+    def samples(self) -> bool:
+        """Whether tokens are drawn at random."""
+        return self.temperature > 0 or self.top_p is not None
+
+    def validate(self) -> None:
+        if self.samples and self.num_beams > 1:
+            raise UsageError(
+                "--num-beams does not go with --temperature or --top-p", "Choose beam search or sampling, not both."
+            )
+        if self.max_new_tokens is not None and self.min_new_tokens > self.max_new_tokens:
+            raise UsageError(
+                f"--min-new-tokens {self.min_new_tokens} is above --max-new-tokens {self.max_new_tokens}",
+                "Lower the one or raise the other.",
+            )
+
+
+@dataclass(frozen=True)
+class Job:
+    """All settings of one run. `task` names the task, `options` is that task's own record."""
+
+    task: str
+    options: Any
+    input: InputSettings
+    output: OutputSettings
+    model: ModelSettings
+    generation: GenerationSettings
+
+    def __post_init__(self) -> None:
+        for record in (self.input, self.output, self.model, self.generation, self.options):
+            record.validate()
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the rows depend on, as plain JSON values: a resumed run must have the same."""
+        chosen = {
+            "task": self.task,
+            **_plain(self.options),
+            **_plain(self.generation),
+            "model": _model_name(self.model.model),
+            "revision": self.model.revision,
+            "dtype": self.model.dtype,
+            "image_column": self.input.image_column,
+        }
+        return chosen
+
+
+def _plain(record: Any) -> dict[str, Any]:
+    return {f.name: _jsonable(getattr(record, f.name)) for f in dataclasses.fields(record)}
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Path):
+        return os.fspath(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _model_name(model: str) -> str:
+    return os.path.abspath(model) if os.path.isdir(model) else model

@@ -1,0 +1,74 @@
+"""The records that travel between rooms. Frozen, with named fields; none of them does anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """Where the bytes of an image are: in a file, or already in hand. Exactly one of the two is set."""
+
+    path: str | None = None
+    data: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One input row.
+
+    `index` counts the rows of the whole run from 0; `name` is what the output's `image` column says; `columns` are the
+    manifest's other columns, to be carried through unchanged; `text` is the manifest's question or text cell. A row
+    with an `error` has no image and goes straight to the output.
+    """
+
+    index: int
+    name: str
+    image: ImageRef | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    text: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows with their pixels.
+
+    `pixels` is uint8 [images, side, side, 3], each distinct image once; `image_of[i]` is the position in it of row i's
+    image, None where the row has an error, which `errors[i]` then holds. `digests` name the images' bytes, so that
+    the same bytes in a later batch can be recognised.
+    """
+
+    rows: tuple[Row, ...]
+    pixels: torch.Tensor
+    image_of: tuple[int | None, ...]
+    errors: tuple[str | None, ...]
+    digests: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column that a task adds. `tensor` has a shape and a dtype (fp32 or fp16); the others have none."""
+
+    name: str
+    kind: Literal["string", "strings", "tensor"]
+    shape: tuple[int, ...] = ()
+    dtype: Literal["fp32", "fp16"] = "fp32"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One output row: the row it answers, the values of the task's columns in their order, and the error if any.
+
+    `last` marks the last of the rows that belong to one input row: a commit may fall only behind such a row.
+    """
+
+    row: Row
+    values: tuple[Any, ...]
+    error: str | None = None
+    last: bool = True

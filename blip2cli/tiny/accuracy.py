@@ -1,0 +1,160 @@
+"""Measure the bundled model as a user runs it: `python -m blip2cli.tiny.accuracy [--dtype fp32 bf16 int8]`.
+
+Writes easy-VQA's test split and held-out scenes to a temporary folder, runs `blip2 vqa` and `blip2 caption` on them
+for each dtype, and prints a Markdown table of what was right, in per cent. Needs the easy-vqa package.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .easy_vqa import pictures
+from .phrases import HOW_MANY, caption, named_shapes, scene_caption, scene_questions
+from .scenes import render, scene_stream
+
+ACCURACY_SEED = 2_000_003
+"""Seed of the scenes measured here; training and validation never see them."""
+
+_QUESTIONS_PER_SCENE = 4
+_SCENE_CAPTIONS = "captions, scenes of {}"
+_ALL_SCENE_CAPTIONS = "captions, all scenes"
+Tally = dict[str, list[bool]]
+"""For each figure, whether each item was right."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One row of the VQA manifest; `group` and `reference` are carried through to the output."""
+
+    image: str
+    question: str
+    reference: str
+    group: str
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """What the caption of one image should say, and the figure it counts towards."""
+
+    image: str
+    reference: str
+    group: str
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything written to the folder: images below `root/images`, and the manifest of questions."""
+
+    root: Path
+    asked: list[Asked]
+    captioned: list[Captioned]
+
+
+def main() -> None:
+    """Parse the options, measure, and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m blip2cli.tiny.accuracy", description=__doc__)
+    parser.add_argument("--dtype", nargs="+", default=["fp32", "bf16", "int8"], help="dtypes to measure")
+    parser.add_argument("--images", type=int, default=1000, help="easy-VQA test images (default: all 1,000)")
+    parser.add_argument("--scenes", type=int, default=900, help="rendered scenes, a third of each count (default: 900)")
+    parser.add_argument("--model", default="tiny", help="name or folder of the checkpoint (default: tiny)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        material = write_material(Path(folder), options.images, options.scenes)
+        tallies = {dtype: measure(material, options.model, dtype) for dtype in options.dtype}
+    print(table(tallies))
+
+
+def write_material(root: Path, images: int, scenes: int) -> Material:
+    """Write images and manifest below `root`."""
+    (root / "images").mkdir()
+    easy_asked, easy_captioned = _write_easy_vqa(root, images)
+    scene_asked, scene_captioned = _write_scenes(root, scenes)
+    asked = easy_asked + scene_asked
+    lines = [json.dumps(asdict(row)) + "\n" for row in asked]
+    (root / "questions.jsonl").write_text("".join(lines), encoding="utf-8")
+    return Material(root, asked, easy_captioned + scene_captioned)
+
+
+def measure(material: Material, model: str, dtype: str) -> Tally:
+    """Run the two commands in one dtype, and compare their rows with the references."""
+    answers = _run(material.root, "vqa", "questions.jsonl", model, dtype)
+    captions = _run(material.root, "caption", "images", model, dtype)
+    tally: Tally = defaultdict(list)
+    for row in answers:
+        tally[row["group"]].append(row["answer"] == row["reference"])
+    if len(answers) != len(material.asked):
+        raise SystemExit(f"asked {len(material.asked)} questions and got {len(answers)} answers")
+    said = {Path(row["image"]).name: row["caption"] or "" for row in captions}
+    for item in material.captioned:
+        tally_caption(tally, item, said[item.image])
+    return tally
+
+
+def tally_caption(tally: Tally, item: Captioned, said: str) -> None:
+    """Count a caption twice: are all shapes named, and is every word and the order right as well?"""
+    tally[f"{item.group}: every shape with its colour"].append(named_shapes(said) == named_shapes(item.reference))
+    tally[f"{item.group}: word for word, in order"].append(said == item.reference)
+    if item.group.startswith(_SCENE_CAPTIONS.format("")):
+        tally_caption(tally, replace(item, group=_ALL_SCENE_CAPTIONS), said)
+
+
+def table(tallies: dict[str, Tally]) -> str:
+    """A Markdown table: a row a figure, with its number of items, and a column a dtype."""
+    names = sorted({name for tally in tallies.values() for name in tally})
+    lines = ["| what | items | " + " | ".join(tallies) + " |", "|---|---:|" + "---:|" * len(tallies)]
+    for name in names:
+        items = [tally[name] for tally in tallies.values()]
+        shares = " | ".join(f"{100 * sum(right) / len(right):.2f} %" for right in items)
+        lines.append(f"| {name} | {len(items[0]):,} | {shares} |")
+    return "\n".join(lines)
+
+
+def _write_easy_vqa(root: Path, number: int) -> tuple[list[Asked], list[Captioned]]:
+    asked, captioned = [], []
+    for picture in pictures("test")[:number]:
+        name = f"easy-{picture.number}.png"
+        (root / "images" / name).write_bytes(picture.path.read_bytes())
+        group = "easy-VQA test questions"
+        asked += [Asked(f"images/{name}", asking.text, asking.answer, group) for asking in picture.questions]
+        if picture.colour and picture.kind:
+            reference = caption([(picture.colour, picture.kind)])
+            captioned.append(Captioned(name, reference, "captions, easy-VQA test images"))
+    return asked, captioned
+
+
+def _write_scenes(root: Path, number: int) -> tuple[list[Asked], list[Captioned]]:
+    asked, captioned = [], []
+    rng = np.random.default_rng(ACCURACY_SEED)
+    for index, scene in enumerate(islice(scene_stream(ACCURACY_SEED), number)):
+        name, count = f"scene-{index:05}.png", len(scene.shapes)
+        render(scene).save(root / "images" / name)
+        captioned.append(Captioned(name, scene_caption(scene), _SCENE_CAPTIONS.format(count)))
+        asked.append(Asked(f"images/{name}", HOW_MANY, str(count), f'scenes, "{HOW_MANY}"'))
+        others = [asking for asking in scene_questions(scene, rng, _QUESTIONS_PER_SCENE) if asking.text != HOW_MANY]
+        asked += [Asked(f"images/{name}", other.text, other.answer, "scenes, other questions") for other in others]
+    return asked, captioned
+
+
+def _run(root: Path, command: str, source: str, model: str, dtype: str) -> list[dict[str, Any]]:
+    out = root / f"{command}-{dtype}.jsonl"
+    options = ["--model", model, "--dtype", dtype, "--quiet", "--out", str(out)]
+    subprocess.run([sys.executable, "-m", "blip2cli", command, str(root / source), *options], check=True)
+    return _rows(out.read_text(encoding="utf-8").splitlines())
+
+
+def _rows(lines: Iterable[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in lines]
+
+
+if __name__ == "__main__":
+    main()
