@@ -40,7 +40,9 @@ class InputSettings:
 
     def validate(self) -> None:
         if not self.inputs:
-            raise UsageError("no input given", "Name image files, folders, globs or manifests, or - for a list on stdin.")
+            raise UsageError(
+                "no input given", "Name image files, folders, globs or manifests, or - for a list on stdin."
+            )
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ class GenerationSettings:
     num_beams: Annotated[int, Opt("Beams of beam search; 1 is greedy.", metavar="N", min=1)] = 1
     temperature: Annotated[float, Opt("Sample at this temperature; 0 does not sample.", metavar="T", min=0.0)] = 0.0
     top_p: Annotated[
-        float | None, Opt("Sample from the smallest set of tokens with this probability.", metavar="P", min=0.0, max=1.0)
+        float | None,
+        Opt("Sample from the smallest set of tokens with this probability.", metavar="P", min=0.0, max=1.0),
     ] = None
     repetition_penalty: Annotated[float, Opt("Above 1 discourages repetition.", metavar="X", min=0.01)] = 1.0
     length_penalty: Annotated[float, Opt("Beam search: above 0 favours longer text.", metavar="X")] = 1.0

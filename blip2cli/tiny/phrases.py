@@ -32,7 +32,6 @@ _COLOUR_OF = (
     "what is the colour of the {}?",
 )
 _SHAPE_OF = ("what is the {} shape?", "what shape is {}?")
-_WHAT_COLOUR = _COLOUR_OF[:4]
 _WHAT_SHAPE = ("what shape is in the image?", "what shape does the image contain?", "what shape is present?")
 
 
@@ -120,7 +119,7 @@ def _attribute(scene: Scene, rng: np.random.Generator) -> Question | None:
     if len(scene.shapes) == 1 and rng.random() < 0.4:
         if rng.random() < 0.5:
             return Question(_pick(rng, _WHAT_SHAPE), shape.kind)
-        return Question(_pick(rng, _WHAT_COLOUR).format("shape"), shape.colour)
+        return Question(_pick(rng, _COLOUR_OF).format("shape"), shape.colour)
     if rng.random() < 0.5:
         if {other.colour for other in scene.shapes if other.kind == shape.kind} != {shape.colour}:
             return None

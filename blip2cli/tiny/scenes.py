@@ -73,7 +73,7 @@ def scene_stream(seed: int, counts: tuple[int, ...] = (1, 2, 3)) -> Iterator[Sce
 
 
 def random_scene(rng: np.random.Generator, count: int) -> Scene:
-    """Draw a scene of `count` shapes: two thirds in easy-VQA's plain look, one third with gradients and grain."""
+    """Draw a scene of `count` shapes: six in ten in easy-VQA's plain look, the others may have gradients and grain."""
     plain = rng.random() < 0.6
     shapes = tuple(sorted(_place_shapes(rng, count, plain), key=lambda shape: shape.centre))
     darkest = 228 if plain else 165

@@ -1,4 +1,4 @@
-"""Train the bundled model from nothing: `python -m blip2cli.tiny.train --out FOLDER`. Seeds are fixed.
+"""Train the bundled model from nothing: `python -m blip2cli.tiny.train [--out FOLDER]`. Seeds are fixed.
 
 Two stages (see `vision_stage` and `language_stage`); then the checkpoint is written in fp16. easy-VQA's test split is
 never read here, and the last weights are the ones kept: no checkpoint is chosen by any figure.
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from . import MODEL_DIR
 from .architecture import build_processor, export, new_model, parameter_count
 from .easy_vqa import pictures
 from .guides import Guides
@@ -28,7 +27,9 @@ _HELD_OUT_PICTURES = 60
 def main() -> None:
     """Parse the options and train."""
     parser = argparse.ArgumentParser(prog="python -m blip2cli.tiny.train", description=__doc__)
-    parser.add_argument("--out", type=Path, default=MODEL_DIR, help="folder for the checkpoint (default: the bundled)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("tiny-model"), help="folder for the checkpoint (default: tiny-model)"
+    )
     parser.add_argument("--vision-steps", type=int, default=VISION_STEPS)
     parser.add_argument("--language-steps", type=int, default=LANGUAGE_STEPS)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")

@@ -45,7 +45,7 @@ def test_it_captions_one_shape(model: Blip2ForConditionalGeneration, processor: 
     scenes = list(islice(scene_stream(SEED, counts=(1,)), 60))
     texts = generate_texts(model, processor, [render(scene) for scene in scenes], [""] * 60)
     right = sum(text == scene_caption(scene) for text, scene in zip(texts, scenes, strict=True))
-    assert right >= 57
+    assert right >= 58
 
 
 def test_it_names_all_of_up_to_three_shapes(model: Blip2ForConditionalGeneration, processor: Blip2Processor) -> None:
@@ -54,7 +54,7 @@ def test_it_names_all_of_up_to_three_shapes(model: Blip2ForConditionalGeneration
     right = sum(
         named_shapes(text) == named_shapes(scene_caption(scene)) for text, scene in zip(texts, scenes, strict=True)
     )
-    assert right >= 77
+    assert right >= 86
 
 
 def test_prompts_of_several_lengths_and_cases_share_a_batch(

@@ -1,0 +1,27 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH ?= torch==2.13.0
+
+.PHONY: test lint accuracy clean
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+test: $(VENV)/.ready  ## Run the tests.
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.ready  ## Check style and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+accuracy: $(VENV)/.ready  ## Measure the bundled model.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps easy-vqa==1.0
+	$(BIN)/python -m blip2cli.tiny.accuracy
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
