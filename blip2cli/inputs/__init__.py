@@ -1,0 +1,158 @@
+"""Where rows come from: one file a kind of source, and `open_source`, which puts several together."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from blip2cli.errors import UsageError
+from blip2cli.images import SUFFIXES
+from blip2cli.records import Row
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MANIFESTS = {
+    ".parquet": "blip2cli.inputs.parquet:ParquetManifest",
+    ".jsonl": "blip2cli.inputs.jsonl:JsonlManifest",
+    ".ndjson": "blip2cli.inputs.jsonl:JsonlManifest",
+    ".csv": "blip2cli.inputs.csv:CsvManifest",
+    ".tsv": "blip2cli.inputs.csv:CsvManifest",
+}
+"""Suffix → class of the source that reads such a manifest. A class is made from (name as typed, ColumnChoice)."""
+
+
+class Source(Protocol):
+    """Yields rows in a fixed order, the same in every run."""
+
+    def rows(self) -> Iterator[Row]:
+        """The rows; their `index` is left at 0 for `Sources` to set."""
+
+    def count(self) -> int | None:
+        """How many rows there are, None where only reading tells."""
+
+    def schema(self) -> pa.Schema:
+        """Names and types of the columns that are carried through."""
+
+    def column_names(self) -> list[str]:
+        """Names of the columns that are carried through; cheaper than `schema`."""
+
+
+@dataclass(frozen=True)
+class ColumnChoice:
+    """Which manifest columns mean something: the image's, and the text's (a question, say), None where none is read.
+
+    `text_required` makes a manifest without the text column an error.
+    """
+
+    image: str | None = None
+    text: str | None = None
+    text_required: bool = False
+    image_required: bool = True
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Several sources as one, in the order in which they were given."""
+
+    parts: tuple[Source, ...]
+    limit: int | None = None
+
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        """All rows from the start-th on, numbered from 0 throughout."""
+        every = (row for part in self.parts for row in part.rows())
+        for index, row in islice(enumerate(every), start, self.limit):
+            yield replace(row, index=index)
+
+    def count(self) -> int | None:
+        counts = [part.count() for part in self.parts]
+        known = [count for count in counts if count is not None]
+        if len(known) < len(counts):
+            return None
+        return min(sum(known), self.limit) if self.limit is not None else sum(known)
+
+    def column_names(self) -> list[str]:
+        return list(dict.fromkeys(name for part in self.parts for name in part.column_names()))
+
+    def schema(self) -> pa.Schema:
+        """The carried columns of all parts; a column whose types cannot be reconciled becomes a string of JSON."""
+        import pyarrow as pa
+
+        fields: dict[str, pa.Field] = {}
+        for field in (field for part in self.parts for field in part.schema()):
+            fields[field.name] = merge_fields(fields.get(field.name, field), field)
+        return pa.schema(list(fields.values()))
+
+
+def merge_fields(one: pa.Field, other: pa.Field) -> pa.Field:
+    """The field that holds the values of both; a string, to hold JSON, where Arrow knows none."""
+    import pyarrow as pa
+
+    try:
+        return pa.unify_schemas([pa.schema([one]), pa.schema([other])], promote_options="permissive").field(0)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.field(one.name, pa.string())
+
+
+def open_source(inputs: Iterable[str], columns: ColumnChoice, limit: int | None = None) -> Sources:
+    """The source that the user's INPUT arguments name.
+
+    Raises UsageError for an input that does not exist, holds no images, or is not of a kind that is read.
+    """
+    parts = [source for name in inputs for source in _sources_of(name, columns)]
+    return Sources(tuple(parts), limit)
+
+
+def _sources_of(name: str, columns: ColumnChoice) -> Iterator[Source]:
+    from blip2cli.inputs.folder import Folder
+    from blip2cli.inputs.listing import Listing
+
+    if name == "-":
+        yield Listing()
+    elif "://" in name:
+        raise UsageError(f"cannot read {name}", "Remote inputs are not read yet; download the files and name them.")
+    elif os.path.isdir(name):
+        yield Folder(name)
+    elif os.path.lexists(name):
+        yield _file_source(name, columns)
+    elif glob.has_magic(name):
+        yield from _glob_sources(name, columns)
+    else:
+        raise UsageError(f"no such input: {name}", "Give an image, a folder, a glob, a manifest, or - for stdin.")
+
+
+def _file_source(name: str, columns: ColumnChoice) -> Source:
+    from blip2cli.inputs.folder import Files
+
+    suffix = Path(name).suffix.lower()
+    if suffix in MANIFESTS:
+        module, _, cls = MANIFESTS[suffix].partition(":")
+        source: Source = getattr(import_module(module), cls)(name, columns)
+        return source
+    if suffix in SUFFIXES or suffix == "":
+        return Files((name,))
+    known = ", ".join(sorted(MANIFESTS))
+    raise UsageError(
+        f"{name} is neither an image nor a manifest", f"Manifests end in {known}; a list of paths goes to -."
+    )
+
+
+def _glob_sources(pattern: str, columns: ColumnChoice) -> Iterator[Source]:
+    from blip2cli.inputs.folder import Folder
+
+    found: list[Any] = []
+    for name in sorted(glob.glob(pattern, recursive=True)):
+        if os.path.isdir(name):
+            if "**" not in pattern:
+                found.append(Folder(name))
+        elif Path(name).suffix.lower() in SUFFIXES or Path(name).suffix.lower() in MANIFESTS:
+            found.append(_file_source(name, columns))
+    if not found:
+        raise UsageError(f"no images found: {pattern}", "Quote the pattern, and check it with ls.")
+    yield from found

@@ -1,0 +1,83 @@
+"""JSON-lines manifests: one object a line; values are carried exactly as they stand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from blip2cli.errors import UsageError
+from blip2cli.inputs.manifest import Layout, lay_out
+from blip2cli.records import Row
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from blip2cli.inputs import ColumnChoice
+
+
+class JsonlManifest:
+    """One JSON-lines file. A line that is no JSON object becomes an error row."""
+
+    def __init__(self, name: str, columns: ColumnChoice) -> None:
+        self.name = name
+        names = dict.fromkeys(key for record in self._records() for key in record or {})
+        if not names:
+            raise UsageError(f"{name} holds no JSON objects", 'Each line must be an object such as {"image": "a.jpg"}.')
+        self._layout: Layout = lay_out(name, list(names), columns)
+
+    def rows(self) -> Iterator[Row]:
+        for number, record in enumerate(self._records()):
+            if record is None:
+                yield self._layout.broken(number, f"line {number + 1} is not a JSON object")
+            else:
+                yield self._layout.row(record, number)
+
+    def count(self) -> int | None:
+        return sum(1 for _ in self._lines())
+
+    def column_names(self) -> list[str]:
+        return list(self._layout.carried)
+
+    def schema(self) -> pa.Schema:
+        """Types as Arrow infers them from all rows; a column of mixed types is a string, to hold JSON."""
+        import pyarrow as pa
+
+        fields: dict[str, pa.Field] = {name: pa.field(name, pa.null()) for name in self._layout.carried}
+        records = (record for record in self._records() if record is not None)
+        while chunk := list(islice(records, 4096)):
+            for name, field in fields.items():
+                fields[name] = _merged(field, [record.get(name) for record in chunk])
+        return pa.schema(list(fields.values()))
+
+    def _records(self) -> Iterator[dict[str, Any] | None]:
+        for line in self._lines():
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                record = None
+            yield record if isinstance(record, dict) else None
+
+    def _lines(self) -> Iterator[bytes]:
+        try:
+            with open(self.name, "rb") as file:
+                for number, line in enumerate(file):
+                    text = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
+                    if text.strip():
+                        yield text
+        except OSError as error:
+            raise UsageError(
+                f"cannot read {self.name}: {error.strerror}", "Check the path and its permissions."
+            ) from None
+
+
+def _merged(field: pa.Field, values: list[Any]) -> pa.Field:
+    import pyarrow as pa
+
+    from blip2cli.inputs import merge_fields
+
+    try:
+        return merge_fields(field, pa.field(field.name, pa.infer_type(values)))
+    except (pa.ArrowException, OverflowError):
+        return pa.field(field.name, pa.string())
