@@ -1,0 +1,90 @@
+"""Beam search, by transformers' own `generate` on the language model, several requests at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+
+from blip2cli.job import GenerationSettings
+from blip2cli.model.requests import Completion, Request
+
+
+@dataclass
+class BeamSearch:
+    """Beam search over a language model; `returned` is how many of the best beams each request gets."""
+
+    language_model: Any
+    settings: GenerationSettings
+    end_ids: tuple[int, ...]
+    batch_size: int
+    returned: int = 1
+
+    def decode(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        """Completions in the order of the requests, `returned` for each, best first.
+
+        On CUDA out of memory a batch is halved and repeated.
+        """
+        stream = iter(requests)
+        while batch := list(islice(stream, self.batch_size)):
+            yield from self._with_backoff(batch)
+
+    def _with_backoff(self, batch: list[Request]) -> list[Completion]:
+        try:
+            return self._search(batch)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+        self.batch_size = max(1, len(batch) // 2)
+        half = len(batch) // 2
+        return self._with_backoff(batch[:half]) + self._with_backoff(batch[half:])
+
+    def _search(self, batch: Sequence[Request]) -> list[Completion]:
+        least, most = batch[0].lengths
+        config = self.language_model.config
+        embeds, mask, ids = self._inputs(batch, left=not config.is_encoder_decoder)
+        inputs = {"inputs_embeds": embeds, "attention_mask": mask}
+        if not config.is_encoder_decoder:
+            inputs["input_ids"] = ids  # what a repetition penalty counts; comes back before the new tokens
+        written = self.language_model.generate(
+            **inputs,
+            do_sample=False,
+            num_beams=self.settings.num_beams,
+            num_return_sequences=self.returned,
+            max_new_tokens=most,
+            min_new_tokens=least or None,
+            length_penalty=self.settings.length_penalty,
+            repetition_penalty=self.settings.repetition_penalty,
+            eos_token_id=list(self.end_ids) or None,
+        )
+        skipped = 1 if config.is_encoder_decoder else ids.shape[1]
+        sequences = [self._until_end(row) for row in written[:, skipped:].tolist()]
+        keys = [request.key for request in batch for _ in range(self.returned)]
+        return [Completion(key, ids) for key, ids in zip(keys, sequences, strict=True)]
+
+    def _inputs(self, batch: Sequence[Request], left: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Embeddings [n, length, width], their mask, and token ids with a stand-in at the images' places."""
+        embedding = self.language_model.get_input_embeddings()
+        device = embedding.weight.device
+        width = batch[0].image.query_embeds.shape[0]
+        longest = width + max(len(request.prompt_ids) for request in batch)
+        ids = torch.zeros(len(batch), longest, dtype=torch.long, device=device)
+        mask = torch.zeros_like(ids)
+        embeds = embedding.weight.new_zeros(len(batch), longest, embedding.weight.shape[1])
+        for at, request in enumerate(batch):
+            prompt = torch.tensor(request.prompt_ids, dtype=torch.long, device=device)
+            start = longest - width - len(prompt) if left else 0
+            text = slice(start + width, start + width + len(prompt))
+            ids[at] = request.prompt_ids[0] if request.prompt_ids else 0
+            ids[at, text] = prompt
+            mask[at, start : text.stop] = 1
+            embeds[at, start : start + width] = request.image.query_embeds
+            embeds[at, text] = embedding(prompt)
+        return embeds, mask, ids
+
+    def _until_end(self, ids: list[int]) -> tuple[int, ...]:
+        ends = [at for at, token in enumerate(ids) if token in self.end_ids]
+        return tuple(ids[: ends[0]] if ends else ids)

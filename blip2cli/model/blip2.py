@@ -1,0 +1,143 @@
+"""Blip2Model: the face of the room. Encode batches, ask for texts, read features."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+
+from blip2cli.job import GenerationSettings
+from blip2cli.model.beam import BeamSearch
+from blip2cli.model.checkpoint import Checkpoint
+from blip2cli.model.decoder import Decoder, LanguageModel
+from blip2cli.model.encoder import Encoder
+from blip2cli.model.opt import OptDecoder
+from blip2cli.model.requests import Completion, EncodedImage, Request
+from blip2cli.model.sampling import Sampler
+from blip2cli.model.t5 import T5Decoder
+from blip2cli.records import Batch
+
+RECENT = 256
+"""Images whose embeddings are kept, in case the same bytes come again."""
+
+SMALL = 50_000_000
+"""Below this many parameters a model is fed larger batches: what it waits for is Python."""
+
+
+class Blip2Model:
+    """A loaded checkpoint.
+
+    Args:
+        checkpoint: what `checkpoint.find` found.
+        batch_size: images encoded together; None chooses by device and size. Texts are decoded in four times as many
+            slots.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, batch_size: int | None = None) -> None:
+        self.checkpoint = checkpoint
+        self.model: Any = checkpoint.load_model()
+        self.tokenizer: Any = checkpoint.load_tokenizer()
+        self.encoder = Encoder(self.model, checkpoint.images)
+        self.batch_size = batch_size or self._automatic_batch_size()
+        self._recent: OrderedDict[bytes, torch.Tensor] = OrderedDict()
+
+    @property
+    def num_query_tokens(self) -> int:
+        return int(self.model.config.num_query_tokens)
+
+    @torch.inference_mode()
+    def encode(self, batch: Batch) -> list[EncodedImage]:
+        """The batch's images as the language model sees them, with `uses` 0; bytes seen lately are not repeated."""
+        new = [at for at, digest in enumerate(batch.digests) if digest not in self._recent]
+        if new:
+            pixels = batch.pixels if len(new) == len(batch.digests) else batch.pixels[new]
+            for at, embeds in zip(new, self._halving(self.encoder.query_embeds, pixels), strict=True):
+                self._recent[batch.digests[at]] = embeds
+        images = [EncodedImage(self._recent[digest], uses=0) for digest in batch.digests]
+        for digest in batch.digests:
+            self._recent.move_to_end(digest)
+        while len(self._recent) > max(RECENT, len(batch.digests)):
+            self._recent.popitem(last=False)
+        return images
+
+    def generate(
+        self, requests: Iterable[Request], settings: GenerationSettings, returned: int = 1
+    ) -> Iterator[Completion]:
+        """Texts for the requests, in the order in which they end; with beam search `returned` for each, best first."""
+        decoder = self._decoder(settings, returned)
+        completions = decoder.decode(requests)
+        while True:  # inference mode is entered anew each time, as it must not leak to whoever takes what is yielded
+            with torch.inference_mode():
+                completion = next(completions, None)
+            if completion is None:
+                return
+            yield completion
+
+    def prompt_ids(self, prompt: str | None) -> tuple[int, ...]:
+        """Token ids of a prompt as the processor gives them; of none, the start token, as `generate` does."""
+        start = self.model.config.text_config.bos_token_id
+        if prompt is None and start is not None:
+            return (int(start),)
+        return tuple(self.tokenizer(prompt or "")["input_ids"])
+
+    def prompt_room(self, max_new_tokens: int) -> int | None:
+        """The most prompt tokens that leave room for an answer; None without a bound."""
+        positions = getattr(self.model.config.text_config, "max_position_embeddings", None)
+        if self.checkpoint.encoder_decoder or positions is None:
+            return None
+        return int(positions) - self.num_query_tokens - max_new_tokens
+
+    def text(self, token_ids: Iterable[int]) -> str:
+        """Token ids as text, without special tokens and surrounding white space."""
+        decoded: str = self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
+        return decoded.strip()
+
+    @torch.inference_mode()
+    def query_output(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Q-Former features fp32 [n, num_query_tokens, width]; equal to `Blip2Model.get_qformer_features`."""
+        return self._halving(lambda part: self.encoder.query_output(self.encoder.vision(part)[0]), pixels).float().cpu()
+
+    @torch.inference_mode()
+    def vision_output(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pooled vision features fp32 [n, width]; the pooler output of `Blip2Model.get_image_features`."""
+        return self._halving(lambda part: self.encoder.vision(part)[1], pixels).float().cpu()
+
+    @torch.inference_mode()
+    def text_output(self, text: str) -> torch.Tensor:
+        """Text features fp32 [tokens, width]: the hidden states of `Blip2Model.get_text_features`."""
+        ids = torch.tensor([self.prompt_ids(text)], device=self.encoder.device)
+        language_model = self.model.language_model
+        encoder = language_model.get_encoder() if self.checkpoint.encoder_decoder else language_model.base_model
+        hidden: torch.Tensor = encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        return hidden[0].float().cpu()
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Tokens that end a text: those of the language model's generation config and of the checkpoint's."""
+        configs = (self.model.language_model.generation_config, getattr(self.model, "generation_config", None))
+        found = [config.eos_token_id for config in configs if config is not None and config.eos_token_id is not None]
+        flat = [end for ends in found for end in (ends if isinstance(ends, list) else [ends])]
+        return tuple(dict.fromkeys(int(end) for end in flat))
+
+    def _decoder(self, settings: GenerationSettings, returned: int) -> Decoder | BeamSearch:
+        if settings.num_beams > 1:
+            return BeamSearch(self.model.language_model, settings, self.end_ids, self.batch_size, returned)
+        adaptor: Callable[[Any, int], LanguageModel] = T5Decoder if self.checkpoint.encoder_decoder else OptDecoder
+        return Decoder(adaptor(self.model.language_model, 4 * self.batch_size), Sampler(settings, self.end_ids))
+
+    def _automatic_batch_size(self) -> int:
+        small = sum(weight.numel() for weight in self.model.parameters()) < SMALL
+        return 64 if small or self.encoder.device.type == "cuda" else 8
+
+    def _halving(self, encode: Callable[[torch.Tensor], torch.Tensor], pixels: torch.Tensor) -> torch.Tensor:
+        """Encode; where memory runs out, the batch's halves one after the other, and smaller batches from then on."""
+        if len(pixels) <= self.batch_size:
+            try:
+                return encode(pixels)
+            except torch.OutOfMemoryError:
+                if len(pixels) == 1:
+                    raise
+                self.batch_size = max(1, len(pixels) // 2)
+        return torch.cat([self._halving(encode, part) for part in pixels.split(self.batch_size)])

@@ -1,0 +1,226 @@
+"""Checkpoints: what a name stands for, which precision it may run in, and loading its parts.
+
+Weights come from safetensors only and no remote code is run. What checkpoints saved before transformers 4.46 lack
+(`num_query_tokens` in the processor, `image_token_index`, the `<image>` token) is never read here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from blip2cli.errors import CheckpointError, UsageError
+from blip2cli.tiny import MODEL_DIR
+
+if TYPE_CHECKING:
+    from transformers import Blip2ForConditionalGeneration, PreTrainedTokenizerBase
+
+    from blip2cli.job import ModelSettings
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """What the checkpoint's preprocessor says: the side in pixels, and the mean and deviation of each channel."""
+
+    side: int
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
+    rescale: float = 1 / 255
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that has been found and may run as asked; its weights are not loaded yet.
+
+    `precision` is the choice made for `dtype` (auto settled): fp32, fp16, bf16 or int8.
+    """
+
+    name: str
+    location: str
+    revision: str | None
+    config: Any
+    images: ImageSettings
+    device: torch.device
+    precision: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights that are not quantised, and of activations."""
+        if self.precision == "int8":
+            return torch.float16 if self.device.type == "cuda" else torch.float32
+        return DTYPES[self.precision]
+
+    @property
+    def encoder_decoder(self) -> bool:
+        """Whether the language model is an encoder-decoder (Flan-T5) rather than decoder only (OPT)."""
+        return not self.config.use_decoder_only_language_model
+
+    def load_model(self) -> Blip2ForConditionalGeneration:
+        """The model in its dtype on its device, ready to run. Raises CheckpointError."""
+        from transformers import Blip2ForConditionalGeneration
+
+        from blip2cli.model import quantize
+
+        extra: dict[str, Any] = {}
+        if self.precision == "int8" and self.device.type == "cuda":
+            extra["quantization_config"] = quantize.bitsandbytes_config()
+        try:
+            model = Blip2ForConditionalGeneration.from_pretrained(
+                self.location,
+                revision=self.revision or "main",
+                dtype=self.dtype,
+                use_safetensors=True,
+                low_cpu_mem_usage=True,
+                **extra,
+            )
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise _not_loaded(self.name, error) from error
+        if not extra:
+            model = model.to(self.device)
+        if self.precision == "int8" and self.device.type == "cpu":
+            quantize.quantize_linears(model, model.get_output_embeddings())
+        return model.eval()
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The language model's tokenizer. Raises CheckpointError."""
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.location, revision=self.revision or "main")
+        except (OSError, ValueError) as error:
+            raise _not_loaded(self.name, error) from error
+        if getattr(tokenizer, "is_fast", False):  # settings of a saved tokenizer would cut or fill prompts
+            tokenizer.backend_tokenizer.no_padding()
+            tokenizer.backend_tokenizer.no_truncation()
+        return tokenizer
+
+
+def find(settings: ModelSettings) -> Checkpoint:
+    """Find the checkpoint that the settings name and decide device and precision.
+
+    Raises UsageError for a device or precision that cannot be had, CheckpointError for a checkpoint that cannot.
+    """
+    name = settings.model
+    location = str(MODEL_DIR) if name == "tiny" else name
+    device = _device(settings.device)
+    config = _config(name, location, settings.revision)
+    precision = _precision(settings.dtype, device, not config.use_decoder_only_language_model)
+    images = _image_settings(location, settings.revision, config)
+    return Checkpoint(name, location, settings.revision, config, images, device, precision)
+
+
+def _config(name: str, location: str, revision: str | None) -> Any:
+    from transformers import AutoConfig
+
+    if os.path.isdir(location) and not os.path.exists(os.path.join(location, "config.json")):
+        raise CheckpointError(
+            f"{name} holds no checkpoint (no config.json)", "Name the folder that save_pretrained wrote."
+        )
+    try:
+        config = AutoConfig.from_pretrained(location, revision=revision or "main", trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(name, error) from error
+    if config.model_type not in ("blip-2", "blip_2"):
+        raise CheckpointError(
+            f"{name} is a {config.model_type} checkpoint, not BLIP-2", "See docs/models.md for those that run."
+        )
+    return config
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        mps = torch.backends.mps.is_available()
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"--device {device} is no device", "Use auto, cpu, cuda, cuda:N or mps.") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            f"--device {device}: this PyTorch sees no CUDA device", "Use --device cpu, or install a CUDA build."
+        )
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"--device {device}: there are {torch.cuda.device_count()} CUDA devices", "They count from cuda:0."
+        )
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("--device mps: this PyTorch has no MPS", "Use --device cpu.")
+    return chosen
+
+
+def _precision(asked: str, device: torch.device, encoder_decoder: bool) -> str:
+    if asked == "fp16" and encoder_decoder:
+        raise UsageError("--dtype fp16 gives garbage with Flan-T5", "Use --dtype bf16 or fp32.")
+    if asked == "int8" and device.type == "mps":
+        raise UsageError("--dtype int8 runs on CPU and CUDA only", "Use --dtype fp16.")
+    if asked != "auto":
+        return asked
+    if device.type == "cuda":
+        return "bf16" if encoder_decoder else "fp16"
+    return "bf16" if device.type == "cpu" and native_bf16() else "fp32"
+
+
+def native_bf16() -> bool:
+    """Whether this processor multiplies bf16 itself (avx512_bf16 or AMX)."""
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("amx_tile"))
+
+
+def _image_settings(location: str, revision: str | None, config: Any) -> ImageSettings:
+    """From preprocessor_config.json, or the image processor's part of processor_config.json (transformers 5)."""
+    saved = _json(location, "processor_config.json", revision).get("image_processor")
+    saved = saved or _json(location, "preprocessor_config.json", revision)
+    size = saved.get("size") or config.vision_config.image_size
+    side: Any = size.get("height") or size.get("shortest_edge") if isinstance(size, dict) else size
+    return ImageSettings(
+        side=int(side),
+        mean=tuple(saved.get("image_mean") or CLIP_MEAN),
+        std=tuple(saved.get("image_std") or CLIP_STD),
+        rescale=float(saved.get("rescale_factor") or 1 / 255),
+    )
+
+
+def _json(location: str, name: str, revision: str | None) -> dict[str, Any]:
+    from transformers.utils.hub import cached_file
+
+    path = cached_file(
+        location,
+        name,
+        revision=revision or "main",
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if path is None:
+        return {}
+    with open(path, encoding="utf-8") as file:
+        loaded: dict[str, Any] = json.load(file)
+    return loaded
+
+
+def _not_loaded(name: str, error: BaseException) -> CheckpointError:
+    reason = " ".join(str(error).split())
+    if os.path.isdir(name):
+        if "safetensors" in reason:
+            return CheckpointError(
+                f"{name} has no weights in safetensors", "Pickled weights are not loaded; convert them."
+            )
+        return CheckpointError(
+            f"cannot load {name}: {reason[:160]}", "Is the folder complete? save_pretrained writes it."
+        )
+    if "bitsandbytes" in reason or "accelerate" in reason:
+        return CheckpointError(
+            f"cannot load {name}: {reason[:160]}", "Install the extra: pip install 'blip2cli[int8]'."
+        )
+    return CheckpointError(
+        f"cannot get the checkpoint {name}: it is not cached, and the hub did not give it",
+        "Check the name and the network, or use --model FOLDER (a local checkpoint) or --model tiny (bundled).",
+    )

@@ -1,0 +1,189 @@
+"""OPT one step at a time, over a SlotCache. Matches transformers' `OPTForCausalLM` in evaluation mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from blip2cli.model.cache import SlotCache
+from blip2cli.model.requests import EncodedImage, Request
+
+Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""(layer, queries, keys, values), each [n, heads, length, head width], to the attended values of the same shape."""
+
+
+class OptDecoder:
+    """The language model of an OPT checkpoint, decoding up to `slots` sequences of different age together.
+
+    A sequence is [query embeddings][prompt]. The image's part is prefilled when the sequence is admitted, once an image
+    however many prompts it gets; the prompt's last token waits to be fed in the next step, with everybody's.
+    """
+
+    def __init__(self, language_model: Any, slots: int) -> None:
+        self.head = language_model.lm_head
+        self.decoder = language_model.model.decoder
+        self.config = language_model.config
+        self.heads = self.config.num_attention_heads
+        self.width = self.config.hidden_size // self.heads
+        self.limit: int | None = self.config.max_position_embeddings
+        self.reset(slots)
+
+    def reset(self, slots: int) -> None:
+        """Forget all sequences, and hold up to `slots` from now on."""
+        self.slots = slots
+        like = self.decoder.embed_tokens.weight
+        self.cache = SlotCache(len(self.decoder.layers), slots, self.heads, self.width, like)
+        self.rows = torch.arange(slots, device=like.device)
+        self.ages: list[int] = []
+
+    def seen(self, request: Request) -> tuple[int, ...]:
+        """The token ids that a repetition penalty counts from the start."""
+        return request.prompt_ids
+
+    def admit(self, requests: Sequence[Request]) -> list[int]:
+        """Put sequences into the next free slots; gives each one's token to be fed in the next step.
+
+        The requests are sorted: those that share no image first.
+        """
+        alone = [request for request in requests if not self.shares(request)]
+        shared = requests[len(alone) :]
+        if alone:
+            images = torch.stack([request.image.query_embeds for request in alone])
+            self._extend(images, alone, past=0)
+        if shared:
+            self._prefill_prefixes([request.image for request in shared])
+            self._copy_prefixes(shared)
+        return [request.prompt_ids[-1] for request in requests]
+
+    @staticmethod
+    def shares(request: Request) -> bool:
+        """Whether the image's keys and values serve other requests too."""
+        return not (request.image.uses == 1 and request.image.prefix is None)
+
+    def step(self, tokens: Sequence[int]) -> torch.Tensor:
+        """Feed each sequence its token; gives the logits [sequences, vocabulary] of the next."""
+        n, longest = len(tokens), max(self.ages) + 1
+        cache, rows = self.cache, self.rows[: len(tokens)]
+        cache.reserve(longest)
+        lengths = cache.lengths[:n]
+        hidden = self._embed(torch.tensor(tokens, device=rows.device)[:, None], lengths[:, None])
+        mask = _hide(torch.arange(longest, device=rows.device) > lengths[:, None], hidden.dtype)[:, None, None]
+
+        def attend(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            cache.append(layer, rows, k, v)
+            keys, values = cache.keys[layer, :n, :, :longest], cache.values[layer, :n, :, :longest]
+            return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=1.0)
+
+        hidden = self._layers(hidden, attend)
+        lengths += 1
+        self.ages = [age + 1 for age in self.ages]
+        logits: torch.Tensor = self.head(self._out(hidden[:, 0]))
+        return logits
+
+    def retire(self, slot: int) -> None:
+        """End the sequence in a slot; the last sequence takes its place."""
+        last = len(self.ages) - 1
+        if slot != last:
+            self.cache.move(last, slot, self.ages[last])
+        age = self.ages.pop()
+        if slot != last:
+            self.ages[slot] = age
+
+    def _extend(self, start: torch.Tensor, requests: Sequence[Request], past: int) -> None:
+        """Write [start][prompt but its last token] behind `past` columns; `start` is [n, length, width]."""
+        prompts = [request.prompt_ids[:-1] for request in requests]
+        longest = max(map(len, prompts))
+        first = len(self.ages)
+        slots = slice(first, first + len(requests))
+        embeds = start
+        if longest:
+            padded = [prompt + (0,) * (longest - len(prompt)) for prompt in prompts]
+            embeds = torch.cat([start, self.decoder.embed_tokens(torch.tensor(padded, device=start.device))], dim=1)
+        ages = [past + start.shape[1] + len(prompt) for prompt in prompts]
+        self.ages += ages
+        self.cache.lengths[slots] = torch.tensor(ages, device=start.device)
+        columns = slice(past, past + embeds.shape[1])
+        self.cache.reserve(columns.stop + 1)
+        if columns.start == columns.stop:
+            return
+        positions = torch.arange(columns.start, columns.stop, device=start.device)
+        mask = None
+        if past:
+            mask = _hide(torch.arange(columns.stop, device=start.device) > positions[:, None], embeds.dtype)
+
+        def attend(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            self.cache.fill(layer, slots, columns, k, v)
+            if past:
+                k, v = (
+                    self.cache.keys[layer, slots, :, : columns.stop],
+                    self.cache.values[layer, slots, :, : columns.stop],
+                )
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=1.0)
+
+        self._layers(self._place(embeds, positions), attend)
+
+    def _prefill_prefixes(self, images: list[EncodedImage]) -> None:
+        new = list({id(image): image for image in images if image.prefix is None}.values())
+        if not new:
+            return
+        embeds = torch.stack([image.query_embeds for image in new])
+        kept: list[torch.Tensor] = []
+
+        def attend(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            kept.append(torch.stack([k, v]))
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0)
+
+        self._layers(self._place(embeds, torch.arange(embeds.shape[1], device=embeds.device)), attend)
+        prefixes = torch.stack(kept, dim=1)  # [2, layers, images, heads, num_query_tokens, head width]
+        for at, image in enumerate(new):
+            image.prefix = prefixes[:, :, at]
+
+    def _copy_prefixes(self, requests: Sequence[Request]) -> None:
+        first, width = len(self.ages), requests[0].image.query_embeds.shape[0]
+        self.cache.reserve(width + 1)
+        for slot, request in enumerate(requests, first):
+            assert request.image.prefix is not None
+            self.cache.keys[:, slot, :, :width] = request.image.prefix[0]
+            self.cache.values[:, slot, :, :width] = request.image.prefix[1]
+        nothing = requests[0].image.query_embeds.new_empty(len(requests), 0, requests[0].image.query_embeds.shape[1])
+        self._extend(nothing, requests, past=width)
+
+    def _embed(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        return self._place(self.decoder.embed_tokens(tokens), positions)
+
+    def _place(self, embeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        table = self.decoder.embed_positions
+        placed = F.embedding(positions + table.offset, table.weight)
+        inside = embeds if self.decoder.project_in is None else self.decoder.project_in(embeds)
+        return inside + placed
+
+    def _layers(self, hidden: torch.Tensor, attend: Attend) -> torch.Tensor:
+        n, length, _ = hidden.shape
+        for at, layer in enumerate(self.decoder.layers):
+            before, attention = layer.do_layer_norm_before, layer.self_attn
+            residual = hidden
+            hidden = layer.self_attn_layer_norm(hidden) if before else hidden
+            q = (attention.q_proj(hidden) * attention.scaling).view(n, length, self.heads, -1).transpose(1, 2)
+            k = attention.k_proj(hidden).view(n, length, self.heads, -1).transpose(1, 2)
+            v = attention.v_proj(hidden).view(n, length, self.heads, -1).transpose(1, 2)
+            attended = attend(at, q, k, v).transpose(1, 2).reshape(n, length, -1)
+            hidden = residual + attention.out_proj(attended)
+            hidden = hidden if before else layer.self_attn_layer_norm(hidden)
+            residual = hidden
+            hidden = layer.final_layer_norm(hidden) if before else hidden
+            hidden = residual + layer.fc2(layer.activation_fn(layer.fc1(hidden)))
+            hidden = hidden if before else layer.final_layer_norm(hidden)
+        return hidden
+
+    def _out(self, hidden: torch.Tensor) -> torch.Tensor:
+        if self.decoder.final_layer_norm is not None:
+            hidden = self.decoder.final_layer_norm(hidden)
+        return hidden if self.decoder.project_out is None else self.decoder.project_out(hidden)
+
+
+def _hide(hidden: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A boolean mask (true: not to be seen) as what is added to attention scores."""
+    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, float("-inf"))

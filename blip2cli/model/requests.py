@@ -1,0 +1,44 @@
+"""What the decoder is asked, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+import torch
+
+
+@dataclass(eq=False, slots=True)
+class EncodedImage:
+    """An image as the language model sees it: query embeddings [num_query_tokens, language width].
+
+    `uses` counts the requests still to come for it; while there is more than one, a decoder may keep in `prefix` the
+    keys and values [2, layers, heads, num_query_tokens, head width] of the image's tokens.
+    """
+
+    query_embeds: torch.Tensor
+    uses: int = 1
+    prefix: torch.Tensor | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One text to write. `prompt_ids` are as the tokenizer gives them, special tokens included.
+
+    `draw` tells apart the random sequences of requests that are sampled; (seed, draw) fixes the text. `lengths` are the
+    fewest and the most new tokens.
+    """
+
+    key: Hashable
+    image: EncodedImage
+    prompt_ids: tuple[int, ...]
+    lengths: tuple[int, int]
+    draw: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The token ids written for a request, without the prompt and without the end token."""
+
+    key: Hashable
+    token_ids: tuple[int, ...]

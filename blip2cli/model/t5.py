@@ -1,0 +1,141 @@
+"""T5 one step at a time, over a SlotCache. Matches transformers' `T5ForConditionalGeneration` in evaluation mode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from blip2cli.model.cache import SlotCache
+from blip2cli.model.requests import Request
+
+
+class T5Decoder:
+    """The language model of a Flan-T5 checkpoint, decoding up to `slots` sequences of different age together.
+
+    The encoder reads [query embeddings][prompt] when a sequence is admitted; its keys and values for the decoder's
+    cross-attention are kept in the sequence's slot. The bias of self-attention depends on distances only.
+    """
+
+    limit: int | None = None
+
+    def __init__(self, language_model: Any, slots: int) -> None:
+        self.model = language_model
+        self.config = language_model.config
+        self.blocks = language_model.decoder.block
+        self.heads, self.width = self.config.num_heads, self.config.d_kv
+        self.scaled = getattr(self.config, "scale_decoder_outputs", self.config.tie_word_embeddings)
+        self.reset(slots)
+
+    def reset(self, slots: int) -> None:
+        """Forget all sequences, and hold up to `slots` from now on."""
+        self.slots = slots
+        like = self.model.shared.weight
+        self.cache = SlotCache(len(self.blocks), slots, self.heads, self.width, like)
+        self.cross = SlotCache(len(self.blocks), slots, self.heads, self.width, like)
+        self.rows = torch.arange(slots, device=like.device)
+        self.ages: list[int] = []
+        self.read: list[int] = []
+        self.bias = like.new_empty(self.heads, 0)
+
+    def seen(self, request: Request) -> tuple[int, ...]:
+        """The token ids that a repetition penalty counts from the start."""
+        return (self.config.decoder_start_token_id,)
+
+    @staticmethod
+    def shares(request: Request) -> bool:
+        """Admission needs no order here."""
+        return False
+
+    def admit(self, requests: Sequence[Request]) -> list[int]:
+        """Put sequences into the next free slots; gives each one's token to be fed in the next step."""
+        first, device = len(self.ages), self.rows.device
+        longest = max(len(request.prompt_ids) for request in requests)
+        padded = [request.prompt_ids + (0,) * (longest - len(request.prompt_ids)) for request in requests]
+        images = torch.stack([request.image.query_embeds for request in requests])
+        prompts = self.model.shared(torch.tensor(padded, device=device).long().view(len(requests), longest))
+        read = [images.shape[1] + len(request.prompt_ids) for request in requests]
+        lengths = torch.tensor(read, device=device)
+        embeds = torch.cat([images.to(prompts.dtype), prompts], dim=1)
+        mask = torch.arange(embeds.shape[1], device=device) < lengths[:, None]
+        hidden = self.model.encoder(inputs_embeds=embeds, attention_mask=mask.long()).last_hidden_state
+        slots = slice(first, first + len(requests))
+        self.cross.reserve(embeds.shape[1])
+        for at, block in enumerate(self.blocks):
+            attention = block.layer[1].EncDecAttention
+            keys, values = self._split(attention.k(hidden)), self._split(attention.v(hidden))
+            self.cross.fill(at, slots, slice(0, embeds.shape[1]), keys, values)
+        self.cross.lengths[slots] = lengths
+        self.cache.lengths[slots] = 0
+        self.ages += [0] * len(requests)
+        self.read += read
+        return [self.config.decoder_start_token_id] * len(requests)
+
+    def step(self, tokens: Sequence[int]) -> torch.Tensor:
+        """Feed each sequence its token; gives the logits [sequences, vocabulary] of the next."""
+        n, longest, read = len(tokens), max(self.ages) + 1, max(self.read)
+        rows = self.rows[:n]
+        self.cache.reserve(longest)
+        lengths = self.cache.lengths[:n]
+        bias = self._self_bias(lengths, longest)
+        unseen = torch.arange(read, device=rows.device) >= self.cross.lengths[:n, None]
+        cross_bias = torch.zeros(unseen.shape, dtype=bias.dtype, device=rows.device)
+        cross_bias = cross_bias.masked_fill_(unseen, float("-inf"))[:, None, None]
+        hidden = self.model.shared(torch.tensor(tokens, device=rows.device)[:, None])
+        for at, block in enumerate(self.blocks):
+            hidden = hidden + self._self_attention(at, block.layer[0], hidden, bias)
+            hidden = hidden + self._cross_attention(at, block.layer[1], hidden, cross_bias)
+            hidden = block.layer[-1](hidden)
+        lengths += 1
+        self.ages = [age + 1 for age in self.ages]
+        hidden = self.model.decoder.final_layer_norm(hidden[:, 0])
+        if self.scaled:
+            hidden = hidden * self.config.d_model**-0.5
+        logits: torch.Tensor = self.model.lm_head(hidden)
+        return logits
+
+    def retire(self, slot: int) -> None:
+        """End the sequence in a slot; the last sequence takes its place."""
+        last = len(self.ages) - 1
+        if slot != last:
+            self.cache.move(last, slot, self.ages[last])
+            self.cross.move(last, slot, self.read[last])
+            self.ages[slot], self.read[slot] = self.ages[last], self.read[last]
+        self.ages.pop()
+        self.read.pop()
+
+    def _self_attention(self, at: int, layer: Any, hidden: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        n, longest, attention = len(hidden), bias.shape[-1], layer.SelfAttention
+        normed = layer.layer_norm(hidden)
+        keys, values = self._split(attention.k(normed)), self._split(attention.v(normed))
+        self.cache.append(at, self.rows[:n], keys, values)
+        keys, values = self.cache.keys[at, :n, :, :longest], self.cache.values[at, :n, :, :longest]
+        return self._attend(attention, normed, keys, values, bias)
+
+    def _cross_attention(self, at: int, layer: Any, hidden: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        n, read, attention = len(hidden), bias.shape[-1], layer.EncDecAttention
+        keys, values = self.cross.keys[at, :n, :, :read], self.cross.values[at, :n, :, :read]
+        return self._attend(attention, layer.layer_norm(hidden), keys, values, bias)
+
+    def _attend(
+        self, attention: Any, normed: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor
+    ) -> torch.Tensor:
+        queries = self._split(attention.q(normed))
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=1.0)
+        output: torch.Tensor = attention.o(attended.transpose(1, 2).reshape(len(normed), normed.shape[1], -1))
+        return output
+
+    def _split(self, states: torch.Tensor) -> torch.Tensor:
+        return states.view(len(states), -1, self.heads, self.width).transpose(1, 2)
+
+    def _self_bias(self, lengths: torch.Tensor, longest: int) -> torch.Tensor:
+        """The bias [n, heads, 1, longest] of each sequence's newest token towards its earlier ones and itself."""
+        if self.bias.shape[1] < longest:
+            attention = self.blocks[0].layer[0].SelfAttention
+            columns = self.cache.keys.shape[3]
+            self.bias = attention.compute_bias(1, columns, past_seen_tokens=columns - 1)[0, :, 0].flip(-1)
+        distance = lengths[:, None] - torch.arange(longest, device=lengths.device)
+        bias = self.bias[:, distance.clamp(min=0)].transpose(0, 1)[:, :, None]
+        return bias.masked_fill((distance < 0)[:, None, None], float("-inf"))
