@@ -39,10 +39,7 @@ class InputSettings:
     limit: Annotated[int | None, Opt("Stop after this many input rows.", metavar="N", min=1)] = None
 
     def validate(self) -> None:
-        if not self.inputs:
-            raise UsageError(
-                "no input given", "Name image files, folders, globs or manifests, or - for a list on stdin."
-            )
+        """Nothing here can contradict itself; what the inputs are is for `open_source` to find out."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +83,14 @@ class ModelSettings:
     workers: Annotated[
         int | None, Opt("Processes that read and decode images; 0 for none. [default: the cores]", metavar="N", min=0)
     ] = None
+    exact_pixels: Annotated[
+        bool, Opt("Decode large JPEGs at full scale: pixels equal to Pillow's, but several times slower.")
+    ] = False
+
+    @property
+    def images_at_once(self) -> int | None:
+        """The batch size; None for auto."""
+        return None if self.batch_size == "auto" else int(self.batch_size)
 
     def validate(self) -> None:
         if self.batch_size != "auto" and not (self.batch_size.isdigit() and int(self.batch_size) > 0):
@@ -142,6 +147,10 @@ class Job:
     def __post_init__(self) -> None:
         for record in (self.input, self.output, self.model, self.generation, self.options):
             record.validate()
+        if not self.input.inputs and not getattr(self.options, "text", ()):
+            raise UsageError(
+                "no input given", "Name image files, folders, globs or manifests, or - for a list on stdin."
+            )
 
     def fingerprint(self) -> dict[str, Any]:
         """What the rows depend on, as plain JSON values: a resumed run must have the same."""
@@ -152,6 +161,7 @@ class Job:
             "model": _model_name(self.model.model),
             "revision": self.model.revision,
             "dtype": self.model.dtype,
+            "exact_pixels": self.model.exact_pixels,
             "image_column": self.input.image_column,
         }
         return chosen

@@ -23,6 +23,8 @@ FIELD_BYTES = 16 << 20
 class CsvManifest:
     """One CSV file in UTF-8, with or without a byte-order mark; bytes that are no UTF-8 are replaced."""
 
+    manifest_text = True
+
     def __init__(self, name: str, columns: ColumnChoice) -> None:
         self.name = name
         self._dialect = "excel-tab" if Path(name).suffix.lower() == ".tsv" else "excel"

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class JsonlManifest:
     """One JSON-lines file. A line that is no JSON object becomes an error row."""
 
+    manifest_text = True
+
     def __init__(self, name: str, columns: ColumnChoice) -> None:
         self.name = name
         names = dict.fromkeys(key for record in self._records() for key in record or {})

@@ -22,6 +22,8 @@ ROWS_AT_ONCE = 128
 class ParquetManifest:
     """One Parquet file."""
 
+    manifest_text = True
+
     def __init__(self, name: str, columns: ColumnChoice) -> None:
         self.name = name
         with self._open() as file:

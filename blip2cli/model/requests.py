@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -29,7 +29,7 @@ class Request:
     fewest and the most new tokens.
     """
 
-    key: Hashable
+    key: Any
     image: EncodedImage
     prompt_ids: tuple[int, ...]
     lengths: tuple[int, int]
@@ -40,5 +40,5 @@ class Request:
 class Completion:
     """The token ids written for a request, without the prompt and without the end token."""
 
-    key: Hashable
+    key: Any
     token_ids: tuple[int, ...]

@@ -1,0 +1,42 @@
+"""The command line. Nothing here but wiring: a subcommand a file, options made from the settings records."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from blip2cli import __version__
+from blip2cli.cli import caption, embed, vqa
+
+app = typer.Typer(
+    name="blip2",
+    help="BLIP-2 over image collections: captions, answers and features.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("caption")(caption.caption)
+app.command("vqa")(vqa.vqa)
+app.command("embed")(embed.embed)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"blip2 {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def blip2(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """BLIP-2 over image collections: captions, answers and features."""
+
+
+def main() -> None:
+    """The console script."""
+    app()

@@ -1,0 +1,18 @@
+"""blip2 caption."""
+
+from __future__ import annotations
+
+from blip2cli.cli.options import SHARED, command
+from blip2cli.job import Job
+from blip2cli.tasks.caption import CaptionOptions
+
+
+@command("caption", CaptionOptions, *SHARED)
+def caption(job: Job) -> None:
+    """Write a caption for every image.
+
+    [bold]blip2 caption ./photos --out captions.jsonl[/bold]
+    """
+    from blip2cli.engines import launch
+
+    launch(job)

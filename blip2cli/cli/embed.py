@@ -1,0 +1,18 @@
+"""blip2 embed."""
+
+from __future__ import annotations
+
+from blip2cli.cli.options import command
+from blip2cli.job import InputSettings, Job, ModelSettings, OutputSettings
+from blip2cli.tasks.embed import EmbedOptions
+
+
+@command("embed", EmbedOptions, InputSettings, ModelSettings, OutputSettings)
+def embed(job: Job) -> None:
+    """Write features of every image, or of texts.
+
+    [bold]blip2 embed ./photos --out feats.parquet[/bold]
+    """
+    from blip2cli.engines import launch
+
+    launch(job)

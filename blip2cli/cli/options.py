@@ -1,0 +1,91 @@
+"""The command line's options, made from the settings records: one place says their names, types, defaults and help."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, Field, fields
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
+
+from blip2cli.job import GenerationSettings, InputSettings, Job, ModelSettings, Opt, OutputSettings
+
+Inputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUT...",
+        help="Images, folders, globs, Parquet, JSONL or CSV manifests, or - for a list of paths on stdin.",
+        show_default=False,
+    ),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel="Output")]
+
+
+def command(task: str, options: type, *others: type) -> Callable[[Callable[[Job], None]], Callable[..., None]]:
+    """Turn a function of a Job into a Typer command with the options of the task and of the records it needs.
+
+    Args:
+        task: the task's name.
+        options: the task's own settings record.
+        others: the shared records whose options are offered; the rest keep their defaults.
+    """
+    records = (options, *others)
+
+    def wrap(function: Callable[[Job], None]) -> Callable[..., None]:
+        def started(inputs: list[str] | None = None, debug: bool = False, **given: Any) -> None:
+            from blip2cli.cli.failures import reported
+
+            with reported(debug):
+                function(_job(task, options, tuple(inputs or ()), given))
+
+        parameters = [inspect.Parameter("inputs", _KIND, default=None, annotation=Inputs)]
+        parameters += [parameter for record in records for parameter in _parameters(record)]
+        parameters.append(inspect.Parameter("debug", _KIND, default=False, annotation=Debug))
+        started.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by Typer
+        started.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        started.__doc__ = function.__doc__
+        started.__name__ = function.__name__
+        return started
+
+    return wrap
+
+
+_KIND = inspect.Parameter.KEYWORD_ONLY
+SHARED = (InputSettings, ModelSettings, GenerationSettings, OutputSettings)
+
+
+def _job(task: str, options: type, inputs: tuple[str, ...], given: dict[str, Any]) -> Job:
+    def record(kind: type) -> Any:
+        names = {field.name for field in fields(kind)}
+        values = {name: value for name, value in given.items() if name in names}
+        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+    settings = InputSettings(**{**vars(record(InputSettings)), "inputs": inputs})
+    return Job(
+        task, record(options), settings, record(OutputSettings), record(ModelSettings), record(GenerationSettings)
+    )
+
+
+def _parameters(record: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(record, include_extras=True)
+    described = [(field, hints[field.name]) for field in fields(record) if get_origin(hints[field.name]) is Annotated]
+    return [_parameter(field, *get_args(hint)[:2], record.panel) for field, hint in described]
+
+
+def _parameter(field: Field[Any], kind: Any, opt: Opt, panel: str) -> inspect.Parameter:
+    flags = opt.flags or (f"--{field.name.replace('_', '-')}",)
+    default = field.default if field.default is not MISSING else None
+    if get_origin(kind) is tuple:
+        kind, default = list[str] | None, None
+    option = typer.Option(
+        *flags,
+        help=opt.help,
+        metavar=opt.metavar,
+        min=opt.min,
+        max=opt.max,
+        envvar=opt.env,
+        rich_help_panel=panel,
+        show_default=default not in (None, False, ""),
+    )
+    return inspect.Parameter(field.name, _KIND, default=default, annotation=Annotated[kind, option])

@@ -1,0 +1,18 @@
+"""blip2 vqa."""
+
+from __future__ import annotations
+
+from blip2cli.cli.options import SHARED, command
+from blip2cli.job import Job
+from blip2cli.tasks.vqa import VqaOptions
+
+
+@command("vqa", VqaOptions, *SHARED)
+def vqa(job: Job) -> None:
+    """Answer questions about every image.
+
+    [bold]blip2 vqa ./photos --prompt "how many people are there?" --out answers.parquet[/bold]
+    """
+    from blip2cli.engines import launch
+
+    launch(job)

@@ -1,0 +1,105 @@
+"""What of an output is committed, written beside it as `OUT.journal`; resume starts from its last whole line.
+
+The first line holds the run's settings, which a resumed run must share. Every later line is a commit: how many input
+rows are done, what the output needs to know to go on, and the name of the last row, to notice a changed input.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from blip2cli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Commit:
+    """The state behind the last committed row. `state` belongs to the output's format."""
+
+    rows: int = 0
+    last: str | None = None
+    finished: bool = False
+    state: dict[str, Any] = field(default_factory=dict)
+
+
+class Journal:
+    """The journal of one output file."""
+
+    def __init__(self, out: Path, settings: dict[str, Any]) -> None:
+        self.path = out.with_name(out.name + ".journal")
+        self.settings = json.loads(json.dumps(settings))
+        self.commit = Commit()
+
+    def start(self) -> None:
+        """Begin a fresh journal, replacing any there is."""
+        self._replace([{"settings": self.settings}])
+
+    def resume(self, out: Path) -> None:
+        """Take up the journal where it ends. Raises UsageError where it is missing or tells of other settings."""
+        lines = self._whole_lines()
+        if not lines or "settings" not in lines[0]:
+            raise UsageError(f"{out} cannot be resumed: {self.path.name} is missing or broken", "Use --overwrite.")
+        differences = _differences(lines[0]["settings"], self.settings)
+        if differences:
+            raise UsageError(
+                f"{out} was begun with other settings: {'; '.join(differences)}", "Use the same, or another --out."
+            )
+        if len(lines) > 1:
+            self.commit = Commit(**lines[-1])
+        self._replace([lines[0], *lines[1:][-1:]])
+
+    def add(self, commit: Commit) -> None:
+        """Record a commit; on disk when this returns."""
+        self.commit = commit
+        with open(self.path, "ab") as file:
+            file.write(_line(asdict(commit)))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _whole_lines(self) -> list[dict[str, Any]]:
+        try:
+            raw = self.path.read_bytes()
+        except FileNotFoundError:
+            return []
+        whole: list[dict[str, Any]] = []
+        for line in raw.split(b"\n")[:-1]:
+            try:
+                whole.append(json.loads(line))
+            except ValueError:
+                break
+        return whole
+
+    def _replace(self, lines: list[dict[str, Any]]) -> None:
+        write_atomically(self.path, b"".join(map(_line, lines)))
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    publish(temporary, path)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Rename a finished, synced file to its name, and sync the folder."""
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return json.dumps(record).encode() + b"\n"
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    return [f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in names]

@@ -1,0 +1,64 @@
+"""Results as Arrow tables: the schema of an output, and rows put into it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from blip2cli.outputs import Layout
+from blip2cli.records import Column, Result
+
+METADATA_KEY = b"blip2"
+"""The schema metadata under which the run's settings stand, as JSON."""
+
+
+def schema_of(layout: Layout) -> pa.Schema:
+    """image, the carried columns with their types, the task's columns, error; the settings as metadata."""
+    carried = layout.schema()
+    fields = [pa.field("image", pa.string())]
+    fields += [carried.field(name).with_name(shown) for name, shown in layout.carried.items()]
+    fields += [pa.field(column.name, column_type(column)) for column in layout.columns]
+    fields.append(pa.field("error", pa.string()))
+    return pa.schema(fields, metadata={METADATA_KEY: json.dumps(dict(layout.metadata)).encode()})
+
+
+def column_type(column: Column) -> pa.DataType:
+    """The Arrow type of a task's column."""
+    if column.kind == "string":
+        return pa.string()
+    if column.kind == "strings":
+        return pa.list_(pa.string())
+    return pa.fixed_shape_tensor(pa.float32() if column.dtype == "fp32" else pa.float16(), column.shape)
+
+
+def table_of(results: Sequence[Result], layout: Layout, schema: pa.Schema) -> pa.Table:
+    """The results as a table of that schema."""
+    records = [layout.record(result) for result in results]
+    arrays = [_array([record[field.name] for record in records], field.type) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    if isinstance(kind, pa.FixedShapeTensorType):
+        return pa.ExtensionArray.from_storage(kind, _fixed_lists(values, kind))
+    if pa.types.is_string(kind):
+        values = [value if value is None or isinstance(value, (str, pa.Scalar)) else _json(value) for value in values]
+    return pa.array(values, type=kind)
+
+
+def _fixed_lists(values: list[Any], kind: pa.FixedShapeTensorType) -> pa.Array:
+    storage = kind.storage_type
+    flat = np.zeros((len(values), storage.list_size), dtype=storage.value_type.to_pandas_dtype())
+    for at, value in enumerate(values):
+        if value is not None:
+            flat[at] = value.reshape(-1)
+    missing = pa.array([value is None for value in values])
+    return pa.FixedSizeListArray.from_arrays(flat.reshape(-1), type=storage, mask=missing)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)

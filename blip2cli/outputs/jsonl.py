@@ -1,0 +1,88 @@
+"""JSON lines: a row an object, appended and committed in place."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Sequence
+from datetime import date, datetime, time
+from pathlib import Path
+from typing import Any
+
+from blip2cli.errors import OutputError, UsageError
+from blip2cli.journal import Commit, Journal
+from blip2cli.outputs import Layout
+from blip2cli.records import Result
+
+
+class JsonlOutput:
+    """A JSON-lines file. A commit records its size; resuming cuts off what lies behind the last one."""
+
+    def __init__(self, out: Path, layout: Layout, journal: Journal) -> None:
+        self.layout = layout
+        self.journal = journal
+        self.rows = self.committed = journal.commit.rows
+        self.last = journal.commit.last
+        size = journal.commit.state.get("size", 0)
+        there = out.stat().st_size if out.exists() else 0
+        if there < size:
+            raise UsageError(f"{out} is shorter than it was", "Something else changed it; use --overwrite.")
+        self.file = open(out, "ab")  # noqa: SIM115  # closed by finish
+        self.file.truncate(size)
+
+    def write(self, results: Sequence[Result]) -> None:
+        try:
+            for result in results:
+                self.file.write(json_line(self.layout.record(result)))
+        except OSError as error:
+            raise _full(self.file.name, error) from None
+        self.rows, self.last = rows_done(results, self.rows, self.last)
+
+    def commit(self) -> None:
+        if self.rows > self.journal.commit.rows:
+            self._commit(finished=False)
+
+    def finish(self) -> None:
+        if self.rows > self.journal.commit.rows or not self.journal.commit.finished:
+            self._commit(finished=True)
+        self.file.close()
+
+    def _commit(self, finished: bool) -> None:
+        try:
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.journal.add(Commit(self.rows, self.last, finished, {"size": self.file.tell()}))
+        except OSError as error:
+            raise _full(self.file.name, error) from None
+
+
+def json_line(record: dict[str, Any]) -> bytes:
+    """A record as a line of UTF-8 JSON."""
+    text = json.dumps(record, ensure_ascii=False, default=_plain)
+    return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
+def rows_done(results: Sequence[Result], rows: int, last: str | None) -> tuple[int, str | None]:
+    """The number of input rows done, and the last one's name, behind these results."""
+    for result in reversed(results):
+        if result.last:
+            return result.row.index + 1, result.row.name
+    return rows, last
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for: tensors as lists, bytes in base64, dates in ISO 8601, the rest as text."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if hasattr(value, "as_py"):
+        return str(value)
+    if isinstance(value, (bytes, bytearray)):
+        return base64.b64encode(value).decode()
+    if isinstance(value, (date, datetime, time)):
+        return value.isoformat()
+    return str(value)
+
+
+def _full(name: str, error: OSError) -> OutputError:
+    return OutputError(f"cannot write {name}: {error.strerror}", "Make room, then run again with --resume.")

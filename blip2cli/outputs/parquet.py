@@ -1,0 +1,124 @@
+"""A Parquet file: committed as parts beside it, joined to one file at the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blip2cli.errors import OutputError
+from blip2cli.journal import Commit, Journal, publish
+from blip2cli.outputs import Layout, parts_folder
+from blip2cli.outputs.jsonl import rows_done
+from blip2cli.records import Result
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+ROW_GROUP_BYTES = 64 << 20
+ROW_GROUP_ROWS = 65_536
+"""A row group is closed at either bound; joining holds one in memory."""
+
+
+class ParquetOutput:
+    """One Parquet file. A commit writes a part; nothing stands under the file's name before it is whole."""
+
+    def __init__(self, out: Path, layout: Layout, journal: Journal) -> None:
+        from blip2cli.outputs.arrow import schema_of
+
+        self.out = out
+        self.layout = layout
+        self.journal = journal
+        self.schema = schema_of(layout)
+        self.rows = self.committed = journal.commit.rows
+        self.last = journal.commit.last
+        self.parts: int = journal.commit.state.get("parts", 0)
+        self.pending: list[Result] = []
+        self.folder = parts_folder(out)
+
+    def write(self, results: Sequence[Result]) -> None:
+        self.pending += results
+        self.rows, self.last = rows_done(results, self.rows, self.last)
+
+    def commit(self) -> None:
+        from blip2cli.outputs.arrow import table_of
+
+        if not self.pending:
+            return
+        try:
+            self.folder.mkdir(exist_ok=True)
+            if self.journal.commit.finished:
+                self._take_up_finished()
+            table = table_of(self.pending, self.layout, self.schema)
+            self._write(self._part(self.parts), iter([table]))
+            self.parts += 1
+            self.journal.add(Commit(self.rows, self.last, False, {"parts": self.parts}))
+        except OSError as error:
+            raise self._full(error) from None
+        self.pending = []
+
+    def finish(self) -> None:
+        self.commit()
+        if not self.journal.commit.finished:
+            try:
+                self._write(self.out, self._joined())
+                self.journal.add(Commit(self.rows, self.last, True, {"parts": 0}))
+            except OSError as error:
+                raise self._full(error) from None
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _take_up_finished(self) -> None:
+        """Make the file of an earlier, finished run the first part of this one."""
+        first = self._part(0)
+        first.unlink(missing_ok=True)
+        try:
+            os.link(self.out, first)
+        except OSError:  # a file system without links
+            shutil.copyfile(self.out, first)
+        self.parts = 1
+
+    def _joined(self) -> Iterator[pa.Table]:
+        """The parts, in row groups of a good size."""
+        import pyarrow as pa
+
+        waiting: list[pa.Table] = []
+        for table in self._tables():
+            waiting.append(table)
+            if sum(t.nbytes for t in waiting) >= ROW_GROUP_BYTES or sum(map(len, waiting)) >= ROW_GROUP_ROWS:
+                yield pa.concat_tables(waiting)
+                waiting = []
+        if waiting:
+            yield pa.concat_tables(waiting)
+
+    def _tables(self) -> Iterator[pa.Table]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        for number in range(self.parts):
+            with pq.ParquetFile(self._part(number)) as file:
+                for batch in file.iter_batches():
+                    yield pa.Table.from_batches([batch]).replace_schema_metadata(self.schema.metadata)
+
+    def _write(self, path: Path, tables: Iterator[pa.Table]) -> None:
+        temporary = path.with_name(path.name + ".tmp")
+        with open(temporary, "wb") as file:
+            with self._writer(file) as writer:
+                for table in tables:
+                    writer.write_table(table)
+            file.flush()
+            os.fsync(file.fileno())
+        publish(temporary, path)
+
+    def _writer(self, file: object) -> pq.ParquetWriter:
+        import pyarrow.parquet as pq
+
+        return pq.ParquetWriter(file, self.schema, compression="zstd")
+
+    def _part(self, number: int) -> Path:
+        return self.folder / f"part-{number:08}.parquet"
+
+    def _full(self, error: OSError) -> OutputError:
+        return OutputError(f"cannot write {self.out}: {error.strerror}", "Make room, then run again with --resume.")

@@ -1,0 +1,50 @@
+"""Seconds spent in each phase of a run, each second counted once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Stopwatch:
+    """Phases may be nested: the inner one's seconds are not the outer one's."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.seconds: dict[str, float] = dict.fromkeys(("reading", "encoding", "decoding", "writing"), 0.0)
+        self._inside: list[str] = []
+        self._since = self.started
+
+    @property
+    def elapsed(self) -> float:
+        return time.perf_counter() - self.started
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        self._book()
+        self._inside.append(name)
+        try:
+            yield
+        finally:
+            self._book()
+            self._inside.pop()
+
+    def timed(self, name: str, items: Iterator[T]) -> Iterator[T]:
+        """The items; the time it takes to get each is the phase's."""
+        while True:
+            with self.phase(name):
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+            yield item
+
+    def _book(self) -> None:
+        now = time.perf_counter()
+        if self._inside:
+            self.seconds[self._inside[-1]] += now - self._since
+        self._since = now

@@ -1,0 +1,43 @@
+"""What is asked of the model, and which columns come out: one file a task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
+
+from blip2cli.records import Batch, Column, Result
+
+if TYPE_CHECKING:
+    from blip2cli.inputs import Sources
+    from blip2cli.job import Job
+    from blip2cli.model.blip2 import Blip2Model
+    from blip2cli.model.checkpoint import Checkpoint
+    from blip2cli.stopwatch import Stopwatch
+
+TASKS = {
+    "caption": "blip2cli.tasks.caption:CaptionTask",
+    "vqa": "blip2cli.tasks.vqa:VqaTask",
+    "embed": "blip2cli.tasks.embed:EmbedTask",
+}
+"""Name → class. A class is made from (Job), which also opens its source and so checks the input."""
+
+
+class Task(Protocol):
+    """One way to use the model."""
+
+    source: Sources
+
+    def columns(self, checkpoint: Checkpoint) -> tuple[Column, ...]:
+        """The columns that the task adds, from what is known of a checkpoint before it is loaded."""
+
+    def results(self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
+        """The output rows, in input order. Errors of single rows are rows."""
+
+
+def open_task(job: Job) -> Task:
+    """The task of a job, with its source opened. Raises UsageError where the input is not as it must be."""
+    module, _, cls = TASKS[job.task].partition(":")
+    make: Any = getattr(import_module(module), cls)
+    task: Task = make(job)
+    return task

@@ -1,0 +1,115 @@
+"""What caption and vqa share: prompts in, texts out, rows back in the order of the input."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from blip2cli.model.requests import Request
+from blip2cli.records import Batch, Result, Row
+
+if TYPE_CHECKING:
+    from blip2cli.job import GenerationSettings
+    from blip2cli.model.blip2 import Blip2Model
+    from blip2cli.model.requests import EncodedImage
+    from blip2cli.stopwatch import Stopwatch
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt of a row: its text (None: no prompt), and the output values that stand before the text written."""
+
+    text: str | None
+    before: tuple[Any, ...] = ()
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class _Open:
+    """An output row whose texts are still being written."""
+
+    row: Row
+    prompt: Prompt
+    last: bool
+    error: str | None = None
+    missing: int = 0
+    texts: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Writes `copies` texts for every prompt of every row.
+
+    Args:
+        prompts: the prompts of a row; an output row each.
+        values: the prompt and its texts (None where there are none) to the values of the task's columns.
+        settings: how to decode; `max_new_tokens` is set.
+    """
+
+    prompts: Callable[[Row], Sequence[Prompt]]
+    values: Callable[[Prompt, list[str] | None], tuple[Any, ...]]
+    settings: GenerationSettings
+    copies: int = 1
+
+    def results(self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
+        """The output rows, in input order, as soon as all before them are done."""
+        opened: deque[_Open] = deque()
+        requests = self._requests(model, batches, watch, opened)
+        beams = self.settings.num_beams > 1
+        completions = model.generate(requests, self.settings, self.copies if beams else 1)
+        for completion in watch.timed("decoding", completions):
+            entry, copy = completion.key
+            entry.texts[copy if not beams else len(entry.texts)] = model.text(completion.token_ids)
+            entry.missing -= 1
+            yield from self._done(opened)
+        yield from self._done(opened)
+
+    def _requests(
+        self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch, opened: deque[_Open]
+    ) -> Iterator[Request]:
+        for batch in watch.timed("reading", batches):
+            with watch.phase("encoding"):
+                images = model.encode(batch)
+            rows = zip(batch.rows, batch.image_of, batch.errors, strict=True)
+            waiting = [
+                request
+                for row, at, error in rows
+                for request in self._row_requests(model, row, None if at is None else images[at], error, opened)
+            ]
+            for request in waiting:
+                request.image.uses += 1
+            yield from waiting
+
+    def _row_requests(
+        self, model: Blip2Model, row: Row, image: EncodedImage | None, error: str | None, opened: deque[_Open]
+    ) -> Iterable[Request]:
+        prompts = self.prompts(row)
+        for number, prompt in enumerate(prompts):
+            entry = _Open(row, prompt, last=number == len(prompts) - 1, error=error or prompt.error)
+            opened.append(entry)
+            if entry.error or image is None:
+                continue
+            ids = model.prompt_ids(prompt.text)
+            most = self.settings.max_new_tokens or 1
+            room = model.prompt_room(most)
+            if room is not None and len(ids) > room:
+                entry.error = f"prompt-too-long: {len(ids)} tokens, {room} fit"
+                continue
+            entry.missing = self.copies
+            copies = 1 if self.settings.num_beams > 1 else self.copies
+            for copy in range(copies):
+                draw = (row.index, number * self.copies + copy)
+                yield Request((entry, copy), image, ids, (self.settings.min_new_tokens, most), draw)
+
+    def _done(self, opened: deque[_Open]) -> Iterator[Result]:
+        while opened and opened[0].missing == 0:
+            entry = opened.popleft()
+            texts = None if entry.error else [entry.texts[copy] for copy in range(self.copies)]
+            yield Result(entry.row, self.values(entry.prompt, texts), entry.error, entry.last)
+
+
+def with_length(settings: GenerationSettings, default: int) -> GenerationSettings:
+    """The settings with the task's own default for `max_new_tokens`."""
+    return settings if settings.max_new_tokens else replace(settings, max_new_tokens=default)

@@ -1,0 +1,133 @@
+"""What is shown to a person: progress and messages on stderr, tables on stdout. Only this room uses rich and tqdm."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+PLAIN_EVERY = 10.0
+"""Seconds between progress lines where stderr is no terminal."""
+
+
+class Progress:
+    """Images done, images a second, errors and time left: one redrawn line on a terminal, else a line now and then."""
+
+    def __init__(self, total: int | None, done: int, quiet: bool) -> None:
+        self.total, self.done, self.quiet, self.errors = total, done, quiet, 0
+        self.started = self.shown = time.monotonic()
+        self.first = done
+        self.bar: Any = None
+        if not quiet and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=total, initial=done, unit=" images", dynamic_ncols=True, file=sys.stderr, leave=False)
+
+    def advance(self, rows: int, errors: int) -> None:
+        """Some rows more are done; so many of them with errors."""
+        self.done += rows
+        self.errors += errors
+        if self.bar is not None:
+            if errors:
+                self.bar.set_postfix_str(f"{self.errors} errors", refresh=False)
+            self.bar.update(rows)
+        elif not self.quiet and time.monotonic() - self.shown >= PLAIN_EVERY:
+            self.shown = time.monotonic()
+            print(self._line(), file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Take the redrawn line away."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def _line(self) -> str:
+        rate = (self.done - self.first) / max(time.monotonic() - self.started, 1e-9)
+        of = f" of {self.total:,}" if self.total is not None else ""
+        left = f", {clock((self.total - self.done) / rate)} left" if self.total is not None and rate else ""
+        return f"{self.done:,}{of} images, {rate:.1f} images/s, {self.errors:,} errors{left}"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss or m:ss."""
+    minutes, rest = divmod(round(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def show_summary(summary: dict[str, Any]) -> None:
+    """The closing lines on stderr."""
+    phases = ", ".join(f"{name} {seconds:.1f}" for name, seconds in summary["phases"].items() if seconds >= 0.05)
+    where = f" to {summary['out']}" if summary["out"] else ""
+    earlier = f", {summary['resumed_at']:,} before" if summary["resumed_at"] else ""
+    print(
+        f"{summary['rows']:,} rows{where}{earlier}, {summary['errors']:,} with errors, in {summary['seconds']:.1f} s "
+        f"({summary['images_per_second']:.1f} images/s{'; seconds: ' + phases if phases else ''})",
+        file=sys.stderr,
+    )
+    for kind, count in Counter(summary["errors_by_kind"]).most_common():
+        print(f"  {count:,} {kind}", file=sys.stderr)
+
+
+def show_error(message: str, hint: str) -> None:
+    """What is wrong, and what to do: two lines on stderr."""
+    print(f"blip2: {message}", file=sys.stderr)
+    if hint:
+        print(f"       {hint}", file=sys.stderr)
+
+
+def show_warning(message: str) -> None:
+    """One line on stderr."""
+    print(f"blip2: warning: {message}", file=sys.stderr)
+
+
+class TablePrinter:
+    """Rows under a heading, in columns of fixed width, printed one by one on stdout."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        from rich.console import Console
+
+        self.console = Console(highlight=False)
+        self.names = list(names)
+        self.headed = False
+
+    def print_row(self, cells: Sequence[str], error: str | None) -> None:
+        """Print one row; an error takes the place of the task's columns."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, show_header=not self.headed, expand=True, padding=(0, 2, 0, 0), header_style="bold")
+        self.headed = True
+        for at, name in enumerate(self.names):
+            table.add_column(name, ratio=2 if at == 0 else 3, overflow="fold")
+        name, *values = map(_harmless, cells)
+        if error is not None:
+            values[-1] = _harmless(error)
+        style = "red" if error is not None else ""
+        first = Text(_tail(name, self.console.width * 2 // (3 * len(self.names) - 1) - 2), style="cyan", no_wrap=True)
+        table.add_row(first, *(Text(value, style=style) for value in values))
+        self.console.print(table)
+
+
+def _harmless(text: str) -> str:
+    """Without the control characters by which a file name or caption could steer a terminal."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def _tail(name: str, width: int) -> str:
+    """A long path by its end, which tells files apart."""
+    width = max(width, 8)
+    return name if len(name) <= width else "…" + name[-(width - 1) :]
+
+
+def hush_libraries() -> None:
+    """No progress bars and no advice from transformers and the hub: stderr is ours."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
