@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging as stdlib_logging
 import os
 import sys
 import time
@@ -125,9 +126,9 @@ def _tail(name: str, width: int) -> str:
 def hush_libraries() -> None:
     """No progress bars and no advice from transformers and the hub: stderr is ours."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging
 
+    stdlib_logging.getLogger("huggingface_hub").setLevel(stdlib_logging.CRITICAL)
     logging.disable_progress_bar()
     logging.set_verbosity_error()

@@ -58,7 +58,7 @@ SHARED = (InputSettings, ModelSettings, GenerationSettings, OutputSettings)
 def _job(task: str, options: type, inputs: tuple[str, ...], given: dict[str, Any]) -> Job:
     def record(kind: type) -> Any:
         names = {field.name for field in fields(kind)}
-        values = {name: value for name, value in given.items() if name in names}
+        values = {name: value for name, value in given.items() if name in names and value is not None}
         return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
     settings = InputSettings(**{**vars(record(InputSettings)), "inputs": inputs})
@@ -70,7 +70,7 @@ def _job(task: str, options: type, inputs: tuple[str, ...], given: dict[str, Any
 def _parameters(record: Any) -> list[inspect.Parameter]:
     hints = get_type_hints(record, include_extras=True)
     described = [(field, hints[field.name]) for field in fields(record) if get_origin(hints[field.name]) is Annotated]
-    return [_parameter(field, *get_args(hint)[:2], record.panel) for field, hint in described]
+    return [_parameter(field, get_args(hint)[0], get_args(hint)[1], record.panel) for field, hint in described]
 
 
 def _parameter(field: Field[Any], kind: Any, opt: Opt, panel: str) -> inspect.Parameter:

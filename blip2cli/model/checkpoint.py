@@ -7,8 +7,10 @@ Weights come from safetensors only and no remote code is run. What checkpoints s
 from __future__ import annotations
 
 import json
+import logging
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +23,14 @@ if TYPE_CHECKING:
 
     from blip2cli.job import ModelSettings
 
+logger = logging.getLogger(__name__)
+
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+"""What is fetched from the hub: no pickled weights, no code."""
+
+NO_CHECKPOINT = "Check name and network, or use --model FOLDER (a local checkpoint) or --model tiny (bundled)."
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -45,8 +54,7 @@ class Checkpoint:
     """
 
     name: str
-    location: str
-    revision: str | None
+    folder: Path
     config: Any
     images: ImageSettings
     device: torch.device
@@ -75,8 +83,7 @@ class Checkpoint:
             extra["quantization_config"] = quantize.bitsandbytes_config()
         try:
             model = Blip2ForConditionalGeneration.from_pretrained(
-                self.location,
-                revision=self.revision or "main",
+                self.folder,
                 dtype=self.dtype,
                 use_safetensors=True,
                 low_cpu_mem_usage=True,
@@ -95,7 +102,7 @@ class Checkpoint:
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.location, revision=self.revision or "main")
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise _not_loaded(self.name, error) from error
         if getattr(tokenizer, "is_fast", False):  # settings of a saved tokenizer would cut or fill prompts
@@ -110,28 +117,63 @@ def find(settings: ModelSettings) -> Checkpoint:
     Raises UsageError for a device or precision that cannot be had, CheckpointError for a checkpoint that cannot.
     """
     name = settings.model
-    location = str(MODEL_DIR) if name == "tiny" else name
     device = _device(settings.device)
-    config = _config(name, location, settings.revision)
+    folder = _folder(name, settings.revision)
+    config = _config(name, folder)
     precision = _precision(settings.dtype, device, not config.use_decoder_only_language_model)
-    images = _image_settings(location, settings.revision, config)
-    return Checkpoint(name, location, settings.revision, config, images, device, precision)
+    return Checkpoint(name, folder, config, _image_settings(folder, config), device, precision)
 
 
-def _config(name: str, location: str, revision: str | None) -> Any:
+def _folder(name: str, revision: str | None) -> Path:
+    """Where the checkpoint lies: bundled, a local folder, in the hub's cache, or fetched from the hub now.
+
+    What is in the cache whole is used as it is, without asking the hub: the same run gives the same rows tomorrow.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    if name == "tiny":
+        return MODEL_DIR
+    if os.path.isdir(name):
+        return Path(name)
+    for cached in (True, False):
+        try:
+            folder = snapshot_download(name, revision=revision, local_files_only=cached, allow_patterns=HUB_FILES)
+        except HFValidationError:
+            raise CheckpointError(f"there is no folder {name}, and it is no hub id", NO_CHECKPOINT) from None
+        except Exception as error:  # the hub's own, and those of its HTTP client and sockets
+            logger.debug("%s: %s", name, error)
+            continue
+        if not cached or _complete(Path(folder)):
+            return Path(folder)
+    raise CheckpointError(f"cannot get the checkpoint {name}: not cached, and the hub did not give it", NO_CHECKPOINT)
+
+
+def _complete(folder: Path) -> bool:
+    """Whether a snapshot has all its weights, which an interrupted download has not."""
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        shards = set(json.loads(index.read_text())["weight_map"].values())
+        return all((folder / shard).exists() for shard in shards)
+    return (folder / "config.json").exists() and (folder / "model.safetensors").exists()
+
+
+def _config(name: str, folder: Path) -> Any:
     from transformers import AutoConfig
 
-    if os.path.isdir(location) and not os.path.exists(os.path.join(location, "config.json")):
-        raise CheckpointError(
-            f"{name} holds no checkpoint (no config.json)", "Name the folder that save_pretrained wrote."
-        )
+    if not (folder / "config.json").exists():
+        raise CheckpointError(f"{name} holds no checkpoint (no config.json)", NO_CHECKPOINT)
     try:
-        config = AutoConfig.from_pretrained(location, revision=revision or "main", trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _not_loaded(name, error) from error
     if config.model_type not in ("blip-2", "blip_2"):
         raise CheckpointError(
-            f"{name} is a {config.model_type} checkpoint, not BLIP-2", "See docs/models.md for those that run."
+            f"{name} is a {config.model_type} checkpoint, not BLIP-2", "docs/models.md has those that run."
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise CheckpointError(
+            f"{name} has no weights in safetensors", "Pickled weights are not loaded; convert them first."
         )
     return config
 
@@ -175,10 +217,10 @@ def native_bf16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("amx_tile"))
 
 
-def _image_settings(location: str, revision: str | None, config: Any) -> ImageSettings:
-    """From preprocessor_config.json, or the image processor's part of processor_config.json (transformers 5)."""
-    saved = _json(location, "processor_config.json", revision).get("image_processor")
-    saved = saved or _json(location, "preprocessor_config.json", revision)
+def _image_settings(folder: Path, config: Any) -> ImageSettings:
+    """From the image processor's part of processor_config.json (transformers 5), or preprocessor_config.json."""
+    saved = _json(folder / "processor_config.json").get("image_processor")
+    saved = saved or _json(folder / "preprocessor_config.json")
     size = saved.get("size") or config.vision_config.image_size
     side: Any = size.get("height") or size.get("shortest_edge") if isinstance(size, dict) else size
     return ImageSettings(
@@ -189,38 +231,13 @@ def _image_settings(location: str, revision: str | None, config: Any) -> ImageSe
     )
 
 
-def _json(location: str, name: str, revision: str | None) -> dict[str, Any]:
-    from transformers.utils.hub import cached_file
-
-    path = cached_file(
-        location,
-        name,
-        revision=revision or "main",
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    if path is None:
+def _json(path: Path) -> dict[str, Any]:
+    if not path.exists():
         return {}
-    with open(path, encoding="utf-8") as file:
-        loaded: dict[str, Any] = json.load(file)
+    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return loaded
 
 
 def _not_loaded(name: str, error: BaseException) -> CheckpointError:
-    reason = " ".join(str(error).split())
-    if os.path.isdir(name):
-        if "safetensors" in reason:
-            return CheckpointError(
-                f"{name} has no weights in safetensors", "Pickled weights are not loaded; convert them."
-            )
-        return CheckpointError(
-            f"cannot load {name}: {reason[:160]}", "Is the folder complete? save_pretrained writes it."
-        )
-    if "bitsandbytes" in reason or "accelerate" in reason:
-        return CheckpointError(
-            f"cannot load {name}: {reason[:160]}", "Install the extra: pip install 'blip2cli[int8]'."
-        )
-    return CheckpointError(
-        f"cannot get the checkpoint {name}: it is not cached, and the hub did not give it",
-        "Check the name and the network, or use --model FOLDER (a local checkpoint) or --model tiny (bundled).",
-    )
+    reason = " ".join(str(error).split())[:160]
+    return CheckpointError(f"cannot load {name}: {reason}", "Is the folder complete? save_pretrained writes all of it.")

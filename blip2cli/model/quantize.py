@@ -27,7 +27,7 @@ def quantize_linears(model: nn.Module, head: nn.Module | None) -> None:
     from torch.ao.quantization import per_channel_dynamic_qconfig
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore")  # PyTorch announces the end of this interface at every layer
         for parent in list(model.modules()):
             for name, child in list(parent.named_children()):
                 if type(child) is nn.Linear and child is not head:
