@@ -3,13 +3,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
-.PHONY: test lint accuracy clean
+.PHONY: demo test lint accuracy clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
+
+demo: $(VENV)/.ready  ## Caption the sample images, and ask about them, with the bundled model.
+	$(BIN)/blip2 caption docs/examples --model tiny
+	$(BIN)/blip2 vqa docs/examples --model tiny --prompt "how many shapes are there?"
 
 test: $(VENV)/.ready  ## Run the tests.
 	$(BIN)/python -m pytest

@@ -15,13 +15,17 @@ from blip2cli.model.requests import Completion, Request
 
 @dataclass
 class BeamSearch:
-    """Beam search over a language model; `returned` is how many of the best beams each request gets."""
+    """Beam search over a language model; `returned` is how many of the best beams each request gets.
+
+    `image_token` stands for the image where a repetition penalty counts tokens.
+    """
 
     language_model: Any
     settings: GenerationSettings
     end_ids: tuple[int, ...]
     batch_size: int
     returned: int = 1
+    image_token: int = 0
 
     def decode(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Completions in the order of the requests, `returned` for each, best first.
@@ -78,7 +82,7 @@ class BeamSearch:
             prompt = torch.tensor(request.prompt_ids, dtype=torch.long, device=device)
             start = longest - width - len(prompt) if left else 0
             text = slice(start + width, start + width + len(prompt))
-            ids[at] = request.prompt_ids[0] if request.prompt_ids else 0
+            ids[at] = self.image_token
             ids[at, text] = prompt
             mask[at, start : text.stop] = 1
             embeds[at, start : start + width] = request.image.query_embeds

@@ -22,6 +22,9 @@ from blip2cli.records import Batch
 RECENT = 256
 """Images whose embeddings are kept, in case the same bytes come again."""
 
+SLOTS_PER_IMAGE = 4
+"""Texts decoded together for every image of an encoding batch: a decoding step costs little more for more texts."""
+
 SMALL = 50_000_000
 """Below this many parameters a model is fed larger batches: what it waits for is Python."""
 
@@ -31,8 +34,8 @@ class Blip2Model:
 
     Args:
         checkpoint: what `checkpoint.find` found.
-        batch_size: images encoded together; None chooses by device and size. Texts are decoded in four times as many
-            slots.
+        batch_size: images encoded together; None chooses by device and size. Texts are decoded in
+            SLOTS_PER_IMAGE times as many slots.
     """
 
     def __init__(self, checkpoint: Checkpoint, batch_size: int | None = None) -> None:
@@ -122,10 +125,16 @@ class Blip2Model:
         return tuple(dict.fromkeys(int(end) for end in flat))
 
     def _decoder(self, settings: GenerationSettings, returned: int) -> Decoder | BeamSearch:
+        language_model, image_token = self.model.language_model, self.model.config.image_token_index
         if settings.num_beams > 1:
-            return BeamSearch(self.model.language_model, settings, self.end_ids, self.batch_size, returned)
-        adaptor: Callable[[Any, int], LanguageModel] = T5Decoder if self.checkpoint.encoder_decoder else OptDecoder
-        return Decoder(adaptor(self.model.language_model, 4 * self.batch_size), Sampler(settings, self.end_ids))
+            return BeamSearch(language_model, settings, self.end_ids, self.batch_size, returned, image_token or 0)
+        slots = SLOTS_PER_IMAGE * self.batch_size
+        adaptor: LanguageModel = (
+            T5Decoder(language_model, slots)
+            if self.checkpoint.encoder_decoder
+            else OptDecoder(language_model, slots, image_token)
+        )
+        return Decoder(adaptor, Sampler(settings, self.end_ids))
 
     def _automatic_batch_size(self) -> int:
         small = sum(weight.numel() for weight in self.model.parameters()) < SMALL

@@ -18,14 +18,14 @@ class Encoder:
     def __init__(self, model: Blip2ForConditionalGeneration, images: ImageSettings) -> None:
         self.model = model
         self.device = model.query_tokens.device
-        self.rescale = images.rescale
+        self.white = 1 / images.rescale  # dividing by 255 rounds as transformers' product in double precision does
         self.mean = torch.tensor(images.mean, device=self.device).view(1, 3, 1, 1)
         self.std = torch.tensor(images.std, device=self.device).view(1, 3, 1, 1)
 
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 [n, side, side, 3] to fp32 [n, 3, side, side], with the operations of transformers' image processor."""
         values = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-        return (values.to(torch.float32) * self.rescale - self.mean) / self.std
+        return (values.to(torch.float32) / self.white - self.mean) / self.std
 
     def vision(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """uint8 pixels to image embeddings [n, patches + 1, vision width] and the pooled ones [n, vision width]."""

@@ -22,7 +22,8 @@ class OptDecoder:
     however many prompts it gets; the prompt's last token waits to be fed in the next step, with everybody's.
     """
 
-    def __init__(self, language_model: Any, slots: int) -> None:
+    def __init__(self, language_model: Any, slots: int, image_token: int | None = None) -> None:
+        self.image_token = image_token
         self.head = language_model.lm_head
         self.decoder = language_model.model.decoder
         self.config = language_model.config
@@ -40,8 +41,8 @@ class OptDecoder:
         self.ages: list[int] = []
 
     def seen(self, request: Request) -> tuple[int, ...]:
-        """The token ids that a repetition penalty counts from the start."""
-        return request.prompt_ids
+        """The token ids that a repetition penalty counts from the start; `generate` has placeholders among them."""
+        return request.prompt_ids if self.image_token is None else (self.image_token, *request.prompt_ids)
 
     def admit(self, requests: Sequence[Request]) -> list[int]:
         """Put sequences into the next free slots; gives each one's token to be fed in the next step.

@@ -1,0 +1,101 @@
+"""Fixtures: sample images, small random checkpoints of both kinds, and the command line as a user types it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from blip2cli.tiny import MODEL_DIR
+
+SIDE = 32
+QUERIES = 4
+ENDS = list(range(10, 60))  # so many that random texts end early, at different lengths
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of twelve noisy images in several shapes, one level nested."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "nested").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        size = (int(rng.integers(20, 90)), int(rng.integers(20, 90)), 3)
+        image = Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8))
+        image.save(folder / ("nested" if number % 3 == 0 else ".") / f"{number:02}.{'png' if number % 2 else 'jpg'}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def opt_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random checkpoint with an OPT language model."""
+    from transformers import OPTConfig
+
+    text = OPTConfig(
+        vocab_size=437, hidden_size=32, num_hidden_layers=2, ffn_dim=64, num_attention_heads=4,
+        max_position_embeddings=160, word_embed_proj_dim=32, dropout=0.0, bos_token_id=2, pad_token_id=1,
+        eos_token_id=ENDS,
+    )  # fmt: skip
+    return save_checkpoint(tmp_path_factory.mktemp("opt"), text)
+
+
+@pytest.fixture(scope="session")
+def t5_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random checkpoint with a gated T5 language model."""
+    from transformers import T5Config
+
+    text = T5Config(
+        vocab_size=437, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, dropout_rate=0.0,
+        feed_forward_proj="gated-gelu", tie_word_embeddings=False, decoder_start_token_id=0, bos_token_id=1,
+        pad_token_id=0, eos_token_id=ENDS,
+    )  # fmt: skip
+    return save_checkpoint(tmp_path_factory.mktemp("t5"), text)
+
+
+def save_checkpoint(folder: Path, text_config: object) -> Path:
+    """Save a random BLIP-2 whose outputs depend on the image, with the bundled model's tokenizer."""
+    from transformers import AutoTokenizer, Blip2Config, Blip2ForConditionalGeneration, Blip2Processor
+    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+    torch.manual_seed(1)
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = Blip2Config(
+        vision_config={**vision, "image_size": SIDE, "patch_size": 8, "initializer_range": 0.2},
+        qformer_config={**vision, "vocab_size": 437, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
+        text_config=text_config.to_dict(),
+        num_query_tokens=QUERIES,
+        image_token_index=4,
+    )
+    model = Blip2ForConditionalGeneration(config).eval()
+    for name, weight in model.named_parameters():
+        if weight.dim() > 1:
+            spread = 1.0 if name in ("query_tokens", "language_projection.weight") else 0.25
+            torch.nn.init.normal_(weight, std=spread)
+    model.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
+    processor = Blip2Processor(BlipImageProcessorPil(size={"height": SIDE, "width": SIDE}), tokenizer, QUERIES)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def blip2(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `blip2` in an empty folder, in a process of its own."""
+
+    def run(*arguments: object, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "blip2cli", *map(str, arguments)],
+            input=stdin, capture_output=True, text=True, cwd=tmp_path, timeout=120,
+        )  # fmt: skip
+
+    return run
+
+
+def rows_of(text: str) -> list[dict]:
+    """JSON lines as rows."""
+    return [json.loads(line) for line in text.splitlines()]

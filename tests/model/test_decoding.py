@@ -1,0 +1,99 @@
+"""Decoding keeps its promises whatever goes on around a sequence."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from blip2cli.job import GenerationSettings, ModelSettings
+from blip2cli.model.blip2 import Blip2Model
+from blip2cli.model.checkpoint import find
+from blip2cli.model.opt import OptDecoder
+from blip2cli.model.requests import EncodedImage, Request
+
+
+def requests_of(model: Blip2Model, count: int, uses: int = 1) -> list[Request]:
+    torch.manual_seed(0)
+    width = model.model.config.text_config.hidden_size
+    requests = []
+    for number in range(count):
+        image = EncodedImage(torch.randn(model.num_query_tokens, width), uses)
+        for use in range(uses):
+            prompt = model.prompt_ids("a photo of" if use else None)
+            requests.append(Request((number, use), image, prompt, (0, 3 + 5 * (number % 4)), (number, use)))
+    return requests
+
+
+def texts(model: Blip2Model, requests: list[Request], settings: GenerationSettings) -> dict:
+    return {done.key: done.token_ids for done in model.generate(iter(requests), settings)}
+
+
+@pytest.fixture
+def settings() -> ModelSettings:
+    return ModelSettings(dtype="fp32", device="cpu")
+
+
+def load(checkpoint: Path, batch_size: int) -> Blip2Model:
+    return Blip2Model(find(ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu")), batch_size)
+
+
+def test_sampled_texts_do_not_depend_on_the_batch_size(opt_checkpoint: Path) -> None:
+    sampling = GenerationSettings(temperature=0.9, top_p=0.8, seed=3)
+    one, many = load(opt_checkpoint, 1), load(opt_checkpoint, 8)
+    alone = texts(one, requests_of(one, 20), sampling)
+    assert alone == texts(many, requests_of(many, 20), sampling)
+    assert alone != texts(many, requests_of(many, 20), GenerationSettings(temperature=0.9, top_p=0.8, seed=4))
+
+
+def test_a_tiny_nucleus_is_greedy(opt_checkpoint: Path) -> None:
+    model = load(opt_checkpoint, 4)
+    sampled = texts(model, requests_of(model, 8), GenerationSettings(temperature=1.0, top_p=1e-6))
+    assert sampled == texts(model, requests_of(model, 8), GenerationSettings())
+
+
+def test_out_of_memory_halves_the_slots_and_loses_nothing(
+    opt_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(opt_checkpoint, 4)
+    expected = texts(model, requests_of(model, 20, uses=3), GenerationSettings())
+    step, widths = OptDecoder.step, []
+
+    def step_with_little_memory(self: OptDecoder, tokens: list[int]) -> torch.Tensor:
+        widths.append(len(tokens))
+        if len(tokens) > 5:
+            raise torch.OutOfMemoryError("injected")
+        return step(self, tokens)
+
+    monkeypatch.setattr(OptDecoder, "step", step_with_little_memory)
+    assert texts(model, requests_of(model, 20, uses=3), GenerationSettings()) == expected
+    assert max(widths) == 16 and widths[-1] <= 5
+
+
+def test_out_of_memory_in_the_encoder_halves_the_batch(opt_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(opt_checkpoint, 8)
+    pixels = torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8)
+    expected, query_output = model.query_output(pixels), model.encoder.query_output
+
+    def with_little_memory(image_embeds: torch.Tensor) -> torch.Tensor:
+        if len(image_embeds) > 3:
+            raise torch.OutOfMemoryError("injected")
+        return query_output(image_embeds)
+
+    monkeypatch.setattr(model.encoder, "query_output", with_little_memory)
+    torch.testing.assert_close(model.query_output(pixels), expected)
+    assert model.batch_size == 2
+
+
+def test_an_image_is_prefilled_once_for_many_prompts(opt_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(opt_checkpoint, 1)
+    prefill, prefilled = OptDecoder._prefill_prefixes, []
+
+    def counting(self: OptDecoder, images: list[EncodedImage]) -> None:
+        prefilled.extend({id(image) for image in images if image.prefix is None})
+        prefill(self, images)
+
+    monkeypatch.setattr(OptDecoder, "_prefill_prefixes", counting)
+    requests = requests_of(model, 3, uses=9)
+    texts(model, requests, GenerationSettings())
+    assert len(prefilled) == 3
+    assert all(request.image.prefix is None for request in requests), "kept no longer than needed"
