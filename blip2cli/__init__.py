@@ -1,3 +1,24 @@
-"""blip2cli: run BLIP-2 over image collections, from the command line or from Python."""
+"""blip2cli: run BLIP-2 over image collections, from the command line or from Python.
 
+>>> from blip2cli import Blip2
+>>> for row in Blip2("tiny").caption(["docs/examples/red-circle.png"]):
+...     print(row["caption"])
+a red circle
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from blip2cli.api import Blip2
+
+__all__ = ["Blip2", "__version__"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Load the API when it is asked for: the command line's help must not wait for torch."""
+    if name == "Blip2":
+        from blip2cli.api import Blip2
+
+        return Blip2
+    raise AttributeError(name)

@@ -34,7 +34,7 @@ class InputSettings:
     """What is read."""
 
     panel = "Input"
-    inputs: tuple[str, ...] = ()
+    inputs: tuple[Any, ...] = ()
     image_column: Annotated[str | None, Opt("Manifest column with the image's path or bytes.", metavar="NAME")] = None
     limit: Annotated[int | None, Opt("Stop after this many input rows.", metavar="N", min=1)] = None
 

@@ -100,12 +100,14 @@ def merge_fields(one: pa.Field, other: pa.Field) -> pa.Field:
         return pa.field(one.name, pa.string())
 
 
-def open_source(inputs: Iterable[str], columns: ColumnChoice, limit: int | None = None) -> Sources:
-    """The source that the user's INPUT arguments name.
+def open_source(inputs: Iterable[str | Source], columns: ColumnChoice, limit: int | None = None) -> Sources:
+    """The source that the user's INPUT arguments name; what is a source already is taken as it is.
 
     Raises UsageError for an input that does not exist, holds no images, or is not of a kind that is read.
     """
-    parts = [source for name in inputs for source in _sources_of(name, columns)]
+    parts = [
+        source for given in inputs for source in (_sources_of(given, columns) if isinstance(given, str) else (given,))
+    ]
     return Sources(tuple(parts), limit)
 
 

@@ -1,0 +1,89 @@
+"""The Python API: `Blip2`, which captions, answers and embeds what it is given, lazily."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+from blip2cli.images import Reading
+from blip2cli.inputs.objects import Objects
+from blip2cli.job import DEFAULT_MODEL, GenerationSettings, InputSettings, Job, ModelSettings, OutputSettings
+from blip2cli.loader import Loading, load
+from blip2cli.model.blip2 import Blip2Model
+from blip2cli.model.checkpoint import find
+from blip2cli.outputs import Layout
+from blip2cli.stopwatch import Stopwatch
+from blip2cli.tasks import open_task
+from blip2cli.tasks.caption import CaptionOptions
+from blip2cli.tasks.embed import EmbedOptions
+from blip2cli.tasks.vqa import VqaOptions
+
+
+class Blip2:
+    """A loaded checkpoint.
+
+    Every method takes any iterable of images (paths, bytes, Pillow images), takes from it as it goes, and yields rows
+    in its order: dicts as the command line writes them, a bad image's with an `error`.
+
+    Args:
+        model: hub id, local folder, or "tiny".
+        revision: branch, tag or commit on the hub.
+        dtype: auto, fp32, fp16, bf16 or int8.
+        device: auto, cpu, cuda, cuda:N or mps.
+        batch_size: images encoded together; None chooses.
+        workers: processes that read and decode images; None for as many as there are cores.
+
+    Raises:
+        blip2cli.errors.Blip2Error: the checkpoint cannot be had, or not in that precision or on that device.
+    """
+
+    def __init__(
+        self,
+        model: str = DEFAULT_MODEL,
+        *,
+        revision: str | None = None,
+        dtype: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto",
+        device: str = "auto",
+        batch_size: int | None = None,
+        workers: int | None = None,
+    ) -> None:
+        self.settings = ModelSettings(model, revision, dtype, device, str(batch_size or "auto"), workers)
+        self.model = Blip2Model(find(self.settings), batch_size)
+
+    def caption(
+        self, images: Iterable[Any], prompt: str | None = None, num_captions: int = 1, **generation: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Rows with `caption`, or `captions` (a list) where several are asked for.
+
+        `generation` are the fields of `blip2cli.job.GenerationSettings`: max_new_tokens, num_beams and so on.
+        """
+        return self._rows("caption", images, CaptionOptions(prompt, num_captions), generation)
+
+    def answer(
+        self, images: Iterable[Any], question: str | Sequence[str], template: str | None = None, **generation: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Rows with `question` and `answer`, one for every image and question."""
+        questions = (question,) if isinstance(question, str) else tuple(question)
+        return self._rows("vqa", images, VqaOptions(questions, template=template), generation)
+
+    def embed(
+        self,
+        images: Iterable[Any],
+        features: Literal["qformer", "vision"] = "qformer",
+        pool: Literal["none", "mean"] | None = None,
+        store: Literal["fp32", "fp16"] = "fp32",
+    ) -> Iterator[dict[str, Any]]:
+        """Rows with `features`, a NumPy array: [num_query_tokens, width] for the Q-Former, [width] otherwise."""
+        return self._rows("embed", images, EmbedOptions(features, pool, store), {})
+
+    def _rows(
+        self, task_name: str, images: Iterable[Any], options: Any, generation: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        settings = GenerationSettings(**generation)
+        job = Job(task_name, options, InputSettings((Objects(images),)), OutputSettings(), self.settings, settings)
+        task, checkpoint = open_task(job), self.model.checkpoint
+        layout = Layout({}, task.columns(checkpoint), task.source.schema, {})
+        reading = Reading(checkpoint.images.side, self.settings.exact_pixels)
+        loading = Loading(self.model.batch_size, self.settings.workers, checkpoint.device.type == "cuda")
+        results = task.results(self.model, load(task.source.rows(), reading, loading), Stopwatch())
+        return (layout.record(result) for result in results)

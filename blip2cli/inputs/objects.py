@@ -1,0 +1,56 @@
+"""Images handed over in Python: paths, bytes, or open Pillow images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from blip2cli.inputs.folder import image_row
+from blip2cli.records import ImageRef, Row
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Any iterable of images, taken as they are needed. What has no path is named #0, #1 and so on."""
+
+    images: Iterable[Any]
+
+    def rows(self) -> Iterator[Row]:
+        for number, image in enumerate(self.images):
+            if isinstance(image, (str, os.PathLike)):
+                yield image_row(os.fspath(image))
+            elif isinstance(image, (bytes, bytearray)):
+                yield Row(0, f"#{number}", ImageRef(data=bytes(image)))
+            elif hasattr(image, "convert"):
+                yield Row(0, f"#{number}", ImageRef(data=_encoded(image)))
+            else:
+                yield Row(
+                    0, f"#{number}", error=f"unsupported: {type(image).__name__} is no path, bytes or Pillow image"
+                )
+
+    def count(self) -> int | None:
+        return None
+
+    def column_names(self) -> list[str]:
+        return []
+
+    def schema(self) -> pa.Schema:
+        import pyarrow as pa
+
+        return pa.schema([])
+
+
+def _encoded(image: Image.Image) -> bytes:
+    """The image in a lossless format that knows all of Pillow's modes, so that workers read it like any other."""
+    from PIL import ImageOps
+
+    buffer = BytesIO()
+    ImageOps.exif_transpose(image).save(buffer, "TIFF")
+    return buffer.getvalue()
