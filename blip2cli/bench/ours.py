@@ -1,0 +1,52 @@
+"""The tool's own pipeline on the benchmark's material: loader, encoder and decoder as `run` uses them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from blip2cli.images import Reading
+from blip2cli.inputs import ColumnChoice, open_source
+from blip2cli.job import GenerationSettings, ModelSettings
+from blip2cli.loader import Loading, load
+from blip2cli.model.blip2 import Blip2Model
+from blip2cli.model.checkpoint import find
+from blip2cli.model.requests import Request
+from blip2cli.records import Batch
+
+
+class Ours:
+    """Our model in one precision."""
+
+    def __init__(self, checkpoint: Path | str, dtype: str, batch_size: int) -> None:
+        self.model = Blip2Model(find(ModelSettings(model=str(checkpoint), dtype=dtype)), batch_size)  # type: ignore[arg-type]  # one of the literals
+
+    def batches(self, folder: Path, workers: int | None = None, exact: bool = False) -> Iterator[Batch]:
+        """The folder's images as the run's loader gives them."""
+        rows = open_source([str(folder)], ColumnChoice()).rows()
+        return load(rows, Reading(self.model.checkpoint.images.side, exact), Loading(self.model.batch_size, workers))
+
+    def write(self, folder: Path, prompts: Sequence[str | None], lengths: Sequence[int]) -> int:
+        """Write a text of each length for every image and prompt; gives the number of tokens."""
+        self.model._recent.clear()
+        completions = self.model.generate(self._requests(folder, prompts, lengths), GenerationSettings())
+        return sum(len(completion.token_ids) for completion in completions)
+
+    def _requests(self, folder: Path, prompts: Sequence[str | None], lengths: Sequence[int]) -> Iterator[Request]:
+        number = 0
+        for batch in self.batches(folder):
+            for image in self.model.encode(batch):
+                image.uses = len(prompts)
+                for prompt in prompts:
+                    yield Request(number, image, self.model.prompt_ids(prompt), (lengths[number], lengths[number]))
+                    number += 1
+
+    def embed(self, folder: Path) -> int:
+        """Q-Former features of every image; gives their number."""
+        return sum(len(self.model.query_output(batch.pixels)) for batch in self.batches(folder))
+
+    def pixels(self, folder: Path) -> torch.Tensor:
+        """All the folder's pixels as the model takes them."""
+        return torch.cat([self.model.encoder.normalize(batch.pixels) for batch in self.batches(folder, 0)])

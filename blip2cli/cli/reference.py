@@ -1,0 +1,92 @@
+"""The command-line reference as Markdown, made from the app: `python -m blip2cli.cli.reference > docs/cli.md`."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, Literal, get_args, get_origin
+
+from typer.models import OptionInfo
+
+from blip2cli.cli import app
+
+TOP = """\
+<!-- Made by `python -m blip2cli.cli.reference`; a test compares. -->
+# The command line
+
+How-tos: [caption](caption.md), [vqa](vqa.md), [embed](embed.md). What goes in: [inputs](inputs.md); what comes out, and
+the exit codes: [outputs](outputs.md); checkpoints and precision: [models](models.md).
+
+| `blip2 ...` | what it does |
+|---|---|
+"""
+
+FLAGS = """
+| option | what it does |
+|---|---|
+| `--version` | Show the version. |
+| `--install-completion` | Install completion for the current shell. |
+| `--show-completion` | Print the completion script of the current shell. |
+| `--help`, `-h` | Show help; of every command too. |
+"""
+
+
+def reference() -> str:
+    """The whole page."""
+    commands = {info.name or "": info.callback for info in app.registered_commands if info.callback is not None}
+    table = "".join(f"| [`{name}`](#blip2-{name}) | {_doc(call)[0]} |\n" for name, call in commands.items())
+    return TOP + table + FLAGS + "".join(_section(name, call) for name, call in commands.items())
+
+
+def _section(name: str, call: Callable[..., Any]) -> str:
+    summary, example = _doc(call)
+    signature = inspect.signature(call, eval_str=True)
+    told = [(p, *get_args(p.annotation)[:2]) for p in signature.parameters.values()]
+    options = [(p, kind, info) for p, kind, info in told if isinstance(info, OptionInfo)]
+    arguments = [info for _, _, info in told if not isinstance(info, OptionInfo)]
+    usage = " ".join(["blip2", name, "[OPTIONS]", *(str(info.metavar) for info in arguments)])
+    parts = [f"\n## blip2 {name}\n\n{summary}\n\n    {usage}\n    {example}\n\n"]
+    parts += [f"`{info.metavar}`: {_plain(info.help)}\n" for info in arguments]
+    for panel in dict.fromkeys(info.rich_help_panel for _, _, info in options):
+        rows = [_row(p, kind, info) for p, kind, info in options if info.rich_help_panel == panel]
+        parts.append(f"\n### {panel}\n\n| option | default | what it does |\n|---|---|---|\n{''.join(rows)}")
+    return "".join(parts)
+
+
+def _row(parameter: inspect.Parameter, kind: Any, info: OptionInfo) -> str:
+    names = (info.default, *(info.param_decls or ()))  # in Annotated, Typer keeps the first name as the default
+    flags = ", ".join(f"`{name}`" for name in names if isinstance(name, str))
+    words = " ".join(filter(None, [flags, _value(kind, info)]))
+    text, _, told = _plain(info.help).partition(" [default: ")
+    default = told.removesuffix("]")
+    if not default and parameter.default is not None and parameter.default is not False:
+        default = f"`{parameter.default}`"
+    variable = f" Environment variable: `{info.envvar}`." if info.envvar else ""
+    cells = (words, default, text + variable)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+
+def _value(kind: Any, info: OptionInfo) -> str:
+    """What stands behind the option; nothing for a flag."""
+    if kind is bool:
+        return ""
+    choices = [choice for part in (kind, *get_args(kind)) if get_origin(part) is Literal for choice in get_args(part)]
+    value = " or ".join(f"`{choice}`" for choice in choices) or f"`{info.metavar or 'TEXT'}`"
+    bounds = [f"{word} {bound:g}" for word, bound in (("from", info.min), ("to", info.max)) if bound is not None]
+    return " ".join([value, *bounds])
+
+
+def _doc(call: Callable[..., Any]) -> tuple[str, str]:
+    """The first paragraph of the help, and the example behind it."""
+    summary, _, example = inspect.cleandoc(call.__doc__ or "").partition("\n\n")
+    return " ".join(summary.split()), _plain(example.strip())
+
+
+def _plain(text: str | None) -> str:
+    """Help text without rich's markup."""
+    return re.sub(r"\[/?bold\]", "", text or "").replace("\\[", "[")
+
+
+if __name__ == "__main__":
+    print(reference(), end="")
