@@ -76,7 +76,7 @@ class Checkpoint:
         """The model in its dtype on its device, ready to run. Raises CheckpointError."""
         from transformers import Blip2ForConditionalGeneration
 
-        from blip2cli.model import quantize
+        from blip2cli.model import packing, quantize
 
         extra: dict[str, Any] = {}
         if self.precision == "int8" and self.device.type == "cuda":
@@ -94,7 +94,9 @@ class Checkpoint:
         if not extra:
             model = model.to(self.device)
         if self.precision == "int8" and self.device.type == "cpu":
-            quantize.quantize_linears(model, model.get_output_embeddings())
+            quantize.quantize_linears(model)
+        if self.precision == "bf16" and self.device.type == "cpu" and packing.available():
+            packing.pack_linears(model)
         return model.eval()
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:

@@ -21,8 +21,8 @@ def bitsandbytes_config() -> Any:
     return BitsAndBytesConfig(load_in_8bit=True)
 
 
-def quantize_linears(model: nn.Module, head: nn.Module | None) -> None:
-    """Replace every linear layer but the output `head` by dynamic int8, per channel, one layer at a time in place."""
+def quantize_linears(model: nn.Module) -> None:
+    """Replace every linear layer by dynamic int8, per channel, one layer at a time in place."""
     from torch.ao.nn.quantized.dynamic import Linear
     from torch.ao.quantization import per_channel_dynamic_qconfig
 
@@ -30,7 +30,7 @@ def quantize_linears(model: nn.Module, head: nn.Module | None) -> None:
         warnings.simplefilter("ignore")  # PyTorch announces the end of this interface at every layer
         for parent in list(model.modules()):
             for name, child in list(parent.named_children()):
-                if type(child) is nn.Linear and child is not head:
+                if type(child) is nn.Linear:
                     prepared: Any = child.to(torch.float32)
                     prepared.qconfig = per_channel_dynamic_qconfig
                     setattr(parent, name, Linear.from_float(prepared))
