@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test lint accuracy clean
+.PHONY: demo test lint bench accuracy clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +22,9 @@ lint: $(VENV)/.ready  ## Check style and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(VENV)/.ready  ## Compare speed with the loop that everybody writes.
+	$(BIN)/python -m blip2cli.bench.compare
 
 accuracy: $(VENV)/.ready  ## Measure the bundled model.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps easy-vqa==1.0

@@ -28,8 +28,9 @@ class Ours:
         rows = open_source([str(folder)], ColumnChoice()).rows()
         return load(rows, Reading(self.model.checkpoint.images.side, exact), Loading(self.model.batch_size, workers))
 
-    def write(self, folder: Path, prompts: Sequence[str | None], lengths: Sequence[int]) -> int:
+    def write(self, folder: Path, prompts: Sequence[str | None], lengths: Sequence[int], batch_size: int) -> int:
         """Write a text of each length for every image and prompt; gives the number of tokens."""
+        self.model.batch_size = batch_size
         self.model._recent.clear()
         completions = self.model.generate(self._requests(folder, prompts, lengths), GenerationSettings())
         return sum(len(completion.token_ids) for completion in completions)

@@ -26,24 +26,20 @@ def name(page: Path) -> str:
     return page.relative_to(REPOSITORY).as_posix()
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of one language."""
-    return [text for marked, text in FENCE.findall(page.read_text(encoding="utf-8")) if marked == language]
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """The page's fenced blocks in order: what each is marked as, and its text."""
+    return FENCE.findall(page.read_text(encoding="utf-8"))
 
 
-def examples(page: Path) -> list[Example]:
-    """The commands of the page's console blocks, in order."""
-    return [example for block in blocks(page, "console") for example in _examples(block)]
-
-
-def typed(page: Path) -> list[str]:
-    """Commands shown but not run here: those of `sh` blocks, and `blip2` lines indented as code."""
-    text = "\n".join(blocks(page, "sh")).replace("\\\n", " ")
-    indented = re.findall(r"^    (blip2 .*)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
-    return [*text.splitlines(), *indented]
-
-
-def _examples(block: str) -> Iterator[Example]:
+def examples(block: str) -> Iterator[Example]:
+    """The commands of a console block."""
     for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-        command, *shown = re.sub(r" \\\n>? *", " ", part).rstrip("\n").split("\n")
+        command, *shown = part.rstrip("\n").split("\n")
         yield Example(command, tuple(shown))
+
+
+def only_shown(page: Path) -> list[str]:
+    """Command lines of `sh` blocks, and `blip2` lines indented as code, which are not run."""
+    shown = "".join(text for kind, text in blocks(page) if kind == "sh")
+    indented = re.findall(r"^    (blip2 .*)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return [*shown.splitlines(), *indented]

@@ -1,0 +1,72 @@
+"""A `blip2` that answers at once: each command is a process forked from one that has imported what takes seconds.
+
+It reads its own command line, environment, folder, stdin, stdout and stderr, as the installed `blip2` does.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+CLIENT = """\
+#!{python} -SE
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect({address!r})
+    told = [sys.argv[1:], os.getcwd(), dict(os.environ)]
+    socket.send_fds(server, [json.dumps(told).encode()], [0, 1, 2])
+    sys.exit(ord(server.recv(1) or b"?"))
+"""
+
+
+def install(folder: Path, address: str) -> None:
+    """Put a command `blip2` into the folder, which asks the server at the address."""
+    command = folder / "blip2"
+    command.write_text(CLIENT.format(python=sys.executable, address=address))
+    command.chmod(0o755)
+
+
+def serve(listening: socket.socket) -> None:
+    """Import what the command line needs, then fork a process for every command until killed."""
+    import pyarrow.parquet
+    from transformers import AutoTokenizer, Blip2ForConditionalGeneration  # noqa: F401
+
+    import blip2cli.api  # noqa: F401
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        client, _ = listening.accept()
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            listening.close()
+            _answer(client)
+        client.close()
+
+
+def _answer(client: socket.socket) -> None:
+    from blip2cli.cli import main
+
+    told, files, _, _ = socket.recv_fds(client, 1 << 20, 3)
+    arguments, folder, environment = json.loads(told)
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = ["blip2", *arguments]
+    status = 0
+    try:
+        main()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    client.send(bytes([status]))
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    serve(socket.socket(fileno=int(sys.argv[1])))
