@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -17,13 +18,14 @@ from blip2cli.tasks import open_task
 from blip2cli.tasks.caption import CaptionOptions
 from blip2cli.tasks.embed import EmbedOptions
 from blip2cli.tasks.vqa import VqaOptions
+from blip2cli.terminal import hush_libraries
 
 
 class Blip2:
     """A loaded checkpoint.
 
-    Every method takes any iterable of images (paths, bytes, Pillow images), takes from it as it goes, and yields rows
-    in its order: dicts as the command line writes them, a bad image's with an `error`.
+    Every method takes an image or any iterable of images (paths, bytes, Pillow images), takes from it as it goes, and
+    yields rows in its order: dicts as the command line writes them, a bad image's with an `error`.
 
     Args:
         model: hub id, local folder, or "tiny".
@@ -47,6 +49,7 @@ class Blip2:
         batch_size: int | None = None,
         workers: int | None = None,
     ) -> None:
+        hush_libraries()
         self.settings = ModelSettings(model, revision, dtype, device, str(batch_size or "auto"), workers)
         self.model = Blip2Model(find(self.settings), batch_size)
 
@@ -79,6 +82,8 @@ class Blip2:
     def _rows(
         self, task_name: str, images: Iterable[Any], options: Any, generation: dict[str, Any]
     ) -> Iterator[dict[str, Any]]:
+        if isinstance(images, (str, bytes, os.PathLike)):
+            images = (images,)
         settings = GenerationSettings(**generation)
         job = Job(task_name, options, InputSettings((Objects(images),)), OutputSettings(), self.settings, settings)
         task, checkpoint = open_task(job), self.model.checkpoint

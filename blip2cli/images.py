@@ -18,13 +18,8 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from blip2cli.errors import ImageError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "MPO", "JPEG2000", "ICO", "TGA", "DIB", "PCX")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "JPEG2000", "ICO", "TGA", "DIB", "PCX")
 """The formats that are opened, whatever else Pillow can read: no EPS (runs a program), no PDF, no stub plug-ins."""
-
-SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .avif .ppm .pgm .pbm .pnm .jp2 .ico .tga .pcx".split()
-)
-"""File names that a folder's walk takes for images, in lower case."""
 
 MAX_PIXELS = 178_956_970
 """Largest width × height that is decoded: Pillow's own bound for a decompression bomb (half a gigabyte as RGB)."""

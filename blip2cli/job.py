@@ -7,6 +7,7 @@ Each field carries an `Opt` with its help text, so that name, type, default and 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,8 +173,8 @@ def _plain(record: Any) -> dict[str, Any]:
 
 
 def _jsonable(value: Any) -> Any:
-    if isinstance(value, Path):
-        return os.fspath(value)
+    if isinstance(value, Path):  # what counts is what the file holds
+        return f"{value.name} (sha256 {hashlib.sha256(value.read_bytes()).hexdigest()[:12]})"
     return list(value) if isinstance(value, tuple) else value
 
 

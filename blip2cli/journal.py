@@ -1,18 +1,21 @@
 """What of an output is committed, written beside it as `OUT.journal`; resume starts from its last whole line.
 
 The first line holds the run's settings, which a resumed run must share. Every later line is a commit: how many input
-rows are done, what the output needs to know to go on, and the name of the last row, to notice a changed input.
+rows are done, how many output rows carry errors, what the output needs to know to go on, and the name of the last input
+row, to notice a changed input.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from blip2cli.errors import UsageError
+from blip2cli.records import Result
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,15 @@ class Commit:
 
     rows: int = 0
     last: str | None = None
+    errors: int = 0
     finished: bool = False
     state: dict[str, Any] = field(default_factory=dict)
+
+    def after(self, results: Sequence[Result]) -> Commit:
+        """The state behind these results too, the last of which is its input row's last."""
+        row = results[-1].row
+        errors = self.errors + sum(result.error is not None for result in results)
+        return replace(self, rows=row.index + 1, last=row.name, errors=errors, finished=False)
 
 
 class Journal:

@@ -61,7 +61,7 @@ class Images(Dataset[Pixels]):
         """Put the image, or its error, under the digest of its bytes, and return the digest."""
         if image is None:
             return b""
-        key = os.fsencode(image.path or "")
+        key = (image.path or "").encode("utf-8", "surrogatepass")
         try:
             data = image.data if image.data is not None else read_file(image.path or "")
             key = hashlib.blake2b(data, digest_size=16).digest()

@@ -5,48 +5,42 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 from blip2cli import __version__
 from blip2cli.images import Reading
 from blip2cli.job import Job
-from blip2cli.journal import write_atomically
+from blip2cli.journal import Commit, write_atomically
 from blip2cli.loader import Loading, load
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import Checkpoint, find
-from blip2cli.outputs import Layout, carried_names, check_output, open_output
+from blip2cli.outputs import Layout, carried_names, open_output
 from blip2cli.outputs.background import BackgroundOutput
 from blip2cli.records import Result
 from blip2cli.stopwatch import Stopwatch
-from blip2cli.tasks import Task, open_task
+from blip2cli.tasks import Task
 from blip2cli.terminal import Progress, show_summary, show_warning
 
-AT_ONCE = 32
-"""Output rows handed to the writer together."""
 
-
-def run(job: Job) -> dict[str, Any]:
-    """Do a job in this process; gives its summary. Raises Blip2Error where it cannot go on."""
-    check_output(job.output)
-    task = open_task(job)
+def run(job: Job, task: Task) -> dict[str, Any]:
+    """Do a job, whose task is opened, in this process; gives its summary. Raises Blip2Error where it cannot go on."""
     checkpoint = find(job.model)
     output = open_output(job.output, layout_of(job, task, checkpoint), job.fingerprint())
-    total = task.source.count()
-    rows = task.source.rows(output.committed)
-    if output.committed and output.committed == total:
+    done, total = output.committed, task.source.count()
+    rows = task.source.rows(done.rows, done.last)
+    if done.rows and total is not None and done.rows >= total:
         output.finish()
-        return _close(job, Tally(output.committed), Stopwatch())
+        return _close(job, Tally(done), Stopwatch())
 
     model = Blip2Model(checkpoint, job.model.images_at_once)
-    watch, tally = Stopwatch(), Tally(output.committed)
-    progress = Progress(total, output.committed, job.output.quiet)
+    watch, tally = Stopwatch(), Tally(done)
+    progress = Progress(total, done.rows, job.output.quiet)
     reading = Reading(checkpoint.images.side, job.model.exact_pixels)
     loading = Loading(model.batch_size, job.model.workers, checkpoint.device.type == "cuda")
     writer = BackgroundOutput(output, job.output.commit_every, Stopwatch())
     try:
         batches = load(rows, reading, loading)
-        for results in _groups(task.results(model, batches, watch)):
+        for results in _by_input_row(task.results(model, batches, watch)):
             writer.write(results)
             progress.advance(*tally.add(results))
     finally:
@@ -69,10 +63,10 @@ def layout_of(job: Job, task: Task, checkpoint: Checkpoint) -> Layout:
 
 
 class Tally:
-    """Counts of what came out."""
+    """Counts of what came out, behind what an earlier run has committed."""
 
-    def __init__(self, resumed_at: int) -> None:
-        self.resumed_at = resumed_at
+    def __init__(self, earlier: Commit) -> None:
+        self.earlier = earlier
         self.rows = self.images = 0
         self.kinds: Counter[str] = Counter()
 
@@ -86,9 +80,13 @@ class Tally:
         return images, len(errors)
 
 
-def _groups(results: Iterator[Result]) -> Iterator[list[Result]]:
-    while group := list(islice(results, AT_ONCE)):
-        yield group
+def _by_input_row(results: Iterator[Result]) -> Iterator[list[Result]]:
+    group = []
+    for result in results:
+        group.append(result)
+        if result.last:
+            yield group
+            group = []
 
 
 def _close(job: Job, tally: Tally, watch: Stopwatch) -> dict[str, Any]:
@@ -100,7 +98,8 @@ def _close(job: Job, tally: Tally, watch: Stopwatch) -> dict[str, Any]:
         "out": str(job.output.out) if job.output.out else None,
         "rows": tally.rows,
         "images": tally.images,
-        "resumed_at": tally.resumed_at,
+        "resumed_at": tally.earlier.rows,
+        "errors_before": tally.earlier.errors,
         "errors": sum(tally.kinds.values()),
         "errors_by_kind": dict(tally.kinds),
         "seconds": round(seconds, 3),

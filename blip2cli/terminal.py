@@ -95,9 +95,10 @@ class TablePrinter:
         self.headed = False
 
     def print_row(self, cells: Sequence[str], error: str | None) -> None:
-        """Print one row; an error takes the place of the task's columns."""
+        """Print one row above the progress line; an error takes the place of the task's columns."""
         from rich.table import Table
         from rich.text import Text
+        from tqdm import tqdm
 
         table = Table(box=None, show_header=not self.headed, expand=True, padding=(0, 2, 0, 0), header_style="bold")
         self.headed = True
@@ -109,7 +110,8 @@ class TablePrinter:
         style = "red" if error is not None else ""
         first = Text(_tail(name, self.console.width * 2 // (3 * len(self.names) - 1) - 2), style="cyan", no_wrap=True)
         table.add_row(first, *(Text(value, style=style) for value in values))
-        self.console.print(table)
+        with tqdm.external_write_mode(sys.stdout):
+            self.console.print(table)
 
 
 def _harmless(text: str) -> str:

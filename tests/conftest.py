@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from blip2cli.cli import main
 from blip2cli.tiny import MODEL_DIR
 
 SIDE = 32
@@ -92,6 +95,38 @@ def blip2(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             [sys.executable, "-m", "blip2cli", *map(str, arguments)],
             input=stdin, capture_output=True, text=True, cwd=tmp_path, timeout=120,
         )  # fmt: skip
+
+    return run
+
+
+@dataclass(frozen=True)
+class Typed:
+    """What came of a command line."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def rows(self) -> list[dict]:
+        return rows_of(self.out)
+
+
+@pytest.fixture
+def typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Typed]:
+    """Run `blip2` with the bundled model in an empty folder, in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BLIP2_MODEL", "tiny")
+
+    def run(*arguments: object, stdin: str = "") -> Typed:
+        monkeypatch.setattr(sys, "argv", ["blip2", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(stdin.encode())))
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        return Typed(end.value.code or 0, out, err)
 
     return run
 

@@ -47,6 +47,10 @@ def test_features_are_arrays(tiny: Blip2) -> None:
     assert next(tiny.embed([EXAMPLES / "red-circle.png"], features="vision"))["features"].shape == (128,)
 
 
+def test_one_path_is_one_image(tiny: Blip2) -> None:
+    assert [row["caption"] for row in tiny.caption(str(EXAMPLES / "teal-triangle.png"))] == ["a teal triangle"]
+
+
 def test_wrong_settings_are_named(tiny: Blip2) -> None:
     with pytest.raises(UsageError, match="num-captions"):
         tiny.caption([], num_captions=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,8 +21,9 @@ from blip2cli.records import Batch
 class Ours:
     """Our model in one precision."""
 
-    def __init__(self, checkpoint: Path | str, dtype: str, batch_size: int) -> None:
-        self.model = Blip2Model(find(ModelSettings(model=str(checkpoint), dtype=dtype)), batch_size)  # type: ignore[arg-type]  # one of the literals
+    def __init__(self, checkpoint: Path | str, dtype: Any, batch_size: int, device: str = "auto") -> None:
+        settings = ModelSettings(model=str(checkpoint), dtype=dtype, device=device)
+        self.model = Blip2Model(find(settings), batch_size)
 
     def batches(self, folder: Path, workers: int | None = None, exact: bool = False) -> Iterator[Batch]:
         """The folder's images as the run's loader gives them."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from blip2cli import __version__
-from blip2cli.cli import caption, embed, vqa
+from blip2cli.cli import bench, caption, embed, vqa
+from blip2cli.cli.failures import MISTYPED, show_mistyped
 
 app = typer.Typer(
     name="blip2",
     help="BLIP-2 over image collections: captions, answers and features.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -20,6 +22,7 @@ app = typer.Typer(
 app.command("caption")(caption.caption)
 app.command("vqa")(vqa.vqa)
 app.command("embed")(embed.embed)
+app.command("bench")(bench.bench)
 
 
 def _version(asked: bool) -> None:
@@ -30,13 +33,20 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def blip2(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """BLIP-2 over image collections: captions, answers and features."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def main() -> None:
     """The console script."""
-    app()
+    try:
+        sys.exit(app(standalone_mode=False))
+    except MISTYPED as error:
+        show_mistyped(error)
+        sys.exit(2)

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 
@@ -13,6 +14,9 @@ from blip2cli.errors import Blip2Error
 from blip2cli.terminal import show_error
 
 INTERRUPTED = 130
+
+MISTYPED: type[Exception] = typer.BadParameter.__mro__[1]
+"""What Typer raises for a command line that it cannot parse (click's UsageError, which Typer does not name)."""
 
 
 @contextmanager
@@ -26,7 +30,7 @@ def reported(debug: bool) -> Iterator[None]:
         show_error(error.message, error.hint)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
-        show_error("interrupted", "What was committed is kept; run the same command with --resume to go on.")
+        show_error("interrupted", "Rows committed to --out are kept; the same command with --resume goes on.")
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:  # whoever read our rows has had enough of them
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -39,3 +43,9 @@ def reported(debug: bool) -> Iterator[None]:
         reason = " ".join(str(error).split())[:200]
         show_error(f"{type(error).__name__}: {reason}", "This should not happen; run with --debug and report it.")
         raise typer.Exit(1) from None
+
+
+def show_mistyped(error: Any) -> None:
+    """Show an error of class MISTYPED in two lines."""
+    command = error.ctx.command_path if error.ctx else "blip2"
+    show_error(" ".join(error.format_message().split()), f"See {command} --help.")

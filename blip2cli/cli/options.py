@@ -80,12 +80,12 @@ def _parameter(field: Field[Any], kind: Any, opt: Opt, panel: str) -> inspect.Pa
         kind, default = list[str] | None, None
     option = typer.Option(
         *flags,
-        help=opt.help,
+        help=opt.help.replace("[", r"\["),  # a bracket is Rich's markup
         metavar=opt.metavar,
         min=opt.min,
         max=opt.max,
         envvar=opt.env,
         rich_help_panel=panel,
-        show_default=default not in (None, False, ""),
+        show_default=default is not None and default is not False,
     )
     return inspect.Parameter(field.name, _KIND, default=default, annotation=Annotated[kind, option])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from blip2cli.errors import UsageError
-from blip2cli.images import SUFFIXES
+from blip2cli.inputs.folder import SUFFIXES, Files, Folder
 from blip2cli.records import Row
 
 if TYPE_CHECKING:
@@ -64,11 +64,17 @@ class Sources:
     parts: tuple[Source, ...]
     limit: int | None = None
 
-    def rows(self, start: int = 0) -> Iterator[Row]:
-        """All rows from the start-th on, numbered from 0 throughout."""
-        every = (row for part in self.parts for row in part.rows())
-        for index, row in islice(enumerate(every), start, self.limit):
-            yield replace(row, index=index)
+    def rows(self, start: int = 0, before: str | None = None) -> Iterator[Row]:
+        """All rows from the start-th on, numbered from 0 throughout.
+
+        Raises UsageError where the row before the start-th is not the one named: the input is not what it was.
+        """
+        every = enumerate(row for part in self.parts for row in part.rows())
+        if start:
+            passed = next(islice(every, start - 1, None), None)
+            _same(passed[1].name if passed else "missing", before, start)
+        rest = every if self.limit is None else islice(every, max(self.limit - start, 0))
+        return (replace(row, index=index) for index, row in rest)
 
     def count(self) -> int | None:
         counts = [part.count() for part in self.parts]
@@ -88,6 +94,14 @@ class Sources:
         for field in (field for part in self.parts for field in part.schema()):
             fields[field.name] = merge_fields(fields.get(field.name, field), field)
         return pa.schema(list(fields.values()))
+
+
+def _same(name: str, before: str | None, number: int) -> None:
+    if name != before:
+        raise UsageError(
+            f"the input has changed: row {number} was {before}, is {name}",
+            "Give the input of the run that is resumed, or --overwrite.",
+        )
 
 
 def merge_fields(one: pa.Field, other: pa.Field) -> pa.Field:
@@ -112,7 +126,6 @@ def open_source(inputs: Iterable[str | Source], columns: ColumnChoice, limit: in
 
 
 def _sources_of(name: str, columns: ColumnChoice) -> Iterator[Source]:
-    from blip2cli.inputs.folder import Folder
     from blip2cli.inputs.listing import Listing
 
     if name == "-":
@@ -130,8 +143,6 @@ def _sources_of(name: str, columns: ColumnChoice) -> Iterator[Source]:
 
 
 def _file_source(name: str, columns: ColumnChoice) -> Source:
-    from blip2cli.inputs.folder import Files
-
     suffix = Path(name).suffix.lower()
     if suffix in MANIFESTS:
         module, _, cls = MANIFESTS[suffix].partition(":")
@@ -146,8 +157,6 @@ def _file_source(name: str, columns: ColumnChoice) -> Source:
 
 
 def _glob_sources(pattern: str, columns: ColumnChoice) -> Iterator[Source]:
-    from blip2cli.inputs.folder import Folder
-
     found: list[Any] = []
     for name in sorted(glob.glob(pattern, recursive=True)):
         if os.path.isdir(name):

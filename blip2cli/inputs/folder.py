@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blip2cli.errors import UsageError
-from blip2cli.images import SUFFIXES
 from blip2cli.records import ImageRef, Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .avif .ppm .pgm .pbm .pnm .jp2 .ico .tga .pcx".split()
+)
+"""File names that are taken for images, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,10 @@ def image_row(path: str) -> Row:
 
 def printable(path: str) -> str:
     """The path with bytes that are no UTF-8 written as backslash escapes, so that every output can hold it."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    try:
+        return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can hold
+        return path.encode("utf-8", "backslashreplace").decode()
 
 
 def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
@@ -98,7 +105,12 @@ def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
         if entry.name.startswith("."):
             continue
         path = os.path.join(folder, entry.name)
-        if entry.is_dir():
+        if _is_folder(entry):
             yield from _walk(path, (*above, identity))
         elif Path(entry.name).suffix.lower() in SUFFIXES:
             yield path
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether the entry is or leads to a folder; a link to itself does not."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()

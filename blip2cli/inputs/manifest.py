@@ -20,12 +20,16 @@ IMAGE_COLUMNS = ("image", "image_path", "path", "file_name", "filename", "filepa
 
 @dataclass(frozen=True)
 class Layout:
-    """The columns of one manifest: the image's, the text's (None where it has none), and those carried through."""
+    """The columns of one manifest: the image's, the text's (None where it has none), and those carried through.
+
+    Where only texts are used, `images_needed` is false: the image column names the rows, and no image is read.
+    """
 
     manifest: str
     image: str | None
     text: str | None
     carried: tuple[str, ...]
+    images_needed: bool = True
 
     def row(self, record: Mapping[str, Any], number: int) -> Row:
         """The Row of one record; `number` counts the manifest's rows from 0 and names an image that has no path."""
@@ -39,6 +43,8 @@ class Layout:
         if self.image is None:
             return Row(0, unnamed, None, columns, text, error)
         name, image, fault = self._image(record.get(self.image), unnamed)
+        if not self.images_needed:
+            return Row(0, name, None, columns, text, error)
         return Row(0, name, image, columns, text, fault or error)
 
     def broken(self, number: int, reason: str) -> Row:
@@ -49,14 +55,14 @@ class Layout:
         if isinstance(cell, Mapping) and ("bytes" in cell or "path" in cell):  # the Hugging Face struct
             path, data = cell.get("path"), cell.get("bytes")
             if isinstance(data, bytes):
-                return (path if isinstance(path, str) and path else unnamed), ImageRef(data=data), None
+                return (printable(path) if isinstance(path, str) and path else unnamed), ImageRef(data=data), None
             cell = path
         if isinstance(cell, bytes):
             return unnamed, ImageRef(data=cell), None
         if isinstance(cell, str) and cell:
             if "://" in cell:
-                return cell, None, "unsupported: a URL in a manifest is not fetched"
-            return cell, ImageRef(path=os.path.join(os.path.dirname(self.manifest), cell)), None
+                return printable(cell), None, "unsupported: a URL in a manifest is not fetched"
+            return printable(cell), ImageRef(path=os.path.join(os.path.dirname(self.manifest), cell)), None
         if cell is None or cell == "":
             return unnamed, None, f"missing: nothing in column {self.image}"
         return unnamed, None, f"unsupported: column {self.image} holds {type(cell).__name__}"
@@ -75,4 +81,5 @@ def lay_out(manifest: str, names: list[str], columns: ColumnChoice) -> Layout:
     text = columns.text if columns.text in names else None
     if text is None and columns.text_required:
         raise UsageError(f"{manifest} has no column {columns.text}", there)
-    return Layout(manifest, image, text, tuple(name for name in names if name not in (image, text)))
+    carried = tuple(name for name in names if name not in (image, text))
+    return Layout(manifest, image, text, carried, columns.image_required)

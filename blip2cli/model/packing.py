@@ -45,7 +45,8 @@ class PackedLinear(nn.Module):
 
 def pack_linears(model: nn.Module) -> None:
     """Replace every bf16 linear layer by a packed one, in place, and fuse the activations that are known."""
-    for parent in list(model.modules()):
+    parents = [module for module in model.modules() if type(module) is not nn.Linear]  # or all weights would stay
+    for parent in parents:
         fused = {linear: activation for cls, linear, activation in FUSED if cls == type(parent).__name__}
         for name, child in list(parent.named_children()):
             if type(child) is not nn.Linear or child.weight.dtype != torch.bfloat16:

@@ -28,7 +28,8 @@ def quantize_linears(model: nn.Module) -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch announces the end of this interface at every layer
-        for parent in list(model.modules()):
+        parents = [module for module in model.modules() if type(module) is not nn.Linear]  # or all weights would stay
+        for parent in parents:
             for name, child in list(parent.named_children()):
                 if type(child) is nn.Linear:
                     prepared: Any = child.to(torch.float32)

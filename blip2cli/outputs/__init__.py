@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from blip2cli.errors import UsageError
-from blip2cli.journal import Journal
+from blip2cli.journal import Commit, Journal
 from blip2cli.records import Column, Result
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ RESERVED = ("image", "error")
 
 
 class Output(Protocol):
-    """Takes rows in input order. `committed` is the number of input rows that an earlier run has committed."""
+    """Takes rows in input order. `committed` is what an earlier run has committed."""
 
-    committed: int
+    committed: Commit
 
     def write(self, results: Sequence[Result]) -> None:
-        """Take rows; they may wait in memory."""
+        """Take rows, the last of which is its input row's last; they may wait in memory."""
 
     def commit(self) -> None:
         """Put what was taken on disk, for good."""
@@ -71,7 +71,11 @@ class Layout:
 def carried_names(names: Sequence[str], columns: tuple[Column, ...]) -> dict[str, str]:
     """Names of carried columns in the output: `input_NAME` where NAME is the output's own."""
     own = {*RESERVED, *(column.name for column in columns)}
-    return {name: f"input_{name}" if name in own else name for name in names}
+    shown = {name: name for name in names}
+    for name in own.intersection(names):
+        while shown[name] in own or shown[name] in names:
+            shown[name] = f"input_{shown[name]}"
+    return shown
 
 
 def check_output(settings: OutputSettings) -> None:
@@ -86,9 +90,12 @@ def check_output(settings: OutputSettings) -> None:
         raise UsageError(f"cannot tell the format of {out}", f"Its name must end in one of {', '.join(FORMATS)}.")
     if out.is_dir():
         raise UsageError(f"{out} is a folder", "Name a file for --out.")
-    begun = out.exists() or out.with_name(out.name + ".journal").exists()
-    if begun and not settings.resume and not settings.overwrite:
-        raise UsageError(f"{out} exists", "Use --resume to go on with it, --overwrite to replace it, or another name.")
+    if settings.resume or settings.overwrite:
+        return
+    begun = out.with_name(out.name + ".journal").exists()
+    if out.exists() or begun:
+        state = "exists" if out.exists() else "was begun and not finished"
+        raise UsageError(f"{out} {state}", "Use --resume to go on with it, --overwrite to replace it, or another name.")
 
 
 def open_output(settings: OutputSettings, layout: Layout, fingerprint: Mapping[str, Any]) -> Output:

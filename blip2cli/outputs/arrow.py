@@ -46,7 +46,7 @@ def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
     if isinstance(kind, pa.FixedShapeTensorType):
         return pa.ExtensionArray.from_storage(kind, _fixed_lists(values, kind))
     if pa.types.is_string(kind):
-        values = [value if value is None or isinstance(value, (str, pa.Scalar)) else _json(value) for value in values]
+        values = [value if value is None or isinstance(value, pa.Scalar) else _text(value) for value in values]
     return pa.array(values, type=kind)
 
 
@@ -60,5 +60,7 @@ def _fixed_lists(values: list[Any], kind: pa.FixedShapeTensorType) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(flat.reshape(-1), type=storage, mask=missing)
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
+def _text(value: Any) -> str:
+    """Text as it is, save for halves of surrogate pairs, which JSON can hold; anything else as JSON."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Sequence
@@ -11,50 +10,71 @@ from blip2cli.outputs import Output
 from blip2cli.records import Result
 from blip2cli.stopwatch import Stopwatch
 
-AHEAD = 8
-"""Lists of rows that may wait to be written."""
+AHEAD = 1024
+"""Rows that may wait to be written."""
+
+EVERY = 0.2
+"""Seconds between writes where rows come slowly."""
 
 
 class BackgroundOutput:
-    """Hands rows to a thread that writes and, every `commit_every` seconds, commits. Failures come up in the caller."""
+    """Takes rows for a thread that writes what has come together and, every `commit_every` seconds, commits.
+
+    What goes wrong in the thread is raised in the caller's next call.
+    """
 
     def __init__(self, output: Output, commit_every: float, watch: Stopwatch) -> None:
         self.output = output
-        self.committed = output.committed
         self.commit_every = commit_every
         self.watch = watch
-        self._queue: queue.Queue[Sequence[Result] | None] = queue.Queue(AHEAD)
+        self._taken: list[Result] = []
+        self._stopped = False
         self._failure: BaseException | None = None
+        self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
         self._thread.start()
 
     def write(self, results: Sequence[Result]) -> None:
-        """Take rows; raises what went wrong with earlier ones."""
-        self._raise()
-        self._queue.put(results)
+        """Take rows, the last of which is its input row's last."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._taken) < AHEAD or self._failure is not None)
+            self._raise()
+            self._taken += results
+            if len(self._taken) >= AHEAD // 2:
+                self._changed.notify_all()
 
     def stop(self) -> None:
         """Write and commit all that was taken."""
-        self._queue.put(None)
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
         self._thread.join()
         self._raise()
 
     def _work(self) -> None:
-        committed = time.monotonic()
-        while True:
-            results = self._queue.get()
-            if self._failure is None:
-                try:
-                    with self.watch.phase("writing"):
-                        if results is not None:
-                            self.output.write(results)
-                        if results is None or time.monotonic() - committed >= self.commit_every:
-                            self.output.commit()
-                            committed = time.monotonic()
-                except BaseException as error:  # raised again in the thread that asked
-                    self._failure = error
-            if results is None:
-                return
+        try:
+            committed = time.monotonic()
+            while not self._stopped or self._taken:
+                results = self._take()
+                with self.watch.phase("writing"):
+                    if results:
+                        self.output.write(results)
+                    if time.monotonic() - committed >= self.commit_every:
+                        self.output.commit()
+                        committed = time.monotonic()
+            with self.watch.phase("writing"):
+                self.output.commit()
+        except BaseException as error:  # raised again in the thread that asked
+            with self._changed:
+                self._failure = error
+                self._changed.notify_all()
+
+    def _take(self) -> list[Result]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or len(self._taken) >= AHEAD // 2, EVERY)
+            results, self._taken = self._taken, []
+            self._changed.notify_all()
+            return results
 
     def _raise(self) -> None:
         if self._failure is not None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
 
 from blip2cli.errors import OutputError, UsageError
-from blip2cli.journal import Commit, Journal
+from blip2cli.journal import Journal
 from blip2cli.outputs import Layout
 from blip2cli.records import Result
 
@@ -22,8 +24,7 @@ class JsonlOutput:
     def __init__(self, out: Path, layout: Layout, journal: Journal) -> None:
         self.layout = layout
         self.journal = journal
-        self.rows = self.committed = journal.commit.rows
-        self.last = journal.commit.last
+        self.done = self.committed = journal.commit
         size = journal.commit.state.get("size", 0)
         there = out.stat().st_size if out.exists() else 0
         if there < size:
@@ -37,14 +38,14 @@ class JsonlOutput:
                 self.file.write(json_line(self.layout.record(result)))
         except OSError as error:
             raise _full(self.file.name, error) from None
-        self.rows, self.last = rows_done(results, self.rows, self.last)
+        self.done = self.done.after(results)
 
     def commit(self) -> None:
-        if self.rows > self.journal.commit.rows:
+        if self.done.rows > self.journal.commit.rows:
             self._commit(finished=False)
 
     def finish(self) -> None:
-        if self.rows > self.journal.commit.rows or not self.journal.commit.finished:
+        if not self.done.finished:
             self._commit(finished=True)
         self.file.close()
 
@@ -52,23 +53,29 @@ class JsonlOutput:
         try:
             self.file.flush()
             os.fsync(self.file.fileno())
-            self.journal.add(Commit(self.rows, self.last, finished, {"size": self.file.tell()}))
+            self.journal.add(replace(self.done, finished=finished, state={"size": self.file.tell()}))
         except OSError as error:
             raise _full(self.file.name, error) from None
 
 
 def json_line(record: dict[str, Any]) -> bytes:
     """A record as a line of UTF-8 JSON."""
-    text = json.dumps(record, ensure_ascii=False, default=_plain)
+    try:
+        text = json.dumps(record, ensure_ascii=False, allow_nan=False, default=_plain)
+    except ValueError:
+        text = json.dumps(_finite(record), ensure_ascii=False, default=_plain)
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
-def rows_done(results: Sequence[Result], rows: int, last: str | None) -> tuple[int, str | None]:
-    """The number of input rows done, and the last one's name, behind these results."""
-    for result in reversed(results):
-        if result.last:
-            return result.row.index + 1, result.row.name
-    return rows, last
+def _finite(value: Any) -> Any:
+    """The value with null for NaN and infinity, which JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if hasattr(value, "tolist"):
+        return _finite(value.tolist())
+    return [_finite(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
 def _plain(value: Any) -> Any:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blip2cli.errors import OutputError
-from blip2cli.journal import Commit, Journal, publish
+from blip2cli.errors import OutputError, UsageError
+from blip2cli.journal import Journal, publish
 from blip2cli.outputs import Layout, parts_folder
-from blip2cli.outputs.jsonl import rows_done
 from blip2cli.records import Result
 
 if TYPE_CHECKING:
@@ -33,15 +33,18 @@ class ParquetOutput:
         self.layout = layout
         self.journal = journal
         self.schema = schema_of(layout)
-        self.rows = self.committed = journal.commit.rows
-        self.last = journal.commit.last
+        self.done = self.committed = journal.commit
         self.parts: int = journal.commit.state.get("parts", 0)
         self.pending: list[Result] = []
         self.folder = parts_folder(out)
+        needed = [out] if self.done.finished else [self._part(number) for number in range(self.parts)]
+        for path in needed:
+            if not path.exists():
+                raise UsageError(f"{out} cannot be resumed: {path} is gone", "Use --overwrite.")
 
     def write(self, results: Sequence[Result]) -> None:
         self.pending += results
-        self.rows, self.last = rows_done(results, self.rows, self.last)
+        self.done = self.done.after(results)
 
     def commit(self) -> None:
         from blip2cli.outputs.arrow import table_of
@@ -55,17 +58,17 @@ class ParquetOutput:
             table = table_of(self.pending, self.layout, self.schema)
             self._write(self._part(self.parts), iter([table]))
             self.parts += 1
-            self.journal.add(Commit(self.rows, self.last, False, {"parts": self.parts}))
+            self.journal.add(replace(self.done, state={"parts": self.parts}))
         except OSError as error:
             raise self._full(error) from None
         self.pending = []
 
     def finish(self) -> None:
         self.commit()
-        if not self.journal.commit.finished:
+        if not self.done.finished:
             try:
                 self._write(self.out, self._joined())
-                self.journal.add(Commit(self.rows, self.last, True, {"parts": 0}))
+                self.journal.add(replace(self.done, finished=True, state={"parts": 0}))
             except OSError as error:
                 raise self._full(error) from None
         shutil.rmtree(self.folder, ignore_errors=True)

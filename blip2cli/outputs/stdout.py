@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from blip2cli.errors import OutputError
+from blip2cli.journal import Commit
 from blip2cli.outputs import Layout
 from blip2cli.outputs.jsonl import json_line
 from blip2cli.records import Result
@@ -12,28 +14,36 @@ from blip2cli.terminal import TablePrinter
 
 
 class JsonlStream:
-    """JSON lines, flushed as they come."""
+    """JSON lines; every write is flushed."""
 
-    committed = 0
+    committed = Commit()
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
 
     def write(self, results: Sequence[Result]) -> None:
-        for result in results:
-            sys.stdout.buffer.write(json_line(self.layout.record(result)))
+        lines = b"".join(json_line(self.layout.record(result)) for result in results)
+        try:
+            sys.stdout.buffer.write(lines)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(
+                f"cannot write to stdout: {error.strerror}", "Make room, or name a file for --out."
+            ) from None
 
     def commit(self) -> None:
-        sys.stdout.buffer.flush()
+        """Every write is flushed."""
 
     def finish(self) -> None:
-        self.commit()
+        """Every write is flushed."""
 
 
 class TableStream:
     """A readable table, printed as the rows come."""
 
-    committed = 0
+    committed = Commit()
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout

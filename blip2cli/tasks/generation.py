@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.model.requests import Request
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from blip2cli.model.blip2 import Blip2Model
     from blip2cli.model.requests import EncodedImage
     from blip2cli.stopwatch import Stopwatch
+
+
+IDLE = 256
+"""Error rows on end behind which texts in flight are finished: nothing is written meanwhile, and rows pile up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +61,24 @@ class Generation:
     def results(self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
         """The output rows, in input order, as soon as all before them are done."""
         opened: deque[_Open] = deque()
-        requests = self._requests(model, batches, watch, opened)
         beams = self.settings.num_beams > 1
-        completions = model.generate(requests, self.settings, self.copies if beams else 1)
-        for completion in watch.timed("decoding", completions):
-            entry, copy = completion.key
-            entry.texts[copy if not beams else len(entry.texts)] = model.text(completion.token_ids)
-            entry.missing -= 1
+        read = watch.timed("reading", batches)
+        for batch in read:
+            requests = self._requests(model, chain([batch], read), watch, opened)
+            completions = model.generate(requests, self.settings, self.copies if beams else 1)
+            for completion in watch.timed("decoding", completions):
+                entry, copy = completion.key
+                entry.texts[copy if not beams else len(entry.texts)] = model.text(completion.token_ids)
+                entry.missing -= 1
+                yield from self._done(opened)
             yield from self._done(opened)
-        yield from self._done(opened)
 
     def _requests(
         self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch, opened: deque[_Open]
     ) -> Iterator[Request]:
-        for batch in watch.timed("reading", batches):
+        """The requests of the batches, up to one behind which there were none for IDLE rows."""
+        idle = 0
+        for batch in batches:
             with watch.phase("encoding"):
                 images = model.encode(batch)
             rows = zip(batch.rows, batch.image_of, batch.errors, strict=True)
@@ -81,6 +90,9 @@ class Generation:
             for request in waiting:
                 request.image.uses += 1
             yield from waiting
+            idle = 0 if waiting else idle + len(batch.rows)
+            if idle >= IDLE:
+                return
 
     def _row_requests(
         self, model: Blip2Model, row: Row, image: EncodedImage | None, error: str | None, opened: deque[_Open]

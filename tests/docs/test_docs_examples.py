@@ -15,6 +15,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,19 +33,22 @@ SHOWN = [page for page in PAGES if any(kind in RUN for kind, _ in blocks(page))]
 
 
 @pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def warm() -> Iterator[Path]:
     """A folder with a command `blip2` that needs no time to start."""
-    folder = tmp_path_factory.mktemp("bin")
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(folder / "socket"))
-        listening.listen()
-        number = listening.fileno()
-        arguments = [sys.executable, "-m", "tests.docs.warm", str(number)]
-        server = subprocess.Popen(arguments, cwd=REPOSITORY, pass_fds=[number], stdin=subprocess.DEVNULL)
-    install(folder, str(folder / "socket"))
-    yield folder
-    server.kill()
-    server.wait()
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # an address of a socket may have some hundred letters only
+        folder = Path(name)
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(folder / "socket"))
+            listening.listen()
+            number, one_thread = listening.fileno(), {**os.environ, "OMP_NUM_THREADS": "1"}
+            arguments = [sys.executable, "-m", "tests.docs.warm", str(number)]
+            server = subprocess.Popen(
+                arguments, cwd=REPOSITORY, pass_fds=[number], stdin=subprocess.DEVNULL, env=one_thread
+            )
+        install(folder, str(folder / "socket"))
+        yield folder
+        server.kill()
+        server.wait()
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def install(folder: Path, address: str) -> None:
 
 def serve(listening: socket.socket) -> None:
     """Import what the command line needs, then fork a process for every command until killed."""
-    import pyarrow.parquet
+    import pyarrow.parquet  # noqa: F401
     from transformers import AutoTokenizer, Blip2ForConditionalGeneration  # noqa: F401
 
     import blip2cli.api  # noqa: F401
