@@ -11,6 +11,7 @@ import os
 import stat
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 
 import numpy as np
@@ -84,7 +85,7 @@ def from_pil(image: Image.Image, side: int) -> np.ndarray:
 
 def _open(data: bytes) -> ImageFile.ImageFile:
     try:
-        image = Image.open(BytesIO(data), formats=FORMATS)
+        image = Image.open(BytesIO(data), formats=_known_formats())
     except UnidentifiedImageError:
         raise ImageError("unsupported", "not an image in a known format") from None
     except Image.DecompressionBombError:
@@ -94,6 +95,13 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     if image.width * image.height > MAX_PIXELS:
         raise ImageError("too-large", f"{image.width} x {image.height} pixels")
     return image
+
+
+@cache
+def _known_formats() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow knows."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _pixels(image: Image.Image, side: int) -> np.ndarray:

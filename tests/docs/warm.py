@@ -61,7 +61,7 @@ def _answer(client: socket.socket) -> None:
     try:
         main()
     except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else 1
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
     sys.stdout.flush()
     sys.stderr.flush()
     client.send(bytes([status]))
