@@ -113,9 +113,7 @@ class Typed:
 
 
 @pytest.fixture
-def typed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Typed]:
+def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Typed]:
     """Run `blip2` with the bundled model in an empty folder, in this process."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BLIP2_MODEL", "tiny")

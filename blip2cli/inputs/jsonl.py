@@ -24,15 +24,15 @@ class JsonlManifest:
 
     def __init__(self, name: str, columns: ColumnChoice) -> None:
         self.name = name
-        names = dict.fromkeys(key for record in self._records() for key in record or {})
+        names = dict.fromkeys(key for _, record in self._records() for key in record or {})
         if not names:
             raise UsageError(f"{name} holds no JSON objects", 'Each line must be an object such as {"image": "a.jpg"}.')
         self._layout: Layout = lay_out(name, list(names), columns)
 
     def rows(self) -> Iterator[Row]:
-        for number, record in enumerate(self._records()):
+        for number, (line, record) in enumerate(self._records()):
             if record is None:
-                yield self._layout.broken(number, f"line {number + 1} is not a JSON object")
+                yield self._layout.broken(number, f"line {line} is not a JSON object")
             else:
                 yield self._layout.row(record, number)
 
@@ -47,27 +47,28 @@ class JsonlManifest:
         import pyarrow as pa
 
         fields: dict[str, pa.Field] = {name: pa.field(name, pa.null()) for name in self._layout.carried}
-        records = (record for record in self._records() if record is not None)
+        records = (record for _, record in self._records() if record is not None)
         while chunk := list(islice(records, 4096)):
             for name, field in fields.items():
                 fields[name] = _merged(field, [record.get(name) for record in chunk])
         return pa.schema(list(fields.values()))
 
-    def _records(self) -> Iterator[dict[str, Any] | None]:
-        for line in self._lines():
+    def _records(self) -> Iterator[tuple[int, dict[str, Any] | None]]:
+        for number, line in self._lines():
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError):
                 record = None
-            yield record if isinstance(record, dict) else None
+            yield number, record if isinstance(record, dict) else None
 
-    def _lines(self) -> Iterator[bytes]:
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        """The lines that are not blank, with their numbers from 1."""
         try:
             with open(self.name, "rb") as file:
-                for number, line in enumerate(file):
-                    text = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
+                for number, line in enumerate(file, 1):
+                    text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
                     if text.strip():
-                        yield text
+                        yield number, text
         except OSError as error:
             raise UsageError(
                 f"cannot read {self.name}: {error.strerror}", "Check the path and its permissions."
@@ -80,6 +81,6 @@ def _merged(field: pa.Field, values: list[Any]) -> pa.Field:
     from blip2cli.inputs import merge_fields
 
     try:
-        return merge_fields(field, pa.field(field.name, pa.infer_type(values)))
+        return merge_fields(field, pa.field(field.name, pa.array(values).type))
     except (pa.ArrowException, OverflowError):
         return pa.field(field.name, pa.string())

@@ -39,6 +39,7 @@ class Layout:
         if self.text and not isinstance(text, str):
             error = f"missing: no text in column {self.text}" if text is None else None
             text = None if text is None else str(text)
+        text = text and printable(text)
         unnamed = f"{printable(self.manifest)}#{number}"
         if self.image is None:
             return Row(0, unnamed, None, columns, text, error)

@@ -42,7 +42,9 @@ class ParquetManifest:
                         yield self._layout.row(record, number)
                         number += 1
             except (pa.ArrowException, OSError) as error:
-                raise Blip2Error(f"{self.name} is broken behind row {number}: {error}", "Write it anew.") from None
+                raise Blip2Error(
+                    f"{self.name} is broken behind row {number}: {_reason(error)}", "Write it anew."
+                ) from None
 
     def count(self) -> int | None:
         return self._rows
@@ -62,8 +64,11 @@ class ParquetManifest:
         try:
             return pq.ParquetFile(self.name)
         except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise UsageError(f"cannot read {self.name}: {reason}", "Is it a Parquet file?") from None
+            raise UsageError(f"cannot read {self.name}: {_reason(error)}", "Is it a Parquet file?") from None
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0].rstrip(".:")
 
 
 def _records(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:

@@ -50,6 +50,9 @@ def test_half_an_image_is_truncated(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["WEBP", "AVIF", "JPEG2000"])
 def test_half_an_image_that_cannot_be_opened_at_all_is_an_error(kind: str) -> None:
+    Image.init()
+    if kind not in Image.SAVE:
+        pytest.skip(f"this Pillow has no {kind}")
     data = encoded(kind)
     assert kind_of(data[: len(data) // 2]) in ("truncated", "unsupported")
 
