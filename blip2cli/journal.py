@@ -39,7 +39,7 @@ class Journal:
     """The journal of one output file."""
 
     def __init__(self, out: Path, settings: dict[str, Any]) -> None:
-        self.path = out.with_name(out.name + ".journal")
+        self.path = path_of(out)
         self.settings = json.loads(json.dumps(settings))
         self.commit = Commit()
 
@@ -49,7 +49,7 @@ class Journal:
 
     def resume(self, out: Path) -> None:
         """Take up the journal where it ends. Raises UsageError where it is missing or tells of other settings."""
-        lines = self._whole_lines()
+        lines = _whole_lines(self.path)
         if not lines or "settings" not in lines[0]:
             raise UsageError(f"{out} cannot be resumed: {self.path.name} is missing or broken", "Use --overwrite.")
         differences = _differences(lines[0]["settings"], self.settings)
@@ -69,21 +69,32 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
 
-    def _whole_lines(self) -> list[dict[str, Any]]:
-        try:
-            raw = self.path.read_bytes()
-        except FileNotFoundError:
-            return []
-        whole: list[dict[str, Any]] = []
-        for line in raw.split(b"\n")[:-1]:
-            try:
-                whole.append(json.loads(line))
-            except ValueError:
-                break
-        return whole
-
     def _replace(self, lines: list[dict[str, Any]]) -> None:
         write_atomically(self.path, b"".join(map(_line, lines)))
+
+
+def path_of(out: Path) -> Path:
+    """Where the journal of an output stands."""
+    return out.with_name(out.name + ".journal")
+
+
+def begun(out: Path) -> bool:
+    """Whether there is something to lose: an output that is not empty, or a commit."""
+    return (out.exists() and out.stat().st_size > 0) or len(_whole_lines(path_of(out))) > 1
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    whole: list[dict[str, Any]] = []
+    for line in raw.split(b"\n")[:-1]:
+        try:
+            whole.append(json.loads(line))
+        except ValueError:
+            break
+    return whole
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
@@ -113,8 +113,10 @@ class Typed:
 
 
 @pytest.fixture
-def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Typed]:
-    """Run `blip2` with the bundled model in an empty folder, in this process."""
+def typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Typed]]:
+    """Run `blip2` with the bundled model in an empty folder, in one thread of this process."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BLIP2_MODEL", "tiny")
 
@@ -126,7 +128,10 @@ def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         out, err = capsys.readouterr()
         return Typed(end.value.code or 0, out, err)
 
-    return run
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield run
+    torch.set_num_threads(threads)
 
 
 def rows_of(text: str) -> list[dict]:

@@ -96,9 +96,9 @@ def embeddings(folder: Path, photos: Path, images: int, count: int) -> None:
 
     some = save_photos(photos.parent / f"photos-{images}", images, (640, 480))
     ours = Ours(folder, "bf16", 8)
-    raw = [batch.pixels for batch in ours.batches(some, 0)]
+    raw = [ours.model.encoder.normalize(batch.pixels) for batch in ours.batches(some, 0)]
     runs: dict[str, Run] = {
-        "bare forward": lambda: [ours.model.query_output(pixels) for pixels in raw],
+        "bare forward": lambda: [ours.bare_qformer(pixel_values) for pixel_values in raw],
         "pipeline": lambda: ours.embed(some),
     }
     table(f"Embeddings: {images} images, bf16", rounds(runs, count), "bare forward", images, "images")

@@ -33,7 +33,7 @@ class Ours:
     def write(self, folder: Path, prompts: Sequence[str | None], lengths: Sequence[int], batch_size: int) -> int:
         """Write a text of each length for every image and prompt; gives the number of tokens."""
         self.model.batch_size = batch_size
-        self.model._recent.clear()
+        self.model.forget()
         completions = self.model.generate(self._requests(folder, prompts, lengths), GenerationSettings())
         return sum(len(completion.token_ids) for completion in completions)
 
@@ -48,8 +48,17 @@ class Ours:
 
     def embed(self, folder: Path) -> int:
         """Q-Former features of every image; gives their number."""
-        return sum(len(self.model.query_output(batch.pixels)) for batch in self.batches(folder))
+        self.model.forget()
+        return sum(len(self.model.query_output(batch)) for batch in self.batches(folder))
 
-    def pixels(self, folder: Path) -> torch.Tensor:
-        """All the folder's pixels as the model takes them."""
-        return torch.cat([self.model.encoder.normalize(batch.pixels) for batch in self.batches(folder, 0)])
+    @torch.inference_mode()
+    def bare_qformer(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Vision and Q-Former on pixel values at hand: nothing but the model's forward."""
+        model = self.model.model
+        image_embeds = model.vision_model(pixel_values.to(self.model.checkpoint.dtype)).last_hidden_state
+        mask = torch.ones(image_embeds.shape[:2], dtype=torch.long)
+        query_tokens = model.query_tokens.expand(len(pixel_values), -1, -1)
+        hidden: torch.Tensor = model.qformer(
+            query_embeds=query_tokens, encoder_hidden_states=image_embeds, encoder_attention_mask=mask
+        ).last_hidden_state
+        return hidden

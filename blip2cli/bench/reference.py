@@ -74,18 +74,6 @@ class ReferenceLoop:
             tokens += int(wanted.sum()) if len(written) else 0
         return tokens
 
-    @torch.inference_mode()
-    def bare_qformer(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Vision and Q-Former on pixels at hand: nothing but the model's forward."""
-        model = self.model
-        image_embeds = model.vision_model(pixel_values.to(self.dtype)).last_hidden_state
-        mask = torch.ones(image_embeds.shape[:2], dtype=torch.long)
-        query_tokens = model.query_tokens.expand(len(pixel_values), -1, -1)
-        hidden: torch.Tensor = model.qformer(
-            query_embeds=query_tokens, encoder_hidden_states=image_embeds, encoder_attention_mask=mask
-        ).last_hidden_state
-        return hidden
-
 
 IMAGE = "<image>"
 

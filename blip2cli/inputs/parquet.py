@@ -78,11 +78,15 @@ def _records(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """Python values; Arrow's own scalars where Python has no such value (nanoseconds)."""
-    if getattr(column.type, "unit", None) == "ns":
-        return list(column)
-    try:
-        values: list[Any] = column.to_pylist()
-    except ValueError:
-        return list(column)
-    return values
+    """Python values; arrays of tensors; Arrow's own scalars where Python has no such value (nanoseconds, far dates)."""
+    import pyarrow as pa
+
+    if isinstance(column.type, pa.FixedShapeTensorType):
+        return [scalar.to_numpy() if scalar.is_valid else None for scalar in column]
+    if getattr(column.type, "unit", None) != "ns":
+        try:
+            values: list[Any] = column.to_pylist()
+            return values
+        except (ValueError, OverflowError):
+            pass
+    return [scalar if scalar.is_valid else None for scalar in column]

@@ -20,7 +20,7 @@ from blip2cli.model.t5 import T5Decoder
 from blip2cli.records import Batch
 
 RECENT = 256
-"""Images whose embeddings are kept, in case the same bytes come again."""
+"""Images whose encoding is kept, in case the same bytes come again."""
 
 SLOTS_PER_IMAGE = 4
 """Texts decoded together for every image of an encoding batch: a decoding step costs little more for more texts."""
@@ -44,26 +44,33 @@ class Blip2Model:
         self.tokenizer: Any = checkpoint.load_tokenizer()
         self.encoder = Encoder(self.model, checkpoint.images)
         self.batch_size = batch_size or self._automatic_batch_size()
-        self._recent: OrderedDict[bytes, torch.Tensor] = OrderedDict()
+        self._recent: OrderedDict[tuple[str, bytes], torch.Tensor] = OrderedDict()
 
     @property
     def num_query_tokens(self) -> int:
         return int(self.model.config.num_query_tokens)
 
-    @torch.inference_mode()
     def encode(self, batch: Batch) -> list[EncodedImage]:
-        """The batch's images as the language model sees them, with `uses` 0; bytes seen lately are not repeated."""
-        new = [at for at, digest in enumerate(batch.digests) if digest not in self._recent]
-        if new:
-            pixels = batch.pixels if len(new) == len(batch.digests) else batch.pixels[new]
-            for at, embeds in zip(new, self._halving(self.encoder.query_embeds, pixels), strict=True):
-                self._recent[batch.digests[at]] = embeds
-        images = [EncodedImage(self._recent[digest], uses=0) for digest in batch.digests]
-        for digest in batch.digests:
-            self._recent.move_to_end(digest)
-        while len(self._recent) > max(RECENT, len(batch.digests)):
-            self._recent.popitem(last=False)
-        return images
+        """The batch's images as the language model sees them, with `uses` 0."""
+        return [EncodedImage(embeds, uses=0) for embeds in self._encoded("embeds", self.encoder.query_embeds, batch)]
+
+    def query_output(self, batch: Batch) -> list[torch.Tensor]:
+        """Q-Former features of each image, fp32 [num_query_tokens, width] on the CPU.
+
+        Equal to transformers' `Blip2Model.get_qformer_features`.
+        """
+
+        def encode(pixels: torch.Tensor) -> torch.Tensor:
+            return self.encoder.query_output(self.encoder.vision(pixels)[0]).float().cpu()
+
+        return self._encoded("qformer", encode, batch)
+
+    def vision_output(self, batch: Batch) -> list[torch.Tensor]:
+        """Pooled vision features of each image, fp32 [width] on the CPU.
+
+        Equal to the pooler output of transformers' `Blip2Model.get_image_features`.
+        """
+        return self._encoded("vision", lambda pixels: self.encoder.vision(pixels)[1].float().cpu(), batch)
 
     def generate(
         self, requests: Iterable[Request], settings: GenerationSettings, returned: int = 1
@@ -98,16 +105,6 @@ class Blip2Model:
         return decoded.strip()
 
     @torch.inference_mode()
-    def query_output(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Q-Former features fp32 [n, num_query_tokens, width]; equal to `Blip2Model.get_qformer_features`."""
-        return self._halving(lambda part: self.encoder.query_output(self.encoder.vision(part)[0]), pixels).float().cpu()
-
-    @torch.inference_mode()
-    def vision_output(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Pooled vision features fp32 [n, width]; the pooler output of `Blip2Model.get_image_features`."""
-        return self._halving(lambda part: self.encoder.vision(part)[1], pixels).float().cpu()
-
-    @torch.inference_mode()
     def text_output(self, text: str) -> torch.Tensor:
         """Text features fp32 [tokens, width]: the hidden states of `Blip2Model.get_text_features`."""
         ids = torch.tensor([self.prompt_ids(text)], device=self.encoder.device)
@@ -124,6 +121,22 @@ class Blip2Model:
         flat = [end for ends in found for end in (ends if isinstance(ends, list) else [ends])]
         return tuple(dict.fromkeys(int(end) for end in flat))
 
+    @torch.inference_mode()
+    def _encoded(self, kind: str, encode: Callable[[torch.Tensor], torch.Tensor], batch: Batch) -> list[torch.Tensor]:
+        """What `encode` gives for each image of the batch; for bytes seen lately, what it gave then."""
+        keys = [(kind, digest) for digest in batch.digests]
+        new = [at for at, key in enumerate(keys) if key not in self._recent]
+        if new:
+            pixels = batch.pixels if len(new) == len(keys) else batch.pixels[new]
+            for at, encoded in zip(new, self._halving(encode, pixels), strict=True):
+                self._recent[keys[at]] = encoded.clone()  # a view would keep its whole batch
+        images = [self._recent[key] for key in keys]
+        for key in keys:
+            self._recent.move_to_end(key)
+        while len(self._recent) > max(RECENT, len(keys)):
+            self._recent.popitem(last=False)
+        return images
+
     def _decoder(self, settings: GenerationSettings, returned: int) -> Decoder | BeamSearch:
         language_model, image_token = self.model.language_model, self.model.config.image_token_index
         if settings.num_beams > 1:
@@ -139,6 +152,10 @@ class Blip2Model:
     def _automatic_batch_size(self) -> int:
         small = sum(weight.numel() for weight in self.model.parameters()) < SMALL
         return 64 if small or self.encoder.device.type == "cuda" else 8
+
+    def forget(self) -> None:
+        """Forget the images seen lately."""
+        self._recent.clear()
 
     def _halving(self, encode: Callable[[torch.Tensor], torch.Tensor], pixels: torch.Tensor) -> torch.Tensor:
         """Encode; where memory runs out, the batch's halves one after the other, and smaller batches from then on."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from blip2cli.model.cache import SlotCache
+from blip2cli.model.cache import SlotCache, attend_newest
 from blip2cli.model.requests import EncodedImage, Request
 
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -76,7 +76,7 @@ class OptDecoder:
         def attend(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             cache.append(layer, rows, k, v)
             keys, values = cache.keys[layer, :n, :, :longest], cache.values[layer, :n, :, :longest]
-            return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=1.0)
+            return attend_newest(q, keys, values, mask)
 
         hidden = self._layers(hidden, attend)
         lengths += 1

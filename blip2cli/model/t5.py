@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
-from blip2cli.model.cache import SlotCache
+from blip2cli.model.cache import SlotCache, attend_newest
 from blip2cli.model.requests import Request
 
 
@@ -123,7 +122,7 @@ class T5Decoder:
         self, attention: Any, normed: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor
     ) -> torch.Tensor:
         queries = self._split(attention.q(normed))
-        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=1.0)
+        attended = attend_newest(queries, keys, values, bias)
         output: torch.Tensor = attention.o(attended.transpose(1, 2).reshape(len(normed), normed.shape[1], -1))
         return output
 

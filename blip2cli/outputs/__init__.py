@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from blip2cli.errors import UsageError
-from blip2cli.journal import Commit, Journal
+from blip2cli.journal import Commit, Journal, begun
 from blip2cli.records import Column, Result
 
 if TYPE_CHECKING:
@@ -90,10 +90,7 @@ def check_output(settings: OutputSettings) -> None:
         raise UsageError(f"cannot tell the format of {out}", f"Its name must end in one of {', '.join(FORMATS)}.")
     if out.is_dir():
         raise UsageError(f"{out} is a folder", "Name a file for --out.")
-    if settings.resume or settings.overwrite:
-        return
-    begun = out.with_name(out.name + ".journal").exists()
-    if out.exists() or begun:
+    if begun(out) and not settings.resume and not settings.overwrite:
         state = "exists" if out.exists() else "was begun and not finished"
         raise UsageError(f"{out} {state}", "Use --resume to go on with it, --overwrite to replace it, or another name.")
 
@@ -104,8 +101,7 @@ def open_output(settings: OutputSettings, layout: Layout, fingerprint: Mapping[s
         return _stdout(layout)
     out = settings.out
     journal = Journal(out, dict(fingerprint))
-    begun = out.exists() or journal.path.exists()
-    if begun and settings.resume:
+    if begun(out) and settings.resume:
         journal.resume(out)
     else:
         _clear(out, journal)

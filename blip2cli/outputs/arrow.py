@@ -20,7 +20,7 @@ def schema_of(layout: Layout) -> pa.Schema:
     """image, the carried columns with their types, the task's columns, error; the settings as metadata."""
     carried = layout.schema()
     fields = [pa.field("image", pa.string())]
-    fields += [carried.field(name).with_name(shown) for name, shown in layout.carried.items()]
+    fields += [carried.field(name).with_name(shown).with_nullable(True) for name, shown in layout.carried.items()]
     fields += [pa.field(column.name, column_type(column)) for column in layout.columns]
     fields.append(pa.field("error", pa.string()))
     return pa.schema(fields, metadata={METADATA_KEY: json.dumps(dict(layout.metadata)).encode()})

@@ -6,7 +6,7 @@ import base64
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, time
 from pathlib import Path
@@ -22,22 +22,27 @@ class JsonlOutput:
     """A JSON-lines file. A commit records its size; resuming cuts off what lies behind the last one."""
 
     def __init__(self, out: Path, layout: Layout, journal: Journal) -> None:
+        self.out = out
         self.layout = layout
         self.journal = journal
         self.done = self.committed = journal.commit
-        size = journal.commit.state.get("size", 0)
+        self.size: int = journal.commit.state.get("size", 0)
+        if not self.size:
+            out.touch()
         there = out.stat().st_size if out.exists() else 0
-        if there < size:
+        if there < self.size:
             raise UsageError(f"{out} is shorter than it was", "Something else changed it; use --overwrite.")
-        self.file = open(out, "ab")  # noqa: SIM115  # closed by finish
-        self.file.truncate(size)
+        if there > self.size:
+            os.truncate(out, self.size)
 
     def write(self, results: Sequence[Result]) -> None:
+        lines = b"".join(json_line(self.layout.record(result)) for result in results)
         try:
-            for result in results:
-                self.file.write(json_line(self.layout.record(result)))
+            with open(self.out, "ab") as file:
+                file.write(lines)
         except OSError as error:
-            raise _full(self.file.name, error) from None
+            raise self._full(error) from None
+        self.size += len(lines)
         self.done = self.done.after(results)
 
     def commit(self) -> None:
@@ -47,15 +52,17 @@ class JsonlOutput:
     def finish(self) -> None:
         if not self.done.finished:
             self._commit(finished=True)
-        self.file.close()
 
     def _commit(self, finished: bool) -> None:
         try:
-            self.file.flush()
-            os.fsync(self.file.fileno())
-            self.journal.add(replace(self.done, finished=finished, state={"size": self.file.tell()}))
+            with open(self.out, "ab") as file:
+                os.fsync(file.fileno())
+            self.journal.add(replace(self.done, finished=finished, state={"size": self.size}))
         except OSError as error:
-            raise _full(self.file.name, error) from None
+            raise self._full(error) from None
+
+    def _full(self, error: OSError) -> OutputError:
+        return OutputError(f"cannot write {self.out}: {error.strerror}", "Make room, then run again with --resume.")
 
 
 def json_line(record: dict[str, Any]) -> bytes:
@@ -83,7 +90,7 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     if hasattr(value, "as_py"):
-        return str(value)
+        return _unpacked(value)
     if isinstance(value, (bytes, bytearray)):
         return base64.b64encode(value).decode()
     if isinstance(value, (date, datetime, time)):
@@ -91,5 +98,14 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _full(name: str, error: OSError) -> OutputError:
-    return OutputError(f"cannot write {name}: {error.strerror}", "Make room, then run again with --resume.")
+def _unpacked(scalar: Any) -> Any:
+    """An Arrow scalar that Python may have no value for."""
+    import pyarrow as pa
+
+    if not scalar.is_valid:
+        return None
+    if isinstance(scalar, Mapping):
+        return dict(scalar)
+    if pa.types.is_nested(scalar.type):
+        return list(scalar)
+    return scalar.cast(pa.string()).as_py() if pa.types.is_temporal(scalar.type) else scalar.as_py()

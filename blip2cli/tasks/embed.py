@@ -73,19 +73,15 @@ class EmbedTask:
                 yield from self._text_results(model, batch, watch)
                 continue
             with watch.phase("encoding"):
-                features = self._stored(self._image_features(model, batch.pixels))
+                features = self._image_features(model, batch)
             for row, at, error in zip(batch.rows, batch.image_of, batch.errors, strict=True):
-                yield Result(row, (None if at is None else features[at],), error)
+                yield Result(row, (None if at is None else self._stored(features[at]),), error)
 
-    def _image_features(self, model: Blip2Model, pixels: torch.Tensor) -> torch.Tensor:
-        import torch
-
-        if not len(pixels):
-            return torch.empty(0)
+    def _image_features(self, model: Blip2Model, batch: Batch) -> list[torch.Tensor]:
         if self.options.features == "vision":
-            return model.vision_output(pixels)
-        features = model.query_output(pixels)
-        return features.mean(dim=1) if self.options.pool == "mean" else features
+            return model.vision_output(batch)
+        features = model.query_output(batch)
+        return [tokens.mean(dim=0) for tokens in features] if self.options.pool == "mean" else features
 
     def _text_results(self, model: Blip2Model, batch: Batch, watch: Stopwatch) -> Iterator[Result]:
         room = model.prompt_room(0)

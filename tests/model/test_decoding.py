@@ -10,6 +10,7 @@ from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import find
 from blip2cli.model.opt import OptDecoder
 from blip2cli.model.requests import EncodedImage, Request
+from blip2cli.records import Batch
 
 
 def requests_of(model: Blip2Model, count: int, uses: int = 1) -> list[Request]:
@@ -72,7 +73,9 @@ def test_out_of_memory_halves_the_slots_and_loses_nothing(
 def test_out_of_memory_in_the_encoder_halves_the_batch(opt_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load(opt_checkpoint, 8)
     pixels = torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8)
-    expected, query_output = model.query_output(pixels), model.encoder.query_output
+    batch = Batch((), pixels, (), (), tuple(bytes([number]) for number in range(8)))
+    expected, query_output = model.query_output(batch), model.encoder.query_output
+    model.forget()
 
     def with_little_memory(image_embeds: torch.Tensor) -> torch.Tensor:
         if len(image_embeds) > 3:
@@ -80,8 +83,20 @@ def test_out_of_memory_in_the_encoder_halves_the_batch(opt_checkpoint: Path, mon
         return query_output(image_embeds)
 
     monkeypatch.setattr(model.encoder, "query_output", with_little_memory)
-    torch.testing.assert_close(model.query_output(pixels), expected)
+    torch.testing.assert_close(model.query_output(batch), expected)
     assert model.batch_size == 2
+
+
+def test_the_same_bytes_are_not_encoded_again(opt_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, encoded = load(opt_checkpoint, 8), []
+    vision = model.encoder.vision
+    monkeypatch.setattr(model.encoder, "vision", lambda pixels: encoded.append(len(pixels)) or vision(pixels))
+    pixels = torch.randint(0, 256, (6, 32, 32, 3), dtype=torch.uint8)
+    digests = tuple(bytes([number]) for number in range(6))
+    first = model.query_output(Batch((), pixels[:4], (), (), digests[:4]))
+    second = model.query_output(Batch((), pixels[2:], (), (), digests[2:]))
+    assert encoded == [4, 2]
+    torch.testing.assert_close(first[2:], second[:2])
 
 
 def test_an_image_is_prefilled_once_for_many_prompts(opt_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

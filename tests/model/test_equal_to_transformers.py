@@ -110,7 +110,7 @@ def test_features_equal_transformers(opt_checkpoint: Path, photos: Path) -> None
     model = Blip2Model(find(ModelSettings(model=str(opt_checkpoint), dtype="fp32", device="cpu")), 5)
     rows = open_source([str(photos)], ColumnChoice()).rows()
     for batch in load(rows, Reading(model.checkpoint.images.side), Loading(5, workers=0)):
-        qformer, vision = model.query_output(batch.pixels), model.vision_output(batch.pixels)
+        qformer, vision = model.query_output(batch), model.vision_output(batch)
         for at, row in enumerate(batch.rows):
             pixels = processor(images=Image.open(row.image.path), return_tensors="pt")["pixel_values"]
             torch.testing.assert_close(model.encoder.normalize(batch.pixels[at : at + 1]), pixels, rtol=0, atol=0)

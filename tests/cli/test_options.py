@@ -1,0 +1,186 @@
+"""The options that all commands share."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from blip2cli import __version__, terminal
+from tests.conftest import Typed
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+CIRCLE = EXAMPLES / "red-circle.png"
+Run = Callable[..., Typed]
+
+
+def captions(ran: Typed) -> list[str]:
+    assert ran.code == 0, ran.err
+    return [row["caption"] for row in ran.rows]
+
+
+def test_rows_are_the_same_whatever_the_batch_size_and_the_workers(typed: Run, photos: Path) -> None:
+    whole = typed("caption", photos, photos, "--dtype", "fp32", "--max-new-tokens", 8).rows
+    assert len(whole) == 24
+    for batch_size, workers in ((1, 0), (5, 2), ("auto", 1)):
+        options = ("--batch-size", batch_size, "--workers", workers)
+        assert typed("caption", photos, photos, "--dtype", "fp32", "--max-new-tokens", 8, *options).rows == whole
+
+
+def test_limit_counts_input_rows(typed: Run) -> None:
+    rows = typed("vqa", EXAMPLES, "-p", "what shape is it?", "-p", "is it red?", "--limit", 3).rows
+    assert len(rows) == 6 and len({row["image"] for row in rows}) == 3
+
+
+@pytest.mark.parametrize("dtype", ["auto", "fp32", "bf16", "int8"])
+def test_precisions_of_a_cpu(typed: Run, dtype: str) -> None:
+    assert captions(typed("caption", CIRCLE, "--dtype", dtype, "--device", "cpu")) == ["a red circle"]
+
+
+def test_the_model_is_a_folder_or_tiny_and_the_option_goes_before_the_environment(
+    typed: Run, opt_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert captions(typed("caption", CIRCLE)) == ["a red circle"]
+    assert captions(typed("caption", CIRCLE, "--model", opt_checkpoint)) != ["a red circle"]
+    monkeypatch.setenv("BLIP2_MODEL", str(opt_checkpoint))
+    assert captions(typed("caption", CIRCLE)) != ["a red circle"]
+    assert captions(typed("caption", CIRCLE, "-m", "tiny")) == ["a red circle"]
+
+
+def test_the_image_column_is_chosen(typed: Run) -> None:
+    Path("m.csv").write_text(f"image,scan\nnothing.png,{CIRCLE}\n")
+    (row,) = typed("caption", "m.csv", "--image-column", "scan").rows
+    assert (row["image"], row["input_image"], row["caption"]) == (str(CIRCLE), "nothing.png", "a red circle")
+
+
+def test_a_list_of_paths_comes_in_on_stdin(typed: Run) -> None:
+    ran = typed("caption", "-", stdin=f"{CIRCLE}\n\n{EXAMPLES}/teal-triangle.png\ngone.png\n")
+    assert ran.code == 3
+    assert [row["caption"] for row in ran.rows] == ["a red circle", "a teal triangle", None]
+
+
+def test_exact_pixels_read_large_jpegs_whole(typed: Run) -> None:
+    from PIL import Image
+
+    with Image.open(CIRCLE) as image:
+        image.convert("RGB").resize((1000, 1000)).save("large.jpg", quality=95)
+    reduced, exact = (typed("embed", "large.jpg", *words).rows[0] for words in ((), ("--exact-pixels",)))
+    assert reduced["features"] != exact["features"]
+    assert captions(typed("caption", "large.jpg", "--exact-pixels")) == ["a red circle"]
+
+
+def test_the_summary_tells_the_same_to_people_and_to_schedulers(typed: Run) -> None:
+    ran = typed("vqa", CIRCLE, "gone.jpg", "-p", "a?", "-p", "b?", "--out", "o.jsonl", "--summary", "s.json")
+    assert ran.code == 2, "a file named on the command line must be there"
+    Path("bad.png").touch()
+    ran = typed("vqa", CIRCLE, "bad.png", "-p", "a?", "-p", "b?", "--out", "o.jsonl", "--summary", "s.json")
+    summary = json.loads(Path("s.json").read_text())
+    seconds, phases = summary.pop("seconds"), summary.pop("phases")
+    assert 0 < summary.pop("images_per_second") == pytest.approx(2 / seconds, rel=0.1)
+    assert list(phases) == ["reading", "encoding", "decoding", "writing"]
+    assert 0 < sum(phases.values()) <= seconds + 0.01
+    assert summary == {
+        "task": "vqa",
+        "model": "tiny",
+        "out": "o.jsonl",
+        "rows": 4,
+        "images": 2,
+        "resumed_at": 0,
+        "errors_before": 0,
+        "errors": 2,
+        "errors_by_kind": {"empty": 2},
+        "version": __version__,
+    }
+    assert ran.out == ""
+    assert ran.err.startswith("4 rows to o.jsonl, 2 with errors, in ") and ran.err.endswith("\n  2 empty\n")
+
+
+def test_quiet_says_nothing_but_rows(typed: Run) -> None:
+    ran = typed("caption", CIRCLE, "--quiet")
+    assert (ran.err, len(ran.rows)) == ("", 1)
+
+
+def test_progress_is_a_line_now_and_then_where_stderr_is_no_terminal(
+    typed: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "PLAIN_EVERY", 0.0)
+    Path("bad.png").touch()
+    ran = typed("embed", CIRCLE, "bad.png", CIRCLE)
+    first, second, third, *_ = ran.err.splitlines()
+    assert first.startswith("1 of 3 images, ") and first.partition(" left")[0].endswith("0:00")
+    assert "2 of 3 images, " in second and " images/s, 1 errors, " in second
+    assert third.startswith("3 of 3 images, ")
+    assert "images, " not in typed("embed", CIRCLE, "--quiet").err
+    assert typed("embed", "-", stdin=f"{CIRCLE}\n").err.startswith("1 images, ")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("caption",), "no input given"),
+        (("caption", "gone.jpg"), "no such input: gone.jpg"),
+        (("caption", "empty"), "no images found in empty"),
+        (("caption", CIRCLE, "--out", "o.doc"), "cannot tell the format of o.doc"),
+        (("caption", CIRCLE, "--out", "no/o.jsonl"), "cannot write no/o.jsonl: there is no folder no"),
+        (("caption", CIRCLE, "--summary", "no/s.json"), "cannot write no/s.json: there is no folder no"),
+        (("caption", CIRCLE, "--out", "folder.jsonl"), "folder.jsonl is a folder"),
+        (("caption", CIRCLE, "--out", "o.jsonl", "--resume", "--overwrite"), "both --resume and --overwrite are given"),
+        (("caption", CIRCLE, "--resume"), "--resume needs --out"),
+        (("caption", CIRCLE, "--num-captions", "2"), "--num-captions 2 needs as many beams, or sampling"),
+        (("caption", CIRCLE, "--num-beams", "2", "--top-p", "0.5"), "--num-beams does not go with"),
+        (("caption", CIRCLE, "--batch-size", "many"), "--batch-size many is neither auto nor a number above 0"),
+        (("caption", CIRCLE, "--min-new-tokens", "9", "--max-new-tokens", "3"), "--min-new-tokens 9 is above"),
+        (("caption", CIRCLE, "--device", "abacus"), "--device abacus is no device"),
+        (("caption", "m.csv"), "m.csv has no image column"),
+        (("caption", "m.csv", "--image-column", "scan"), "m.csv has no column scan"),
+        (("vqa", CIRCLE), "no question is asked"),
+        (("vqa", CIRCLE, "-p", " "), "--prompt is empty"),
+        (("vqa", CIRCLE, "--questions", "gone.txt"), "cannot read --questions gone.txt: No such file or directory"),
+        (("vqa", CIRCLE, "--questions", "empty.txt"), "--questions empty.txt holds no question"),
+        (("vqa", "m.csv", "--image-column", "photo"), "m.csv has no column question"),
+        (("embed", CIRCLE, "--text", "a"), "--text needs --features text"),
+        (("embed", CIRCLE, "--features", "text"), "--features text reads manifests, and --text"),
+        (("embed", "m.csv", "--features", "text", "--pool", "none"), "--pool none does not go with --features text"),
+        (("caption", CIRCLE, "--nonsense"), "No such option: --nonsense"),
+        (("caption", CIRCLE, "--num-beams", "x"), "Invalid value for '--num-beams'"),
+        (("caption", CIRCLE, "--limit", "0"), "Invalid value for '--limit'"),
+        (("caption", CIRCLE, "--dtype", "fp17"), "Invalid value for '--dtype'"),
+        (("caption", CIRCLE, "--out"), "Option '--out' requires an argument."),
+        (("captoin", CIRCLE), "No such command 'captoin'."),
+    ],
+)
+def test_wrong_usage_is_two_lines_and_exit_code_2(typed: Run, words: tuple[object, ...], message: str) -> None:
+    Path("empty").mkdir()
+    Path("folder.jsonl").mkdir()
+    Path("empty.txt").touch()
+    Path("m.csv").write_text("photo\na.jpg\n")
+    before = sorted(Path().rglob("*"))
+    ran = typed(*words)
+    assert ran.code == 2 and ran.out == ""
+    assert ran.err.startswith(f"blip2: {message}") and ran.err.count("\n") == 2
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_a_model_that_cannot_be_had_is_two_lines_and_exit_code_1(typed: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    ran = typed("caption", CIRCLE, "--model", "nobody/nothing", "--out", "o.jsonl")
+    assert ran.code == 1 and ran.err.count("\n") == 2 and "--model tiny" in ran.err
+    assert not Path("o.jsonl").exists()
+    Path("folder").mkdir()
+    ran = typed("caption", CIRCLE, "--model", "folder")
+    assert ran.code == 1 and ran.err.count("\n") == 2
+
+
+def test_debug_raises_what_went_wrong(typed: Run) -> None:
+    from blip2cli.errors import UsageError
+
+    with pytest.raises(UsageError, match="no such input"):
+        typed("caption", "gone.jpg", "--debug")
+
+
+def test_version_and_help(typed: Run) -> None:
+    assert typed("--version").out == f"blip2 {__version__}\n"
+    for words in ((), ("--help",), ("-h",)):
+        ran = typed(*words)
+        assert ran.code == 0 and "caption" in ran.out and "embed" in ran.out
+    assert "--num-captions" in typed("caption", "--help").out

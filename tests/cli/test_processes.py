@@ -1,0 +1,146 @@
+"""`blip2` as a process: what it imports, pipes, terminals and signals."""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import rows_of
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+BLIP2 = [sys.executable, "-m", "blip2cli"]
+HEAVY = ("torch", "transformers", "pyarrow", "PIL", "numpy", "pandas", "datasets", "tqdm")
+ENVIRONMENT = {**os.environ, "BLIP2_MODEL": "tiny", "OMP_NUM_THREADS": "1", "TERM": "xterm-256color"}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["caption", "--help"], ["caption", "gone.jpg"], ["vqa", "--nonsense"]])
+def test_help_and_wrong_usage_import_nothing_heavy(words: list[str], tmp_path: Path) -> None:
+    script = f"""
+import sys
+from blip2cli.cli import main
+sys.argv = ["blip2", *{words!r}]
+try:
+    main()
+except SystemExit:
+    print("HEAVY", [name for name in {HEAVY!r} if name in sys.modules])
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT)
+    assert ran.stdout.endswith("HEAVY []\n"), ran.stdout + ran.stderr
+
+
+def test_help_takes_under_400_milliseconds_of_the_processor() -> None:
+    def seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([*BLIP2, "--help"], check=True, stdout=subprocess.DEVNULL)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(seconds() for _ in range(3)) < 0.4
+
+
+def test_a_reader_that_has_enough_ends_the_run_quietly(tmp_path: Path) -> None:
+    Path(tmp_path / "m.csv").write_text("image\n" + f"{EXAMPLES}/red-circle.png\n" * 5000)
+    line = f"{' '.join(BLIP2)} caption m.csv --workers 0 | head -n 2; echo ${{PIPESTATUS[0]}}"
+    ran = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT)
+    *rows, code = ran.stdout.splitlines()
+    assert [row["caption"] for row in rows_of("\n".join(rows))] == ["a red circle"] * 2
+    assert (code, ran.stderr) == ("0", "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_full_disk_is_two_lines_and_exit_code_1(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(
+            [*BLIP2, "caption", str(EXAMPLES)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+        )
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("blip2: cannot write to stdout: No space left on device\n")
+    assert ran.stderr.count("\n") == 2
+
+
+def test_an_interrupted_run_says_so_and_goes_on_when_resumed(tmp_path: Path) -> None:
+    Path(tmp_path / "m.csv").write_text("image\n" + f"{EXAMPLES}/red-circle.png\n" * 2000)
+    command = [*BLIP2, "caption", "m.csv", "--out", "o.jsonl", "--workers", "2", "--batch-size", "8"]
+    running = subprocess.Popen(
+        [*command, "--commit-every", "0"],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    journal = tmp_path / "o.jsonl.journal"
+    while running.poll() is None and not (journal.exists() and journal.read_text().count("\n") > 2):
+        time.sleep(0.01)
+    os.killpg(running.pid, signal.SIGINT)  # as Ctrl-C does: to the workers too
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert told == (
+        "blip2: interrupted\n       Rows committed to --out are kept; the same command with --resume goes on.\n"
+    )
+    done = json.loads(journal.read_text().splitlines()[-1])["rows"]
+    assert 0 < done < 2000 and len(rows_of((tmp_path / "o.jsonl").read_text())) == done
+    ran = subprocess.run([*command, "--resume"], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    assert ran.returncode == 0 and f"{2000 - done:,} rows to o.jsonl, {done:,} before" in ran.stderr
+    rows = rows_of((tmp_path / "o.jsonl").read_text())
+    assert [row["caption"] for row in rows] == ["a red circle"] * 2000
+
+
+def test_a_terminal_of_80_columns_gets_a_table_and_a_progress_line_below_it(tmp_path: Path) -> None:
+    (tmp_path / "scan \x1b[31m.png").write_bytes((EXAMPLES / "red-circle.png").read_bytes())
+    (tmp_path / "zero.jpg").touch()
+    words = ["vqa", ".", str(EXAMPLES / "scenes"), "-p", "how many shapes are there?", "--batch-size", "2"]
+    written = on_a_terminal([*BLIP2, *words], tmp_path, columns=80)
+    assert "images/s" in written or " images [" in written, "progress"
+    lines = shown(written).splitlines()
+    assert lines[0].split() == ["image", "question", "answer"]
+    assert re.fullmatch(r"\./scan  \[31m\.png +how many shapes are there\? +1", lines[1])
+    assert re.fullmatch(r"\./zero\.jpg +how many shapes are there\? +empty: 0 bytes", lines[2])
+    assert all(line.startswith("…") and line.rstrip()[-1] in "123" for line in lines[3:10])
+    assert all(len(line) <= 80 for line in lines)
+    assert lines[10].startswith("9 rows, 1 with errors, in ")
+    assert "\x1b[31m" not in written.replace("\x1b[31mempty", "").replace("\x1b[31mhow", ""), "no name steers"
+
+
+def on_a_terminal(command: list[str], folder: Path, columns: int) -> str:
+    """Run a command with stdout and stderr on a terminal of that width; gives all that it wrote."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    environment = {name: value for name, value in ENVIRONMENT.items() if name not in ("COLUMNS", "LINES")}
+    with subprocess.Popen(command, stdout=slave, stderr=slave, cwd=folder, env=environment) as running:
+        os.close(slave)
+        written = b""
+        while chunk := read_some(master):
+            written += chunk
+    os.close(master)
+    assert running.returncode in (0, 3), written.decode()
+    return written.decode()
+
+
+def read_some(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # what Linux says once nobody holds the other end
+        return b""
+
+
+def shown(written: str) -> str:
+    """What stays on the screen: of each line what was written last."""
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.replace("\r\n", "\n"))
+    return "\n".join(line.rpartition("\r")[2] for line in plain.split("\n"))
