@@ -97,6 +97,7 @@ def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
     except OSError as error:
         if not above:
             raise UsageError(f"cannot read {folder}: {error.strerror}", "Check the folder's permissions.") from None
+        yield folder  # which becomes an error row
         return
     identity = (status.st_dev, status.st_ino)
     if identity in above:

@@ -18,9 +18,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-ROW_GROUP_BYTES = 64 << 20
+ROW_GROUP_BYTES = 8 << 20
 ROW_GROUP_ROWS = 65_536
-"""A row group is closed at either bound; joining holds one in memory."""
+"""A row group, and so a part, is closed at either bound: writing one takes several times its size in memory."""
+
+
+ROWS_READ = 4096
+"""Rows of a part read at once while joining."""
 
 
 class ParquetOutput:
@@ -35,7 +39,7 @@ class ParquetOutput:
         self.schema = schema_of(layout)
         self.done = self.committed = journal.commit
         self.parts: int = journal.commit.state.get("parts", 0)
-        self.pending: list[Result] = []
+        self.pending: list[pa.Table] = []
         self.folder = parts_folder(out)
         needed = [out] if self.done.finished else [self._part(number) for number in range(self.parts)]
         for path in needed:
@@ -43,11 +47,15 @@ class ParquetOutput:
                 raise UsageError(f"{out} cannot be resumed: {path} is gone", "Use --overwrite.")
 
     def write(self, results: Sequence[Result]) -> None:
-        self.pending += results
+        from blip2cli.outputs.arrow import table_of
+
+        self.pending.append(table_of(results, self.layout, self.schema))
         self.done = self.done.after(results)
+        if _full(self.pending):
+            self.commit()
 
     def commit(self) -> None:
-        from blip2cli.outputs.arrow import table_of
+        import pyarrow as pa
 
         if not self.pending:
             return
@@ -55,12 +63,11 @@ class ParquetOutput:
             self.folder.mkdir(exist_ok=True)
             if self.journal.commit.finished:
                 self._take_up_finished()
-            table = table_of(self.pending, self.layout, self.schema)
-            self._write(self._part(self.parts), iter([table]))
+            self._write(self._part(self.parts), iter([pa.concat_tables(self.pending)]))
             self.parts += 1
             self.journal.add(replace(self.done, state={"parts": self.parts}))
         except OSError as error:
-            raise self._full(error) from None
+            raise self._unwritable(error) from None
         self.pending = []
 
     def finish(self) -> None:
@@ -70,7 +77,7 @@ class ParquetOutput:
                 self._write(self.out, self._joined())
                 self.journal.add(replace(self.done, finished=True, state={"parts": 0}))
             except OSError as error:
-                raise self._full(error) from None
+                raise self._unwritable(error) from None
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _take_up_finished(self) -> None:
@@ -90,7 +97,7 @@ class ParquetOutput:
         waiting: list[pa.Table] = []
         for table in self._tables():
             waiting.append(table)
-            if sum(t.nbytes for t in waiting) >= ROW_GROUP_BYTES or sum(map(len, waiting)) >= ROW_GROUP_ROWS:
+            if _full(waiting):
                 yield pa.concat_tables(waiting)
                 waiting = []
         if waiting:
@@ -101,8 +108,8 @@ class ParquetOutput:
         import pyarrow.parquet as pq
 
         for number in range(self.parts):
-            with pq.ParquetFile(self._part(number)) as file:
-                for batch in file.iter_batches():
+            with pq.ParquetFile(self._part(number), pre_buffer=False) as file:
+                for batch in file.iter_batches(batch_size=ROWS_READ, use_threads=False):
                     yield pa.Table.from_batches([batch]).replace_schema_metadata(self.schema.metadata)
 
     def _write(self, path: Path, tables: Iterator[pa.Table]) -> None:
@@ -116,12 +123,18 @@ class ParquetOutput:
         publish(temporary, path)
 
     def _writer(self, file: object) -> pq.ParquetWriter:
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        return pq.ParquetWriter(file, self.schema, compression="zstd")
+        words = [field.name for field in self.schema if not isinstance(field.type, pa.FixedShapeTensorType)]
+        return pq.ParquetWriter(file, self.schema, compression="zstd", use_dictionary=words)
 
     def _part(self, number: int) -> Path:
         return self.folder / f"part-{number:08}.parquet"
 
-    def _full(self, error: OSError) -> OutputError:
+    def _unwritable(self, error: OSError) -> OutputError:
         return OutputError(f"cannot write {self.out}: {error.strerror}", "Make room, then run again with --resume.")
+
+
+def _full(tables: Sequence[pa.Table]) -> bool:
+    return sum(table.nbytes for table in tables) >= ROW_GROUP_BYTES or sum(map(len, tables)) >= ROW_GROUP_ROWS

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from blip2cli.errors import UsageError
 from blip2cli.model.requests import Request
 from blip2cli.records import Batch, Result, Row
 
@@ -60,6 +61,7 @@ class Generation:
 
     def results(self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
         """The output rows, in input order, as soon as all before them are done."""
+        self._check_length(model)
         opened: deque[_Open] = deque()
         beams = self.settings.num_beams > 1
         read = watch.timed("reading", batches)
@@ -114,6 +116,14 @@ class Generation:
             for copy in range(copies):
                 draw = (row.index, number * self.copies + copy)
                 yield Request((entry, copy), image, ids, (self.settings.min_new_tokens, most), draw)
+
+    def _check_length(self, model: Blip2Model) -> None:
+        most = self.settings.max_new_tokens or 1
+        room = model.prompt_room(most)
+        if room is not None and room < 1:
+            raise UsageError(
+                f"--max-new-tokens {most} is more than the model has room for", f"Give {most + room - 1} at most."
+            )
 
     def _done(self, opened: deque[_Open]) -> Iterator[Result]:
         while opened and opened[0].missing == 0:

@@ -106,6 +106,8 @@ def test_lengths_and_penalties_are_obeyed(typed: Run) -> None:
     assert len(set(words("--min-new-tokens", 8, "--repetition-penalty", 50))) > 3
     assert words("--num-beams", 3, "--length-penalty", -1) == ["a", "red", "circle"]
     assert words("--top-p", 0.01) == ["a", "red", "circle"]
+    ran = typed("caption", CIRCLE, "--max-new-tokens", 5000)
+    assert ran.code == 2 and ran.err.startswith("blip2: --max-new-tokens 5000 is more than the model has room for\n")
 
 
 def test_texts_are_embedded_from_a_column_or_the_command_line(typed: Run) -> None:

@@ -67,6 +67,18 @@ def test_a_name_that_is_no_utf_8_is_shown_escaped_and_read_as_it_is() -> None:
     assert row.image is not None and row.image.path is not None and os.path.exists(row.image.path)
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_within_that_cannot_be_read_is_a_row() -> None:
+    touch("p/a.jpg", "p/b/c.jpg", "p/d.jpg")
+    Path("p/b").chmod(0)
+    assert names("p") == ["p/a.jpg", "p/b", "p/d.jpg"]
+    Path("p").chmod(0)
+    with pytest.raises(UsageError, match="cannot read p: Permission denied"):
+        names("p")
+    Path("p").chmod(0o755)
+    Path("p/b").chmod(0o755)
+
+
 def test_a_folder_named_like_an_image_is_a_folder() -> None:
     touch("p/a.jpg/b.jpg")
     assert names("p") == names("p/a.jpg") == ["p/a.jpg/b.jpg"]

@@ -174,4 +174,4 @@ def test_numbers_that_json_has_no_word_for_are_null(typed: Run) -> None:
 def test_without_out_rows_go_to_stdout_and_talk_to_stderr(typed: Run) -> None:
     ran = typed("caption", EXAMPLES / "red-circle.png")
     assert ran.rows == [{"image": str(EXAMPLES / "red-circle.png"), "caption": "a red circle", "error": None}]
-    assert ran.err.startswith("1 rows, 0 with errors, in ") and ran.err.count("\n") == 1
+    assert ran.err.startswith("1 row, 0 with errors, in ") and ran.err.count("\n") == 1

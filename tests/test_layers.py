@@ -1,0 +1,91 @@
+"""Which room may import which: along the way of the data, as the table says. Nobody imports the command line.
+
+The table stands in the order of the way, what everyone may use first; a room imports only what stands above it. Names
+in a registry ("blip2cli.room.file:Class") count as imports too.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "blip2cli"
+
+MAY_IMPORT = {
+    # what all rooms may use
+    "errors": "",
+    "records": "",
+    "stopwatch": "",
+    "terminal": "",
+    "job": "errors",
+    "tiny": "",
+    # inputs → images → loader → model → tasks → outputs
+    "inputs": "errors records",
+    "images": "errors",
+    "loader": "errors records images",
+    "model": "errors records job tiny",
+    "tasks": "errors records job stopwatch inputs model",
+    "journal": "errors records",
+    "outputs": "errors records job stopwatch terminal journal",
+    # the whole way, and those who start it
+    "run": "version records job stopwatch terminal images loader model tasks journal outputs",
+    "api": "job stopwatch terminal inputs images loader model tasks outputs",
+    "bench": "version errors records job stopwatch terminal tiny inputs images loader model tasks outputs run",
+    "engines": "errors records job terminal tasks outputs run",
+    "cli": "version errors job terminal tasks engines bench",
+    # `blip2cli` itself, and `python -m blip2cli`
+    "__init__": "api",
+    "__main__": "cli",
+}
+"""Room → the rooms it may import. "version" is `from blip2cli import __version__`."""
+
+REGISTERED = re.compile(r"blip2cli\.[\w.]+:\w+")
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_a_room_imports_only_what_the_table_says(room: str) -> None:
+    for file in files_of(room):
+        imported = {room_of(name) for name in names_imported(file)} - {room, None}
+        assert imported <= set(MAY_IMPORT[room].split()), file
+
+
+def test_the_table_knows_every_room_and_runs_one_way() -> None:
+    entries = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert entries == set(MAY_IMPORT)
+    above = {"version"}
+    for room, others in MAY_IMPORT.items():
+        assert set(others.split()) <= above, room
+        above.add(room)
+
+
+def test_only_the_terminal_room_touches_rich_and_tqdm() -> None:
+    for file in PACKAGE.rglob("*.py"):
+        libraries = {name.partition(".")[0] for name in names_imported(file)}
+        assert file.stem == "terminal" or not libraries & {"rich", "tqdm"}, file
+
+
+def files_of(room: str) -> list[Path]:
+    folder = PACKAGE / room
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+
+
+def names_imported(file: Path) -> Iterator[str]:
+    """Full names of what a file imports anywhere in it."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level < len(file.relative_to(PACKAGE).parts), f"{file}: a relative import leaves the room"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.level == 0)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and REGISTERED.fullmatch(node.value):
+            yield node.value
+
+
+def room_of(name: str) -> str | None:
+    """The room that a name is in; None for other packages."""
+    package, _, rest = name.partition(".")
+    if package != PACKAGE.name:
+        return None
+    return "version" if rest == "__version__" else re.split(r"[.:]", rest)[0] or "__init__"
