@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from blip2cli.errors import UsageError
+from blip2cli.errors import OutputError, UsageError
 from blip2cli.records import Result
 
 
@@ -98,13 +98,16 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
+    """Write a file so that it is there whole or not at all. Raises OutputError."""
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    publish(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        publish(temporary, path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}", "Make room, or choose another folder.") from None
 
 
 def publish(temporary: Path, path: Path) -> None:

@@ -63,6 +63,7 @@ def show_summary(summary: dict[str, Any]) -> None:
     phases = ", ".join(f"{name} {seconds:.1f}" for name, seconds in summary["phases"].items() if seconds >= 0.05)
     where = f" to {summary['out']}" if summary["out"] else ""
     earlier = f", {summary['resumed_at']:,} before" if summary["resumed_at"] else ""
+    earlier += f" ({summary['errors_before']:,} with errors)" if summary["errors_before"] else ""
     rows = "row" if summary["rows"] == 1 else "rows"
     print(
         f"{summary['rows']:,} {rows}{where}{earlier}, {summary['errors']:,} with errors, in {summary['seconds']:.1f} s "

@@ -51,6 +51,17 @@ def test_help_takes_under_400_milliseconds_of_the_processor() -> None:
     assert min(seconds() for _ in range(3)) < 0.4
 
 
+def test_the_shell_completes_commands_and_options() -> None:
+    def completed(line: str) -> list[str]:
+        words = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" ")), "_BLIP2_COMPLETE": "complete_bash"}
+        script = "import sys; sys.argv = ['blip2']; from blip2cli.cli import main; main()"
+        ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=ENVIRONMENT | words)
+        return ran.stdout.split()
+
+    assert completed("blip2 cap") == ["caption"]
+    assert "--num-captions" in completed("blip2 caption --num")
+
+
 def test_a_reader_that_has_enough_ends_the_run_quietly(tmp_path: Path) -> None:
     Path(tmp_path / "m.csv").write_text("image\n" + f"{EXAMPLES}/red-circle.png\n" * 5000)
     line = f"{' '.join(BLIP2)} caption m.csv --workers 0 | head -n 2; echo ${{PIPESTATUS[0]}}"

@@ -130,6 +130,13 @@ def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:
     assert_is_the_picture(decode(encoded(stored, kind, exif=exif, **options), READING), 12)
 
 
+def test_exif_orientation_is_applied_to_jpegs_decoded_at_reduced_scale() -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    stored = picture(400, 240).transpose(Image.Transpose.ROTATE_90)
+    assert_is_the_picture(decode(encoded(stored, "JPEG", quality=95, exif=exif), READING), 12)
+
+
 def test_a_malformed_exif_block_does_no_harm() -> None:
     data = encoded(picture(), "JPEG", quality=95, exif=b"Exif\x00\x00II*\x00\xff\xff\xff\x7f")
     assert_is_the_picture(decode(data, READING), 12)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -147,6 +148,24 @@ def test_rows_of_an_image_with_several_questions_are_never_torn_apart(state: Pat
     assert ids == [number for number in range(done["rows"]) for _ in QUESTIONS]
 
 
+@pytest.mark.parametrize(("name", "limit"), [("o.jsonl", 3000), ("o.parquet", 3000), ("o.jsonl", 10)])
+def test_a_disk_that_fills_up_ends_the_run_and_nothing_is_lost(
+    typed: Run, tmp_path: Path, name: str, limit: int
+) -> None:
+    write_manifest(tmp_path / "m.jsonl", 0, 40)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        ran = typed(*command("m.jsonl", name), "--commit-every", 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert ran.code == 1
+    assert ran.err.startswith(f"blip2: cannot write {name}") and ran.err.count("\n") == 2
+    assert typed(*command("m.jsonl", name), "--resume").code == 3
+    assert typed(*command("m.jsonl", f"whole-{name}")).code == 3
+    assert contents(Path(name)) == contents(Path(f"whole-{name}"))
+
+
 @pytest.mark.parametrize("name", ["o.jsonl", "o.parquet"])
 def test_a_finished_run_is_left_alone(typed: Run, tmp_path: Path, name: str) -> None:
     write_manifest(tmp_path / "m.jsonl", 0, 6)
@@ -155,7 +174,7 @@ def test_a_finished_run_is_left_alone(typed: Run, tmp_path: Path, name: str) -> 
     settings = Path(f"{name}.journal").read_bytes()
     ran = typed(*command("m.jsonl", name), "--resume")
     assert ran.code == 3, "an error row of before counts"
-    assert ran.err.startswith(f"0 rows to {name}, 6 before")
+    assert ran.err.startswith(f"0 rows to {name}, 6 before (3 with errors), 0 with errors")
     assert (Path(name).stat().st_mtime_ns, Path(name).stat().st_ino) == before[Path(name)]
     assert json.loads(Path(f"{name}.journal").read_text().splitlines()[-1])["finished"]
     assert Path(f"{name}.journal").read_bytes().splitlines()[0] == settings.splitlines()[0]
