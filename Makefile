@@ -3,12 +3,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test lint bench accuracy clean
+.PHONY: demo test lint bench accuracy docs clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt easy-vqa
 	touch $@
 
 demo: $(VENV)/.ready  ## Caption the sample images, and ask about them, with the bundled model.
@@ -27,8 +28,10 @@ bench: $(VENV)/.ready  ## Compare speed with the loop that everybody writes.
 	$(BIN)/python -m blip2cli.bench.compare
 
 accuracy: $(VENV)/.ready  ## Measure the bundled model.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps easy-vqa==1.0
 	$(BIN)/python -m blip2cli.tiny.accuracy
+
+docs: $(VENV)/.ready  ## Write the command-line reference.
+	$(BIN)/python -m blip2cli.cli.reference > docs/cli.md
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from blip2cli.tiny.accuracy import Captioned, Tally, table, tally_caption, write_material
@@ -47,7 +46,6 @@ def test_a_caption_in_another_order_counts_as_named_but_not_as_word_for_word() -
 
 
 def test_accuracy_writes_a_manifest_without_giving_the_answer_column_away(tmp_path: Path) -> None:
-    pytest.importorskip("easy_vqa", reason="the easy-vqa package serves training and accuracy only")
     material = write_material(tmp_path, images=3, scenes=3)
     rows = [json.loads(line) for line in (tmp_path / "questions.jsonl").read_text().splitlines()]
     assert len(rows) == len(material.asked)

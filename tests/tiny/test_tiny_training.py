@@ -90,7 +90,6 @@ def test_any_text_survives_the_tokenizer_lower_cased() -> None:
 
 
 def test_easy_vqa_is_read_with_what_its_questions_give_away() -> None:
-    pytest.importorskip("easy_vqa", reason="the easy-vqa package serves training and accuracy only")
     test = pictures("test")
     assert (len(test), sum(len(picture.questions) for picture in test)) == (1000, 9673)
     for picture in test:
