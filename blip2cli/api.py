@@ -30,7 +30,7 @@ class Blip2:
     Args:
         model: hub id, local folder, or "tiny".
         revision: branch, tag or commit on the hub.
-        dtype: auto, fp32, fp16, bf16 or int8.
+        dtype: auto, fp32, fp16, bf16, int8 or int4.
         device: auto, cpu, cuda, cuda:N or mps.
         batch_size: images encoded together; None chooses.
         workers: processes that read and decode images; None for as many as there are cores.
@@ -44,13 +44,15 @@ class Blip2:
         model: str = DEFAULT_MODEL,
         *,
         revision: str | None = None,
-        dtype: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto",
+        dtype: Literal["auto", "fp32", "fp16", "bf16", "int8", "int4"] = "auto",
         device: str = "auto",
         batch_size: int | None = None,
         workers: int | None = None,
     ) -> None:
         hush_libraries()
-        self.settings = ModelSettings(model, revision, dtype, device, str(batch_size or "auto"), workers)
+        self.settings = ModelSettings(
+            model, revision, dtype, device, batch_size=str(batch_size or "auto"), workers=workers
+        )
         self.model = Blip2Model(find(self.settings), batch_size)
 
     def caption(

@@ -77,9 +77,12 @@ class ModelSettings:
     ] = DEFAULT_MODEL
     revision: Annotated[str | None, Opt("Branch, tag or commit on the hub.", metavar="REV")] = None
     dtype: Annotated[
-        Literal["auto", "fp32", "fp16", "bf16", "int8"], Opt("Precision; docs/models.md says what auto picks.")
+        Literal["auto", "fp32", "fp16", "bf16", "int8", "int4"], Opt("Precision; docs/models.md says what auto picks.")
     ] = "auto"
     device: Annotated[str, Opt("auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")] = "auto"
+    compile: Annotated[
+        bool, Opt("CUDA: torch.compile for images, CUDA graphs for text. Starts slowly; not measured.")
+    ] = False
     batch_size: Annotated[str, Opt("Images encoded together: a number, or auto.", metavar="auto|N")] = "auto"
     workers: Annotated[
         int | None, Opt("Processes that read and decode images; 0 for none. [default: the cores]", metavar="N", min=0)

@@ -30,7 +30,7 @@ def run(job: Job, task: Task) -> dict[str, Any]:
     rows = task.source.rows(done.rows, done.last)
     if done.rows and total is not None and done.rows >= total:
         output.finish()
-        return _close(job, Tally(done), Stopwatch())
+        return _close(job, Tally(done), Stopwatch(), None)
 
     model = Blip2Model(checkpoint, job.model.images_at_once)
     watch, tally = Stopwatch(), Tally(done)
@@ -48,7 +48,9 @@ def run(job: Job, task: Task) -> dict[str, Any]:
         writer.stop()
     output.finish()
     watch.seconds["writing"] = writer.watch.seconds["writing"]
-    return _close(job, tally, watch)
+    if model.batch_size < model.started_with:
+        show_warning(f"memory ran out with batches of {model.started_with}; {model.batch_size} worked")
+    return _close(job, tally, watch, model.batch_size)
 
 
 def layout_of(job: Job, task: Task, checkpoint: Checkpoint) -> Layout:
@@ -89,7 +91,7 @@ def _by_input_row(results: Iterator[Result]) -> Iterator[list[Result]]:
             group = []
 
 
-def _close(job: Job, tally: Tally, watch: Stopwatch) -> dict[str, Any]:
+def _close(job: Job, tally: Tally, watch: Stopwatch, batch_size: int | None) -> dict[str, Any]:
     """The summary: shown unless quiet, and written where --summary says."""
     seconds = watch.elapsed
     summary = {
@@ -102,6 +104,7 @@ def _close(job: Job, tally: Tally, watch: Stopwatch) -> dict[str, Any]:
         "errors_before": tally.earlier.errors,
         "errors": sum(tally.kinds.values()),
         "errors_by_kind": dict(tally.kinds),
+        "batch_size": batch_size,
         "seconds": round(seconds, 3),
         "images_per_second": round(tally.images / seconds, 2) if seconds else 0.0,
         "phases": {name: round(spent, 3) for name, spent in watch.seconds.items()},

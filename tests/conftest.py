@@ -21,6 +21,14 @@ QUERIES = 4
 ENDS = list(range(10, 60))  # so many that random texts end early, at different lengths
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked cuda are skipped, and said to be, where there is no CUDA device."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of twelve noisy images in several shapes, one level nested."""

@@ -13,6 +13,7 @@ from blip2cli.model.beam import BeamSearch
 from blip2cli.model.checkpoint import Checkpoint
 from blip2cli.model.decoder import Decoder, LanguageModel
 from blip2cli.model.encoder import Encoder
+from blip2cli.model.memory import SLOTS_PER_IMAGE, automatic_batch_size
 from blip2cli.model.opt import OptDecoder
 from blip2cli.model.requests import Completion, EncodedImage, Request
 from blip2cli.model.sampling import Sampler
@@ -22,20 +23,14 @@ from blip2cli.records import Batch
 RECENT = 256
 """Images whose encoding is kept, in case the same bytes come again."""
 
-SLOTS_PER_IMAGE = 4
-"""Texts decoded together for every image of an encoding batch: a decoding step costs little more for more texts."""
-
-SMALL = 50_000_000
-"""Below this many parameters a model is fed larger batches: what it waits for is Python."""
-
 
 class Blip2Model:
     """A loaded checkpoint.
 
     Args:
         checkpoint: what `checkpoint.find` found.
-        batch_size: images encoded together; None chooses by device and size. Texts are decoded in
-            SLOTS_PER_IMAGE times as many slots.
+        batch_size: images encoded together; None chooses what fits. Texts are decoded in SLOTS_PER_IMAGE times as many
+            slots. It shrinks where memory runs out; `started_with` keeps what it was.
     """
 
     def __init__(self, checkpoint: Checkpoint, batch_size: int | None = None) -> None:
@@ -43,7 +38,8 @@ class Blip2Model:
         self.model: Any = checkpoint.load_model()
         self.tokenizer: Any = checkpoint.load_tokenizer()
         self.encoder = Encoder(self.model, checkpoint.images)
-        self.batch_size = batch_size or self._automatic_batch_size()
+        self.batch_size = batch_size or automatic_batch_size(self.model, self.encoder.device)
+        self.started_with = self.batch_size
         self._recent: OrderedDict[tuple[str, bytes], torch.Tensor] = OrderedDict()
 
     @property
@@ -81,6 +77,7 @@ class Blip2Model:
         while True:  # inference mode is entered anew each time, as it must not leak to whoever takes what is yielded
             with torch.inference_mode():
                 completion = next(completions, None)
+            self.batch_size = min(self.batch_size, decoder.batch_size)
             if completion is None:
                 return
             yield completion
@@ -141,17 +138,13 @@ class Blip2Model:
         language_model, image_token = self.model.language_model, self.model.config.image_token_index
         if settings.num_beams > 1:
             return BeamSearch(language_model, settings, self.end_ids, self.batch_size, returned, image_token or 0)
-        slots = SLOTS_PER_IMAGE * self.batch_size
+        slots, graphs = SLOTS_PER_IMAGE * self.batch_size, self.checkpoint.compiled
         adaptor: LanguageModel = (
-            T5Decoder(language_model, slots)
+            T5Decoder(language_model, slots, graphs)
             if self.checkpoint.encoder_decoder
-            else OptDecoder(language_model, slots, image_token)
+            else OptDecoder(language_model, slots, image_token, graphs)
         )
         return Decoder(adaptor, Sampler(settings, self.end_ids))
-
-    def _automatic_batch_size(self) -> int:
-        small = sum(weight.numel() for weight in self.model.parameters()) < SMALL
-        return 64 if small or self.encoder.device.type == "cuda" else 8
 
     def forget(self) -> None:
         """Forget the images seen lately."""

@@ -40,9 +40,10 @@ class SlotCache:
         self.keys[layer, slots, :, columns] = keys
         self.values[layer, slots, :, columns] = values
 
-    def append(self, layer: int, rows: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Write one column [n, heads, 1, width] behind each of the first n sequences; `rows` is arange(n)."""
-        ends = self.lengths[: len(rows)]
+    def append(
+        self, layer: int, rows: torch.Tensor, ends: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    ) -> None:
+        """Write one column [n, heads, 1, width] of each of the first n slots; `rows` is arange(n), `ends` where."""
         self.keys[layer][rows, :, ends] = keys[:, :, 0]
         self.values[layer][rows, :, ends] = values[:, :, 0]
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from blip2cli.errors import CheckpointError, UsageError
+from blip2cli.model import packing, quantize
 from blip2cli.tiny import MODEL_DIR
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+QUANTIZED = ("int8", "int4")
 
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 """What is fetched from the hub: no pickled weights, no code."""
@@ -50,7 +53,8 @@ class ImageSettings:
 class Checkpoint:
     """A checkpoint that has been found and may run as asked; its weights are not loaded yet.
 
-    `precision` is the choice made for `dtype` (auto settled): fp32, fp16, bf16 or int8.
+    `precision` is the choice made for `dtype` (auto settled): fp32, fp16, bf16, int8 or int4. `compiled` asks for
+    torch.compile on the image side and CUDA graphs in decoding.
     """
 
     name: str
@@ -59,12 +63,15 @@ class Checkpoint:
     images: ImageSettings
     device: torch.device
     precision: str
+    compiled: bool = False
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the weights that are not quantised, and of activations."""
-        if self.precision == "int8":
-            return torch.float16 if self.device.type == "cuda" else torch.float32
+        if self.precision in QUANTIZED and self.device.type == "cpu":
+            return torch.bfloat16 if native_bf16() and quantize.fast() else torch.float32
+        if self.precision in QUANTIZED:
+            return torch.bfloat16 if self.encoder_decoder else torch.float16
         return DTYPES[self.precision]
 
     @property
@@ -76,27 +83,27 @@ class Checkpoint:
         """The model in its dtype on its device, ready to run. Raises CheckpointError."""
         from transformers import Blip2ForConditionalGeneration
 
-        from blip2cli.model import packing, quantize
-
-        extra: dict[str, Any] = {}
-        if self.precision == "int8" and self.device.type == "cuda":
-            extra["quantization_config"] = quantize.bitsandbytes_config()
+        on_cpu, quantized = self.device.type == "cpu", self.precision in QUANTIZED
+        how: dict[str, Any] = {"dtype": self.dtype}
+        if not on_cpu:
+            how["device_map"] = {"": self.device}
+        if quantized and on_cpu:
+            how["dtype"] = "auto"  # as saved: the layers are quantised from the mapped file, one by one
+        elif quantized:
+            how["quantization_config"] = quantize.bitsandbytes_config(self.precision, self.dtype)
         try:
-            model = Blip2ForConditionalGeneration.from_pretrained(
-                self.folder,
-                dtype=self.dtype,
-                use_safetensors=True,
-                low_cpu_mem_usage=True,
-                **extra,
-            )
+            model = Blip2ForConditionalGeneration.from_pretrained(self.folder, use_safetensors=True, **how)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise _not_loaded(self.name, error) from error
-        if not extra:
-            model = model.to(self.device)
-        if self.precision == "int8" and self.device.type == "cpu":
-            quantize.quantize_linears(model)
-        if self.precision == "bf16" and self.device.type == "cpu" and packing.available():
+        if quantized and on_cpu:
+            quantize.quantize_linears(model, self.dtype)
+        if self.precision == "bf16" and on_cpu and packing.available():
             packing.pack_linears(model)
+        if on_cpu and self.dtype == torch.bfloat16:
+            model.vision_model.set_attn_implementation("eager")  # half the time of the fused one, for so few patches
+        if self.compiled:
+            model.vision_model.compile()
+            model.qformer.compile()
         return model.eval()
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -123,7 +130,9 @@ def find(settings: ModelSettings) -> Checkpoint:
     folder = _folder(name, settings.revision)
     config = _config(name, folder)
     precision = _precision(settings.dtype, device, not config.use_decoder_only_language_model)
-    return Checkpoint(name, folder, config, _image_settings(folder, config), device, precision)
+    if settings.compile and device.type != "cuda":
+        raise UsageError("--compile is for CUDA", f"Leave it out on {device.type}.")
+    return Checkpoint(name, folder, config, _image_settings(folder, config), device, precision, settings.compile)
 
 
 def _folder(name: str, revision: str | None) -> Path:
@@ -206,6 +215,8 @@ def _precision(asked: str, device: torch.device, encoder_decoder: bool) -> str:
         raise UsageError("--dtype fp16 gives garbage with Flan-T5", "Use --dtype bf16 or fp32.")
     if asked == "int8" and device.type == "mps":
         raise UsageError("--dtype int8 runs on CPU and CUDA only", "Use --dtype fp16.")
+    if asked == "int4" and device.type != "cuda":
+        raise UsageError("--dtype int4 runs on CUDA only", "Use --dtype int8 on a CPU.")
     if asked != "auto":
         return asked
     if device.type == "cuda":

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from blip2cli.model.memory import SLOTS_PER_IMAGE
 from blip2cli.model.requests import Completion, Request
 from blip2cli.model.sampling import Sampler
 
@@ -52,6 +53,11 @@ class Decoder:
         self.sampler = sampler
         self.active: list[_Sequence] = []
         self.seen: torch.Tensor | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """The encoding batch that goes with the slots there are."""
+        return max(1, self.model.slots // SLOTS_PER_IMAGE)
 
     def decode(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Decode until the stream is dry. On CUDA out of memory, go on with half the slots; nothing is lost."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
 from blip2cli.model.cache import SlotCache, attend_newest
+from blip2cli.model.graphs import StepGraph
 from blip2cli.model.requests import EncodedImage, Request
 
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -22,7 +24,8 @@ class OptDecoder:
     however many prompts it gets; the prompt's last token waits to be fed in the next step, with everybody's.
     """
 
-    def __init__(self, language_model: Any, slots: int, image_token: int | None = None) -> None:
+    def __init__(self, language_model: Any, slots: int, image_token: int | None = None, graphs: bool = False) -> None:
+        self.graphs = graphs
         self.image_token = image_token
         self.head = language_model.lm_head
         self.decoder = language_model.model.decoder
@@ -39,6 +42,7 @@ class OptDecoder:
         self.cache = SlotCache(len(self.decoder.layers), slots, self.heads, self.width, like)
         self.rows = torch.arange(slots, device=like.device)
         self.ages: list[int] = []
+        self.graph = StepGraph(slots, like.device) if self.graphs else None
 
     def seen(self, request: Request) -> tuple[int, ...]:
         """The token ids that a repetition penalty counts from the start; `generate` has placeholders among them."""
@@ -67,20 +71,31 @@ class OptDecoder:
     def step(self, tokens: Sequence[int]) -> torch.Tensor:
         """Feed each sequence its token; gives the logits [sequences, vocabulary] of the next."""
         n, longest = len(tokens), max(self.ages) + 1
-        cache, rows = self.cache, self.rows[: len(tokens)]
-        cache.reserve(longest)
-        lengths = cache.lengths[:n]
-        hidden = self._embed(torch.tensor(tokens, device=rows.device)[:, None], lengths[:, None])
-        mask = _hide(torch.arange(longest, device=rows.device) > lengths[:, None], hidden.dtype)[:, None, None]
+        self.cache.reserve(longest)
+        fed, lengths = torch.tensor(tokens, device=self.rows.device), self.cache.lengths[:n]
+        if self.graph is None:
+            logits = self._forward(fed, lengths, longest)
+        else:
+            columns = self.cache.keys.shape[3]
+            forward = partial(self._forward, columns=columns)
+            logits = self.graph.run(forward, fed, lengths, shapes=columns, spare=columns - 1)
+        lengths += 1
+        self.ages = [age + 1 for age in self.ages]
+        return logits
+
+    def _forward(self, tokens: torch.Tensor, lengths: torch.Tensor, columns: int) -> torch.Tensor:
+        """A step over the first slots' sequences of these lengths, none longer than `columns` with the new token."""
+        n, rows = len(tokens), self.rows[: len(tokens)]
+        hidden = self._embed(tokens[:, None], lengths[:, None])
+        unseen = torch.arange(columns, device=rows.device) > lengths[:, None]
+        mask = _hide(unseen, hidden.dtype)[:, None, None]
 
         def attend(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-            cache.append(layer, rows, k, v)
-            keys, values = cache.keys[layer, :n, :, :longest], cache.values[layer, :n, :, :longest]
+            self.cache.append(layer, rows, lengths, k, v)
+            keys, values = self.cache.keys[layer, :n, :, :columns], self.cache.values[layer, :n, :, :columns]
             return attend_newest(q, keys, values, mask)
 
         hidden = self._layers(hidden, attend)
-        lengths += 1
-        self.ages = [age + 1 for age in self.ages]
         logits: torch.Tensor = self.head(self._out(hidden[:, 0]))
         return logits
 
@@ -153,7 +168,8 @@ class OptDecoder:
         self._extend(nothing, requests, past=width)
 
     def _embed(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        return self._place(self.decoder.embed_tokens(tokens), positions)
+        inside = positions.clamp(max=self.config.max_position_embeddings - 1)  # slots not in use may stand anywhere
+        return self._place(self.decoder.embed_tokens(tokens), inside)
 
     def _place(self, embeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         table = self.decoder.embed_positions

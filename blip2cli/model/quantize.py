@@ -1,8 +1,14 @@
-"""int8: dynamic quantisation of linear layers on the CPU, bitsandbytes LLM.int8 on CUDA."""
+"""Fewer bits: dynamic int8 of linear layers on the CPU; bitsandbytes' LLM.int8 and NF4 on CUDA.
+
+On processors with int8 instructions (AVX512-VNNI) the layers are oneDNN's quantised linear operators, those that
+torch.compile's int8 path uses: they take the following activation into the same call, give bf16, and use all eight
+bits of the activations. torch.ao's dynamic linear, which stands in elsewhere, does none of this.
+"""
 
 from __future__ import annotations
 
 import warnings
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -10,28 +16,106 @@ import torch
 from torch import nn
 
 from blip2cli.errors import CheckpointError
+from blip2cli.model.linears import NOTHING, PostOp, replace_linears
+
+LARGEST = 127
+"""Weights are int8 from -127 to 127, symmetric; activations uint8."""
 
 
-def bitsandbytes_config() -> Any:
-    """LLM.int8 as the model's documentation has it (not measured: no GPU was at hand)."""
+def bitsandbytes_config(precision: str, compute: torch.dtype) -> Any:
+    """How bitsandbytes is to load a model in int8 or int4 (not measured: no GPU was at hand).
+
+    Source: https://huggingface.co/docs/transformers/quantization/bitsandbytes
+    """
     from transformers import BitsAndBytesConfig
 
     if find_spec("bitsandbytes") is None:
-        raise CheckpointError("--dtype int8 on CUDA needs bitsandbytes", "pip install 'blip2cli[int8]'")
-    return BitsAndBytesConfig(load_in_8bit=True)
+        raise CheckpointError(f"--dtype {precision} on CUDA needs bitsandbytes", "pip install 'blip2cli[int8]'")
+    if precision == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+    )
 
 
-def quantize_linears(model: nn.Module) -> None:
-    """Replace every linear layer by dynamic int8, per channel, one layer at a time in place."""
+class QuantizedLinear(nn.Module):
+    """A linear layer with int8 weights, scaled per channel, and an activation if one is fused: [*, in] to [*, out].
+
+    Inputs are quantised per tensor as they come, over their own range. Output has the input's dtype.
+    """
+
+    def __init__(self, linear: nn.Linear, post_op: PostOp = NOTHING) -> None:
+        super().__init__()
+        weight = linear.weight.detach().float()
+        self.scales = weight.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / LARGEST
+        quantized = (weight / self.scales[:, None]).round_().clamp_(-LARGEST, LARGEST).to(torch.int8)
+        self.weight = torch.ops.onednn.qlinear_prepack(quantized, None)
+        self.zero_points = torch.zeros(len(quantized), dtype=torch.int32)
+        self.bias = None if linear.bias is None else linear.bias.detach().float()
+        self.post_op = post_op
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        low, high = (float(bound) for bound in torch.aminmax(x))
+        low, high = min(low, 0.0), max(high, 0.0)
+        if not 0 < high - low < float("inf"):  # all zero, or not finite
+            low, high = 0.0, 1.0
+        scale = (high - low) / 254  # and not 255, so that zero may be rounded to a whole step
+        zero_point = round(-low / scale)
+        rows = x.reshape(-1, x.shape[-1]).to(torch.float32, copy=True)
+        torch.add(torch.tensor(zero_point + 0.5), rows, alpha=1 / scale, out=rows)
+        quantized = rows.to(torch.uint8)  # which cuts off
+        name, algorithm = self.post_op
+        output: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
+            quantized, scale, zero_point, self.weight, self.scales, self.zero_points, self.bias,
+            1.0, 0, x.dtype, name, [], algorithm,
+        )  # fmt: skip
+        return output.view(*x.shape[:-1], -1)
+
+
+@cache
+def fast() -> bool:
+    """Whether processor and PyTorch have what QuantizedLinear needs; tried on a small layer, as PyTorch may change."""
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    if not capabilities.get("avx512_vnni"):
+        return False
+    generator = torch.Generator().manual_seed(0)
+    linear = nn.Linear(64, 32)
+    for parameter in linear.parameters():
+        nn.init.normal_(parameter, generator=generator)
+    x = torch.randn(8, 64, generator=generator)
+    try:
+        with torch.inference_mode():
+            given, expected = QuantizedLinear(linear, ("relu", "none"))(x), linear(x).relu()
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    return bool((given - expected).norm() < 0.05 * expected.norm())
+
+
+def quantize_linears(model: nn.Module, dtype: torch.dtype) -> None:
+    """Replace every linear layer by dynamic int8, one at a time in place; what is not quantised ends in `dtype`.
+
+    The model may come in any dtype, straight from a mapped file.
+    """
+    if fast():
+        replace_linears(model, QuantizedLinear)
+    else:
+        _stand_in(model)
+    model.to(dtype)
+
+
+def _stand_in(model: nn.Module) -> None:
     from torch.ao.nn.quantized.dynamic import Linear
     from torch.ao.quantization import per_channel_dynamic_qconfig
 
+    def make(linear: nn.Linear, post_op: PostOp) -> nn.Module:
+        prepared: Any = linear.to(torch.float32)
+        prepared.qconfig = per_channel_dynamic_qconfig
+        made: nn.Module = Linear.from_float(prepared)
+        return made
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch announces the end of this interface at every layer
-        parents = [module for module in model.modules() if type(module) is not nn.Linear]  # or all weights would stay
-        for parent in parents:
-            for name, child in list(parent.named_children()):
-                if type(child) is nn.Linear:
-                    prepared: Any = child.to(torch.float32)
-                    prepared.qconfig = per_channel_dynamic_qconfig
-                    setattr(parent, name, Linear.from_float(prepared))
+        replace_linears(model, make, fuse=False)

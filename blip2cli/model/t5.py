@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
 from blip2cli.model.cache import SlotCache, attend_newest
+from blip2cli.model.graphs import StepGraph
 from blip2cli.model.requests import Request
 
 
@@ -20,7 +22,8 @@ class T5Decoder:
 
     limit: int | None = None
 
-    def __init__(self, language_model: Any, slots: int) -> None:
+    def __init__(self, language_model: Any, slots: int, graphs: bool = False) -> None:
+        self.graphs = graphs
         self.model = language_model
         self.config = language_model.config
         self.blocks = language_model.decoder.block
@@ -38,6 +41,7 @@ class T5Decoder:
         self.ages: list[int] = []
         self.read: list[int] = []
         self.bias = like.new_empty(self.heads, 0)
+        self.graph = StepGraph(slots, like.device) if self.graphs else None
 
     def seen(self, request: Request) -> tuple[int, ...]:
         """The token ids that a repetition penalty counts from the start."""
@@ -75,20 +79,30 @@ class T5Decoder:
     def step(self, tokens: Sequence[int]) -> torch.Tensor:
         """Feed each sequence its token; gives the logits [sequences, vocabulary] of the next."""
         n, longest, read = len(tokens), max(self.ages) + 1, max(self.read)
-        rows = self.rows[:n]
         self.cache.reserve(longest)
-        lengths = self.cache.lengths[:n]
-        bias = self._self_bias(lengths, longest)
-        unseen = torch.arange(read, device=rows.device) >= self.cross.lengths[:n, None]
-        cross_bias = torch.zeros(unseen.shape, dtype=bias.dtype, device=rows.device)
-        cross_bias = cross_bias.masked_fill_(unseen, float("-inf"))[:, None, None]
-        hidden = self.model.shared(torch.tensor(tokens, device=rows.device)[:, None])
-        for at, block in enumerate(self.blocks):
-            hidden = hidden + self._self_attention(at, block.layer[0], hidden, bias)
-            hidden = hidden + self._cross_attention(at, block.layer[1], hidden, cross_bias)
-            hidden = block.layer[-1](hidden)
+        self._reserve_bias()
+        fed, lengths = torch.tensor(tokens, device=self.rows.device), self.cache.lengths[:n]
+        if self.graph is None:
+            logits = self._forward(fed, lengths, longest, read)
+        else:
+            columns, read = self.cache.keys.shape[3], self.cross.keys.shape[3]
+            forward = partial(self._forward, columns=columns, read=read)
+            logits = self.graph.run(forward, fed, lengths, shapes=(columns, read), spare=columns - 1)
         lengths += 1
         self.ages = [age + 1 for age in self.ages]
+        return logits
+
+    def _forward(self, tokens: torch.Tensor, lengths: torch.Tensor, columns: int, read: int) -> torch.Tensor:
+        """A step over the first slots' sequences, up to `columns` long with the new token; `read` were encoded."""
+        bias = self._self_bias(lengths, columns)
+        unseen = torch.arange(read, device=lengths.device) >= self.cross.lengths[: len(tokens), None]
+        cross_bias = torch.zeros(unseen.shape, dtype=bias.dtype, device=lengths.device)
+        cross_bias = cross_bias.masked_fill_(unseen, torch.finfo(bias.dtype).min)[:, None, None]
+        hidden = self.model.shared(tokens[:, None])
+        for at, block in enumerate(self.blocks):
+            hidden = hidden + self._self_attention(at, block.layer[0], hidden, lengths, bias)
+            hidden = hidden + self._cross_attention(at, block.layer[1], hidden, cross_bias)
+            hidden = block.layer[-1](hidden)
         hidden = self.model.decoder.final_layer_norm(hidden[:, 0])
         if self.scaled:
             hidden = hidden * self.config.d_model**-0.5
@@ -105,11 +119,13 @@ class T5Decoder:
         self.ages.pop()
         self.read.pop()
 
-    def _self_attention(self, at: int, layer: Any, hidden: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    def _self_attention(
+        self, at: int, layer: Any, hidden: torch.Tensor, lengths: torch.Tensor, bias: torch.Tensor
+    ) -> torch.Tensor:
         n, longest, attention = len(hidden), bias.shape[-1], layer.SelfAttention
         normed = layer.layer_norm(hidden)
         keys, values = self._split(attention.k(normed)), self._split(attention.v(normed))
-        self.cache.append(at, self.rows[:n], keys, values)
+        self.cache.append(at, self.rows[:n], lengths, keys, values)
         keys, values = self.cache.keys[at, :n, :, :longest], self.cache.values[at, :n, :, :longest]
         return self._attend(attention, normed, keys, values, bias)
 
@@ -129,12 +145,15 @@ class T5Decoder:
     def _split(self, states: torch.Tensor) -> torch.Tensor:
         return states.view(len(states), -1, self.heads, self.width).transpose(1, 2)
 
-    def _self_bias(self, lengths: torch.Tensor, longest: int) -> torch.Tensor:
-        """The bias [n, heads, 1, longest] of each sequence's newest token towards its earlier ones and itself."""
-        if self.bias.shape[1] < longest:
+    def _reserve_bias(self) -> None:
+        """The bias [heads, columns] by distance from the newest token, for all columns there are."""
+        columns = self.cache.keys.shape[3]
+        if self.bias.shape[1] < columns:
             attention = self.blocks[0].layer[0].SelfAttention
-            columns = self.cache.keys.shape[3]
             self.bias = attention.compute_bias(1, columns, past_seen_tokens=columns - 1)[0, :, 0].flip(-1)
-        distance = lengths[:, None] - torch.arange(longest, device=lengths.device)
+
+    def _self_bias(self, lengths: torch.Tensor, columns: int) -> torch.Tensor:
+        """The bias [n, heads, 1, columns] of each sequence's newest token towards its earlier ones and itself."""
+        distance = lengths[:, None] - torch.arange(columns, device=lengths.device)
         bias = self.bias[:, distance.clamp(min=0)].transpose(0, 1)[:, :, None]
         return bias.masked_fill((distance < 0)[:, None, None], float("-inf"))

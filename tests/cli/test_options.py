@@ -1,12 +1,14 @@
 """The options that all commands share."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from blip2cli import __version__, terminal
+from blip2cli.model.opt import OptDecoder
 from tests.conftest import Typed
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -89,6 +91,7 @@ def test_the_summary_tells_the_same_to_people_and_to_schedulers(typed: Run) -> N
         "errors_before": 0,
         "errors": 2,
         "errors_by_kind": {"empty": 2},
+        "batch_size": 64,
         "version": __version__,
     }
     assert ran.out == ""
@@ -144,6 +147,8 @@ def test_progress_is_a_line_now_and_then_where_stderr_is_no_terminal(
         (("caption", CIRCLE, "--nonsense"), "No such option: --nonsense"),
         (("caption", CIRCLE, "--num-beams", "x"), "Invalid value for '--num-beams'"),
         (("caption", CIRCLE, "--limit", "0"), "Invalid value for '--limit'"),
+        (("caption", CIRCLE, "--dtype", "int4", "--device", "cpu"), "--dtype int4 runs on CUDA only"),
+        (("caption", CIRCLE, "--compile", "--device", "cpu"), "--compile is for CUDA"),
         (("caption", CIRCLE, "--dtype", "fp17"), "Invalid value for '--dtype'"),
         (("caption", CIRCLE, "--out"), "Option '--out' requires an argument."),
         (("captoin", CIRCLE), "No such command 'captoin'."),
@@ -184,3 +189,19 @@ def test_version_and_help(typed: Run) -> None:
         ran = typed(*words)
         assert ran.code == 0 and "caption" in ran.out and "embed" in ran.out
     assert "--num-captions" in typed("caption", "--help").out
+
+
+def test_the_batch_size_that_worked_is_reported(typed: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = OptDecoder.step
+
+    def step_with_little_memory(self: OptDecoder, tokens: Sequence[int]) -> torch.Tensor:
+        if len(tokens) > 9:
+            raise torch.OutOfMemoryError("injected")
+        return step(self, tokens)
+
+    whole = typed("caption", photos).rows
+    monkeypatch.setattr(OptDecoder, "step", step_with_little_memory)
+    ran = typed("caption", photos, "--summary", "s.json")
+    assert ran.rows == whole
+    assert json.loads(Path("s.json").read_text())["batch_size"] == 2
+    assert "warning: memory ran out with batches of 64; 2 worked" in ran.err

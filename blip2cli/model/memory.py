@@ -1,0 +1,76 @@
+"""How many images are encoded together: from the shapes of the checkpoint and the memory that is free."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+LARGEST = {"cuda": 64}
+"""Images encoded together at most, by device. Beyond it a GPU is busy."""
+
+LARGEST_ELSEWHERE = 8
+"""On a CPU more images at once are no faster."""
+
+SMALL, LARGEST_SMALL = 50_000_000, 64
+"""Below so many parameters a model is fed larger batches: what it waits for is Python."""
+
+SLOTS_PER_IMAGE = 4
+"""Texts decoded together for every image of an encoding batch: a decoding step costs little more for more texts."""
+
+COLUMNS = 128
+"""Tokens of keys and values that a text is expected to need: the image's, a prompt's and the text's own."""
+
+SHARE = 0.5
+"""Of the free memory that an estimate may fill; the rest is for what it does not know of."""
+
+
+def automatic_batch_size(model: Any, device: torch.device) -> int:
+    """Images to encode together: the largest power of two that is of use and, by the estimate, fits."""
+    small = sum(weight.numel() for weight in model.parameters()) < SMALL
+    largest = LARGEST_SMALL if small else LARGEST.get(device.type, LARGEST_ELSEWHERE)
+    fits = int(SHARE * free_bytes(device) / bytes_per_image(model.config, model.dtype.itemsize))
+    return min(largest, 1 << max(fits, 1).bit_length() - 1)
+
+
+def bytes_per_image(config: Any, itemsize: int) -> int:
+    """An estimate of what an image of the batch takes at the widest point, weights apart.
+
+    Vision: in a layer, states of every patch (input, normed, queries, keys, values, output) and the MLP's, before and
+    behind its activation. Language: keys and values of SLOTS_PER_IMAGE texts, twice, as the cache is copied to grow.
+    """
+    vision, text = config.vision_config, config.text_config
+    patches = (vision.image_size // vision.patch_size) ** 2 + 1
+    seen = patches * (6 * vision.hidden_size + 2 * vision.intermediate_size)
+    layers, width = text.num_hidden_layers, text.hidden_size
+    kept = 2 * SLOTS_PER_IMAGE * COLUMNS * 2 * layers * width
+    return int((seen + kept) * itemsize)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can still be taken: of the GPU, or of this machine within its control group's limit."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = [_available()]
+    limit, used = _number("/sys/fs/cgroup/memory.max"), _number("/sys/fs/cgroup/memory.current")
+    if limit is not None and used is not None:
+        free.append(max(limit - used, 0))
+    return min(free)
+
+
+def _available() -> int:
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return int(os.sysconf("SC_PHYS_PAGES")) * int(os.sysconf("SC_PAGE_SIZE")) // 2
+
+
+def _number(path: str) -> int | None:
+    try:
+        return int(Path(path).read_text())
+    except (OSError, ValueError):  # no control group, or "max"
+        return None

@@ -1,0 +1,109 @@
+"""Linear layers of the CPU: packed bf16 and int8, with and without the activation that follows."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from blip2cli.job import ModelSettings
+from blip2cli.model import packing, quantize
+from blip2cli.model.checkpoint import find
+from blip2cli.model.linears import NOTHING, PostOp, replace_linears
+
+ACTIVATIONS = [(NOTHING, nn.Identity()), (("relu", "none"), nn.ReLU()), (("gelu", "none"), nn.GELU())]
+needs_int8 = pytest.mark.skipif(not quantize.fast(), reason="this processor has no int8 instructions")
+
+
+def layer(bias: bool = True) -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(96, 48, bias=bias)
+
+
+def difference(given: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((given.float() - expected.float()).norm() / expected.float().norm())
+
+
+@needs_int8
+@pytest.mark.parametrize(("post_op", "activation"), ACTIVATIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [True, False])
+def test_int8_layers_are_close(post_op: PostOp, activation: nn.Module, dtype: torch.dtype, bias: bool) -> None:
+    linear, x = layer(bias), torch.randn(2, 5, 96)
+    before = x.clone()
+    with torch.inference_mode():
+        given, expected = quantize.QuantizedLinear(linear, post_op)(x.to(dtype)), activation(linear(x))
+    assert given.shape == expected.shape and given.dtype == dtype
+    assert difference(given, expected) < 0.02
+    assert torch.equal(x, before)
+
+
+@needs_int8
+@pytest.mark.parametrize("x", [torch.zeros(3, 96), torch.full((3, 96), 2.5), torch.full((3, 96), -2.5)])
+def test_int8_layers_take_inputs_of_one_value(x: torch.Tensor) -> None:
+    linear = layer()
+    torch.testing.assert_close(quantize.QuantizedLinear(linear)(x), linear(x).detach(), atol=0.05, rtol=0)
+
+
+@needs_int8
+@pytest.mark.parametrize("stray", [float("nan"), float("inf")])
+def test_int8_layers_survive_what_is_not_finite(stray: float) -> None:
+    x = torch.zeros(3, 96)
+    x[1, 1] = stray
+    assert quantize.QuantizedLinear(layer())(x).shape == (3, 48)
+
+
+@pytest.mark.parametrize(("post_op", "activation"), ACTIVATIONS)
+def test_packed_layers_are_those_of_bf16(post_op: PostOp, activation: nn.Module) -> None:
+    if not packing.available():
+        pytest.skip("this PyTorch has no oneDNN")
+    linear, x = layer().bfloat16(), torch.randn(2, 5, 96).bfloat16()
+    with torch.inference_mode():
+        assert difference(packing.PackedLinear(linear, post_op)(x), activation(linear(x))) < 0.01
+
+
+def test_an_activation_is_fused_only_where_it_is_known() -> None:
+    class Blip2MLP(nn.Module):
+        def __init__(self, activation: nn.Module) -> None:
+            super().__init__()
+            self.fc1, self.fc2, self.activation_fn = nn.Linear(4, 4), nn.Linear(4, 4), activation
+
+    made = []
+
+    def make(linear: nn.Linear, post_op: PostOp) -> nn.Module:
+        made.append(post_op)
+        return nn.Identity()
+
+    known, unknown = Blip2MLP(nn.GELU()), Blip2MLP(nn.SiLU())
+    replace_linears(nn.ModuleList([known, unknown]), make)
+    assert made == [("gelu", "none"), NOTHING, NOTHING, NOTHING]
+    assert type(known.activation_fn) is nn.Identity and type(unknown.activation_fn) is nn.SiLU
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_either_way_of_int8_is_close_to_fp32(opt_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
+    if fast and not quantize.fast():
+        pytest.skip("this processor has no int8 instructions")
+    monkeypatch.setattr(quantize, "fast", lambda: fast)
+    settings = ModelSettings(model=str(opt_checkpoint), dtype="int8", device="cpu")
+    checkpoint = find(settings)
+    given = checkpoint.load_model()
+    assert not [name for name, child in given.named_modules() if type(child) is nn.Linear]
+    assert {weight.dtype for weight in given.parameters()} == {checkpoint.dtype}
+    assert fast or checkpoint.dtype == torch.float32
+    expected = find(ModelSettings(model=str(opt_checkpoint), dtype="fp32", device="cpu")).load_model()
+    pixels = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        ours = given.vision_model(pixels.to(checkpoint.dtype)).last_hidden_state
+        assert difference(ours, expected.vision_model(pixels).last_hidden_state) < 0.05
+
+
+def test_a_processor_without_the_instructions_gets_the_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    assert not quantize.fast.__wrapped__()
+    check: Callable[[], bool] = quantize.fast.__wrapped__
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": True}, raising=False)
+    monkeypatch.setattr(quantize.QuantizedLinear, "forward", lambda self, x: copy.copy(x)[:, :32] * 0)
+    assert not check(), "a layer that gives something else is not trusted"

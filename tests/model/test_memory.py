@@ -1,0 +1,44 @@
+"""The automatic batch size follows the memory that is free."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from blip2cli.job import ModelSettings
+from blip2cli.model import memory
+from blip2cli.model.blip2 import Blip2Model
+from blip2cli.model.checkpoint import find
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def model(opt_checkpoint: Path) -> Blip2Model:
+    return Blip2Model(find(ModelSettings(model=str(opt_checkpoint), dtype="fp32", device="cpu")))
+
+
+@pytest.mark.parametrize(("images", "expected"), [(0.5, 1), (1, 1), (3.9, 2), (4, 4), (63, 32), (1000, 64)])
+def test_the_batch_is_the_largest_power_of_two_that_fits(
+    model: Blip2Model, monkeypatch: pytest.MonkeyPatch, images: float, expected: int
+) -> None:
+    each = memory.bytes_per_image(model.model.config, 4)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: int(images * each / memory.SHARE) + 1)
+    assert memory.automatic_batch_size(model.model, CPU) == expected
+
+
+def test_large_models_get_small_batches_on_a_cpu(model: Blip2Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "SMALL", 1)
+    assert memory.automatic_batch_size(model.model, CPU) == memory.LARGEST_ELSEWHERE
+
+
+def test_the_estimate_counts_the_cache_of_both_language_models(opt_checkpoint: Path, t5_checkpoint: Path) -> None:
+    for checkpoint in (opt_checkpoint, t5_checkpoint):
+        config = find(ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu")).config
+        half, full = memory.bytes_per_image(config, 2), memory.bytes_per_image(config, 4)
+        assert full == 2 * half > 0
+
+
+def test_free_memory_is_less_than_what_the_machine_has() -> None:
+    assert 0 < memory.free_bytes(CPU) < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
