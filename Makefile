@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test lint bench accuracy docs clean
+.PHONY: demo test lint chaos bench accuracy docs clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -23,6 +23,9 @@ lint: $(VENV)/.ready  ## Check style and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+chaos: $(VENV)/.ready  ## Kill runs at random moments, 200 times, and compare what they end with.
+	$(BIN)/python -m tests.chaos.chaos --rounds 200
 
 bench: $(VENV)/.ready  ## Compare speed with the loop that everybody writes.
 	$(BIN)/python -m blip2cli.bench.compare

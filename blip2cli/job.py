@@ -50,9 +50,14 @@ class OutputSettings:
     panel = "Output"
     out: Annotated[
         Path | None,
-        Opt("File to write: .jsonl or .parquet. Without it rows go to stdout.", ("--out", "-o"), "FILE"),
+        Opt(
+            "File to write (.jsonl, .parquet), or a folder for shards; else rows go to stdout.", ("--out", "-o"), "PATH"
+        ),
     ] = None
+    format: Annotated[Literal["parquet", "jsonl"] | None, Opt("Format of a folder's shards. [default: parquet]")] = None
+    shard_size: Annotated[int, Opt("Rows in each shard of a folder.", metavar="N", min=1)] = 10_000
     resume: Annotated[bool, Opt("Go on where an interrupted run stopped.")] = False
+    retry_errors: Annotated[bool, Opt("With --resume: first compute the rows that carry errors again.")] = False
     overwrite: Annotated[bool, Opt("Replace the output if it exists.")] = False
     commit_every: Annotated[float, Opt("Seconds between commits to the output.", metavar="SECONDS", min=0.0)] = 5.0
     summary: Annotated[Path | None, Opt("Write the closing summary to this file as JSON.", metavar="FILE")] = None
@@ -63,6 +68,8 @@ class OutputSettings:
             raise UsageError(
                 "both --resume and --overwrite are given", "Give --resume to go on, or --overwrite to start afresh."
             )
+        if self.retry_errors and not self.resume:
+            raise UsageError("--retry-errors needs --resume", "It goes on with an output that is there.")
         if self.resume and self.out is None:
             raise UsageError("--resume needs --out", "Rows that went to stdout cannot be found again; name a file.")
 
@@ -87,6 +94,9 @@ class ModelSettings:
     workers: Annotated[
         int | None, Opt("Processes that read and decode images; 0 for none. [default: the cores]", metavar="N", min=0)
     ] = None
+    image_timeout: Annotated[
+        float, Opt("Give up an image that takes longer to read and decode.", metavar="SECONDS", min=0.1)
+    ] = 60.0
     exact_pixels: Annotated[
         bool, Opt("Decode large JPEGs at full scale: pixels equal to Pillow's, but several times slower.")
     ] = False

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,7 @@ class Journal:
             raise UsageError(
                 f"{out} was begun with other settings: {'; '.join(differences)}", "Use the same, or another --out."
             )
-        if len(lines) > 1:
-            self.commit = Commit(**lines[-1])
+        self.commit = committed(out)
         self._replace([lines[0], *lines[1:][-1:]])
 
     def add(self, commit: Commit) -> None:
@@ -80,7 +80,39 @@ def path_of(out: Path) -> Path:
 
 def begun(out: Path) -> bool:
     """Whether there is something to lose: an output that is not empty, or a commit."""
-    return (out.exists() and out.stat().st_size > 0) or len(_whole_lines(path_of(out))) > 1
+    filled = any(out.iterdir()) if out.is_dir() else out.exists() and out.stat().st_size > 0
+    return filled or len(_whole_lines(path_of(out))) > 1
+
+
+def committed(out: Path) -> Commit:
+    """What the journal of an output says last."""
+    lines = _whole_lines(path_of(out))
+    return Commit(**lines[-1]) if len(lines) > 1 else Commit()
+
+
+@contextmanager
+def locked(out: Path | None) -> Iterator[None]:
+    """Keep other runs off an output while inside. The lock dies with its process. Raises UsageError."""
+    from filelock import FileLock, Timeout
+
+    if out is None or not out.parent.is_dir():  # which `check_output` tells
+        yield
+        return
+    path = Path(os.path.realpath(out)).with_name(out.name + ".lock")
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UsageError(f"{out} is being written by another run", "Wait for it, or choose another --out.") from None
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {out}: {error.strerror}", "Choose another folder, or change its mode."
+        ) from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:

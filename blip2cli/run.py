@@ -9,6 +9,7 @@ from typing import Any
 
 from blip2cli import __version__
 from blip2cli.images import Reading
+from blip2cli.interrupts import stopping
 from blip2cli.job import Job
 from blip2cli.journal import Commit, write_atomically
 from blip2cli.loader import Loading, load
@@ -36,16 +37,20 @@ def run(job: Job, task: Task) -> dict[str, Any]:
     watch, tally = Stopwatch(), Tally(done)
     progress = Progress(total, done.rows, job.output.quiet)
     reading = Reading(checkpoint.images.side, job.model.exact_pixels)
-    loading = Loading(model.batch_size, job.model.workers, checkpoint.device.type == "cuda")
+    on_gpu = checkpoint.device.type == "cuda"
+    loading = Loading(model.batch_size, job.model.workers, on_gpu, job.model.image_timeout)
     writer = BackgroundOutput(output, job.output.commit_every, Stopwatch())
     try:
-        batches = load(rows, reading, loading)
-        for results in _by_input_row(task.results(model, batches, watch)):
-            writer.write(results)
-            progress.advance(*tally.add(results))
+        with stopping() as stop:
+            batches = stop.before(load(rows, reading, loading))
+            for results in _by_input_row(task.results(model, batches, watch)):
+                writer.write(results)
+                progress.advance(*tally.add(results))
     finally:
         progress.close()
         writer.stop()
+    if stop.asked:
+        raise KeyboardInterrupt
     output.finish()
     watch.seconds["writing"] = writer.watch.seconds["writing"]
     if model.batch_size < model.started_with:

@@ -27,13 +27,15 @@ MAY_IMPORT = {
     "loader": "errors records images",
     "model": "errors records job tiny",
     "tasks": "errors records job stopwatch inputs model",
+    "interrupts": "terminal",
     "journal": "errors records",
     "outputs": "errors records job stopwatch terminal journal",
     # the whole way, and those who start it
-    "run": "version records job stopwatch terminal images loader model tasks journal outputs",
+    "run": "version records job stopwatch terminal interrupts images loader model tasks journal outputs",
+    "retry": "records job stopwatch inputs model tasks journal outputs run",
     "api": "job stopwatch terminal inputs images loader model tasks outputs",
     "bench": "version errors records job stopwatch terminal tiny inputs images loader model tasks outputs run",
-    "engines": "errors records job terminal tasks outputs run",
+    "engines": "errors records job terminal tasks journal outputs run retry",
     "cli": "version errors job terminal tasks engines bench",
     # `blip2cli` itself, and `python -m blip2cli`
     "__init__": "api",

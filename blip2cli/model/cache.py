@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-GRANULE = 64
+GRANULE = 32
 """Capacity grows in steps of this many columns, so that it seldom does."""
 
 
@@ -54,10 +54,10 @@ class SlotCache:
         self.lengths[target] = self.lengths[source]
 
 
-def attend_newest(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Unscaled attention of one query a sequence: q is [n, heads, 1, width], k and v [n, heads, columns, width].
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Unscaled attention: q is [n, heads, length, width], k and v [n, heads, columns, width]; the mask is added.
 
-    On the CPU in bf16, PyTorch's fused attention takes twice as long for a single query as two products do.
+    On the CPU in bf16, PyTorch's fused attention takes twice as long for so few queries as two products do.
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:
         return (q @ k.transpose(-1, -2) + mask).softmax(-1) @ v

@@ -17,10 +17,10 @@ LARGEST_ELSEWHERE = 8
 SMALL, LARGEST_SMALL = 50_000_000, 64
 """Below so many parameters a model is fed larger batches: what it waits for is Python."""
 
-SLOTS_PER_IMAGE = 4
+SLOTS_PER_IMAGE = 8
 """Texts decoded together for every image of an encoding batch: a decoding step costs little more for more texts."""
 
-COLUMNS = 128
+COLUMNS = 64
 """Tokens of keys and values that a text is expected to need: the image's, a prompt's and the text's own."""
 
 SHARE = 0.5

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from blip2cli.model.cache import SlotCache, attend_newest
+from blip2cli.model.cache import SlotCache, attend
 from blip2cli.model.graphs import StepGraph
 from blip2cli.model.requests import EncodedImage, Request
 
@@ -70,32 +69,33 @@ class OptDecoder:
 
     def step(self, tokens: Sequence[int]) -> torch.Tensor:
         """Feed each sequence its token; gives the logits [sequences, vocabulary] of the next."""
-        n, longest = len(tokens), max(self.ages) + 1
-        self.cache.reserve(longest)
+        n = len(tokens)
+        self.cache.reserve(max(self.ages) + 1)
         fed, lengths = torch.tensor(tokens, device=self.rows.device), self.cache.lengths[:n]
         if self.graph is None:
-            logits = self._forward(fed, lengths, longest)
+            logits = self._forward(fed, lengths)
         else:
             columns = self.cache.keys.shape[3]
-            forward = partial(self._forward, columns=columns)
-            logits = self.graph.run(forward, fed, lengths, shapes=columns, spare=columns - 1)
+            logits = self.graph.run(self._forward, fed, lengths, shapes=columns, spare=columns - 1)
         lengths += 1
         self.ages = [age + 1 for age in self.ages]
         return logits
 
-    def _forward(self, tokens: torch.Tensor, lengths: torch.Tensor, columns: int) -> torch.Tensor:
-        """A step over the first slots' sequences of these lengths, none longer than `columns` with the new token."""
-        n, rows = len(tokens), self.rows[: len(tokens)]
+    def _forward(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """A step over the first slots' sequences of these lengths.
+
+        It attends to all columns there are, masked: a slice of the cache would be copied for every product.
+        """
+        n, rows, columns = len(tokens), self.rows[: len(tokens)], self.cache.keys.shape[3]
         hidden = self._embed(tokens[:, None], lengths[:, None])
         unseen = torch.arange(columns, device=rows.device) > lengths[:, None]
         mask = _hide(unseen, hidden.dtype)[:, None, None]
 
-        def attend(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        def attend_newest(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             self.cache.append(layer, rows, lengths, k, v)
-            keys, values = self.cache.keys[layer, :n, :, :columns], self.cache.values[layer, :n, :, :columns]
-            return attend_newest(q, keys, values, mask)
+            return attend(q, self.cache.keys[layer, :n], self.cache.values[layer, :n], mask)
 
-        hidden = self._layers(hidden, attend)
+        hidden = self._layers(hidden, attend_newest)
         logits: torch.Tensor = self.head(self._out(hidden[:, 0]))
         return logits
 
@@ -126,33 +126,40 @@ class OptDecoder:
         if columns.start == columns.stop:
             return
         positions = torch.arange(columns.start, columns.stop, device=start.device)
-        mask = None
-        if past:
-            mask = _hide(torch.arange(columns.stop, device=start.device) > positions[:, None], embeds.dtype)
+        there = self.cache.keys.shape[3] if past else columns.stop
+        mask = _hide(torch.arange(there, device=start.device) > positions[:, None], embeds.dtype)
+        written = positions < torch.tensor(ages, device=start.device)[:, None]  # the others are padding
 
-        def attend(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        def attend_padded(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             self.cache.fill(layer, slots, columns, k, v)
             if past:
-                k, v = (
-                    self.cache.keys[layer, slots, :, : columns.stop],
-                    self.cache.values[layer, slots, :, : columns.stop],
-                )
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=1.0)
+                k, v = self.cache.keys[layer, slots], self.cache.values[layer, slots]
+            return attend(q, k, v, mask)
 
-        self._layers(self._place(embeds, positions), attend)
+        def attend_packed(layer: int, *packed: torch.Tensor) -> torch.Tensor:
+            padded = (_padded(states, written) for states in packed)
+            return attend_padded(layer, *padded).transpose(1, 2)[written].transpose(0, 1)[None]
+
+        placed = self._place(embeds, positions)
+        if written.all():
+            self._layers(placed, attend_padded)
+        else:  # only attention works on padding
+            self._layers(placed[written][None], attend_packed)
 
     def _prefill_prefixes(self, images: list[EncodedImage]) -> None:
         new = list({id(image): image for image in images if image.prefix is None}.values())
         if not new:
             return
         embeds = torch.stack([image.query_embeds for image in new])
+        positions = torch.arange(embeds.shape[1], device=embeds.device)
+        mask = _hide(positions > positions[:, None], embeds.dtype)
         kept: list[torch.Tensor] = []
 
-        def attend(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        def attend_and_keep(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             kept.append(torch.stack([k, v]))
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0)
+            return attend(q, k, v, mask)
 
-        self._layers(self._place(embeds, torch.arange(embeds.shape[1], device=embeds.device)), attend)
+        self._layers(self._place(embeds, positions), attend_and_keep)
         prefixes = torch.stack(kept, dim=1)  # [2, layers, images, heads, num_query_tokens, head width]
         for at, image in enumerate(new):
             image.prefix = prefixes[:, :, at]
@@ -199,6 +206,13 @@ class OptDecoder:
         if self.decoder.final_layer_norm is not None:
             hidden = self.decoder.final_layer_norm(hidden)
         return hidden if self.decoder.project_out is None else self.decoder.project_out(hidden)
+
+
+def _padded(packed: torch.Tensor, written: torch.Tensor) -> torch.Tensor:
+    """States [1, heads, tokens, width] of all sequences end to end, as [n, heads, length, width]."""
+    padded = packed.new_zeros(*written.shape, packed.shape[1], packed.shape[3])
+    padded[written] = packed[0].transpose(0, 1)
+    return padded.transpose(1, 2)
 
 
 def _hide(hidden: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

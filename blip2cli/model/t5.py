@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
 
-from blip2cli.model.cache import SlotCache, attend_newest
+from blip2cli.model.cache import SlotCache, attend
 from blip2cli.model.graphs import StepGraph
 from blip2cli.model.requests import Request
 
@@ -78,24 +77,25 @@ class T5Decoder:
 
     def step(self, tokens: Sequence[int]) -> torch.Tensor:
         """Feed each sequence its token; gives the logits [sequences, vocabulary] of the next."""
-        n, longest, read = len(tokens), max(self.ages) + 1, max(self.read)
-        self.cache.reserve(longest)
+        n = len(tokens)
+        self.cache.reserve(max(self.ages) + 1)
         self._reserve_bias()
         fed, lengths = torch.tensor(tokens, device=self.rows.device), self.cache.lengths[:n]
         if self.graph is None:
-            logits = self._forward(fed, lengths, longest, read)
+            logits = self._forward(fed, lengths)
         else:
             columns, read = self.cache.keys.shape[3], self.cross.keys.shape[3]
-            forward = partial(self._forward, columns=columns, read=read)
-            logits = self.graph.run(forward, fed, lengths, shapes=(columns, read), spare=columns - 1)
+            logits = self.graph.run(self._forward, fed, lengths, shapes=(columns, read), spare=columns - 1)
         lengths += 1
         self.ages = [age + 1 for age in self.ages]
         return logits
 
-    def _forward(self, tokens: torch.Tensor, lengths: torch.Tensor, columns: int, read: int) -> torch.Tensor:
-        """A step over the first slots' sequences, up to `columns` long with the new token; `read` were encoded."""
-        bias = self._self_bias(lengths, columns)
-        unseen = torch.arange(read, device=lengths.device) >= self.cross.lengths[: len(tokens), None]
+    def _forward(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """A step over the first slots' sequences of these lengths, attending to all columns there are, masked."""
+        bias = self._self_bias(lengths)
+        unseen = (
+            torch.arange(self.cross.keys.shape[3], device=lengths.device) >= self.cross.lengths[: len(tokens), None]
+        )
         cross_bias = torch.zeros(unseen.shape, dtype=bias.dtype, device=lengths.device)
         cross_bias = cross_bias.masked_fill_(unseen, torch.finfo(bias.dtype).min)[:, None, None]
         hidden = self.model.shared(tokens[:, None])
@@ -122,23 +122,23 @@ class T5Decoder:
     def _self_attention(
         self, at: int, layer: Any, hidden: torch.Tensor, lengths: torch.Tensor, bias: torch.Tensor
     ) -> torch.Tensor:
-        n, longest, attention = len(hidden), bias.shape[-1], layer.SelfAttention
+        n, attention = len(hidden), layer.SelfAttention
         normed = layer.layer_norm(hidden)
         keys, values = self._split(attention.k(normed)), self._split(attention.v(normed))
         self.cache.append(at, self.rows[:n], lengths, keys, values)
-        keys, values = self.cache.keys[at, :n, :, :longest], self.cache.values[at, :n, :, :longest]
-        return self._attend(attention, normed, keys, values, bias)
+        return self._attend(attention, normed, self.cache.keys[at, :n], self.cache.values[at, :n], bias)
 
     def _cross_attention(self, at: int, layer: Any, hidden: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        n, read, attention = len(hidden), bias.shape[-1], layer.EncDecAttention
-        keys, values = self.cross.keys[at, :n, :, :read], self.cross.values[at, :n, :, :read]
-        return self._attend(attention, layer.layer_norm(hidden), keys, values, bias)
+        n, attention = len(hidden), layer.EncDecAttention
+        return self._attend(
+            attention, layer.layer_norm(hidden), self.cross.keys[at, :n], self.cross.values[at, :n], bias
+        )
 
     def _attend(
         self, attention: Any, normed: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor
     ) -> torch.Tensor:
         queries = self._split(attention.q(normed))
-        attended = attend_newest(queries, keys, values, bias)
+        attended = attend(queries, keys, values, bias)
         output: torch.Tensor = attention.o(attended.transpose(1, 2).reshape(len(normed), normed.shape[1], -1))
         return output
 
@@ -152,8 +152,8 @@ class T5Decoder:
             attention = self.blocks[0].layer[0].SelfAttention
             self.bias = attention.compute_bias(1, columns, past_seen_tokens=columns - 1)[0, :, 0].flip(-1)
 
-    def _self_bias(self, lengths: torch.Tensor, columns: int) -> torch.Tensor:
+    def _self_bias(self, lengths: torch.Tensor) -> torch.Tensor:
         """The bias [n, heads, 1, columns] of each sequence's newest token towards its earlier ones and itself."""
-        distance = lengths[:, None] - torch.arange(columns, device=lengths.device)
+        distance = lengths[:, None] - torch.arange(self.cache.keys.shape[3], device=lengths.device)
         bias = self.bias[:, distance.clamp(min=0)].transpose(0, 1)[:, :, None]
         return bias.masked_fill((distance < 0)[:, None, None], float("-inf"))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +28,9 @@ FORMATS = {
 }
 """Suffix → class of the output that writes it. A class is made from (path, Layout, Journal)."""
 
+SHARD = re.compile(r"part-\d{5,}")
+"""Names of the shards in a folder output, without their suffix."""
+
 RESERVED = ("image", "error")
 
 
@@ -43,6 +47,9 @@ class Output(Protocol):
 
     def finish(self) -> None:
         """Commit, and put the output in its final form."""
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The committed rows, by the names of their columns."""
 
 
 @dataclass(frozen=True)
@@ -86,29 +93,61 @@ def check_output(settings: OutputSettings) -> None:
     out = settings.out
     if out is None:
         return
-    if out.suffix.lower() not in FORMATS:
-        raise UsageError(f"cannot tell the format of {out}", f"Its name must end in one of {', '.join(FORMATS)}.")
-    if out.is_dir():
-        raise UsageError(f"{out} is a folder", "Name a file for --out.")
+    suffix = format_of(settings)
+    if is_folder(out):
+        _check_shards(out, suffix)
     if begun(out) and not settings.resume and not settings.overwrite:
         state = "exists" if out.exists() else "was begun and not finished"
         raise UsageError(f"{out} {state}", "Use --resume to go on with it, --overwrite to replace it, or another name.")
+
+
+def is_folder(out: Path) -> bool:
+    """Whether an output is a folder of shards: one that exists, or a name without a suffix."""
+    return out.is_dir() or not out.suffix
+
+
+def format_of(settings: OutputSettings) -> str:
+    """The suffix of the file, or of the files in the folder. Raises UsageError."""
+    assert settings.out is not None
+    if is_folder(settings.out):
+        return f".{settings.format or 'parquet'}"
+    suffix = settings.out.suffix.lower()
+    if suffix not in FORMATS:
+        raise UsageError(
+            f"cannot tell the format of {settings.out}",
+            f"End its name in one of {', '.join(FORMATS)}, or name a folder, without a suffix.",
+        )
+    if settings.format is not None:
+        raise UsageError(f"--format is for folders, and {settings.out} is a file", "Its suffix says the format.")
+    return suffix
 
 
 def open_output(settings: OutputSettings, layout: Layout, fingerprint: Mapping[str, Any]) -> Output:
     """The output that the settings name, ready to take rows, what an earlier run left torn repaired."""
     if settings.out is None:
         return _stdout(layout)
-    out = settings.out
-    journal = Journal(out, dict(fingerprint))
-    if begun(out) and settings.resume:
-        journal.resume(out)
+    out, suffix = settings.out, format_of(settings)
+    module, _, cls = FORMATS[suffix].partition(":")
+    make = getattr(import_module(module), cls)
+    if not is_folder(out):
+        output: Output = make(out, layout, _journal(settings, dict(fingerprint)))
+        return output
+    from blip2cli.outputs.shards import ShardedOutput
+
+    journal = _journal(settings, {**fingerprint, "format": suffix[1:], "shard_size": settings.shard_size})
+    return ShardedOutput(out, layout, journal, make, suffix, settings.shard_size)
+
+
+def _journal(settings: OutputSettings, fingerprint: dict[str, Any]) -> Journal:
+    """The journal of the output: taken up, or begun afresh."""
+    assert settings.out is not None
+    journal = Journal(settings.out, fingerprint)
+    if begun(settings.out) and settings.resume:
+        journal.resume(settings.out)
     else:
-        _clear(out, journal)
+        _clear(settings.out, journal)
         journal.start()
-    module, _, cls = FORMATS[out.suffix.lower()].partition(":")
-    output: Output = getattr(import_module(module), cls)(out, layout, journal)
-    return output
+    return journal
 
 
 def _stdout(layout: Layout) -> Output:
@@ -121,13 +160,26 @@ def _check_folder(path: Path) -> None:
     folder = path.parent
     if not folder.is_dir():
         raise UsageError(f"cannot write {path}: there is no folder {folder}", f"Make it: mkdir -p {folder}")
+    if path.is_dir() and not os.access(path, os.W_OK):
+        raise UsageError(f"cannot write {path}: it is not writable", "Choose another folder, or change its mode.")
     if not os.access(folder, os.W_OK):
         raise UsageError(f"cannot write {path}: {folder} is not writable", "Choose another folder, or change its mode.")
 
 
+def _check_shards(out: Path, suffix: str) -> None:
+    """See that a folder holds nothing but shards, which alone may be replaced or added to."""
+    for path in sorted(out.iterdir()) if out.is_dir() else ():
+        if not (SHARD.fullmatch(path.stem) and path.suffix == suffix):
+            raise UsageError(f"{out} holds other files, such as {path.name}", "Name an empty folder, or a new one.")
+
+
 def _clear(out: Path, journal: Journal) -> None:
-    for path in (out, journal.path):
-        path.unlink(missing_ok=True)
+    if out.is_dir():
+        for shard in out.iterdir():
+            shard.unlink()
+    else:
+        out.unlink(missing_ok=True)
+    journal.path.unlink(missing_ok=True)
     shutil.rmtree(parts_folder(out), ignore_errors=True)
 
 

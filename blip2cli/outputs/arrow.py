@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,20 @@ def table_of(results: Sequence[Result], layout: Layout, schema: pa.Schema) -> pa
     records = [layout.record(result) for result in results]
     arrays = [_array([record[field.name] for record in records], field.type) for field in schema]
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def records_of(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """A table's rows by the names of their columns: tensors as arrays, carried values as Arrow's own scalars."""
+    for values in zip(*(map(_value, column) for column in table.columns), strict=True):
+        yield dict(zip(table.column_names, values, strict=True))
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    if not scalar.is_valid:
+        return None
+    if isinstance(scalar.type, pa.FixedShapeTensorType):
+        return scalar.to_numpy()
+    return scalar if pa.types.is_temporal(scalar.type) else scalar.as_py()
 
 
 def _array(values: list[Any], kind: pa.DataType) -> pa.Array:

@@ -6,7 +6,7 @@ import base64
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, time
 from pathlib import Path
@@ -52,6 +52,10 @@ class JsonlOutput:
     def finish(self) -> None:
         if not self.done.finished:
             self._commit(finished=True)
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        with open(self.out, "rb") as file:
+            yield from map(json.loads, file)
 
     def _commit(self, finished: bool) -> None:
         try:

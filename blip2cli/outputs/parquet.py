@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import OutputError, UsageError
 from blip2cli.journal import Journal, publish
@@ -41,7 +41,7 @@ class ParquetOutput:
         self.parts: int = journal.commit.state.get("parts", 0)
         self.pending: list[pa.Table] = []
         self.folder = parts_folder(out)
-        needed = [out] if self.done.finished else [self._part(number) for number in range(self.parts)]
+        needed = [out] if self.done.finished else self._parts()
         for path in needed:
             if not path.exists():
                 raise UsageError(f"{out} cannot be resumed: {path} is gone", "Use --overwrite.")
@@ -80,6 +80,12 @@ class ParquetOutput:
                 raise self._unwritable(error) from None
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def records(self) -> Iterator[dict[str, Any]]:
+        from blip2cli.outputs.arrow import records_of
+
+        for table in self._tables([self.out] if self.journal.commit.finished else self._parts()):
+            yield from records_of(table)
+
     def _take_up_finished(self) -> None:
         """Make the file of an earlier, finished run the first part of this one."""
         first = self._part(0)
@@ -95,7 +101,7 @@ class ParquetOutput:
         import pyarrow as pa
 
         waiting: list[pa.Table] = []
-        for table in self._tables():
+        for table in self._tables(self._parts()):
             waiting.append(table)
             if _full(waiting):
                 yield pa.concat_tables(waiting)
@@ -103,12 +109,15 @@ class ParquetOutput:
         if waiting:
             yield pa.concat_tables(waiting)
 
-    def _tables(self) -> Iterator[pa.Table]:
+    def _parts(self) -> list[Path]:
+        return [self._part(number) for number in range(self.parts)]
+
+    def _tables(self, paths: Sequence[Path]) -> Iterator[pa.Table]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        for number in range(self.parts):
-            with pq.ParquetFile(self._part(number), pre_buffer=False) as file:
+        for path in paths:
+            with pq.ParquetFile(path, pre_buffer=False) as file:
                 for batch in file.iter_batches(batch_size=ROWS_READ, use_threads=False):
                     yield pa.Table.from_batches([batch]).replace_schema_metadata(self.schema.metadata)
 

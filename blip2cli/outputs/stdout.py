@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from blip2cli.errors import OutputError
 from blip2cli.journal import Commit
@@ -39,6 +40,9 @@ class JsonlStream:
     def finish(self) -> None:
         """Every write is flushed."""
 
+    def records(self) -> Iterator[dict[str, Any]]:
+        return iter(())
+
 
 class TableStream:
     """A readable table, printed as the rows come."""
@@ -58,6 +62,9 @@ class TableStream:
 
     def finish(self) -> None:
         self.commit()
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        return iter(())
 
 
 def _shown(value: object) -> str:

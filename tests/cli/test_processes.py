@@ -1,23 +1,19 @@
 """`blip2` as a process: what it imports, pipes, terminals and signals."""
 
 import fcntl
-import json
 import os
 import pty
 import re
 import resource
-import signal
 import struct
 import subprocess
 import sys
 import termios
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Typed, rows_of
+from tests.conftest import rows_of
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 BLIP2 = [sys.executable, "-m", "blip2cli"]
@@ -85,34 +81,6 @@ def test_a_full_disk_is_two_lines_and_exit_code_1(tmp_path: Path) -> None:
     assert ran.returncode == 1
     assert ran.stderr.startswith("blip2: cannot write to stdout: No space left on device\n")
     assert ran.stderr.count("\n") == 2
-
-
-def test_an_interrupted_run_says_so_and_goes_on_when_resumed(tmp_path: Path, typed: Callable[..., Typed]) -> None:
-    Path(tmp_path / "m.csv").write_text("image\n" + f"{EXAMPLES}/red-circle.png\n" * ROWS)
-    words = ["caption", "m.csv", "--out", "o.jsonl", "--workers", "2", "--batch-size", "8"]
-    running = subprocess.Popen(
-        [*BLIP2, *words, "--commit-every", "0"],
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    journal = tmp_path / "o.jsonl.journal"
-    while running.poll() is None and not (journal.exists() and journal.read_text().count("\n") > 2):
-        time.sleep(0.01)
-    os.killpg(running.pid, signal.SIGINT)  # as Ctrl-C does: to the workers too
-    _, told = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert told == (
-        "blip2: interrupted\n       Rows committed to --out are kept; the same command with --resume goes on.\n"
-    )
-    done = json.loads(journal.read_text().splitlines()[-1])["rows"]
-    assert 0 < done < ROWS and len(rows_of((tmp_path / "o.jsonl").read_text())) == done
-    ran = typed(*words, "--resume")
-    assert ran.code == 0 and ran.err.startswith(f"{ROWS - done:,} rows to o.jsonl, {done:,} before")
-    rows = rows_of((tmp_path / "o.jsonl").read_text())
-    assert [row["caption"] for row in rows] == ["a red circle"] * ROWS
 
 
 def test_a_terminal_of_80_columns_gets_a_table_and_a_progress_line_below_it(tmp_path: Path) -> None:

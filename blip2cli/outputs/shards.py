@@ -1,0 +1,155 @@
+"""A folder of shards: files of one format, each published whole under its name when it is full."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from blip2cli.errors import OutputError
+from blip2cli.journal import Commit, Journal, publish
+from blip2cli.outputs import Layout, Output, parts_folder
+from blip2cli.records import Result
+
+Make = Callable[[Path, Layout, Any], Output]
+"""From (path, Layout, journal) to the output that writes one shard."""
+
+
+class ShardJournal:
+    """The journal as the output of one shard sees it: its own state is kept within the folder's."""
+
+    def __init__(self, journal: Journal, shard: int, filled: int, commit: Commit) -> None:
+        self.journal = journal
+        self.shard = shard
+        self.filled = filled
+        self.commit = commit
+
+    def add(self, commit: Commit) -> None:
+        state = {"shard": self.shard, "filled": self.filled, "whole": commit.finished, "inner": commit.state}
+        self.journal.add(replace(commit, finished=False, state=state))
+        self.commit = commit
+
+
+class ShardedOutput:
+    """Shards of `size` output rows, the last may be smaller; the rows of an image stand in one shard.
+
+    The shard in hand is written beside the folder, by the output of its format, and renamed into it when it is full.
+    """
+
+    def __init__(self, out: Path, layout: Layout, journal: Journal, make: Make, suffix: str, size: int) -> None:
+        self.out, self.layout, self.journal, self.make, self.suffix, self.size = (
+            out,
+            layout,
+            journal,
+            make,
+            suffix,
+            size,
+        )
+        self.committed = journal.commit
+        self.workspace = parts_folder(out)
+        self.inner: Output | None = None
+        self.current: ShardJournal | None = None
+        try:
+            out.mkdir(exist_ok=True)
+            self.workspace.mkdir(exist_ok=True)
+            self._go_on(journal.commit)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def write(self, results: Sequence[Result]) -> None:
+        taken: list[Result] = []
+        for result in results:
+            taken.append(result)
+            if result.last and self._filled + len(taken) >= self.size:
+                self._write(taken)
+                self._close()
+                taken = []
+        if taken:
+            self._write(taken)
+
+    def commit(self) -> None:
+        if self.inner is not None:
+            self.inner.commit()
+
+    def finish(self) -> None:
+        if self.inner is not None or self.shard < 0:
+            self._opened()
+            self._close()
+        if not self.journal.commit.finished:
+            self.journal.add(replace(self.journal.commit, finished=True))
+        shutil.rmtree(self.workspace, ignore_errors=True)
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        for shard in range(self.shard + 1):
+            path = self._published(shard)
+            if path.exists():
+                finished = Commit(finished=True, state={"size": path.stat().st_size})
+                yield from self.make(path, self.layout, ShardJournal(self.journal, shard, 0, finished)).records()
+        if self.inner is not None:
+            yield from self.inner.records()
+
+    @property
+    def _filled(self) -> int:
+        return self.current.filled if self.current is not None else self.size
+
+    def _go_on(self, commit: Commit) -> None:
+        """Take up the shard in hand, or publish it if that was all that was missing."""
+        self.shard = commit.state.get("shard", -1)
+        if self.shard < 0:
+            return
+        if commit.state["whole"]:
+            if self._in_hand(self.shard).exists():
+                publish(self._in_hand(self.shard), self._published(self.shard))
+            self.current = self._journal(commit.state["filled"], replace(commit, finished=True))
+        else:
+            self._open(self._journal(commit.state["filled"], commit))
+
+    def _journal(self, filled: int, commit: Commit) -> ShardJournal:
+        return ShardJournal(self.journal, self.shard, filled, replace(commit, state=commit.state.get("inner", {})))
+
+    def _open(self, journal: ShardJournal) -> None:
+        self.current = journal
+        self.inner = self.make(self._in_hand(self.shard), self.layout, journal)
+
+    def _opened(self) -> Output:
+        """The output of the shard in hand: the one there is, the last one if it has room, or the next."""
+        if self.inner is None:
+            if self.current is not None and self.current.filled < self.size:
+                os.replace(self._published(self.shard), self._in_hand(self.shard))
+                self._open(self.current)
+            else:
+                self.shard += 1
+                fresh = replace(self.journal.commit, finished=False, state={})
+                self._open(self._journal(0, fresh))
+        assert self.inner is not None
+        return self.inner
+
+    def _write(self, results: Sequence[Result]) -> None:
+        try:
+            inner = self._opened()
+        except OSError as error:
+            raise self._unwritable(error) from None
+        assert self.current is not None
+        self.current.filled += len(results)
+        inner.write(results)
+
+    def _close(self) -> None:
+        assert self.inner is not None
+        self.inner.finish()
+        self.inner = None
+        try:
+            publish(self._in_hand(self.shard), self._published(self.shard))
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _in_hand(self, shard: int) -> Path:
+        return self.workspace / self._published(shard).name
+
+    def _published(self, shard: int) -> Path:
+        return self.out / f"part-{shard:05}{self.suffix}"
+
+    def _unwritable(self, error: OSError) -> OutputError:
+        return OutputError(f"cannot write {self.out}: {error.strerror}", "Make room, then run again with --resume.")

@@ -1,0 +1,115 @@
+"""--retry-errors: an output once more, its good rows kept as they are and its error rows computed again.
+
+The rows go through an ordinary run to an output beside the old one, which takes its place when it is whole. So a retry
+may be killed and resumed as any run may, and nothing is lost meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from blip2cli.journal import begun, committed, path_of, publish
+from blip2cli.model.checkpoint import find
+from blip2cli.outputs import Layout, Output, open_output, parts_folder
+from blip2cli.records import Batch, Column, Result, Row
+from blip2cli.run import layout_of, run
+
+if TYPE_CHECKING:
+    from blip2cli.inputs import Sources
+    from blip2cli.job import Job
+    from blip2cli.model.blip2 import Blip2Model
+    from blip2cli.model.checkpoint import Checkpoint
+    from blip2cli.stopwatch import Stopwatch
+    from blip2cli.tasks import Task
+
+KEPT = "kept"
+"""The error that good rows are given on their way, so that nothing is done for them."""
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A task's source as far as it was committed, the rows that are kept marked."""
+
+    source: Sources
+    rows_done: int
+    retried: frozenset[int]
+
+    def rows(self, start: int = 0, before: str | None = None) -> Iterator[Row]:
+        for row in islice(self.source.rows(start, before), self.rows_done - start):
+            yield row if row.index in self.retried else replace(row, error=KEPT)
+
+    def count(self) -> int | None:
+        return self.rows_done
+
+    def column_names(self) -> list[str]:
+        return self.source.column_names()
+
+    def schema(self) -> Any:
+        return self.source.schema()
+
+
+class RetryTask:
+    """A task that takes the results of good rows from the old output."""
+
+    def __init__(self, task: Task, old: Output, layout: Layout, done: int) -> None:
+        """`done` counts the input rows that the retry itself has committed."""
+        self.task, self.old, self.layout = task, old, layout
+        rows = old.committed.rows
+        errors = [record["error"] is not None for record in old.records()]
+        self.each = len(errors) // rows
+        retried = frozenset(at // self.each for at, error in enumerate(errors) if error)
+        self.source: Any = Committed(task.source, rows, retried)
+        self.done = done
+
+    def columns(self, checkpoint: Checkpoint) -> tuple[Column, ...]:
+        return self.task.columns(checkpoint)
+
+    def results(self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
+        with closing(self.old.records()) as records:
+            before = islice(records, self.done * self.each, None)
+            for result in self.task.results(model, batches, watch):
+                record = next(before)
+                if result.row.error != KEPT:
+                    yield result
+                    continue
+                values = tuple(record[column.name] for column in self.layout.columns)
+                yield Result(replace(result.row, error=None), values, None, result.last)
+
+
+def retry_errors(job: Job, task: Task) -> None:
+    """Compute the error rows of the job's output again, if it has any."""
+    out = job.output.out
+    if out is None or not begun(out):
+        return
+    layout = layout_of(job, task, find(job.model))
+    old = open_output(job.output, layout, job.fingerprint())
+    if not old.committed.errors:
+        return
+    beside = _beside(out)
+    again = replace(job, output=replace(job.output, out=beside, retry_errors=False, summary=None))
+    run(again, RetryTask(task, old, layout, committed(beside).rows))
+    take_place(out)
+
+
+def take_place(out: Path) -> None:
+    """Put a whole retried output in the old one's place; goes on where it was interrupted in that."""
+    beside = _beside(out)
+    if not committed(beside).finished:
+        return
+    if beside.exists():
+        if out.is_dir():
+            shutil.rmtree(out)
+        os.replace(beside, out)
+    publish(path_of(beside), path_of(out))
+    shutil.rmtree(parts_folder(out), ignore_errors=True)
+
+
+def _beside(out: Path) -> Path:
+    return out.with_name(f"{out.stem}-retry{out.suffix}")

@@ -1,0 +1,188 @@
+"""Chaos: runs killed at random moments and resumed, until they are finished; their output must be that of one run.
+
+`python -m tests.chaos.chaos --rounds 200` starts and kills that many processes. Each is forked from this one, which has
+imported what takes seconds, and dies of SIGKILL after a random time, or a random moment behind a commit.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+QUESTIONS = ("what shape is it?", "what colour is it?", "is there a circle?")
+OUTPUTS: dict[str, tuple[str, ...]] = {
+    "o.jsonl": (),
+    "o.parquet": (),
+    "shards": ("--shard-size", "100"),
+    "lines": ("--shard-size", "64", "--format", "jsonl"),
+}
+"""Output → the options that go with it."""
+
+
+@dataclass
+class Tally:
+    """What was done to one kind of output."""
+
+    kills: int = 0
+    kills_before_a_commit: int = 0
+    finished: int = 0
+    resumes: list[int] = field(default_factory=list)
+
+
+def write_manifest(path: Path, rows: int) -> None:
+    """Rows of every kind: good ones, and every seventh with an image that is not there."""
+    images = sorted(str(path) for path in EXAMPLES.rglob("*.png"))
+    with open(path, "w", encoding="utf-8") as file:
+        for number in range(rows):
+            image = f"gone{number}.png" if number % 7 == 3 else images[number % len(images)]
+            file.write(json.dumps({"image": image, "id": number, "note": "né" * (number % 5)}) + "\n")
+
+
+def command(out: str, rng: random.Random) -> list[str]:
+    """A command line that writes the output; how it batches and commits is left to chance."""
+    asked = [word for question in QUESTIONS for word in ("-p", question)]
+    chance = ["--commit-every", rng.choice(["0", "0.02", "0.2"]), "--batch-size", rng.choice(["3", "8", "32"])]
+    chance += ["--workers", rng.choice(["0", "0", "1", "2"])]
+    return ["vqa", "m.jsonl", *asked, "--out", out, *OUTPUTS[out], "--model", "tiny", "--dtype", "fp32", *chance]
+
+
+def start(arguments: list[str], folder: Path) -> int:
+    """Run `blip2` in a process of its own; gives its id."""
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        os.chdir(folder)
+        with open("log.txt", "a") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        from blip2cli.cli import main
+
+        sys.argv = ["blip2", *arguments]
+        main()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        os._exit(status)
+
+
+def contents(out: Path) -> Any:
+    """The bytes of JSON lines; schema, metadata and rows of Parquet; those of every file of a folder, by name."""
+    if out.is_dir():
+        return {path.name: contents(path) for path in sorted(out.iterdir())}
+    if out.suffix == ".jsonl":
+        return out.read_bytes()
+    table = pq.read_table(out)
+    return table.schema, table.schema.metadata, table.to_pylist()
+
+
+def committed(journal: Path) -> int:
+    """Input rows that the journal says are done."""
+    try:
+        lines = journal.read_text().splitlines()
+        return json.loads(lines[-1]).get("rows", 0) if lines else 0
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+def wait_for_commit(journal: Path, before: int, child: int) -> None:
+    """Wait until more is committed than before, or the child has ended."""
+    while committed(journal) <= before and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        time.sleep(0.001)
+
+
+def until_finished(out: str, folder: Path, kills: int, longest: float, rng: random.Random, tally: Tally) -> None:
+    """Start, kill within `longest` seconds, and resume, until finished; behind so many kills let it finish."""
+    resumes = 0
+    while True:
+        before = committed(folder / f"{out}.journal")
+        child = start([*command(out, rng), "--resume"], folder)
+        if tally.kills < kills:
+            if rng.random() < 0.5:
+                wait_for_commit(folder / f"{out}.journal", before, child)
+                time.sleep(rng.uniform(0, longest / 20))
+            else:
+                time.sleep(rng.uniform(0.02, longest))
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if not os.WIFSIGNALED(status):
+            assert os.waitstatus_to_exitcode(status) == 3, (folder / "log.txt").read_text()
+            tally.finished += 1
+            tally.resumes.append(resumes)
+            return
+        resumes += 1
+        tally.kills += 1
+        now = committed(folder / f"{out}.journal")
+        tally.kills_before_a_commit += now == before
+        assert now >= before, "what was committed stays so"
+        if out.endswith(".parquet") and (folder / out).exists():
+            pq.read_table(folder / out)  # nothing half-written stands under the name
+
+
+def run(rounds: int, rows: int, seed: int) -> dict[str, Tally]:
+    """Kill `rounds` processes, as many for each kind of output. Raises AssertionError."""
+    # once, for all that are forked
+    from transformers import AutoTokenizer, Blip2ForConditionalGeneration  # noqa: F401
+
+    import blip2cli.api
+    import blip2cli.retry  # noqa: F401
+
+    rng = random.Random(seed)
+    tallies = {out: Tally() for out in OUTPUTS}
+    with tempfile.TemporaryDirectory() as temporary:
+        for out, tally in tallies.items():
+            one(out, Path(temporary) / out, rounds // len(OUTPUTS), rows, rng, tally)
+    return tallies
+
+
+def one(out: str, work: Path, kills: int, rows: int, rng: random.Random, tally: Tally) -> None:
+    """One kind of output: an undisturbed run, then killed ones to compare with it."""
+    whole, folder = work / "whole", work / "killed"
+    whole.mkdir(parents=True)
+    write_manifest(whole / "m.jsonl", rows)
+    started = time.monotonic()
+    until_finished(out, whole, 0, 0, rng, Tally())
+    longest = 1.2 * (time.monotonic() - started)
+    expected = contents(whole / out)
+    while tally.kills < kills:
+        folder.mkdir()
+        write_manifest(folder / "m.jsonl", rows)
+        until_finished(out, folder, kills, longest, rng, tally)
+        assert contents(folder / out) == expected, f"{out} differs from a run that was not killed"
+        left = {path.name for path in folder.iterdir()} - {"m.jsonl", "log.txt", out, f"{out}.journal"}
+        assert left <= {f"{out}.tmp", f"{out}.journal.tmp"}, left
+        shutil.rmtree(folder)
+
+
+def main() -> None:
+    """Report what was done."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--rows", type=int, default=240)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    started = time.monotonic()
+    tallies = run(given.rounds, given.rows, given.seed)
+    print("| output | killed | of these before a new commit | finished, and equal | most resumes of one |")
+    print("|---|---:|---:|---:|---:|")
+    for out, tally in tallies.items():
+        most = max(tally.resumes, default=0)
+        print(f"| {out} | {tally.kills} | {tally.kills_before_a_commit} | {tally.finished} | {most} |")
+    print(f"\n{given.rows} rows, seed {given.seed}, {time.monotonic() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""SIGINT and SIGTERM end a run behind the rows in hand; what is committed stays."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Typed, rows_of
+
+CIRCLE = Path(__file__).parents[2] / "docs" / "examples" / "red-circle.png"
+ROWS = 1500
+WORDS = ["caption", "m.csv", "--out", "o.jsonl", "--batch-size", "8"]
+STOPPED = [
+    "blip2: warning: stopping behind the rows in hand; once more to leave at once",
+    "blip2: interrupted",
+    "       Rows committed to --out are kept; the same command with --resume goes on.",
+]
+
+
+def started(folder: Path, *more: str) -> "subprocess.Popen[str]":
+    """A run over ROWS rows that has committed some."""
+    (folder / "m.csv").write_text("image\n" + f"{CIRCLE}\n" * ROWS)
+    running = subprocess.Popen(
+        [sys.executable, "-m", "blip2cli", *WORDS, *more, "--commit-every", "0"],
+        cwd=folder,
+        env={**os.environ, "BLIP2_MODEL": "tiny", "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    journal = folder / "o.jsonl.journal"
+    while running.poll() is None and not (journal.exists() and journal.read_text().count("\n") > 2):
+        time.sleep(0.01)
+    return running
+
+
+def goes_on(folder: Path, typed: Callable[..., Typed]) -> None:
+    """Check that what is there is what is committed, and that resuming does the rest."""
+    done = json.loads((folder / "o.jsonl.journal").read_text().splitlines()[-1])["rows"]
+    assert 0 < done < ROWS
+    ran = typed(*WORDS, "--resume")
+    assert ran.code == 0 and ran.err.startswith(f"{ROWS - done:,} rows to o.jsonl, {done:,} before")
+    rows = rows_of((folder / "o.jsonl").read_text())
+    assert [row["caption"] for row in rows] == ["a red circle"] * ROWS
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_so_and_goes_on_when_resumed(
+    tmp_path: Path, typed: Callable[..., Typed], number: signal.Signals
+) -> None:
+    running = started(tmp_path, "--workers", "2")
+    if number == signal.SIGINT:  # as Ctrl-C does: to the workers too
+        os.killpg(running.pid, number)
+    else:
+        running.send_signal(number)
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert told.splitlines() == STOPPED
+    written = (tmp_path / "o.jsonl").read_text()
+    assert len(rows_of(written)) == json.loads((tmp_path / "o.jsonl.journal").read_text().splitlines()[-1])["rows"]
+    assert not (tmp_path / "o.jsonl.lock").exists()
+    goes_on(tmp_path, typed)
+
+
+def test_a_second_signal_leaves_at_once_and_the_run_can_go_on(tmp_path: Path, typed: Callable[..., Typed]) -> None:
+    running = started(tmp_path, "--workers", "0")
+    assert running.stderr is not None
+    running.send_signal(signal.SIGINT)
+    assert running.stderr.readline().rstrip() == STOPPED[0]
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=60)
+    assert running.returncode in (-signal.SIGINT, 130), "130 where it was quicker"
+    goes_on(tmp_path, typed)
+
+
+def test_a_second_run_on_an_output_is_refused(tmp_path: Path, typed: Callable[..., Typed]) -> None:
+    running = started(tmp_path)
+    try:
+        ran = typed(*WORDS, "--resume")
+    finally:
+        running.kill()
+        running.communicate()
+    assert ran.code == 2
+    assert ran.err == ("blip2: o.jsonl is being written by another run\n       Wait for it, or choose another --out.\n")
+    assert (tmp_path / "o.jsonl.lock").exists()
+    goes_on(tmp_path, typed)
+    assert not (tmp_path / "o.jsonl.lock").exists(), "the lock of a dead process is in nobody's way"

@@ -1,0 +1,96 @@
+"""--retry-errors: error rows are computed again and stand where they stood; the rest stays as it was."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from blip2cli import retry
+from tests.chaos.chaos import EXAMPLES, contents, write_manifest
+from tests.conftest import Typed
+
+Run = Callable[..., Typed]
+OUTPUTS = [("o.jsonl",), ("o.parquet",), ("out", "--shard-size", 5), ("out", "--format", "jsonl", "--shard-size", 5)]
+TASKS = [("caption",), ("vqa", "-p", "what shape is it?", "-p", "is it red?"), ("embed", "--features", "vision")]
+
+
+def command(task: tuple[str, ...], output: tuple[object, ...]) -> list[object]:
+    return [task[0], "m.jsonl", *task[1:], "--out", *output, "--workers", 0]
+
+
+def heal(*numbers: int) -> None:
+    """Put images where there were none."""
+    for number in numbers:
+        shutil.copy(EXAMPLES / "red-circle.png", f"gone{number}.png")
+
+
+@pytest.mark.parametrize("output", OUTPUTS, ids=lambda output: "-".join(map(str, output)))
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task[0])
+def test_retried_rows_are_as_if_they_had_been_good_at_once(
+    typed: Run, task: tuple[str, ...], output: tuple[object, ...]
+) -> None:
+    write_manifest(Path("m.jsonl"), 20)
+    words = command(task, output)
+    assert typed(*words).code == 3
+    heal(3, 17)
+    ran = typed(*words, "--resume", "--retry-errors")
+    assert ran.code == 3, "row 10 is still bad"
+    assert typed(*command(task, (f"whole-{output[0]}", *output[1:]))).code == 3
+    assert contents(Path(str(output[0]))) == contents(Path(f"whole-{output[0]}"))
+    heal(10)
+    assert typed(*words, "--resume", "--retry-errors").code == 0
+    left = {path.name for path in Path().iterdir() if not path.name.startswith(("gone", "whole"))}
+    assert left == {"m.jsonl", str(output[0]), f"{output[0]}.journal"}
+
+
+@pytest.mark.parametrize("name", ["o.jsonl", "o.parquet", "out"])
+def test_good_rows_are_not_computed_again_and_added_rows_are_done(
+    typed: Run, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    write_manifest(Path("m.jsonl"), 10)
+    words = command(("caption",), (name,))
+    assert typed(*words).code == 3
+    write_manifest(Path("rest.jsonl"), 20)
+    Path("m.jsonl").write_text(Path("rest.jsonl").read_text())
+    heal(3, 10)
+    ran = typed(*words, "--resume", "--retry-errors", "--summary", "s.json")
+    assert ran.code == 3
+    summary = json.loads(Path("s.json").read_text())
+    assert (summary["resumed_at"], summary["images"], summary["errors_before"], summary["errors"]) == (10, 10, 0, 1)
+    assert typed(*command(("caption",), (f"whole-{name}",))).code == 3
+    assert contents(Path(name)) == contents(Path(f"whole-{name}"))
+
+
+@pytest.mark.parametrize("name", ["o.jsonl", "o.parquet", "out"])
+@pytest.mark.parametrize("moment", ["before", "between"])
+def test_a_retry_stopped_while_it_takes_its_place_is_finished_by_resume(
+    typed: Run, monkeypatch: pytest.MonkeyPatch, name: str, moment: str
+) -> None:
+    write_manifest(Path("m.jsonl"), 10)
+    words = command(("caption",), (name,))
+    assert typed(*words).code == 3
+    heal(3)
+
+    def stop(*paths: object) -> None:
+        raise KeyboardInterrupt
+
+    calls = iter([retry.take_place, stop])  # once for an earlier retry, once for this one
+    with monkeypatch.context() as patched:
+        if moment == "before":
+            patched.setattr(retry, "take_place", lambda out: next(calls)(out))
+        else:
+            patched.setattr(retry, "publish", stop)
+        assert typed(*words, "--resume", "--retry-errors").code == 130
+    assert typed(*words, "--resume").code == 0
+    assert typed(*command(("caption",), (f"whole-{name}",))).code == 0
+    assert contents(Path(name)) == contents(Path(f"whole-{name}"))
+
+
+def test_without_errors_nothing_is_done(typed: Run) -> None:
+    words = ["caption", EXAMPLES / "red-circle.png", "--out", "o.jsonl"]
+    assert typed(*words).code == 0
+    before = Path("o.jsonl").stat().st_ino
+    assert typed(*words, "--resume", "--retry-errors").code == 0
+    assert Path("o.jsonl").stat().st_ino == before
