@@ -6,18 +6,16 @@ may be killed and resumed as any run may, and nothing is lost meanwhile.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blip2cli.journal import begun, committed, path_of, publish
+from blip2cli.journal import begun, committed
 from blip2cli.model.checkpoint import find
-from blip2cli.outputs import Layout, Output, open_output, parts_folder
+from blip2cli.outputs import Layout, Output, open_output
+from blip2cli.outputs.replacement import beside, take_place
 from blip2cli.records import Batch, Column, Result, Row
 from blip2cli.run import layout_of, run
 
@@ -72,7 +70,8 @@ class RetryTask:
         return self.task.columns(checkpoint)
 
     def results(self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
-        with closing(self.old.records()) as records:
+        records: Any = self.old.records()
+        with closing(records):
             before = islice(records, self.done * self.each, None)
             for result in self.task.results(model, batches, watch):
                 record = next(before)
@@ -92,24 +91,7 @@ def retry_errors(job: Job, task: Task) -> None:
     old = open_output(job.output, layout, job.fingerprint())
     if not old.committed.errors:
         return
-    beside = _beside(out)
-    again = replace(job, output=replace(job.output, out=beside, retry_errors=False, summary=None))
-    run(again, RetryTask(task, old, layout, committed(beside).rows))
+    again_out = beside(out)
+    again = replace(job, output=replace(job.output, out=again_out, retry_errors=False, summary=None))
+    run(again, RetryTask(task, old, layout, committed(again_out).rows))
     take_place(out)
-
-
-def take_place(out: Path) -> None:
-    """Put a whole retried output in the old one's place; goes on where it was interrupted in that."""
-    beside = _beside(out)
-    if not committed(beside).finished:
-        return
-    if beside.exists():
-        if out.is_dir():
-            shutil.rmtree(out)
-        os.replace(beside, out)
-    publish(path_of(beside), path_of(out))
-    shutil.rmtree(parts_folder(out), ignore_errors=True)
-
-
-def _beside(out: Path) -> Path:
-    return out.with_name(f"{out.stem}-retry{out.suffix}")

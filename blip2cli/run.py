@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +9,6 @@ from blip2cli import __version__
 from blip2cli.images import Reading
 from blip2cli.interrupts import stopping
 from blip2cli.job import Job
-from blip2cli.journal import Commit, write_atomically
 from blip2cli.loader import Loading, load
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import Checkpoint, find
@@ -19,8 +16,9 @@ from blip2cli.outputs import Layout, carried_names, open_output
 from blip2cli.outputs.background import BackgroundOutput
 from blip2cli.records import Result
 from blip2cli.stopwatch import Stopwatch
+from blip2cli.summary import Tally, close
 from blip2cli.tasks import Task
-from blip2cli.terminal import Progress, show_summary, show_warning
+from blip2cli.terminal import Progress, show_warning
 
 
 def run(job: Job, task: Task) -> dict[str, Any]:
@@ -31,7 +29,7 @@ def run(job: Job, task: Task) -> dict[str, Any]:
     rows = task.source.rows(done.rows, done.last)
     if done.rows and total is not None and done.rows >= total:
         output.finish()
-        return _close(job, Tally(done), Stopwatch(), None)
+        return close(job, Tally(done), Stopwatch(), None)
 
     model = Blip2Model(checkpoint, job.model.images_at_once)
     watch, tally = Stopwatch(), Tally(done)
@@ -55,7 +53,7 @@ def run(job: Job, task: Task) -> dict[str, Any]:
     watch.seconds["writing"] = writer.watch.seconds["writing"]
     if model.batch_size < model.started_with:
         show_warning(f"memory ran out with batches of {model.started_with}; {model.batch_size} worked")
-    return _close(job, tally, watch, model.batch_size)
+    return close(job, tally, watch, model.batch_size)
 
 
 def layout_of(job: Job, task: Task, checkpoint: Checkpoint) -> Layout:
@@ -69,24 +67,6 @@ def layout_of(job: Job, task: Task, checkpoint: Checkpoint) -> Layout:
     return Layout(carried, columns, task.source.schema, metadata)
 
 
-class Tally:
-    """Counts of what came out, behind what an earlier run has committed."""
-
-    def __init__(self, earlier: Commit) -> None:
-        self.earlier = earlier
-        self.rows = self.images = 0
-        self.kinds: Counter[str] = Counter()
-
-    def add(self, results: list[Result]) -> tuple[int, int]:
-        """Count results; gives how many input rows and how many errors are among them."""
-        images = sum(result.last for result in results)
-        errors = [result.error.partition(":")[0] for result in results if result.error is not None]
-        self.rows += len(results)
-        self.images += images
-        self.kinds.update(errors)
-        return images, len(errors)
-
-
 def _by_input_row(results: Iterator[Result]) -> Iterator[list[Result]]:
     group = []
     for result in results:
@@ -94,29 +74,3 @@ def _by_input_row(results: Iterator[Result]) -> Iterator[list[Result]]:
         if result.last:
             yield group
             group = []
-
-
-def _close(job: Job, tally: Tally, watch: Stopwatch, batch_size: int | None) -> dict[str, Any]:
-    """The summary: shown unless quiet, and written where --summary says."""
-    seconds = watch.elapsed
-    summary = {
-        "task": job.task,
-        "model": job.model.model,
-        "out": str(job.output.out) if job.output.out else None,
-        "rows": tally.rows,
-        "images": tally.images,
-        "resumed_at": tally.earlier.rows,
-        "errors_before": tally.earlier.errors,
-        "errors": sum(tally.kinds.values()),
-        "errors_by_kind": dict(tally.kinds),
-        "batch_size": batch_size,
-        "seconds": round(seconds, 3),
-        "images_per_second": round(tally.images / seconds, 2) if seconds else 0.0,
-        "phases": {name: round(spent, 3) for name, spent in watch.seconds.items()},
-        "version": __version__,
-    }
-    if not job.output.quiet:
-        show_summary(summary)
-    if job.output.summary is not None:
-        write_atomically(job.output.summary, json.dumps(summary, indent=2).encode() + b"\n")
-    return summary

@@ -31,11 +31,12 @@ MAY_IMPORT = {
     "journal": "errors records",
     "outputs": "errors records job stopwatch terminal journal",
     # the whole way, and those who start it
-    "run": "version records job stopwatch terminal interrupts images loader model tasks journal outputs",
+    "summary": "version records job stopwatch terminal journal",
+    "run": "version records job stopwatch terminal summary interrupts images loader model tasks journal outputs",
     "retry": "records job stopwatch inputs model tasks journal outputs run",
     "api": "job stopwatch terminal inputs images loader model tasks outputs",
     "bench": "version errors records job stopwatch terminal tiny inputs images loader model tasks outputs run",
-    "engines": "errors records job terminal tasks journal outputs run retry",
+    "engines": "errors records job stopwatch terminal tasks journal outputs summary run retry",
     "cli": "version errors job terminal tasks engines bench",
     # `blip2cli` itself, and `python -m blip2cli`
     "__init__": "api",

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
 from blip2cli.job import Job
 from blip2cli.journal import locked
-from blip2cli.outputs import check_output
-from blip2cli.tasks import open_task
+from blip2cli.outputs import check_output, finished
+from blip2cli.outputs.replacement import take_place
+from blip2cli.stopwatch import Stopwatch
+from blip2cli.summary import Tally, close
+from blip2cli.tasks import Task, open_task
 
 SOME_ERRORS = 3
 
@@ -16,16 +21,30 @@ def launch(job: Job) -> None:
     """Run the job here. Exits with 3 where some rows of the output carry errors."""
     with locked(job.output.out):
         check_output(job.output)
-        task = open_task(job)  # before torch is imported: a wrong path is told at once
-        from blip2cli.retry import retry_errors, take_place
-        from blip2cli.run import run
-        from blip2cli.terminal import hush_libraries
-
-        hush_libraries()
         if job.output.out is not None and job.output.resume:
             take_place(job.output.out)
-        if job.output.retry_errors:
-            retry_errors(job, task)
-        summary = run(job, task)
+        task = open_task(job)  # before torch is imported: a wrong path is told at once
+        summary = _nothing_left(job, task) or _run(job, task)
     if summary["errors"] or summary["errors_before"]:
         raise typer.Exit(SOME_ERRORS)
+
+
+def _nothing_left(job: Job, task: Task) -> dict[str, Any] | None:
+    """The summary of a job that an earlier run has finished; None where there is something to do."""
+    done = finished(job.output, job.fingerprint())
+    if done is None or (done.errors and job.output.retry_errors):
+        return None
+    task.source.rows(done.rows, done.last)  # which raises where the input has changed
+    total = task.source.count()
+    return close(job, Tally(done), Stopwatch(), None) if total is not None and done.rows >= total else None
+
+
+def _run(job: Job, task: Task) -> dict[str, Any]:
+    from blip2cli.retry import retry_errors
+    from blip2cli.run import run
+    from blip2cli.terminal import hush_libraries
+
+    hush_libraries()
+    if job.output.retry_errors:
+        retry_errors(job, task)
+    return run(job, task)

@@ -31,8 +31,8 @@ MANIFESTS = {
 class Source(Protocol):
     """Yields rows in a fixed order, the same in every run."""
 
-    def rows(self) -> Iterator[Row]:
-        """The rows; their `index` is left at 0 for `Sources` to set."""
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        """The rows from the start-th on; their `index` is left at 0 for `Sources` to set."""
 
     def count(self) -> int | None:
         """How many rows there are, None where only reading tells."""
@@ -69,12 +69,26 @@ class Sources:
 
         Raises UsageError where the row before the start-th is not the one named: the input is not what it was.
         """
-        every = enumerate(row for part in self.parts for row in part.rows())
+        every = enumerate(self._rows(max(start - 1, 0)), max(start - 1, 0))
         if start:
-            passed = next(islice(every, start - 1, None), None)
+            passed = next(every, None)
             _same(passed[1].name if passed else "missing", before, start)
         rest = every if self.limit is None else islice(every, max(self.limit - start, 0))
         return (replace(row, index=index) for index, row in rest)
+
+    def _rows(self, start: int) -> Iterator[Row]:
+        """The rows from the start-th on; what lies before is not read where its number is known."""
+        for part in self.parts:
+            count = part.count() if start else 0
+            if count is None:
+                rows = part.rows(0)
+                start -= sum(1 for _ in islice(rows, start))
+                yield from rows
+            elif count and count <= start:
+                start -= count
+            else:
+                yield from part.rows(start)
+                start = 0
 
     def count(self) -> int | None:
         counts = [part.count() for part in self.parts]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,10 +35,9 @@ class CsvManifest:
         self._header = header
         self._layout: Layout = lay_out(name, header, columns)
 
-    def rows(self) -> Iterator[Row]:
-        lines = self._lines()
-        next(lines, None)
-        for number, values in enumerate(lines):
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        lines = islice(self._lines(), 1 + start, None)
+        for number, values in enumerate(lines, start):
             if len(values) > len(self._header):
                 yield self._layout.broken(number, f"row {number + 1} has {len(values)} cells, not {len(self._header)}")
             else:

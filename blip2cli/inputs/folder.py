@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,8 @@ class Files:
 
     names: tuple[str, ...]
 
-    def rows(self) -> Iterator[Row]:
-        for name in self.names:
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        for name in self.names[start:]:
             yield image_row(name)
 
     def count(self) -> int | None:
@@ -60,8 +61,8 @@ class Folder:
             )
         object.__setattr__(self, "_first", first)
 
-    def rows(self) -> Iterator[Row]:
-        for path in _walk(self.name, ()):
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        for path in islice(_walk(self.name, ()), start, None):
             yield image_row(path)
 
     def count(self) -> int | None:

@@ -29,8 +29,8 @@ class JsonlManifest:
             raise UsageError(f"{name} holds no JSON objects", 'Each line must be an object such as {"image": "a.jpg"}.')
         self._layout: Layout = lay_out(name, list(names), columns)
 
-    def rows(self) -> Iterator[Row]:
-        for number, (line, record) in enumerate(self._records()):
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        for number, (line, record) in enumerate(self._records(start), start):
             if record is None:
                 yield self._layout.broken(number, f"line {line} is not a JSON object")
             else:
@@ -53,8 +53,8 @@ class JsonlManifest:
                 fields[name] = _merged(field, [record.get(name) for record in chunk])
         return pa.schema(list(fields.values()))
 
-    def _records(self) -> Iterator[tuple[int, dict[str, Any] | None]]:
-        for number, line in self._lines():
+    def _records(self, start: int = 0) -> Iterator[tuple[int, dict[str, Any] | None]]:
+        for number, line in islice(self._lines(), start, None):
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError):

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from blip2cli.inputs.folder import image_row
@@ -19,11 +20,9 @@ if TYPE_CHECKING:
 class Listing:
     """The paths on stdin; empty lines are passed over."""
 
-    def rows(self) -> Iterator[Row]:
-        for line in sys.stdin.buffer:
-            path = os.fsdecode(line.rstrip(b"\r\n"))
-            if path:
-                yield image_row(path)
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        paths = (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer)
+        return map(image_row, islice(filter(None, paths), start, None))
 
     def count(self) -> int | None:
         return None

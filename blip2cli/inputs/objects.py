@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.inputs.folder import image_row
@@ -22,8 +23,8 @@ class Objects:
 
     images: Iterable[Any]
 
-    def rows(self) -> Iterator[Row]:
-        for number, image in enumerate(self.images):
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        for number, image in enumerate(islice(self.images, start, None), start):
             if isinstance(image, (str, os.PathLike)):
                 yield image_row(os.fspath(image))
             elif isinstance(image, (bytes, bytearray)):

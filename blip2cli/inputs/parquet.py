@@ -31,14 +31,16 @@ class ParquetManifest:
             self._rows: int = file.metadata.num_rows
         self._layout: Layout = lay_out(name, self._schema.names, columns)
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self, start: int = 0) -> Iterator[Row]:
         import pyarrow as pa
 
-        number = 0
         with self._open() as file:
+            groups, number = _from(file, start)
             try:
-                for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
-                    for record in _records(batch):
+                for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, row_groups=groups):
+                    skipped = min(max(start - number, 0), len(batch))
+                    number += skipped
+                    for record in _records(batch[skipped:]):
                         yield self._layout.row(record, number)
                         number += 1
             except (pa.ArrowException, OSError) as error:
@@ -65,6 +67,15 @@ class ParquetManifest:
             return pq.ParquetFile(self.name)
         except (pa.ArrowException, OSError) as error:
             raise UsageError(f"cannot read {self.name}: {_reason(error)}", "Is it a Parquet file?") from None
+
+
+def _from(file: pq.ParquetFile, start: int) -> tuple[list[int], int]:
+    """The row groups from that on which holds the start-th row, and the number of rows before them."""
+    group, before = 0, 0
+    while group < file.num_row_groups and before + file.metadata.row_group(group).num_rows <= start:
+        before += file.metadata.row_group(group).num_rows
+        group += 1
+    return list(range(group, file.num_row_groups)), before
 
 
 def _reason(error: Exception) -> str:

@@ -19,8 +19,8 @@ class Texts:
     texts: tuple[str, ...]
     manifest_text = True
 
-    def rows(self) -> Iterator[Row]:
-        for number, text in enumerate(self.texts):
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        for number, text in enumerate(self.texts[start:], start):
             yield Row(0, f"text#{number}", text=text)
 
     def count(self) -> int | None:

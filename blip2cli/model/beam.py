@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from blip2cli.job import GenerationSettings
+from blip2cli.model.batches import Batches, Failed
 from blip2cli.model.requests import Completion, Request
 
 
@@ -23,30 +24,27 @@ class BeamSearch:
     language_model: Any
     settings: GenerationSettings
     end_ids: tuple[int, ...]
-    batch_size: int
+    batches: Batches
     returned: int = 1
     image_token: int = 0
 
     def decode(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Completions in the order of the requests, `returned` for each, best first.
-
-        On CUDA out of memory a batch is halved and repeated.
-        """
+        """Completions in the order of the requests, `returned` for each, best first."""
         stream = iter(requests)
         while batch := list(islice(stream, self.batch_size)):
-            yield from self._with_backoff(batch)
+            for request, found in zip(batch, self.batches.compute(self._search, batch), strict=True):
+                if isinstance(found, Failed):
+                    yield from [Completion(request.key, (), found.error)] * self.returned
+                else:
+                    yield from (Completion(request.key, token_ids) for token_ids in found)
 
-    def _with_backoff(self, batch: list[Request]) -> list[Completion]:
-        try:
-            return self._search(batch)
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
-        self.batch_size = max(1, len(batch) // 2)
-        half = len(batch) // 2
-        return self._with_backoff(batch[:half]) + self._with_backoff(batch[half:])
+    @property
+    def batch_size(self) -> int:
+        """The encoding batch that goes with the requests searched together."""
+        return self.batches.largest
 
-    def _search(self, batch: Sequence[Request]) -> list[Completion]:
+    def _search(self, batch: Sequence[Request]) -> list[list[tuple[int, ...]]]:
+        """The token ids of each request's best beams."""
         least, most = batch[0].lengths
         config = self.language_model.config
         embeds, mask, ids = self._inputs(batch, left=not config.is_encoder_decoder)
@@ -66,8 +64,7 @@ class BeamSearch:
         )
         skipped = 1 if config.is_encoder_decoder else ids.shape[1]
         sequences = [self._until_end(row) for row in written[:, skipped:].tolist()]
-        keys = [request.key for request in batch for _ in range(self.returned)]
-        return [Completion(key, ids) for key, ids in zip(keys, sequences, strict=True)]
+        return [sequences[at : at + self.returned] for at in range(0, len(sequences), self.returned)]
 
     def _inputs(self, batch: Sequence[Request], left: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Embeddings [n, length, width], their mask, and token ids with a stand-in at the images' places."""

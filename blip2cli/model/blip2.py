@@ -9,19 +9,26 @@ from typing import Any
 import torch
 
 from blip2cli.job import GenerationSettings
+from blip2cli.model.batches import Batches, Failed
 from blip2cli.model.beam import BeamSearch
 from blip2cli.model.checkpoint import Checkpoint
 from blip2cli.model.decoder import Decoder, LanguageModel
 from blip2cli.model.encoder import Encoder
 from blip2cli.model.memory import SLOTS_PER_IMAGE, automatic_batch_size
 from blip2cli.model.opt import OptDecoder
-from blip2cli.model.requests import Completion, EncodedImage, Request
+from blip2cli.model.requests import Completion, EncodedImage, Request, TooLong
 from blip2cli.model.sampling import Sampler
 from blip2cli.model.t5 import T5Decoder
 from blip2cli.records import Batch
 
 RECENT = 256
 """Images whose encoding is kept, in case the same bytes come again."""
+
+ENCODER_ROOM = 2048
+"""Prompt tokens that a Flan-T5 language model is given at most; it has no bound of its own."""
+
+LONGEST_TOKEN = 64
+"""Characters a token: a text that is longer than so many times its room is not even tokenised."""
 
 
 class Blip2Model:
@@ -38,9 +45,17 @@ class Blip2Model:
         self.model: Any = checkpoint.load_model()
         self.tokenizer: Any = checkpoint.load_tokenizer()
         self.encoder = Encoder(self.model, checkpoint.images)
-        self.batch_size = batch_size or automatic_batch_size(self.model, self.encoder.device)
+        self.batches = Batches(batch_size or automatic_batch_size(self.model, self.encoder.device))
         self.started_with = self.batch_size
         self._recent: OrderedDict[tuple[str, bytes], torch.Tensor] = OrderedDict()
+
+    @property
+    def batch_size(self) -> int:
+        return self.batches.largest
+
+    @batch_size.setter
+    def batch_size(self, images: int) -> None:
+        self.batches.largest = images
 
     @property
     def num_query_tokens(self) -> int:
@@ -48,9 +63,14 @@ class Blip2Model:
 
     def encode(self, batch: Batch) -> list[EncodedImage]:
         """The batch's images as the language model sees them, with `uses` 0."""
-        return [EncodedImage(embeds, uses=0) for embeds in self._encoded("embeds", self.encoder.query_embeds, batch)]
+        return [
+            EncodedImage(torch.empty(0), 0, error=embeds.error)
+            if isinstance(embeds, Failed)
+            else EncodedImage(embeds, 0)
+            for embeds in self._encoded("embeds", self.encoder.query_embeds, batch)
+        ]
 
-    def query_output(self, batch: Batch) -> list[torch.Tensor]:
+    def query_output(self, batch: Batch) -> list[torch.Tensor | Failed]:
         """Q-Former features of each image, fp32 [num_query_tokens, width] on the CPU.
 
         Equal to transformers' `Blip2Model.get_qformer_features`.
@@ -61,7 +81,7 @@ class Blip2Model:
 
         return self._encoded("qformer", encode, batch)
 
-    def vision_output(self, batch: Batch) -> list[torch.Tensor]:
+    def vision_output(self, batch: Batch) -> list[torch.Tensor | Failed]:
         """Pooled vision features of each image, fp32 [width] on the CPU.
 
         Equal to the pooler output of transformers' `Blip2Model.get_image_features`.
@@ -82,19 +102,27 @@ class Blip2Model:
                 return
             yield completion
 
-    def prompt_ids(self, prompt: str | None) -> tuple[int, ...]:
-        """Token ids of a prompt as the processor gives them; of none, the start token, as `generate` does."""
+    def prompt_ids(self, prompt: str | None, room: int | None = None) -> tuple[int, ...]:
+        """Token ids of a prompt as the processor gives them; of none, the start token, as `generate` does.
+
+        Special tokens in the prompt are text. Raises TooLong for more tokens than there is room for.
+        """
         start = self.model.config.text_config.bos_token_id
         if prompt is None and start is not None:
             return (int(start),)
-        return tuple(self.tokenizer(prompt or "")["input_ids"])
+        text = (prompt or "").encode("utf-8", "backslashreplace").decode()  # half a surrogate pair is no text
+        if room is not None and len(text) > room * LONGEST_TOKEN:
+            raise TooLong(f"{len(text)} characters, {room} tokens fit")
+        ids = tuple(self.tokenizer(text)["input_ids"])
+        if room is not None and len(ids) > room:
+            raise TooLong(f"{len(ids)} tokens, {room} fit")
+        return ids
 
-    def prompt_room(self, max_new_tokens: int) -> int | None:
-        """The most prompt tokens that leave room for an answer; None without a bound."""
-        positions = getattr(self.model.config.text_config, "max_position_embeddings", None)
-        if self.checkpoint.encoder_decoder or positions is None:
-            return None
-        return int(positions) - self.num_query_tokens - max_new_tokens
+    def prompt_room(self, max_new_tokens: int) -> int:
+        """The most prompt tokens: those that leave room for an answer, or ENCODER_ROOM."""
+        if self.checkpoint.encoder_decoder:
+            return ENCODER_ROOM
+        return int(self.model.config.text_config.max_position_embeddings) - self.num_query_tokens - max_new_tokens
 
     def text(self, token_ids: Iterable[int]) -> str:
         """Token ids as text, without special tokens and surrounding white space."""
@@ -102,13 +130,18 @@ class Blip2Model:
         return decoded.strip()
 
     @torch.inference_mode()
-    def text_output(self, text: str) -> torch.Tensor:
-        """Text features fp32 [tokens, width]: the hidden states of `Blip2Model.get_text_features`."""
-        ids = torch.tensor([self.prompt_ids(text)], device=self.encoder.device)
+    def text_output(self, text: str) -> torch.Tensor | Failed:
+        """Text features fp32 [tokens, width]: the hidden states of `Blip2Model.get_text_features`. Raises TooLong."""
         language_model = self.model.language_model
         encoder = language_model.get_encoder() if self.checkpoint.encoder_decoder else language_model.base_model
-        hidden: torch.Tensor = encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
-        return hidden[0].float().cpu()
+
+        def encode(prompts: list[tuple[int, ...]]) -> torch.Tensor:
+            ids = torch.tensor(prompts, device=self.encoder.device)
+            hidden: torch.Tensor = encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+            return hidden.float().cpu()
+
+        encoded: torch.Tensor | Failed = self.batches.compute(encode, [self.prompt_ids(text, self.prompt_room(0))])[0]
+        return encoded
 
     @property
     def end_ids(self) -> tuple[int, ...]:
@@ -119,17 +152,24 @@ class Blip2Model:
         return tuple(dict.fromkeys(int(end) for end in flat))
 
     @torch.inference_mode()
-    def _encoded(self, kind: str, encode: Callable[[torch.Tensor], torch.Tensor], batch: Batch) -> list[torch.Tensor]:
+    def _encoded(
+        self, kind: str, encode: Callable[[torch.Tensor], torch.Tensor], batch: Batch
+    ) -> list[torch.Tensor | Failed]:
         """What `encode` gives for each image of the batch; for bytes seen lately, what it gave then."""
         keys = [(kind, digest) for digest in batch.digests]
         new = [at for at, key in enumerate(keys) if key not in self._recent]
+        failed: dict[tuple[str, bytes], Failed] = {}
         if new:
             pixels = batch.pixels if len(new) == len(keys) else batch.pixels[new]
-            for at, encoded in zip(new, self._halving(encode, pixels), strict=True):
-                self._recent[keys[at]] = encoded.clone()  # a view would keep its whole batch
-        images = [self._recent[key] for key in keys]
+            for at, encoded in zip(new, self.batches.compute(encode, pixels), strict=True):
+                if isinstance(encoded, Failed):
+                    failed[keys[at]] = encoded
+                else:
+                    self._recent[keys[at]] = encoded.clone()  # a view would keep its whole batch
+        images = [failed.get(key) or self._recent[key] for key in keys]
         for key in keys:
-            self._recent.move_to_end(key)
+            if key not in failed:
+                self._recent.move_to_end(key)
         while len(self._recent) > max(RECENT, len(keys)):
             self._recent.popitem(last=False)
         return images
@@ -137,7 +177,8 @@ class Blip2Model:
     def _decoder(self, settings: GenerationSettings, returned: int) -> Decoder | BeamSearch:
         language_model, image_token = self.model.language_model, self.model.config.image_token_index
         if settings.num_beams > 1:
-            return BeamSearch(language_model, settings, self.end_ids, self.batch_size, returned, image_token or 0)
+            batches = Batches(self.batch_size)
+            return BeamSearch(language_model, settings, self.end_ids, batches, returned, image_token or 0)
         slots, graphs = SLOTS_PER_IMAGE * self.batch_size, self.checkpoint.compiled
         adaptor: LanguageModel = (
             T5Decoder(language_model, slots, graphs)
@@ -149,14 +190,3 @@ class Blip2Model:
     def forget(self) -> None:
         """Forget the images seen lately."""
         self._recent.clear()
-
-    def _halving(self, encode: Callable[[torch.Tensor], torch.Tensor], pixels: torch.Tensor) -> torch.Tensor:
-        """Encode; where memory runs out, the batch's halves one after the other, and smaller batches from then on."""
-        if len(pixels) <= self.batch_size:
-            try:
-                return encode(pixels)
-            except torch.OutOfMemoryError:
-                if len(pixels) == 1:
-                    raise
-                self.batch_size = max(1, len(pixels) // 2)
-        return torch.cat([self._halving(encode, part) for part in pixels.split(self.batch_size)])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,16 +108,19 @@ class Checkpoint:
         return model.eval()
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The language model's tokenizer. Raises CheckpointError."""
+        """The language model's tokenizer, to which `</s>` or `<image>` in a text is text. Raises CheckpointError."""
         from transformers import AutoTokenizer
 
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise _not_loaded(self.name, error) from error
-        if getattr(tokenizer, "is_fast", False):  # settings of a saved tokenizer would cut or fill prompts
-            tokenizer.backend_tokenizer.no_padding()
-            tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.split_special_tokens = True
+        if getattr(tokenizer, "is_fast", False):
+            backend = tokenizer.backend_tokenizer
+            backend.no_padding()  # settings of a saved tokenizer would cut or fill prompts
+            backend.no_truncation()
+            _split_special_tokens(backend, tokenizer.all_special_tokens)
         return tokenizer
 
 
@@ -249,6 +253,15 @@ def _json(path: Path) -> dict[str, Any]:
         return {}
     loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return loaded
+
+
+def _split_special_tokens(backend: Any, special_tokens: list[str]) -> None:
+    """Part the first character of each special token from the rest: T5's pieces have them among the words."""
+    from tokenizers import Regex, pre_tokenizers
+
+    starts = "|".join(f"{re.escape(token[0])}(?={re.escape(token[1:])})" for token in special_tokens if token[1:])
+    steps = [backend.pre_tokenizer, pre_tokenizers.Split(Regex(starts), "isolated")]
+    backend.pre_tokenizer = pre_tokenizers.Sequence([step for step in steps if step is not None])
 
 
 def _not_loaded(name: str, error: BaseException) -> CheckpointError:

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from blip2cli.model.batches import Batches, Failed
 from blip2cli.model.memory import SLOTS_PER_IMAGE
 from blip2cli.model.requests import Completion, Request
 from blip2cli.model.sampling import Sampler
@@ -51,8 +52,8 @@ class Decoder:
     def __init__(self, language_model: LanguageModel, sampler: Sampler) -> None:
         self.model = language_model
         self.sampler = sampler
+        self.batches = Batches(language_model.slots)
         self.active: list[_Sequence] = []
-        self.seen: torch.Tensor | None = None
 
     @property
     def batch_size(self) -> int:
@@ -60,38 +61,72 @@ class Decoder:
         return max(1, self.model.slots // SLOTS_PER_IMAGE)
 
     def decode(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Decode until the stream is dry. On CUDA out of memory, go on with half the slots; nothing is lost."""
+        """Decode until the stream is dry.
+
+        On CUDA out of memory, go on with half the slots; nothing is lost. On any other failure, the texts in flight are
+        written anew, split until those that fail are alone.
+        """
         stream = iter(requests)
-        self.active = []
-        self.model.reset(self.model.slots)
+        self._restart()
         while True:
+            fresh = self._due(stream)  # what the stream raises is not a failure of decoding
             try:
-                self._admit(stream)
+                self._admit(fresh)
                 if not self.active:
                     return
-                completions = self._step()
+                written = self._step()
             except torch.OutOfMemoryError:
                 if self.model.slots == 1:
                     raise
+                self.batches.largest = self.model.slots // 2
                 stream = itertools.chain([sequence.request for sequence in self.active], stream)
-                self.active = []
-                self.model.reset(self.model.slots // 2)
+                self._restart()
                 continue
-            yield from completions
+            except Exception:
+                again = [sequence.request for sequence in self.active]
+                written = list(zip(again, self.batches.compute(self._apart, again), strict=True))
+                self._restart()
+            yield from [self._complete(*each) for each in written]
 
-    def _admit(self, stream: Iterator[Request]) -> None:
+    def _restart(self) -> None:
+        self.active = []
+        self.model.reset(self.batches.largest)
+
+    def _apart(self, requests: Sequence[Request]) -> list[tuple[int, ...]]:
+        """The token ids of requests that are decoded with no others beside them."""
+        self._restart()
+        self._admit(requests)
+        written: dict[int, tuple[int, ...]] = {}
+        while self.active:
+            written.update((id(request), token_ids) for request, token_ids in self._step())
+        return [written[id(request)] for request in requests]
+
+    def _complete(self, request: Request, written: tuple[int, ...] | Failed) -> Completion:
+        image = request.image
+        image.uses -= 1
+        if image.uses < 1:
+            image.prefix = None
+        if isinstance(written, Failed):
+            return Completion(request.key, (), written.error)
+        return Completion(request.key, written)
+
+    def _due(self, stream: Iterator[Request]) -> list[Request]:
+        """The requests to be admitted now."""
         free = self.model.slots - len(self.active)
         if self.active and free < max(1, self.model.slots // 4):
+            return []
+        return list(itertools.islice(stream, free))
+
+    def _admit(self, requests: Sequence[Request]) -> None:
+        if not requests:
             return
-        fresh = sorted(itertools.islice(stream, free), key=self.model.shares)
-        if not fresh:
-            return
-        first = len(self.active)
+        fresh, first = sorted(requests, key=self.model.shares), len(self.active)
         self.active += [_Sequence(request, 0, self.sampler.random(request)) for request in fresh]
         for sequence, token in zip(self.active[first:], self.model.admit(fresh), strict=True):
             sequence.pending = token
 
-    def _step(self) -> list[Completion]:
+    def _step(self) -> list[tuple[Request, tuple[int, ...]]]:
+        """Write a token of each text; gives those that end, with their token ids."""
         logits = self.model.step([sequence.pending for sequence in self.active])
         early = [
             slot for slot, sequence in enumerate(self.active) if len(sequence.written) < sequence.request.lengths[0]
@@ -105,19 +140,18 @@ class Decoder:
                 sequence.written.append(token)
             if stops or len(sequence.written) >= sequence.request.lengths[1]:
                 ended.append(slot)
-        return [self._retire(slot) for slot in reversed(ended)][::-1]
+        for slot in reversed(ended):
+            self.model.retire(slot)
+        taken = [self._take(slot) for slot in reversed(ended)][::-1]
+        if taken:
+            self.batches.worked()
+        return [(sequence.request, tuple(sequence.written)) for sequence in taken]
 
-    def _retire(self, slot: int) -> Completion:
-        sequence = self.active[slot]
-        self.model.retire(slot)
-        last = self.active.pop()
+    def _take(self, slot: int) -> _Sequence:
+        sequence, last = self.active[slot], self.active.pop()
         if last is not sequence:
             self.active[slot] = last
-        image = sequence.request.image
-        image.uses -= 1
-        if image.uses < 1:
-            image.prefix = None
-        return Completion(sequence.request.key, tuple(sequence.written))
+        return sequence
 
     def _seen(self, logits: torch.Tensor) -> torch.Tensor | None:
         """Which tokens each sequence holds, where a repetition penalty asks for it."""

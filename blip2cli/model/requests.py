@@ -13,12 +13,14 @@ class EncodedImage:
     """An image as the language model sees it: query embeddings [num_query_tokens, language width].
 
     `uses` counts the requests still to come for it; while there is more than one, a decoder may keep in `prefix` the
-    keys and values [2, layers, heads, num_query_tokens, head width] of the image's tokens.
+    keys and values [2, layers, heads, num_query_tokens, head width] of the image's tokens. An image that could not be
+    encoded has an `error`, and no embeddings.
     """
 
     query_embeds: torch.Tensor
     uses: int = 1
     prefix: torch.Tensor | None = field(default=None, repr=False)
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The token ids written for a request, without the prompt and without the end token."""
+    """The token ids written for a request, without the prompt and without the end token.
+
+    A request that could not be decoded has an `error`, and no tokens.
+    """
 
     key: Any
     token_ids: tuple[int, ...]
+    error: str | None = None
+
+
+class TooLong(Exception):
+    """A text has more tokens than there is room for."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from blip2cli.errors import UsageError
-from blip2cli.journal import Commit, Journal, begun
+from blip2cli.journal import Commit, Journal, begun, committed
 from blip2cli.records import Column, Result
 
 if TYPE_CHECKING:
@@ -126,28 +126,41 @@ def open_output(settings: OutputSettings, layout: Layout, fingerprint: Mapping[s
     """The output that the settings name, ready to take rows, what an earlier run left torn repaired."""
     if settings.out is None:
         return _stdout(layout)
-    out, suffix = settings.out, format_of(settings)
+    out, suffix, journal = settings.out, format_of(settings), _journal(settings, fingerprint)
+    if begun(out) and settings.resume:
+        journal.resume(out)
+    else:
+        _clear(out, journal)
+        journal.start()
     module, _, cls = FORMATS[suffix].partition(":")
     make = getattr(import_module(module), cls)
     if not is_folder(out):
-        output: Output = make(out, layout, _journal(settings, dict(fingerprint)))
+        output: Output = make(out, layout, journal)
         return output
     from blip2cli.outputs.shards import ShardedOutput
 
-    journal = _journal(settings, {**fingerprint, "format": suffix[1:], "shard_size": settings.shard_size})
     return ShardedOutput(out, layout, journal, make, suffix, settings.shard_size)
 
 
-def _journal(settings: OutputSettings, fingerprint: dict[str, Any]) -> Journal:
-    """The journal of the output: taken up, or begun afresh."""
+def finished(settings: OutputSettings, fingerprint: Mapping[str, Any]) -> Commit | None:
+    """What is committed, where it is whole and is to be resumed. Raises UsageError for other settings than it had.
+
+    Cheaper than to open it: a job that is started again and again finds out soon that it is done.
+    """
+    if settings.out is None or not settings.resume or not committed(settings.out).finished:
+        return None
+    if not settings.out.exists():
+        return None
+    journal = _journal(settings, fingerprint)
+    journal.resume(settings.out)
+    return journal.commit
+
+
+def _journal(settings: OutputSettings, fingerprint: Mapping[str, Any]) -> Journal:
+    """The journal of the output, with all that its rows and their places depend on."""
     assert settings.out is not None
-    journal = Journal(settings.out, fingerprint)
-    if begun(settings.out) and settings.resume:
-        journal.resume(settings.out)
-    else:
-        _clear(settings.out, journal)
-        journal.start()
-    return journal
+    cut = {"format": format_of(settings)[1:], "shard_size": settings.shard_size} if is_folder(settings.out) else {}
+    return Journal(settings.out, {**fingerprint, **cut})
 
 
 def _stdout(layout: Layout) -> Output:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from blip2cli.model.batches import Failed
     from blip2cli.model.blip2 import Blip2Model
     from blip2cli.model.checkpoint import Checkpoint
     from blip2cli.stopwatch import Stopwatch
@@ -75,29 +76,36 @@ class EmbedTask:
             with watch.phase("encoding"):
                 features = self._image_features(model, batch)
             for row, at, error in zip(batch.rows, batch.image_of, batch.errors, strict=True):
-                yield Result(row, (None if at is None else self._stored(features[at]),), error)
+                stored, failure = (None, None) if at is None else self._stored(features[at])
+                yield Result(row, (stored,), error or failure)
 
-    def _image_features(self, model: Blip2Model, batch: Batch) -> list[torch.Tensor]:
-        if self.options.features == "vision":
-            return model.vision_output(batch)
-        features = model.query_output(batch)
-        return [tokens.mean(dim=0) for tokens in features] if self.options.pool == "mean" else features
+    def _image_features(self, model: Blip2Model, batch: Batch) -> list[torch.Tensor | Failed]:
+        return model.vision_output(batch) if self.options.features == "vision" else model.query_output(batch)
 
     def _text_results(self, model: Blip2Model, batch: Batch, watch: Stopwatch) -> Iterator[Result]:
-        room = model.prompt_room(0)
+        from blip2cli.model.requests import TooLong
+
         for row in batch.rows:
-            error = None if row.text else f"missing: nothing in column {self.options.text_column}"
-            features = None
-            if row.text and room is not None and len(model.prompt_ids(row.text)) > room:
-                error = f"text-too-long: {len(model.prompt_ids(row.text))} tokens, {room} fit"
-            if error is None:
-                with watch.phase("encoding"):
-                    features = self._stored(model.text_output(row.text or "").mean(dim=0))
+            features, error = None, None
+            if not row.text:
+                error = f"missing: nothing in column {self.options.text_column}"
+            else:
+                try:
+                    with watch.phase("encoding"):
+                        features, error = self._stored(model.text_output(row.text))
+                except TooLong as too_long:
+                    error = f"text-too-long: {too_long}"
             yield Result(row, (row.text, features), error)
 
-    def _stored(self, features: torch.Tensor) -> np.ndarray:
-        stored: Any = features.numpy()
-        return stored.astype("float16") if self.options.store == "fp16" else stored
+    def _stored(self, features: torch.Tensor | Failed) -> tuple[np.ndarray | None, str | None]:
+        """The features as they are written, pooled where that is asked for, or the error in their stead."""
+        from blip2cli.model.batches import Failed
+
+        if isinstance(features, Failed):
+            return None, features.error
+        pooled = self.options.pool == "mean" or self.options.features == "text"
+        stored: Any = (features.mean(dim=0) if pooled and features.dim() > 1 else features).numpy()
+        return stored.astype("float16") if self.options.store == "fp16" else stored, None
 
 
 def _opt_width(config: Any) -> int:

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
-from blip2cli.model.requests import Request
+from blip2cli.model.requests import Request, TooLong
 from blip2cli.records import Batch, Result, Row
 
 if TYPE_CHECKING:
@@ -70,7 +70,10 @@ class Generation:
             completions = model.generate(requests, self.settings, self.copies if beams else 1)
             for completion in watch.timed("decoding", completions):
                 entry, copy = completion.key
-                entry.texts[copy if not beams else len(entry.texts)] = model.text(completion.token_ids)
+                if completion.error:
+                    entry.error = completion.error
+                else:
+                    entry.texts[copy if not beams else len(entry.texts)] = model.text(completion.token_ids)
                 entry.missing -= 1
                 yield from self._done(opened)
             yield from self._done(opened)
@@ -100,16 +103,18 @@ class Generation:
         self, model: Blip2Model, row: Row, image: EncodedImage | None, error: str | None, opened: deque[_Open]
     ) -> Iterable[Request]:
         prompts = self.prompts(row)
+        most = self.settings.max_new_tokens or 1
+        if image is not None:
+            error = error or image.error
         for number, prompt in enumerate(prompts):
             entry = _Open(row, prompt, last=number == len(prompts) - 1, error=error or prompt.error)
             opened.append(entry)
             if entry.error or image is None:
                 continue
-            ids = model.prompt_ids(prompt.text)
-            most = self.settings.max_new_tokens or 1
-            room = model.prompt_room(most)
-            if room is not None and len(ids) > room:
-                entry.error = f"prompt-too-long: {len(ids)} tokens, {room} fit"
+            try:
+                ids = model.prompt_ids(prompt.text, model.prompt_room(most))
+            except TooLong as too_long:
+                entry.error = f"prompt-too-long: {too_long}"
                 continue
             entry.missing = self.copies
             copies = 1 if self.settings.num_beams > 1 else self.copies
@@ -120,7 +125,7 @@ class Generation:
     def _check_length(self, model: Blip2Model) -> None:
         most = self.settings.max_new_tokens or 1
         room = model.prompt_room(most)
-        if room is not None and room < 1:
+        if room < 1:
             raise UsageError(
                 f"--max-new-tokens {most} is more than the model has room for", f"Give {most + room - 1} at most."
             )

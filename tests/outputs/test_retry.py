@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from blip2cli import retry
+from blip2cli.outputs import replacement
 from tests.chaos.chaos import EXAMPLES, contents, write_manifest
 from tests.conftest import Typed
 
@@ -76,12 +77,9 @@ def test_a_retry_stopped_while_it_takes_its_place_is_finished_by_resume(
     def stop(*paths: object) -> None:
         raise KeyboardInterrupt
 
-    calls = iter([retry.take_place, stop])  # once for an earlier retry, once for this one
     with monkeypatch.context() as patched:
-        if moment == "before":
-            patched.setattr(retry, "take_place", lambda out: next(calls)(out))
-        else:
-            patched.setattr(retry, "publish", stop)
+        room, function = (retry, "take_place") if moment == "before" else (replacement, "publish")
+        patched.setattr(room, function, stop)
         assert typed(*words, "--resume", "--retry-errors").code == 130
     assert typed(*words, "--resume").code == 0
     assert typed(*command(("caption",), (f"whole-{name}",))).code == 0

@@ -1,0 +1,78 @@
+"""Batches: computed together where that works, and split where it does not, down to the item that fails."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+IN_A_ROW = 16
+"""So many items that fail one after the other, each alone, mean that the model or the machine is broken."""
+
+REASON = 120
+"""Characters of an exception's message that are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Stands for what an item that fails even alone would have given; `error` is that of its output rows."""
+
+    error: str
+
+
+@dataclass
+class Batches:
+    """Computes batches of up to `largest` items, and finds those that fail.
+
+    A batch for which memory runs out is halved, and `largest` with it from then on. One that fails otherwise is split
+    until the culprits are alone. `first` is the first of the `failures` since anything last worked.
+    """
+
+    largest: int
+    failures: int = 0
+    first: Exception | None = field(default=None, repr=False)
+
+    def compute(self, function: Callable[[Any], Iterable[Any]], items: Any) -> list[Any]:
+        """What `function` gives for each of the items (a list, or a tensor's rows), or Failed.
+
+        Raises torch.OutOfMemoryError where a single item does not fit, and the first error where every item of several
+        fails, or IN_A_ROW one after the other.
+        """
+        results = self._split(function, items)
+        if self.first and len(results) > 1 and all(isinstance(result, Failed) for result in results):
+            raise self.first
+        return results
+
+    def worked(self) -> None:
+        """Note that something did not fail."""
+        self.failures, self.first = 0, None
+
+    def _split(self, function: Callable[[Any], Iterable[Any]], items: Any) -> list[Any]:
+        if len(items) <= self.largest:
+            try:
+                results = list(function(items))
+            except torch.OutOfMemoryError:
+                if len(items) == 1:
+                    raise
+                self.largest = len(items) // 2
+            except Exception as error:
+                if len(items) == 1:
+                    return [self._failed(error)]
+            else:
+                self.worked()
+                return results
+        size = min(self.largest, (len(items) + 1) // 2)
+        parts = (items[at : at + size] for at in range(0, len(items), size))
+        return [result for part in parts for result in self._split(function, part)]
+
+    def _failed(self, error: Exception) -> Failed:
+        traceback.clear_frames(error.__traceback__)  # they hold tensors
+        self.first = self.first or error
+        self.failures += 1
+        if self.failures >= IN_A_ROW:
+            raise self.first
+        message = " ".join(f"{type(error).__name__}: {error}".split())
+        return Failed(f"failed: {message[:REASON]}")
