@@ -35,14 +35,14 @@ class Batches:
     failures: int = 0
     first: Exception | None = field(default=None, repr=False)
 
-    def compute(self, function: Callable[[Any], Iterable[Any]], items: Any) -> list[Any]:
+    def compute(self, function: Callable[[Any], Iterable[Any]], items: Any, whole: bool = True) -> list[Any]:
         """What `function` gives for each of the items (a list, or a tensor's rows), or Failed.
 
-        Raises torch.OutOfMemoryError where a single item does not fit, and the first error where every item of several
-        fails, or IN_A_ROW one after the other.
+        Raises torch.OutOfMemoryError where a single item does not fit, and the first error where IN_A_ROW items fail
+        one after the other, or all of several that are a `whole` batch.
         """
         results = self._split(function, items)
-        if self.first and len(results) > 1 and all(isinstance(result, Failed) for result in results):
+        if self.first and whole and len(results) > 1 and all(isinstance(result, Failed) for result in results):
             raise self.first
         return results
 

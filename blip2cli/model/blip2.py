@@ -160,8 +160,9 @@ class Blip2Model:
         new = [at for at, key in enumerate(keys) if key not in self._recent]
         failed: dict[tuple[str, bytes], Failed] = {}
         if new:
-            pixels = batch.pixels if len(new) == len(keys) else batch.pixels[new]
-            for at, encoded in zip(new, self.batches.compute(encode, pixels), strict=True):
+            whole = len(new) == len(keys)
+            pixels = batch.pixels if whole else batch.pixels[new]
+            for at, encoded in zip(new, self.batches.compute(encode, pixels, whole), strict=True):
                 if isinstance(encoded, Failed):
                     failed[keys[at]] = encoded
                 else:

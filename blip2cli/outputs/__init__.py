@@ -147,9 +147,14 @@ def finished(settings: OutputSettings, fingerprint: Mapping[str, Any]) -> Commit
 
     Cheaper than to open it: a job that is started again and again finds out soon that it is done.
     """
-    if settings.out is None or not settings.resume or not committed(settings.out).finished:
+    if settings.out is None or not settings.resume or not settings.out.exists():
         return None
-    if not settings.out.exists():
+    state, whole = committed(settings.out).state, committed(settings.out).finished
+    if is_folder(settings.out):
+        there = len(list(settings.out.iterdir())) == state.get("shard", -1) + 1
+    else:
+        there = settings.out.stat().st_size == state.get("size", settings.out.stat().st_size)
+    if not (whole and there):  # what is wrong is found when it is opened
         return None
     journal = _journal(settings, fingerprint)
     journal.resume(settings.out)

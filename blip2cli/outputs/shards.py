@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from blip2cli.errors import OutputError
+from blip2cli.errors import OutputError, UsageError
 from blip2cli.journal import Commit, Journal, publish
 from blip2cli.outputs import Layout, Output, parts_folder
 from blip2cli.records import Result
@@ -100,12 +100,19 @@ class ShardedOutput:
         self.shard = commit.state.get("shard", -1)
         if self.shard < 0:
             return
+        for shard in range(self.shard):
+            self._see(self._published(shard))
         if commit.state["whole"]:
             if self._in_hand(self.shard).exists():
                 publish(self._in_hand(self.shard), self._published(self.shard))
+            self._see(self._published(self.shard))
             self.current = self._journal(commit.state["filled"], replace(commit, finished=True))
         else:
             self._open(self._journal(commit.state["filled"], commit))
+
+    def _see(self, shard: Path) -> None:
+        if not shard.exists():
+            raise UsageError(f"{self.out} cannot be resumed: {shard} is gone", "Use --overwrite.")
 
     def _journal(self, filled: int, commit: Commit) -> ShardJournal:
         return ShardJournal(self.journal, self.shard, filled, replace(commit, state=commit.state.get("inner", {})))

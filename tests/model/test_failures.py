@@ -30,20 +30,20 @@ def load(checkpoint: Path, batch_size: int) -> Blip2Model:
     return Blip2Model(find(ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu")), batch_size)
 
 
-def requests_of(model: Blip2Model) -> list[Request]:
-    """Three prompts for each of a dozen images, which end at different lengths."""
+def requests_of(model: Blip2Model, alike: bool = False) -> list[Request]:
+    """Three prompts for each of a dozen images, with bounds that differ unless they are to be alike."""
     torch.manual_seed(0)
     prompts = [model.prompt_ids(prompt) for prompt in (None, "a photo of", "Question: red? Answer:")]
     images = [EncodedImage(torch.randn(model.num_query_tokens, 32), uses=3) for _ in range(12)]
     return [
-        Request((number, use), image, prompt, (0, 3 + 5 * (number % 4)), (number, use))
+        Request((number, use), image, prompt, (0, 12 if alike else 3 + 5 * (number % 4)), (number, use))
         for number, image in enumerate(images)
         for use, prompt in enumerate(prompts)
     ]
 
 
 def completions(model: Blip2Model, settings: GenerationSettings, returned: int = 1) -> list[Completion]:
-    return list(model.generate(iter(requests_of(model)), settings, returned))
+    return list(model.generate(iter(requests_of(model, alike=settings is BEAMS)), settings, returned))
 
 
 def by_key(found: list[Completion]) -> dict:

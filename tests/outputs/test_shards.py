@@ -64,8 +64,19 @@ def test_a_shard_that_was_not_published_is_so_when_resumed(typed: Run, form: str
     whole = contents(Path("out"))
     Path("out.parts").mkdir()
     shutil.move(f"out/part-00002.{form}", "out.parts")
+    journal = Path("out.journal")
+    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:-1]))
     assert typed(*words, "--resume").code == 3
     assert contents(Path("out")) == whole and not Path("out.parts").exists()
+
+
+def test_a_shard_that_is_gone_is_missed(typed: Run) -> None:
+    write_manifest(Path("m.jsonl"), 9)
+    assert typed(*WORDS, "--out", "out", "--shard-size", 6).code == 3
+    Path("out/part-00001.parquet").unlink()
+    ran = typed(*WORDS, "--out", "out", "--shard-size", 6, "--resume")
+    assert ran.code == 2
+    assert ran.err == "blip2: out cannot be resumed: out/part-00001.parquet is gone\n       Use --overwrite.\n"
 
 
 def test_another_shard_size_or_format_is_refused_by_resume(typed: Run) -> None:

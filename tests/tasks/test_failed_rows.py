@@ -44,6 +44,7 @@ def fail_for_image(monkeypatch: pytest.MonkeyPatch, model: Blip2, image: Path) -
     """Let an image fail whatever it is encoded with."""
     seen: list[torch.Tensor] = []
     vision, encoder = model.model.encoder.vision, model.model.encoder
+    model.model.forget()
     with monkeypatch.context() as watched:
         watched.setattr(encoder, "vision", lambda pixels: seen.append(pixels[0]) or vision(pixels))
         list(model.embed(image))
