@@ -95,7 +95,7 @@ class Decoder:
     def _apart(self, requests: Sequence[Request]) -> list[tuple[int, ...]]:
         """The token ids of requests that are decoded with no others beside them."""
         self._restart()
-        self._admit(requests)
+        self._admit(self._sequences(requests))
         written: dict[int, tuple[int, ...]] = {}
         while self.active:
             written.update((id(request), token_ids) for request, token_ids in self._step())
@@ -110,19 +110,23 @@ class Decoder:
             return Completion(request.key, (), written.error)
         return Completion(request.key, written)
 
-    def _due(self, stream: Iterator[Request]) -> list[Request]:
-        """The requests to be admitted now."""
+    def _due(self, stream: Iterator[Request]) -> list[_Sequence]:
+        """The sequences to be admitted now."""
         free = self.model.slots - len(self.active)
         if self.active and free < max(1, self.model.slots // 4):
             return []
-        return list(itertools.islice(stream, free))
+        return self._sequences(itertools.islice(stream, free))
 
-    def _admit(self, requests: Sequence[Request]) -> None:
-        if not requests:
+    def _sequences(self, requests: Iterable[Request]) -> list[_Sequence]:
+        ordered = sorted(requests, key=self.model.shares)
+        return [_Sequence(request, 0, self.sampler.random(request)) for request in ordered]
+
+    def _admit(self, fresh: list[_Sequence]) -> None:
+        if not fresh:
             return
-        fresh, first = sorted(requests, key=self.model.shares), len(self.active)
-        self.active += [_Sequence(request, 0, self.sampler.random(request)) for request in fresh]
-        for sequence, token in zip(self.active[first:], self.model.admit(fresh), strict=True):
+        self.active += fresh
+        tokens = self.model.admit([sequence.request for sequence in fresh])
+        for sequence, token in zip(fresh, tokens, strict=True):
             sequence.pending = token
 
     def _step(self) -> list[tuple[Request, tuple[int, ...]]]:

@@ -21,6 +21,9 @@ from blip2cli.model.linears import NOTHING, PostOp, replace_linears
 LARGEST = 127
 """Weights are int8 from -127 to 127, symmetric; activations uint8."""
 
+CHANNELS_AT_ONCE = 1024
+"""Channels quantised at once: a whole output head in fp32 would be as large as the rest of the model."""
+
 
 def bitsandbytes_config(precision: str, compute: torch.dtype) -> Any:
     """How bitsandbytes is to load a model in int8 or int4 (not measured: no GPU was at hand).
@@ -49,9 +52,13 @@ class QuantizedLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear, post_op: PostOp = NOTHING) -> None:
         super().__init__()
-        weight = linear.weight.detach().float()
-        self.scales = weight.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / LARGEST
-        quantized = (weight / self.scales[:, None]).round_().clamp_(-LARGEST, LARGEST).to(torch.int8)
+        self.scales = torch.empty(linear.out_features)
+        quantized = torch.empty(linear.weight.shape, dtype=torch.int8)
+        for rows in torch.arange(linear.out_features).split(CHANNELS_AT_ONCE):
+            weight = linear.weight.detach()[rows].float()
+            scales = weight.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / LARGEST
+            self.scales[rows] = scales
+            quantized[rows] = weight.div_(scales[:, None]).round_().clamp_(-LARGEST, LARGEST).to(torch.int8)
         self.weight = torch.ops.onednn.qlinear_prepack(quantized, None)
         self.zero_points = torch.zeros(len(quantized), dtype=torch.int32)
         self.bias = None if linear.bias is None else linear.bias.detach().float()

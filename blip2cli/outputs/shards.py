@@ -63,7 +63,7 @@ class ShardedOutput:
         taken: list[Result] = []
         for result in results:
             taken.append(result)
-            if result.last and self._filled + len(taken) >= self.size:
+            if result.last and len(taken) >= (self._room or self.size):
                 self._write(taken)
                 self._close()
                 taken = []
@@ -92,8 +92,9 @@ class ShardedOutput:
             yield from self.inner.records()
 
     @property
-    def _filled(self) -> int:
-        return self.current.filled if self.current is not None else self.size
+    def _room(self) -> int:
+        """Rows that still go into the current shard."""
+        return max(self.size - self.current.filled, 0) if self.current is not None else 0
 
     def _go_on(self, commit: Commit) -> None:
         """Take up the shard in hand, or publish it if that was all that was missing."""
@@ -109,6 +110,8 @@ class ShardedOutput:
             self.current = self._journal(commit.state["filled"], replace(commit, finished=True))
         else:
             self._open(self._journal(commit.state["filled"], commit))
+            if not self._room:
+                self._close()
 
     def _see(self, shard: Path) -> None:
         if not shard.exists():
@@ -124,7 +127,7 @@ class ShardedOutput:
     def _opened(self) -> Output:
         """The output of the shard in hand: the one there is, the last one if it has room, or the next."""
         if self.inner is None:
-            if self.current is not None and self.current.filled < self.size:
+            if self.current is not None and self._room:
                 os.replace(self._published(self.shard), self._in_hand(self.shard))
                 self._open(self.current)
             else:

@@ -70,6 +70,22 @@ def test_a_shard_that_was_not_published_is_so_when_resumed(typed: Run, form: str
     assert contents(Path("out")) == whole and not Path("out.parts").exists()
 
 
+def test_a_full_shard_that_was_not_closed_is_so_when_resumed(typed: Run) -> None:
+    write_manifest(Path("m.jsonl"), 9)
+    words = (*WORDS, "--out", "out", "--format", "jsonl", "--shard-size", 6)
+    assert typed(*words, "--commit-every", 0, "--batch-size", 1).code == 3
+    whole = contents(Path("out"))
+    lines = Path("out.journal").read_text().splitlines(keepends=True)
+    at = next(at for at, line in enumerate(lines) if '"shard": 1, "filled": 6, "whole": true' in line)
+    lines[at] = lines[at].replace('"whole": true', '"whole": false')
+    Path("out.journal").write_text("".join(lines[: at + 1]))
+    Path("out.parts").mkdir()
+    shutil.move("out/part-00001.jsonl", "out.parts")
+    Path("out/part-00002.jsonl").unlink()
+    assert typed(*words, "--resume").code == 3
+    assert contents(Path("out")) == whole
+
+
 def test_a_shard_that_is_gone_is_missed(typed: Run) -> None:
     write_manifest(Path("m.jsonl"), 9)
     assert typed(*WORDS, "--out", "out", "--shard-size", 6).code == 3

@@ -1,5 +1,6 @@
 """What the model fails at is an error of its row, and the rows beside it are as ever."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,3 +124,21 @@ def test_texts_that_fail_have_no_features(model: Blip2, typed: Callable, monkeyp
     assert ran.code == 3
     found = [(row["text"], row["error"], row["features"] is None) for row in ran.rows]
     assert found == [("one", None, False), ("two", ERROR, True), ("three", None, False)]
+
+
+@pytest.mark.parametrize("family", ["opt", "t5"])
+def test_endless_prompts_and_texts_are_errors_of_their_rows(
+    family: str, request: pytest.FixtureRequest, typed: Callable
+) -> None:
+    checkpoint = request.getfixturevalue(f"{family}_checkpoint")
+    long, endless = "red? " * 2000, "x" * 1_000_000
+    model = Blip2(str(checkpoint), dtype="fp32", workers=0)
+    kinds = [
+        row["error"] and row["error"].partition(":")[0] for row in model.answer(SCENES[0], [long, "red?", endless])
+    ]
+    assert kinds == ["prompt-too-long", None, "prompt-too-long"]
+    assert next(model.caption(SCENES[0], endless))["error"].startswith("prompt-too-long: 1000000 characters, ")
+    Path("texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in (long, "red?", endless)))
+    ran = typed("embed", "--features", "text", "texts.jsonl", "--model", checkpoint)
+    kinds = [row["error"] and row["error"].partition(":")[0] for row in ran.rows]
+    assert kinds == ["text-too-long", None, "text-too-long"]
