@@ -28,10 +28,12 @@ class Batches:
     """Computes batches of up to `largest` items, and finds those that fail.
 
     A batch for which memory runs out is halved, and `largest` with it from then on. One that fails otherwise is split
-    until the culprits are alone. `first` is the first of the `failures` since anything last worked.
+    until the culprits are alone. `first` is the first of the `failures` since anything last worked; `ever` says whether
+    anything has.
     """
 
     largest: int
+    ever: bool = False
     failures: int = 0
     first: Exception | None = field(default=None, repr=False)
 
@@ -39,16 +41,16 @@ class Batches:
         """What `function` gives for each of the items (a list, or a tensor's rows), or Failed.
 
         Raises torch.OutOfMemoryError where a single item does not fit, and the first error where IN_A_ROW items fail
-        one after the other, or all of several that are a `whole` batch.
+        one after the other, or all of several that are a `whole` batch, and nothing has ever worked.
         """
         results = self._split(function, items)
-        if self.first and whole and len(results) > 1 and all(isinstance(result, Failed) for result in results):
+        if self.first and whole and len(results) > 1 and not self.ever:
             raise self.first
         return results
 
     def worked(self) -> None:
         """Note that something did not fail."""
-        self.failures, self.first = 0, None
+        self.ever, self.failures, self.first = True, 0, None
 
     def _split(self, function: Callable[[Any], Iterable[Any]], items: Any) -> list[Any]:
         if len(items) <= self.largest:

@@ -225,6 +225,12 @@ def test_a_batch_in_which_all_fail_raises_the_first_error() -> None:
         Batches(8).compute(odd, [4, 6, 8])
 
 
+def test_culprits_side_by_side_do_not_end_a_run_in_which_something_worked() -> None:
+    batches = Batches(2)
+    assert batches.compute(odd, [1, 3]) == [1, 3]
+    assert all(isinstance(failed, Failed) for failed in batches.compute(odd, [4, 6]))
+
+
 def test_many_failures_in_a_row_raise_the_first_error() -> None:
     batches, evens = Batches(1), range(0, 2 * IN_A_ROW, 2)
     assert all(isinstance(batches.compute(odd, [even])[0], Failed) for even in evens[1:])
