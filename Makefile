@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test lint chaos bench accuracy docs clean
+.PHONY: demo test lint chaos fuzz bench accuracy docs clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +26,9 @@ lint: $(VENV)/.ready  ## Check style and types.
 
 chaos: $(VENV)/.ready  ## Kill runs at random moments, 200 times, and compare what they end with.
 	$(BIN)/python -m tests.chaos.chaos --rounds 200
+
+fuzz: $(VENV)/.ready  ## Decode 5,000 images that were tampered with.
+	$(BIN)/python -m tests.hostile.fuzz --cases 5000
 
 bench: $(VENV)/.ready  ## Compare speed with the loop that everybody writes.
 	$(BIN)/python -m blip2cli.bench.compare

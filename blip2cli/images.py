@@ -7,8 +7,10 @@ at reduced scale unless `exact` is asked for.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import time
 import warnings
 from dataclasses import dataclass
 from functools import cache
@@ -28,6 +30,15 @@ MAX_PIXELS = 178_956_970
 MAX_BYTES = 1 << 30
 """Largest file that is read."""
 
+TRANSIENT = {
+    *(errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EBUSY, errno.ECONNRESET, errno.ECONNABORTED),
+    *(errno.ENETRESET, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+}
+"""Errors of reading that may pass."""
+
+WAITS = (0.1, 0.4, 1.6)
+"""Seconds between the attempts to read a file."""
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -42,19 +53,32 @@ class Reading:
 
 
 def read_file(path: str) -> bytes:
-    """The bytes of a regular file. Raises ImageError for one that is missing, too large, or not a regular file."""
-    try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError("unreadable", "not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise ImageError("too-large", f"{status.st_size:,} bytes")
-        with open(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError:
-        raise ImageError("missing", "no such file") from None
-    except (OSError, ValueError) as error:
-        raise ImageError("unreadable", getattr(error, "strerror", None) or str(error)) from None
+    """The bytes of a regular file. Raises ImageError for one that is missing, too large, or not a regular file.
+
+    What a busy disk or a network file system may get over (TRANSIENT) is tried again after each of WAITS.
+    """
+    for wait in (*WAITS, None):
+        try:
+            return _read(path)
+        except FileNotFoundError:
+            raise ImageError("missing", "no such file") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            if getattr(error, "errno", None) not in TRANSIENT:
+                raise ImageError("unreadable", reason) from None
+        if wait is not None:
+            time.sleep(wait)
+    raise ImageError("unreadable", f"{reason}, tried {len(WAITS) + 1} times")
+
+
+def _read(path: str) -> bytes:
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError("unreadable", "not a regular file")
+    if status.st_size > MAX_BYTES:
+        raise ImageError("too-large", f"{status.st_size:,} bytes")
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def decode(data: bytes, reading: Reading) -> np.ndarray:

@@ -209,7 +209,7 @@ def _data_loader(images: Images, sent: _Sent, workers: int, loading: Loading) ->
         num_workers=workers,
         collate_fn=_unchanged,
         pin_memory=loading.pin_memory,
-        worker_init_fn=_leave_signals_to_parent,
+        worker_init_fn=_keep_quiet,
     )
     with _quiet_about_children():
         decoded = iter(loader)
@@ -230,9 +230,12 @@ def _quiet_about_children() -> Iterator[None]:
             signal.signal(signal.SIGCHLD, before)
 
 
-def _leave_signals_to_parent(_worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal's job; the workers end when their parent wants them to."""
+def _keep_quiet(_worker: int) -> None:
+    """Leave stderr and Ctrl-C to the parent: libtiff tells the terminal what it dislikes, and errors are rows here."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 @contextmanager
@@ -250,7 +253,7 @@ def _watchdog(seconds: float | None) -> Iterator[None]:
 
 
 def _send_decoded(connection: Any, images: Images, places: Sequence[ImageRef | None]) -> None:
-    _leave_signals_to_parent(0)
+    _keep_quiet(0)
     for place in places:
         try:
             with _watchdog(images.timeout):

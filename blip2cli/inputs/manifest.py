@@ -72,6 +72,9 @@ class Layout:
 def lay_out(manifest: str, names: list[str], columns: ColumnChoice) -> Layout:
     """Choose the columns of a manifest. Raises UsageError, with the columns there are, where one is missing."""
     there = f"It has: {', '.join(names) or 'no columns'}."
+    twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
+    if twice is not None:
+        raise UsageError(f"{manifest} has several columns named {twice!r}", "Rename them; one would hide the other.")
     image = columns.image
     if image is None:
         image = next((name for name in IMAGE_COLUMNS if name in names), None)

@@ -20,10 +20,22 @@ def schema_of(layout: Layout) -> pa.Schema:
     """image, the carried columns with their types, the task's columns, error; the settings as metadata."""
     carried = layout.schema()
     fields = [pa.field("image", pa.string())]
-    fields += [carried.field(name).with_name(shown).with_nullable(True) for name, shown in layout.carried.items()]
+    fields += [pa.field(shown, _storable(carried.field(name).type)) for name, shown in layout.carried.items()]
     fields += [pa.field(column.name, column_type(column)) for column in layout.columns]
     fields.append(pa.field("error", pa.string()))
     return pa.schema(fields, metadata={METADATA_KEY: json.dumps(dict(layout.metadata)).encode()})
+
+
+def _storable(kind: pa.DataType) -> pa.DataType:
+    """A carried column's type; a string, to hold JSON, where Parquet has none for it (objects without any key)."""
+    return pa.string() if _holds_empty_struct(kind) else kind
+
+
+def _holds_empty_struct(kind: pa.DataType) -> bool:
+    if not pa.types.is_nested(kind):
+        return False
+    inner = [kind.field(at).type for at in range(kind.num_fields)]
+    return (pa.types.is_struct(kind) and not inner) or any(map(_holds_empty_struct, inner))
 
 
 def column_type(column: Column) -> pa.DataType:
