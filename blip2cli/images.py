@@ -30,13 +30,16 @@ MAX_PIXELS = 178_956_970
 MAX_BYTES = 1 << 30
 """Largest file that is read."""
 
+BLOCK = 1 << 20
+"""Pixels of deep grey that are scaled at a time."""
+
 TRANSIENT = {
     *(errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EBUSY, errno.ECONNRESET, errno.ECONNABORTED),
     *(errno.ENETRESET, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH),
 }
 """Errors of reading that may pass."""
 
-WAITS = (0.1, 0.4, 1.6)
+WAITS = (0.1, 0.3, 0.9)
 """Seconds between the attempts to read a file."""
 
 
@@ -147,11 +150,19 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        top = values.max()
-        scale = 255.0 if 0 < top <= 1.0 and image.mode == "F" else 255.0 / 65535.0 if top > 255 else 1.0
-        return Image.fromarray(np.clip(values * scale, 0, 255).astype(np.uint8))
+        return Image.fromarray(_scaled(np.asarray(image)))
     return image
+
+
+def _scaled(values: np.ndarray) -> np.ndarray:
+    """Grey of any range as uint8, a block at a time: all of it as float64 would take gigabytes."""
+    top = np.fmax.reduce(values, axis=None, initial=0)
+    scale = 255.0 if 0 < top <= 1.0 and values.dtype.kind == "f" else 255.0 / 65535.0 if top > 255 else 1.0
+    flat, grey = values.reshape(-1), np.empty(values.size, np.uint8)
+    for at in range(0, flat.size, BLOCK):
+        block = np.nan_to_num(flat[at : at + BLOCK].astype(np.float64))
+        grey[at : at + BLOCK] = np.clip(block * scale, 0, 255)
+    return grey.reshape(values.shape)
 
 
 def _reason(error: BaseException) -> str:

@@ -200,9 +200,9 @@ def main() -> None:
         if "vqa8" in chosen:
             texts(folder, photos, max(given.images // 4, 1), 8, given.rounds, with_fp32=False)
         if "embed" in chosen:
-            embeddings(folder, photos, given.images, given.rounds)
+            embeddings(folder, photos, 3 * given.images, given.rounds)
         if "large" in chosen:
-            large_jpegs(folder, work, 24, given.rounds)
+            large_jpegs(folder, work, 3 * given.images, given.rounds)
         if "tiny" in chosen:
             overhead(work, 4000, given.rounds)
         if "roofline" in chosen:

@@ -23,6 +23,12 @@ SLOTS_PER_IMAGE = 8
 COLUMNS = 64
 """Tokens of keys and values that a text is expected to need: the image's, a prompt's and the text's own."""
 
+CONTROL_GROUPS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "anon"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "rss"),
+)
+"""Where the kernel says the limit of a control group (versions 2 and 1), and the memory in use that is not a file's."""
+
 SHARE = 0.5
 """Of the free memory that an estimate may fill; the rest is for what it does not know of."""
 
@@ -54,9 +60,11 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = [_available()]
-    limit, used = _number("/sys/fs/cgroup/memory.max"), _number("/sys/fs/cgroup/memory.current")
-    if limit is not None and used is not None:
-        free.append(max(limit - used, 0))
+    for folder, limit_file, anonymous in CONTROL_GROUPS:
+        limit = _read(folder / limit_file)
+        used = dict(line.split() for line in _read(folder / "memory.stat").splitlines()).get(anonymous)
+        if limit.isdigit() and used is not None:
+            free.append(max(int(limit) - int(used), 0))
     return min(free)
 
 
@@ -69,8 +77,8 @@ def _available() -> int:
     return int(os.sysconf("SC_PHYS_PAGES")) * int(os.sysconf("SC_PAGE_SIZE")) // 2
 
 
-def _number(path: str) -> int | None:
+def _read(path: Path) -> str:
     try:
-        return int(Path(path).read_text())
-    except (OSError, ValueError):  # no control group, or "max"
-        return None
+        return path.read_text().strip()
+    except OSError:  # no such control group
+        return ""

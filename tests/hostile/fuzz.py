@@ -146,6 +146,8 @@ def outcomes(first: int, last: int) -> Iterator[tuple[int, str]]:
         theirs.close()
         try:
             while first < last:
+                if not ours.poll(2 * SLOWEST):
+                    process.kill()
                 yield first, ours.recv()
                 first += 1
         except EOFError:

@@ -1,13 +1,17 @@
 """Images that were tampered with become pixels or an error row; the short form of `make fuzz`."""
 
+import os
 import struct
+import time
 import zlib
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
 from blip2cli.errors import ImageError
 from blip2cli.images import Reading, decode
+from tests.hostile import fuzz
 from tests.hostile.fuzz import outcomes
 
 
@@ -18,6 +22,18 @@ def test_mutated_images_are_decoded_or_refused() -> None:
         assert not result.startswith("FAILED"), result
         counts[result] += 1
     assert counts["decoded"] > 30 and counts["truncated"] > 30 and counts["unsupported"] > 10
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.parametrize("death", [lambda: os._exit(9), lambda: time.sleep(60)], ids=["crash", "hang"])
+def test_a_case_that_crashes_or_hangs_is_named_and_the_next_one_follows(
+    death: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fuzz, "SLOWEST", 0.5)
+    monkeypatch.setattr(fuzz, "outcome", lambda number: death() if number == 1 else "decoded")
+    first, second, third = fuzz.outcomes(0, 3)
+    assert first == (0, "decoded") and third == (2, "decoded")
+    assert second[1].startswith("FAILED case 1 ('JPEG', ") and "ends the process" in second[1]
 
 
 def png(width: int, height: int) -> bytes:
