@@ -40,7 +40,8 @@ def tokenizer_of(folder: Path, checkpoint: Path) -> Any:
 @pytest.fixture(scope="session")
 def t5_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small SentencePiece tokenizer of the T5 kind, whose pieces hold the special tokens."""
-    sentencepiece = pytest.importorskip("sentencepiece")
+    import sentencepiece
+
     folder = tmp_path_factory.mktemp("sentencepiece")
     corpus = [f"{word} <b> /s> {number}" for number, word in enumerate(Path(__file__).read_text().split())]
     sentencepiece.SentencePieceTrainer.train(
