@@ -21,8 +21,8 @@ from blip2cli.model.linears import NOTHING, PostOp, replace_linears
 LARGEST = 127
 """Weights are int8 from -127 to 127, symmetric; activations uint8."""
 
-CHANNELS_AT_ONCE = 1024
-"""Channels quantised at once: a whole output head in fp32 would be as large as the rest of the model."""
+CHANNELS_AT_ONCE = 64
+"""Channels quantised at once: the holes that larger pieces in fp32 leave in the heap would stay there."""
 
 
 def bitsandbytes_config(precision: str, compute: torch.dtype) -> Any:
