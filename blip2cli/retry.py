@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from blip2cli.journal import begun, committed
 from blip2cli.model.checkpoint import find
-from blip2cli.outputs import Layout, Output, open_output
-from blip2cli.outputs.replacement import beside, take_place
+from blip2cli.outputs import Layout, Output, beside, open_output
+from blip2cli.outputs.replacement import take_place
 from blip2cli.records import Batch, Column, Result, Row
 from blip2cli.run import layout_of, run
 

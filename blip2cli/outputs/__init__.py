@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from blip2cli.errors import UsageError
-from blip2cli.journal import Commit, Journal, begun, committed
+from blip2cli.journal import Commit, Journal, begun, committed, path_of
 from blip2cli.records import Column, Result
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def open_output(settings: OutputSettings, layout: Layout, fingerprint: Mapping[s
     if begun(out) and settings.resume:
         journal.resume(out)
     else:
-        _clear(out, journal)
+        _clear(out)
         journal.start()
     module, _, cls = FORMATS[suffix].partition(":")
     make = getattr(import_module(module), cls)
@@ -191,14 +191,21 @@ def _check_shards(out: Path, suffix: str) -> None:
             raise UsageError(f"{out} holds other files, such as {path.name}", "Name an empty folder, or a new one.")
 
 
-def _clear(out: Path, journal: Journal) -> None:
-    if out.is_dir():
-        for shard in out.iterdir():
-            shard.unlink()
-    else:
-        out.unlink(missing_ok=True)
-    journal.path.unlink(missing_ok=True)
-    shutil.rmtree(parts_folder(out), ignore_errors=True)
+def _clear(out: Path) -> None:
+    """Remove an output with all that belongs to it, an unfinished retry too, which must not take its place later."""
+    for path in (out, beside(out)):
+        if path.is_dir():
+            for shard in path.iterdir():
+                shard.unlink()
+        else:
+            path.unlink(missing_ok=True)
+        path_of(path).unlink(missing_ok=True)
+        shutil.rmtree(parts_folder(path), ignore_errors=True)
+
+
+def beside(out: Path) -> Path:
+    """Where the output is written that will take this one's place; a name that nobody gives to a file of theirs."""
+    return out.with_name(f".blip2-retry-{out.name}")
 
 
 def parts_folder(out: Path) -> Path:

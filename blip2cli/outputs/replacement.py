@@ -7,12 +7,7 @@ import shutil
 from pathlib import Path
 
 from blip2cli.journal import committed, path_of, publish
-from blip2cli.outputs import parts_folder
-
-
-def beside(out: Path) -> Path:
-    """Where the other output is written."""
-    return out.with_name(f"{out.stem}-retry{out.suffix}")
+from blip2cli.outputs import beside, parts_folder
 
 
 def take_place(out: Path) -> None:

@@ -40,14 +40,8 @@ class ShardedOutput:
     """
 
     def __init__(self, out: Path, layout: Layout, journal: Journal, make: Make, suffix: str, size: int) -> None:
-        self.out, self.layout, self.journal, self.make, self.suffix, self.size = (
-            out,
-            layout,
-            journal,
-            make,
-            suffix,
-            size,
-        )
+        self.out, self.layout, self.journal = out, layout, journal
+        self.make, self.suffix, self.size = make, suffix, size
         self.committed = journal.commit
         self.workspace = parts_folder(out)
         self.inner: Output | None = None

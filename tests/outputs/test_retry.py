@@ -92,3 +92,20 @@ def test_without_errors_nothing_is_done(typed: Run) -> None:
     before = Path("o.jsonl").stat().st_ino
     assert typed(*words, "--resume", "--retry-errors").code == 0
     assert Path("o.jsonl").stat().st_ino == before
+
+
+@pytest.mark.parametrize("name", ["o.jsonl", "o.parquet", "out"])
+def test_an_old_retry_does_not_take_the_place_of_a_newer_output(
+    typed: Run, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    write_manifest(Path("m.jsonl"), 10)
+    words = command(("caption",), (name,))
+    assert typed(*words).code == 3
+    with monkeypatch.context() as patched:
+        patched.setattr(retry, "take_place", lambda out: None)
+        typed(*words, "--resume", "--retry-errors")
+    heal(3)
+    assert typed(*words, "--overwrite").code == 0
+    newer = contents(Path(name))
+    assert typed(*words, "--resume").code == 0
+    assert contents(Path(name)) == newer
