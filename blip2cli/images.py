@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import time
 import warnings
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +18,7 @@ from io import BytesIO
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from blip2cli import storage
 from blip2cli.errors import ImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "JPEG2000", "ICO", "TGA", "DIB", "PCX")
@@ -33,15 +33,6 @@ MAX_BYTES = 1 << 30
 BLOCK = 1 << 20
 """Pixels of deep grey that are scaled at a time."""
 
-TRANSIENT = {
-    *(errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EBUSY, errno.ECONNRESET, errno.ECONNABORTED),
-    *(errno.ENETRESET, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH),
-}
-"""Errors of reading that may pass."""
-
-WAITS = (0.1, 0.3, 0.9)
-"""Seconds between the attempts to read a file."""
-
 
 @dataclass(frozen=True)
 class Reading:
@@ -55,33 +46,27 @@ class Reading:
     exact: bool = False
 
 
-def read_file(path: str) -> bytes:
-    """The bytes of a regular file. Raises ImageError for one that is missing, too large, or not a regular file.
+def read_file(path: str, offset: int = 0, size: int | None = None) -> bytes:
+    """The bytes of a regular file or URL, or `size` of them from `offset` on.
 
-    What a busy disk or a network file system may get over (TRANSIENT) is tried again after each of WAITS.
+    Raises ImageError for one that is missing, too large, or not a regular file.
     """
-    for wait in (*WAITS, None):
-        try:
-            return _read(path)
-        except FileNotFoundError:
-            raise ImageError("missing", "no such file") from None
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            if getattr(error, "errno", None) not in TRANSIENT:
-                raise ImageError("unreadable", reason) from None
-        if wait is not None:
-            time.sleep(wait)
-    raise ImageError("unreadable", f"{reason}, tried {len(WAITS) + 1} times")
+    try:
+        return storage.retried(lambda: _read(path, offset, size))
+    except FileNotFoundError:
+        raise ImageError("missing", "no such file") from None
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.EFBIG:
+            raise ImageError("too-large", str(getattr(error, "strerror", error))) from None
+        tried = getattr(error, "errno", None) in storage.TRANSIENT
+        times = f", tried {len(storage.WAITS) + 1} times" if tried else ""
+        raise ImageError("unreadable", f"{getattr(error, 'strerror', None) or error}{times}") from None
 
 
-def _read(path: str) -> bytes:
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise ImageError("unreadable", "not a regular file")
-    if status.st_size > MAX_BYTES:
-        raise ImageError("too-large", f"{status.st_size:,} bytes")
-    with open(path, "rb") as file:
-        return file.read()
+def _read(path: str, offset: int, size: int | None) -> bytes:
+    if not storage.is_url(path) and not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    return storage.read(path, MAX_BYTES, offset, size)
 
 
 def decode(data: bytes, reading: Reading) -> np.ndarray:

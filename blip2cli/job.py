@@ -9,11 +9,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from blip2cli.errors import UsageError
+
+FormatName = Literal["parquet", "jsonl", "csv", "arrow", "sidecar", "imagefolder", "webdataset", "npy", "coco", "vqa"]
 
 DEFAULT_MODEL = "Salesforce/blip2-opt-2.7b"
 
@@ -37,10 +40,30 @@ class InputSettings:
     panel = "Input"
     inputs: tuple[Any, ...] = ()
     image_column: Annotated[str | None, Opt("Manifest column with the image's path or bytes.", metavar="NAME")] = None
+    image_root: Annotated[
+        str | None, Opt("Folder that a manifest's image paths start from. [default: the manifest's]", metavar="FOLDER")
+    ] = None
     limit: Annotated[int | None, Opt("Stop after this many input rows.", metavar="N", min=1)] = None
+    shard: Annotated[
+        str | None, Opt("Read only the I-th of N parts of the input, the same in every run.", metavar="I/N")
+    ] = None
+    allow_remote: Annotated[bool, Opt("Fetch the URLs that a manifest holds.")] = False
+    allow_private: Annotated[bool, Opt("With --allow-remote: from this machine and private networks too.")] = False
+
+    @property
+    def share(self) -> tuple[int, int] | None:
+        """(I, N) of --shard, I counted from 1; None for all."""
+        return None if self.shard is None else (int(self.shard.partition("/")[0]), int(self.shard.partition("/")[2]))
 
     def validate(self) -> None:
-        """Nothing here can contradict itself; what the inputs are is for `open_source` to find out."""
+        if self.shard is not None:
+            match = re.fullmatch(r"0*(\d{1,9})/0*(\d{1,9})", self.shard)
+            if not match or not 1 <= int(match[1]) <= int(match[2]):
+                raise UsageError(
+                    f"--shard {self.shard} is not a part such as 3/16", "Parts count from 1: 1/16 to 16/16."
+                )
+        if self.allow_private and not self.allow_remote:
+            raise UsageError("--allow-private needs --allow-remote", "Give both, or neither.")
 
 
 @dataclass(frozen=True)
@@ -51,15 +74,22 @@ class OutputSettings:
     out: Annotated[
         Path | None,
         Opt(
-            "File to write (.jsonl, .parquet), or a folder for shards; else rows go to stdout.", ("--out", "-o"), "PATH"
+            "File to write, its format by its suffix, or a folder, by --format; else rows go to stdout.",
+            ("--out", "-o"),
+            "PATH",
         ),
     ] = None
-    format: Annotated[Literal["parquet", "jsonl"] | None, Opt("Format of a folder's shards. [default: parquet]")] = None
+    format: Annotated[FormatName | None, Opt("Layout of the output; docs/outputs.md. [default: by the suffix]")] = None
     shard_size: Annotated[int, Opt("Rows in each shard of a folder.", metavar="N", min=1)] = 10_000
     resume: Annotated[bool, Opt("Go on where an interrupted run stopped.")] = False
     retry_errors: Annotated[bool, Opt("With --resume: first compute the rows that carry errors again.")] = False
     overwrite: Annotated[bool, Opt("Replace the output if it exists.")] = False
     commit_every: Annotated[float, Opt("Seconds between commits to the output.", metavar="SECONDS", min=0.0)] = 5.0
+    existing: Annotated[
+        Literal["skip", "overwrite", "append"] | None,
+        Opt("Sidecar files that are there: leave their images out, replace them, or add to them. [default: skip]"),
+    ] = None
+    dry_run: Annotated[bool, Opt("Say what would be read and written, and by which model; do nothing.")] = False
     summary: Annotated[Path | None, Opt("Write the closing summary to this file as JSON.", metavar="FILE")] = None
     quiet: Annotated[bool, Opt("No progress and no summary on stderr.", ("--quiet", "-q"))] = False
 
@@ -70,7 +100,9 @@ class OutputSettings:
             )
         if self.retry_errors and not self.resume:
             raise UsageError("--retry-errors needs --resume", "It goes on with an output that is there.")
-        if self.resume and self.out is None:
+        if self.existing is not None and self.format != "sidecar":
+            raise UsageError("--existing needs --format sidecar", "Other outputs have --resume and --overwrite.")
+        if self.resume and self.out is None and self.format != "sidecar":
             raise UsageError("--resume needs --out", "Rows that went to stdout cannot be found again; name a file.")
 
 
@@ -128,6 +160,7 @@ class GenerationSettings:
     ] = None
     repetition_penalty: Annotated[float, Opt("Above 1 discourages repetition.", metavar="X", min=0.01)] = 1.0
     length_penalty: Annotated[float, Opt("Beam search: above 0 favours longer text.", metavar="X")] = 1.0
+    scores: Annotated[bool, Opt("Add each text's log-probability, by token on average, and its probability.")] = False
     seed: Annotated[int, Opt("Seed of sampling; the same rows whatever the batch size.", metavar="N", min=0)] = 0
 
     @property
@@ -177,6 +210,8 @@ class Job:
             "dtype": self.model.dtype,
             "exact_pixels": self.model.exact_pixels,
             "image_column": self.input.image_column,
+            "image_root": self.input.image_root,
+            "shard": self.input.shard,
         }
         return chosen
 

@@ -157,5 +157,6 @@ def _line(record: dict[str, Any]) -> bytes:
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    """What differs, said of each; an option that one of them did not know is at its default, which is empty."""
+    names = sorted(name for name in {*before, *now} if (before.get(name) or None) != (now.get(name) or None))
     return [f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in names]

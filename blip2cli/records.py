@@ -12,10 +12,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """Where the bytes of an image are: in a file, or already in hand. Exactly one of the two is set."""
+    """Where the bytes of an image are. Exactly one of `path`, `data` and `url` is set.
+
+    `path` is a file or URL that the user named, `size` bytes of it from `offset` on where the file is an archive;
+    `data` is the bytes themselves; `url` stands in a manifest, which may come from anybody: it is fetched with care.
+    """
 
     path: str | None = None
     data: bytes | None = None
+    url: str | None = None
+    offset: int = 0
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,7 @@ class Column:
     """A column that a task adds. `tensor` has a shape and a dtype (fp32 or fp16); the others have none."""
 
     name: str
-    kind: Literal["string", "strings", "tensor"]
+    kind: Literal["string", "strings", "number", "numbers", "tensor"]
     shape: tuple[int, ...] = ()
     dtype: Literal["fp32", "fp16"] = "fp32"
 

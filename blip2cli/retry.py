@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from blip2cli.journal import begun, committed
 from blip2cli.model.checkpoint import find
-from blip2cli.outputs import Layout, Output, beside, open_output
+from blip2cli.outputs import Layout, Output, beside, open_output, target_of
 from blip2cli.outputs.replacement import take_place
 from blip2cli.records import Batch, Column, Result, Row
 from blip2cli.run import layout_of, run
@@ -84,9 +84,10 @@ class RetryTask:
 
 def retry_errors(job: Job, task: Task) -> None:
     """Compute the error rows of the job's output again, if it has any."""
-    out = job.output.out
-    if out is None or not begun(out):
+    target = target_of(job.output)
+    if target is None or not begun(target.out):
         return
+    out = target.out
     layout = layout_of(job, task, find(job.model))
     old = open_output(job.output, layout, job.fingerprint())
     if not old.committed.errors:

@@ -8,7 +8,7 @@ import typer
 
 from blip2cli.job import Job
 from blip2cli.journal import locked
-from blip2cli.outputs import check_output, finished
+from blip2cli.outputs import check_output, finished, target_of
 from blip2cli.outputs.replacement import take_place
 from blip2cli.stopwatch import Stopwatch
 from blip2cli.summary import Tally, close
@@ -19,10 +19,12 @@ SOME_ERRORS = 3
 
 def launch(job: Job) -> None:
     """Run the job here. Exits with 3 where some rows of the output carry errors."""
-    with locked(job.output.out):
-        check_output(job.output)
-        if job.output.out is not None and job.output.resume:
-            take_place(job.output.out)
+    target = target_of(job.output)
+    out = target.out if target else None
+    with locked(out):
+        check_output(job.output, job.task)
+        if out is not None and job.output.resume:
+            take_place(out)
         task = open_task(job)  # before torch is imported: a wrong path is told at once
         summary = _nothing_left(job, task) or _run(job, task)
     if summary["errors"] or summary["errors_before"]:

@@ -48,28 +48,40 @@ class Source(Protocol):
 class ColumnChoice:
     """Which manifest columns mean something: the image's, and the text's (a question, say), None where none is read.
 
-    `text_required` makes a manifest without the text column an error.
+    `text_required` makes a manifest without the text column an error. Image paths start from `root`, or from the
+    manifest's own folder; URLs among them are fetched only with `allow_remote`.
     """
 
     image: str | None = None
     text: str | None = None
     text_required: bool = False
     image_required: bool = True
+    root: str | None = None
+    allow_remote: bool = False
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Several sources as one, in the order in which they were given."""
+    """Several sources as one, in the order in which they were given.
+
+    `share` (i, n), i counted from 1, leaves only the i-th of n shares of the rows: a stretch of them where their number
+    is known, so that the shares one after the other are the input; else every n-th row.
+    """
 
     parts: tuple[Source, ...]
     limit: int | None = None
+    share: tuple[int, int] | None = None
 
     def rows(self, start: int = 0, before: str | None = None) -> Iterator[Row]:
         """All rows from the start-th on, numbered from 0 throughout.
 
         Raises UsageError where the row before the start-th is not the one named: the input is not what it was.
         """
-        every = enumerate(self._rows(max(start - 1, 0)), max(start - 1, 0))
+        first, stop, step = self._share()
+        done = max(start - 1, 0)
+        at = first + done * step
+        shared = islice(self._rows(at), 0, None if stop is None else max(stop - at, 0), step)
+        every = enumerate(shared, done)
         if start:
             passed = next(every, None)
             _same(passed[1].name if passed else "missing", before, start)
@@ -91,11 +103,23 @@ class Sources:
                 start = 0
 
     def count(self) -> int | None:
+        first, stop, _ = self._share()
+        total = stop - first if stop is not None else self._count() if self.share is None else None
+        return total if total is None or self.limit is None else min(total, self.limit)
+
+    def _count(self) -> int | None:
         counts = [part.count() for part in self.parts]
         known = [count for count in counts if count is not None]
-        if len(known) < len(counts):
-            return None
-        return min(sum(known), self.limit) if self.limit is not None else sum(known)
+        return sum(known) if len(known) == len(counts) else None
+
+    def _share(self) -> tuple[int, int | None, int]:
+        """The numbers of the rows that are read: the first, that behind the last where it is known, and the step."""
+        if self.share is None:
+            return 0, None, 1
+        (number, of), total = self.share, self._count()
+        if total is None:
+            return number - 1, None, of
+        return total * (number - 1) // of, total * number // of, 1
 
     def column_names(self) -> list[str]:
         return list(dict.fromkeys(name for part in self.parts for name in part.column_names()))
@@ -128,7 +152,12 @@ def merge_fields(one: pa.Field, other: pa.Field) -> pa.Field:
         return pa.field(one.name, pa.string())
 
 
-def open_source(inputs: Iterable[str | Source], columns: ColumnChoice, limit: int | None = None) -> Sources:
+def open_source(
+    inputs: Iterable[str | Source],
+    columns: ColumnChoice,
+    limit: int | None = None,
+    share: tuple[int, int] | None = None,
+) -> Sources:
     """The source that the user's INPUT arguments name; what is a source already is taken as it is.
 
     Raises UsageError for an input that does not exist, holds no images, or is not of a kind that is read.
@@ -136,7 +165,7 @@ def open_source(inputs: Iterable[str | Source], columns: ColumnChoice, limit: in
     parts = [
         source for given in inputs for source in (_sources_of(given, columns) if isinstance(given, str) else (given,))
     ]
-    return Sources(tuple(parts), limit)
+    return Sources(tuple(parts), limit, share)
 
 
 def _sources_of(name: str, columns: ColumnChoice) -> Iterator[Source]:

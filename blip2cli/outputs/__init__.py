@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from blip2cli.errors import UsageError
 from blip2cli.journal import Commit, Journal, begun, committed, path_of
@@ -21,12 +21,28 @@ if TYPE_CHECKING:
 
     from blip2cli.job import OutputSettings
 
+
+@dataclass(frozen=True)
+class Format:
+    """One format: the class that writes it, made from (path, Layout, Journal), and where it may be used.
+
+    `suffixes` are those of its files, the first that of its shards. `tasks` are those whose rows it can hold, empty for
+    all. `layout` says what it makes of --out: a "file", or a folder of "shards" where --out is a folder; always
+    "shards"; the "index" file, of this name, of a folder that others fill; or files "beside" the images.
+    """
+
+    cls: str
+    suffixes: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    layout: Literal["file", "shards", "index", "beside"] = "file"
+    index: str = ""
+
+
 FORMATS = {
-    ".jsonl": "blip2cli.outputs.jsonl:JsonlOutput",
-    ".ndjson": "blip2cli.outputs.jsonl:JsonlOutput",
-    ".parquet": "blip2cli.outputs.parquet:ParquetOutput",
+    "parquet": Format("blip2cli.outputs.parquet:ParquetOutput", (".parquet",)),
+    "jsonl": Format("blip2cli.outputs.jsonl:JsonlOutput", (".jsonl", ".ndjson")),
 }
-"""Suffix → class of the output that writes it. A class is made from (path, Layout, Journal)."""
+"""Name, as --format has it, → format."""
 
 SHARD = re.compile(r"part-\d{5,}")
 """Names of the shards in a folder output, without their suffix."""
@@ -85,61 +101,85 @@ def carried_names(names: Sequence[str], columns: tuple[Column, ...]) -> dict[str
     return shown
 
 
-def check_output(settings: OutputSettings) -> None:
+@dataclass(frozen=True)
+class Target:
+    """Where an output goes, settled: `out` is the file, or with `shards` the folder; `name` names its format."""
+
+    name: str
+    out: Path
+    shards: bool
+
+    @property
+    def format(self) -> Format:
+        return FORMATS[self.name]
+
+
+def target_of(settings: OutputSettings) -> Target | None:
+    """What --out and --format mean together; None for stdout. Raises UsageError where they do not fit."""
+    out, name = settings.out, settings.format
+    if out is None:
+        if name is not None:
+            raise UsageError(f"--format {name} needs --out", "Name a file or a folder.")
+        return None
+    is_folder = out.is_dir() or not out.suffix
+    if is_folder:
+        name = name or "parquet"
+        if FORMATS[name].layout == "index":
+            return Target(name, out / FORMATS[name].index, shards=False)
+        if FORMATS[name].layout == "file" and not FORMATS[name].suffixes:
+            raise UsageError(f"--format {name} is one file, and {out} is a folder", f"Name a file: {out}.json")
+        return Target(name, out, shards=True)
+    found = next((known for known, entry in FORMATS.items() if out.name.lower().endswith(entry.suffixes or "/")), None)
+    if name is None and found is None:
+        known = ", ".join(suffix for entry in FORMATS.values() for suffix in entry.suffixes)
+        raise UsageError(
+            f"cannot tell the format of {out}", f"End its name in one of {known}, or name a folder, without a suffix."
+        )
+    chosen = name or found or ""
+    if FORMATS[chosen].layout == "shards":
+        raise UsageError(f"--format {name} writes a folder, and {out} is a file", "Name a folder, without a suffix.")
+    if found not in (chosen, None) and FORMATS[chosen].layout != "index":
+        raise UsageError(f"--format {name} does not go with {out}", "Its suffix says another format; leave out one.")
+    return Target(chosen, out, shards=False)
+
+
+def check_output(settings: OutputSettings, task: str) -> None:
     """See that the output can be written, before anything slow is done. Raises UsageError."""
     for path in (settings.out, settings.summary):
         if path is not None:
             _check_folder(path)
-    out = settings.out
-    if out is None:
+    target = target_of(settings)
+    if target is None:
         return
-    suffix = format_of(settings)
-    if is_folder(out):
-        _check_shards(out, suffix)
+    if target.format.tasks and task not in target.format.tasks:
+        raise UsageError(f"--format {target.name} is not for {task}", f"It is for {', '.join(target.format.tasks)}.")
+    out = target.out
+    if target.shards:
+        _check_shards(out, target.format.suffixes[0])
     if begun(out) and not settings.resume and not settings.overwrite:
         state = "exists" if out.exists() else "was begun and not finished"
         raise UsageError(f"{out} {state}", "Use --resume to go on with it, --overwrite to replace it, or another name.")
 
 
-def is_folder(out: Path) -> bool:
-    """Whether an output is a folder of shards: one that exists, or a name without a suffix."""
-    return out.is_dir() or not out.suffix
-
-
-def format_of(settings: OutputSettings) -> str:
-    """The suffix of the file, or of the files in the folder. Raises UsageError."""
-    assert settings.out is not None
-    if is_folder(settings.out):
-        return f".{settings.format or 'parquet'}"
-    suffix = settings.out.suffix.lower()
-    if suffix not in FORMATS:
-        raise UsageError(
-            f"cannot tell the format of {settings.out}",
-            f"End its name in one of {', '.join(FORMATS)}, or name a folder, without a suffix.",
-        )
-    if settings.format is not None:
-        raise UsageError(f"--format is for folders, and {settings.out} is a file", "Its suffix says the format.")
-    return suffix
-
-
 def open_output(settings: OutputSettings, layout: Layout, fingerprint: Mapping[str, Any]) -> Output:
     """The output that the settings name, ready to take rows, what an earlier run left torn repaired."""
-    if settings.out is None:
+    target = target_of(settings)
+    if target is None:
         return _stdout(layout)
-    out, suffix, journal = settings.out, format_of(settings), _journal(settings, fingerprint)
+    out, journal = target.out, _journal(target, settings, fingerprint)
     if begun(out) and settings.resume:
         journal.resume(out)
     else:
         _clear(out)
         journal.start()
-    module, _, cls = FORMATS[suffix].partition(":")
+    module, _, cls = target.format.cls.partition(":")
     make = getattr(import_module(module), cls)
-    if not is_folder(out):
+    if not target.shards:
         output: Output = make(out, layout, journal)
         return output
     from blip2cli.outputs.shards import ShardedOutput
 
-    return ShardedOutput(out, layout, journal, make, suffix, settings.shard_size)
+    return ShardedOutput(out, layout, journal, make, target.format.suffixes[0], settings.shard_size)
 
 
 def finished(settings: OutputSettings, fingerprint: Mapping[str, Any]) -> Commit | None:
@@ -147,25 +187,25 @@ def finished(settings: OutputSettings, fingerprint: Mapping[str, Any]) -> Commit
 
     Cheaper than to open it: a job that is started again and again finds out soon that it is done.
     """
-    if settings.out is None or not settings.resume or not settings.out.exists():
+    target = target_of(settings)
+    if target is None or not settings.resume or not target.out.exists():
         return None
-    state, whole = committed(settings.out).state, committed(settings.out).finished
-    if is_folder(settings.out):
-        there = len(list(settings.out.iterdir())) == state.get("shard", -1) + 1
+    state, whole = committed(target.out).state, committed(target.out).finished
+    if target.shards:
+        there = len(list(target.out.iterdir())) == state.get("shard", -1) + 1
     else:
-        there = settings.out.stat().st_size == state.get("size", settings.out.stat().st_size)
+        there = target.out.stat().st_size == state.get("size", target.out.stat().st_size)
     if not (whole and there):  # what is wrong is found when it is opened
         return None
-    journal = _journal(settings, fingerprint)
-    journal.resume(settings.out)
+    journal = _journal(target, settings, fingerprint)
+    journal.resume(target.out)
     return journal.commit
 
 
-def _journal(settings: OutputSettings, fingerprint: Mapping[str, Any]) -> Journal:
+def _journal(target: Target, settings: OutputSettings, fingerprint: Mapping[str, Any]) -> Journal:
     """The journal of the output, with all that its rows and their places depend on."""
-    assert settings.out is not None
-    cut = {"format": format_of(settings)[1:], "shard_size": settings.shard_size} if is_folder(settings.out) else {}
-    return Journal(settings.out, {**fingerprint, **cut})
+    cut = {"format": target.name, "shard_size": settings.shard_size} if target.shards else {}
+    return Journal(target.out, {**fingerprint, **cut})
 
 
 def _stdout(layout: Layout) -> Output:

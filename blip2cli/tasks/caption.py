@@ -45,8 +45,9 @@ class CaptionTask:
                 f"--num-captions {several} needs as many beams, or sampling",
                 f"Add --num-beams {several}, or --temperature 1.",
             )
-        columns = ColumnChoice(image=job.input.image_column)
-        self.source: Sources = open_source(job.input.inputs, columns, job.input.limit)
+        given = job.input
+        columns = ColumnChoice(given.image_column, root=given.image_root, allow_remote=given.allow_remote)
+        self.source: Sources = open_source(given.inputs, columns, given.limit, given.share)
 
     def columns(self, checkpoint: Checkpoint) -> tuple[Column, ...]:
         return (Column("captions", "strings") if self.options.num_captions > 1 else Column("caption", "string"),)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from blip2cli.errors import UsageError
-from blip2cli.inputs import ColumnChoice, Sources, open_source
+from blip2cli.inputs import ColumnChoice, open_source
 from blip2cli.inputs.texts import Texts
 from blip2cli.job import Job, Opt
 from blip2cli.records import Batch, Column, Result
@@ -50,10 +50,13 @@ class EmbedTask:
     def __init__(self, job: Job) -> None:
         self.options: EmbedOptions = job.options
         texts = self.options.features == "text"
-        columns = ColumnChoice(job.input.image_column, self.options.text_column if texts else None, texts, not texts)
-        source = open_source(job.input.inputs, columns, job.input.limit)
-        given = (Texts(self.options.text),) if self.options.text else ()
-        self.source = Sources((*source.parts, *given), job.input.limit)
+        given = job.input
+        column = self.options.text_column if texts else None
+        columns = ColumnChoice(
+            given.image_column, column, texts, not texts, root=given.image_root, allow_remote=given.allow_remote
+        )
+        typed = (Texts(self.options.text),) if self.options.text else ()
+        self.source = open_source((*given.inputs, *typed), columns, given.limit, given.share)
         if texts and not all(hasattr(part, "manifest_text") for part in self.source.parts):
             raise UsageError("--features text reads manifests, and --text", "Images have no text to embed.")
 

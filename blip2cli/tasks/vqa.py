@@ -56,8 +56,10 @@ class VqaTask:
         self.settings = job.generation
         self.asked = self.options.prompt + _questions(self.options.questions)
         own = not self.asked
-        columns = ColumnChoice(job.input.image_column, self.options.question_column if own else None, own)
-        self.source: Sources = open_source(job.input.inputs, columns, job.input.limit)
+        given = job.input
+        column = self.options.question_column if own else None
+        columns = ColumnChoice(given.image_column, column, own, root=given.image_root, allow_remote=given.allow_remote)
+        self.source: Sources = open_source(given.inputs, columns, given.limit, given.share)
         if own and not all(hasattr(part, "manifest_text") for part in self.source.parts):
             raise UsageError(
                 "no question is asked", "Add --prompt 'what is in the picture?', or give --questions FILE."

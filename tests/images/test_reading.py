@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from blip2cli import images
+from blip2cli import storage
 from blip2cli.errors import ImageError
-from blip2cli.images import WAITS, read_file
+from blip2cli.images import read_file
+from blip2cli.storage import WAITS
 
 Fail = Callable[[int, int], list[float]]
 
@@ -31,8 +32,8 @@ def fail(monkeypatch: pytest.MonkeyPatch) -> Fail:
                 raise OSError(code, os.strerror(code))
             return builtins.open(*arguments)
 
-        monkeypatch.setattr(images, "open", opened, raising=False)
-        monkeypatch.setattr(images.time, "sleep", waits.append)
+        monkeypatch.setattr(storage, "open", opened, raising=False)
+        monkeypatch.setattr(storage.time, "sleep", waits.append)
         return waits
 
     return failing

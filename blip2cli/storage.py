@@ -1,0 +1,192 @@
+"""Files by their names, on this machine or behind a URL that fsspec opens. Nothing here knows what is in them."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, BinaryIO, TypeVar
+
+from blip2cli.errors import UsageError
+
+T = TypeVar("T")
+
+TRANSIENT = {
+    *(errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EBUSY, errno.ECONNRESET, errno.ECONNABORTED),
+    *(errno.ENETRESET, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+}
+"""Errors of reading that may pass."""
+
+WAITS = (0.1, 0.3, 0.9)
+"""Seconds between the attempts to read."""
+
+BLOCK = 4 << 20
+"""Bytes of a remote file that are fetched at a time."""
+
+PACKAGES = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf", "http": "http", "https": "http"}
+"""Scheme of a URL → our extra that brings the package for it."""
+
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def is_url(name: str) -> bool:
+    """Whether a name is a URL rather than a path."""
+    return SCHEME.match(name) is not None
+
+
+def open_binary(name: str) -> BinaryIO:
+    """A file open for reading, with `seek`. Raises OSError, and UsageError where a URL's package is missing."""
+    if not is_url(name):
+        return open(name, "rb")
+    filesystem, path = _opened(name)
+    size = retried(lambda: filesystem.size(path))
+    if size is None:  # a web server that does not say
+        return io.BytesIO(retried(lambda: filesystem.cat_file(path)))
+    return io.BufferedReader(_Remote(filesystem, path, size), BLOCK)
+
+
+def read(name: str, most: int, offset: int = 0, size: int | None = None) -> bytes:
+    """The bytes of a file, or `size` of them from `offset` on. Raises OSError; EFBIG for more than `most`."""
+    with open_binary(name) as file:
+        length = size if size is not None else file.seek(0, os.SEEK_END)
+        if length > most:
+            raise OSError(errno.EFBIG, f"{length:,} bytes")
+        file.seek(offset)
+        return file.read(length)
+
+
+def is_folder(name: str) -> bool:
+    """Whether there is a folder of that name."""
+    if not is_url(name):
+        return os.path.isdir(name)
+    filesystem, path = _opened(name)
+    return bool(retried(lambda: filesystem.isdir(path)))
+
+
+def exists(name: str) -> bool:
+    """Whether there is a file or folder of that name."""
+    if not is_url(name):
+        return os.path.lexists(name)
+    filesystem, path = _opened(name)
+    return bool(retried(lambda: filesystem.exists(path)))
+
+
+def walk(url: str) -> Iterator[str]:
+    """The URLs of all files below a remote folder, sorted; hidden files and folders left out."""
+    filesystem, path = _opened(url)
+    root = filesystem._strip_protocol(path).rstrip("/")
+    for found in sorted(retried(lambda: filesystem.find(path))):
+        below = found[len(root) :].lstrip("/")
+        if below and not any(part.startswith(".") for part in below.split("/")):
+            yield f"{url.rstrip('/')}/{below}"
+
+
+def matching(pattern: str) -> list[str]:
+    """The URLs that a remote glob matches, sorted."""
+    filesystem, path = _opened(pattern)
+    scheme = pattern.partition("://")[0]
+    found = sorted(retried(lambda: filesystem.glob(path)))
+    return [name if is_url(name) else f"{scheme}://{name.lstrip('/')}" for name in found]
+
+
+def retried(function: Callable[[], T]) -> T:
+    """What the function gives; what a busy disk or a network may get over (TRANSIENT) is tried again after WAITS.
+
+    Raises OSError, whatever a file system's own package raises.
+    """
+    for wait in (*WAITS, None):
+        try:
+            return function()
+        except OSError as error:
+            failure = error
+        except (UsageError, ValueError):
+            raise
+        except Exception as error:  # each package has its own
+            failure = OSError(errno.EIO, _reason(error))
+        if failure.errno is not None and failure.errno not in TRANSIENT:
+            break
+        if isinstance(failure, (FileNotFoundError, PermissionError, IsADirectoryError)):
+            break
+        if wait is not None:
+            time.sleep(wait)
+    raise failure
+
+
+class _Remote(io.RawIOBase):
+    """A remote file read by ranges, each of them tried again where it fails; the next is fetched ahead."""
+
+    def __init__(self, filesystem: Any, path: str, size: int) -> None:
+        self.filesystem, self.path, self.size = filesystem, path, size
+        self.at = 0
+        self.ahead: tuple[int, Future[bytes]] | None = None
+        self.fetcher = ThreadPoolExecutor(1)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.at, os.SEEK_END: self.size}[whence]
+        self.at = max(0, start + offset)
+        return self.at
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = min(len(buffer), self.size - self.at)
+        if wanted <= 0:
+            return 0
+        data = self._taken(self.at, wanted)
+        buffer[: len(data)] = data
+        self.at += len(data)
+        if len(data) == BLOCK and self.at < self.size:
+            self.ahead = (self.at, self.fetcher.submit(self._fetch, self.at, min(BLOCK, self.size - self.at)))
+        return len(data)
+
+    def close(self) -> None:
+        self.fetcher.shutdown(wait=False, cancel_futures=True)
+        super().close()
+
+    def _taken(self, start: int, length: int) -> bytes:
+        ahead, self.ahead = self.ahead, None
+        if ahead is not None and ahead[0] == start:
+            fetched = ahead[1].result()
+            if len(fetched) <= length:
+                return fetched
+            return fetched[:length]
+        return self._fetch(start, length)
+
+    def _fetch(self, start: int, length: int) -> bytes:
+        data = retried(lambda: self.filesystem.cat_file(self.path, start=start, end=start + length))
+        if len(data) > length:  # a web server that knows no ranges
+            data = data[start : start + length]
+        if not data:
+            raise OSError(errno.EIO, "the file ends early")
+        return bytes(data)
+
+
+def _opened(url: str) -> tuple[Any, str]:
+    """The file system of a URL, and the path in it. Raises UsageError where the package for it is missing."""
+    scheme = url.partition("://")[0].lower()
+    try:
+        import fsspec
+
+        filesystem, path = fsspec.core.url_to_fs(url)
+    except ImportError:
+        extra = PACKAGES.get(scheme)
+        hint = f"Install it: pip install 'blip2cli[{extra}]'" if extra else "Install the fsspec package for it."
+        raise UsageError(f"cannot open {url}: the package for {scheme}:// is not installed", hint) from None
+    except ValueError as error:
+        raise UsageError(f"cannot open {url}: {_reason(error)}", "s3://, gs://, hf:// and https:// are read.") from None
+    return filesystem, path
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:120]
