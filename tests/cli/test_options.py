@@ -129,8 +129,8 @@ def test_progress_is_a_line_now_and_then_where_stderr_is_no_terminal(
         (("caption", CIRCLE, "--out", "photos"), "photos holds other files, such as a.jpg"),
         (("caption", CIRCLE, "--out", "photos", "--overwrite"), "photos holds other files, such as a.jpg"),
         (
-            ("caption", CIRCLE, "--out", "o.jsonl", "--format", "jsonl"),
-            "--format is for folders, and o.jsonl",
+            ("caption", CIRCLE, "--out", "o.jsonl", "--format", "parquet"),
+            "--format parquet does not go with o.jsonl",
         ),
         (("caption", CIRCLE, "--out", "o.jsonl", "--retry-errors"), "--retry-errors needs --resume"),
         (("caption", CIRCLE, "--out", "o.jsonl", "--resume", "--overwrite"), "both --resume and --overwrite are given"),
