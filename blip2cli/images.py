@@ -1,4 +1,4 @@
-"""Bytes to RGB pixels at the checkpoint's size, safely. Nothing here knows of rows, batches or models.
+"""Bytes to RGB pixels at the checkpoint's size, safely. Nothing here knows of batches or models.
 
 Matches transformers' `BlipImageProcessorPil` (convert to RGB, squash to the side, bicubic) with three additions: EXIF
 orientation is applied, 16-bit and float images are scaled to 8 bits rather than clipped, and large JPEGs are decoded
@@ -20,6 +20,8 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from blip2cli import storage
 from blip2cli.errors import ImageError
+from blip2cli.fetch import fetch
+from blip2cli.records import ImageRef
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "JPEG2000", "ICO", "TGA", "DIB", "PCX")
 """The formats that are opened, whatever else Pillow can read: no EPS (runs a program), no PDF, no stub plug-ins."""
@@ -44,6 +46,18 @@ class Reading:
 
     side: int
     exact: bool = False
+
+
+def bytes_of(image: ImageRef) -> bytes:
+    """The encoded image. Raises ImageError."""
+    if image.data is not None:
+        return image.data
+    if image.url is not None:
+        return fetch(image.url, image.private)
+    path = image.path or ""
+    if path.startswith(("http://", "https://")) and image.size is None:  # typed by the user
+        return fetch(path, allow_private=True)
+    return read_file(path, image.offset, image.size)
 
 
 def read_file(path: str, offset: int = 0, size: int | None = None) -> bytes:

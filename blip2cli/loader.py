@@ -26,7 +26,7 @@ from torch import multiprocessing
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from blip2cli.errors import ImageError
-from blip2cli.images import Reading, decode, read_file
+from blip2cli.images import Reading, bytes_of, decode
 from blip2cli.records import Batch, ImageRef, Row
 
 logger = logging.getLogger(__name__)
@@ -94,9 +94,9 @@ class Images(Dataset[Pixels]):
         """One image, which is put to those known by their digests."""
         if image is None:
             return b"", ""
-        key = (image.path or "").encode("utf-8", "surrogatepass")
+        key = f"{image.path or image.url} {image.offset}".encode("utf-8", "surrogatepass")
         try:
-            data = image.data if image.data is not None else read_file(image.path or "")
+            data = bytes_of(image)
             key = hashlib.blake2b(data, digest_size=16).digest()
             if key not in known:
                 known[key] = decode(data, self.reading)

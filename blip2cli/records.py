@@ -15,12 +15,14 @@ class ImageRef:
     """Where the bytes of an image are. Exactly one of `path`, `data` and `url` is set.
 
     `path` is a file or URL that the user named, `size` bytes of it from `offset` on where the file is an archive;
-    `data` is the bytes themselves; `url` stands in a manifest, which may come from anybody: it is fetched with care.
+    `data` is the bytes themselves; `url` stands in a manifest, which may come from anybody: it is fetched with care,
+    from public addresses only unless `private`.
     """
 
     path: str | None = None
     data: bytes | None = None
     url: str | None = None
+    private: bool = False
     offset: int = 0
     size: int | None = None
 

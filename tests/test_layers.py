@@ -21,10 +21,11 @@ MAY_IMPORT = {
     "terminal": "",
     "job": "errors",
     "storage": "errors",
+    "fetch": "version errors storage",
     "tiny": "",
     # inputs → images → loader → model → tasks → outputs
     "inputs": "errors records storage",
-    "images": "errors storage",
+    "images": "errors records storage fetch",
     "loader": "errors records images",
     "model": "errors records job tiny",
     "tasks": "errors records job stopwatch inputs model",
