@@ -9,13 +9,14 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
+from blip2cli.cli.config import Config
 from blip2cli.job import GenerationSettings, InputSettings, Job, ModelSettings, Opt, OutputSettings
 
 Inputs = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="INPUT...",
-        help="Images, folders, globs, Parquet, JSONL or CSV manifests, or - for a list of paths on stdin.",
+        help="Images, folders, globs, manifests, archives, URLs, or - for a list of paths on stdin.",
         show_default=False,
     ),
 ]
@@ -33,7 +34,7 @@ def command(task: str, options: type, *others: type) -> Callable[[Callable[[Job]
     records = (options, *others)
 
     def wrap(function: Callable[[Job], None]) -> Callable[..., None]:
-        def started(inputs: list[str] | None = None, debug: bool = False, **given: Any) -> None:
+        def started(inputs: list[str] | None = None, config: Any = None, debug: bool = False, **given: Any) -> None:
             from blip2cli.cli.failures import reported
 
             with reported(debug):
@@ -41,6 +42,7 @@ def command(task: str, options: type, *others: type) -> Callable[[Callable[[Job]
 
         parameters = [inspect.Parameter("inputs", _KIND, default=None, annotation=Inputs)]
         parameters += [parameter for record in records for parameter in _parameters(record)]
+        parameters.append(inspect.Parameter("config", _KIND, default=None, annotation=Config))
         parameters.append(inspect.Parameter("debug", _KIND, default=False, annotation=Debug))
         started.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by Typer
         started.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -1,0 +1,64 @@
+"""--config FILE: options from a TOML file, under their names; what stands on the command line wins."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+OWN = ("config", "debug", "help")
+"""Options that a file cannot set."""
+
+
+def take_defaults(context: typer.Context, file: Path | None) -> Path | None:
+    """Make the file's values the defaults of the command that is being parsed. Raises typer.BadParameter.
+
+    What stands outside of any table is for every command; a table `[caption]` is for that command, and comes before it.
+    """
+    if file is None or context.resilient_parsing:
+        return file
+    given = _read(file)
+    known = {parameter.name: parameter for parameter in context.command.params if parameter.name not in OWN}
+    shared = {name: value for name, value in given.items() if not isinstance(value, dict)}
+    own = given.get(context.command.name or "", {})
+    values: dict[str, Any] = {}
+    for name, value in {**shared, **own}.items():
+        option = name.replace("-", "_")
+        if option not in known:
+            near = difflib.get_close_matches(option, [str(name) for name in known], 1)
+            meant = f"; is {near[0].replace('_', '-')} meant?" if near else ""
+            raise typer.BadParameter(f"{file}: {context.command.name} has no option {name}{meant}")
+        several = getattr(known[option], "multiple", False) or known[option].nargs == -1
+        values[option] = [value] if several and not isinstance(value, list) else value
+    context.default_map = values
+    return file
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise typer.BadParameter(f"cannot read {file}: {error.strerror}") from None
+    except ValueError as error:  # not UTF-8, or not TOML
+        raise typer.BadParameter(f"{file} is not TOML: {error}") from None
+
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="TOML file with options under their names, and the inputs; the command line wins.",
+        callback=take_defaults,
+        is_eager=True,
+        rich_help_panel="Input",
+        show_default=False,
+    ),
+]
