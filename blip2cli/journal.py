@@ -50,6 +50,12 @@ class Journal:
 
     def resume(self, out: Path) -> None:
         """Take up the journal where it ends. Raises UsageError where it is missing or tells of other settings."""
+        lines = self.check(out)
+        self.commit = committed(out)
+        self._replace([lines[0], *lines[1:][-1:]])
+
+    def check(self, out: Path) -> list[dict[str, Any]]:
+        """The journal's lines; nothing is changed. Raises UsageError as `resume` does."""
         lines = _whole_lines(self.path)
         if not lines or "settings" not in lines[0]:
             raise UsageError(f"{out} cannot be resumed: {self.path.name} is missing or broken", "Use --overwrite.")
@@ -58,8 +64,7 @@ class Journal:
             raise UsageError(
                 f"{out} was begun with other settings: {'; '.join(differences)}", "Use the same, or another --out."
             )
-        self.commit = committed(out)
-        self._replace([lines[0], *lines[1:][-1:]])
+        return lines
 
     def add(self, commit: Commit) -> None:
         """Record a commit; on disk when this returns."""

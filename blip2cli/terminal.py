@@ -74,6 +74,13 @@ def show_summary(summary: dict[str, Any]) -> None:
         print(f"  {count:,} {kind}", file=sys.stderr)
 
 
+def show_plan(plan: Sequence[tuple[str, str]]) -> None:
+    """What would be done, on stdout: a heading and a line each."""
+    width = max(len(heading) for heading, _ in plan)
+    for heading, line in plan:
+        print(f"{heading:<{width}}  {_harmless(line)}")
+
+
 def show_error(message: str, hint: str) -> None:
     """What is wrong, and what to do: two lines on stderr."""
     print(f"blip2: {message}", file=sys.stderr)

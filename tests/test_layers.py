@@ -36,9 +36,10 @@ MAY_IMPORT = {
     "summary": "version records job stopwatch terminal journal",
     "run": "version records job stopwatch terminal summary interrupts images loader model tasks journal outputs",
     "retry": "records job stopwatch inputs model tasks journal outputs run",
+    "plan": "errors records job inputs model tasks journal outputs",
     "api": "job stopwatch terminal inputs images loader model tasks outputs",
     "bench": "version errors records job stopwatch terminal tiny inputs images loader model tasks outputs run",
-    "engines": "errors records job stopwatch terminal tasks journal outputs summary run retry",
+    "engines": "errors records job stopwatch terminal tasks journal outputs summary run retry plan",
     "cli": "version errors job terminal tasks engines bench",
     # `blip2cli` itself, and `python -m blip2cli`
     "__init__": "api",

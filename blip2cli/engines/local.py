@@ -13,12 +13,16 @@ from blip2cli.outputs.replacement import take_place
 from blip2cli.stopwatch import Stopwatch
 from blip2cli.summary import Tally, close
 from blip2cli.tasks import Task, open_task
+from blip2cli.terminal import show_plan
 
 SOME_ERRORS = 3
 
 
 def launch(job: Job) -> None:
     """Run the job here. Exits with 3 where some rows of the output carry errors."""
+    if job.output.dry_run:
+        _say(job)
+        return
     target = target_of(job.output)
     out = target.out if target else None
     with locked(out):
@@ -29,6 +33,16 @@ def launch(job: Job) -> None:
         summary = _nothing_left(job, task) or _run(job, task)
     if summary["errors"] or summary["errors_before"]:
         raise typer.Exit(SOME_ERRORS)
+
+
+def _say(job: Job) -> None:
+    from blip2cli.plan import plan
+    from blip2cli.terminal import hush_libraries
+
+    check_output(job.output, job.task)
+    task = open_task(job)
+    hush_libraries()
+    show_plan(plan(job, task))
 
 
 def _nothing_left(job: Job, task: Task) -> dict[str, Any] | None:

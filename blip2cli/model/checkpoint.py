@@ -124,14 +124,19 @@ class Checkpoint:
         return tokenizer
 
 
-def find(settings: ModelSettings) -> Checkpoint:
+class NotHere(CheckpointError):
+    """The checkpoint is not on this machine."""
+
+
+def find(settings: ModelSettings, fetch: bool = True) -> Checkpoint:
     """Find the checkpoint that the settings name and decide device and precision.
 
-    Raises UsageError for a device or precision that cannot be had, CheckpointError for a checkpoint that cannot.
+    Raises UsageError for a device or precision that cannot be had, CheckpointError for a checkpoint that cannot;
+    NotHere where it would have to be fetched from the hub, and is not to be.
     """
     name = settings.model
     device = _device(settings.device)
-    folder = _folder(name, settings.revision)
+    folder = _folder(name, settings.revision, fetch)
     config = _config(name, folder)
     precision = _precision(settings.dtype, device, not config.use_decoder_only_language_model)
     if settings.compile and device.type != "cuda":
@@ -139,7 +144,7 @@ def find(settings: ModelSettings) -> Checkpoint:
     return Checkpoint(name, folder, config, _image_settings(folder, config), device, precision, settings.compile)
 
 
-def _folder(name: str, revision: str | None) -> Path:
+def _folder(name: str, revision: str | None, fetch: bool) -> Path:
     """Where the checkpoint lies: bundled, a local folder, in the hub's cache, or fetched from the hub now.
 
     What is in the cache whole is used as it is, without asking the hub: the same run gives the same rows tomorrow.
@@ -151,7 +156,7 @@ def _folder(name: str, revision: str | None) -> Path:
         return MODEL_DIR
     if os.path.isdir(name):
         return Path(name)
-    for cached in (True, False):
+    for cached in (True, False) if fetch else (True,):
         try:
             folder = snapshot_download(name, revision=revision, local_files_only=cached, allow_patterns=HUB_FILES)
         except HFValidationError:
@@ -161,6 +166,8 @@ def _folder(name: str, revision: str | None) -> Path:
             continue
         if not cached or _complete(Path(folder)):
             return Path(folder)
+    if not fetch:
+        raise NotHere(f"the checkpoint {name} is not cached", NO_CHECKPOINT)
     raise CheckpointError(f"cannot get the checkpoint {name}: not cached, and the hub did not give it", NO_CHECKPOINT)
 
 

@@ -182,6 +182,15 @@ def open_output(settings: OutputSettings, layout: Layout, fingerprint: Mapping[s
     return ShardedOutput(out, layout, journal, make, target.format.suffixes[0], settings.shard_size)
 
 
+def already_done(settings: OutputSettings, fingerprint: Mapping[str, Any]) -> Commit:
+    """What a run with these settings would go on behind; nothing is changed. Raises UsageError as resuming would."""
+    target = target_of(settings)
+    if target is None or not settings.resume or not begun(target.out):
+        return Commit()
+    _journal(target, settings, fingerprint).check(target.out)
+    return committed(target.out)
+
+
 def finished(settings: OutputSettings, fingerprint: Mapping[str, Any]) -> Commit | None:
     """What is committed, where it is whole and is to be resumed. Raises UsageError for other settings than it had.
 

@@ -1,0 +1,63 @@
+"""--dry-run: what a job would read and write, and by which model, found out without doing any of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from blip2cli.job import Job
+from blip2cli.model.checkpoint import Checkpoint, NotHere, find
+from blip2cli.model.memory import free_bytes
+from blip2cli.model.size import weight_bytes
+from blip2cli.outputs import already_done, carried_names, target_of
+from blip2cli.tasks import Task
+
+
+def plan(job: Job, task: Task) -> list[tuple[str, str]]:
+    """Headings and lines. Raises Blip2Error where the job could not be run; counts the input, whatever it takes."""
+    done = already_done(job.output, job.fingerprint())
+    rows = task.source.count()
+    if rows is None:
+        rows = sum(1 for _ in task.source.rows())
+    left = f"{rows:,} rows" if not done.rows else f"{rows:,} rows, {done.rows:,} of them done before"
+    lines = [("input", ", ".join(map(str, job.input.inputs)) or "texts"), ("rows", left)]
+    if job.input.shard:
+        lines.append(("shard", job.input.shard))
+    try:
+        checkpoint = find(job.model, fetch=False)
+    except NotHere:
+        lines.append(("model", f"{job.model.model}, which would be fetched from the hub"))
+        return [*lines, *_output(job)]
+    columns = [column.name for column in task.columns(checkpoint)]
+    carried = carried_names(task.source.column_names(), task.columns(checkpoint)).values()
+    lines += _model(job, checkpoint)
+    return [*lines, *_output(job), ("columns", ", ".join(["image", *carried, *columns, "error"])), *_settings(job)]
+
+
+def _model(job: Job, checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    weights, free = weight_bytes(checkpoint) / 1e9, free_bytes(checkpoint.device) / 1e9
+    short = "; they do not fit" if weights > free else ""
+    return [
+        ("model", f"{job.model.model}, in {checkpoint.folder}"),
+        ("precision", f"{checkpoint.precision} on {checkpoint.device}, batches of {job.model.batch_size}"),
+        ("memory", f"{weights:.2f} GB of weights, {free:.1f} GB free{short}"),
+    ]
+
+
+def _output(job: Job) -> list[tuple[str, str]]:
+    target = target_of(job.output)
+    if target is None:
+        return [("output", "stdout")]
+    shards = f" in shards of {job.output.shard_size:,} rows" if target.shards else ""
+    instead = ", in place of what is there" if job.output.overwrite and target.out.exists() else ""
+    return [("output", f"{target.out} ({target.name}{shards}{instead})")]
+
+
+def _settings(job: Job) -> list[tuple[str, str]]:
+    """The task's and the generation's settings that are not at their defaults."""
+    records = (job.options, job.generation)
+    fields: list[tuple[Any, Any]] = [(record, field) for record in records for field in dataclasses.fields(record)]
+    chosen = [(field.name, getattr(record, field.name)) for record, field in fields]
+    defaults = [field.default for _, field in fields]
+    told = [f"{name} {value}" for (name, value), default in zip(chosen, defaults, strict=True) if value != default]
+    return [("settings", ", ".join(told))] if told else []
