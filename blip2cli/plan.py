@@ -35,12 +35,12 @@ def plan(job: Job, task: Task) -> list[tuple[str, str]]:
 
 
 def _model(job: Job, checkpoint: Checkpoint) -> list[tuple[str, str]]:
-    weights, free = weight_bytes(checkpoint) / 1e9, free_bytes(checkpoint.device) / 1e9
+    weights, free = weight_bytes(checkpoint), free_bytes(checkpoint.device)
     short = "; they do not fit" if weights > free else ""
     return [
         ("model", f"{job.model.model}, in {checkpoint.folder}"),
         ("precision", f"{checkpoint.precision} on {checkpoint.device}, batches of {job.model.batch_size}"),
-        ("memory", f"{weights:.2f} GB of weights, {free:.1f} GB free{short}"),
+        ("memory", f"{_bytes(weights)} of weights, {_bytes(free)} free{short}"),
     ]
 
 
@@ -61,3 +61,7 @@ def _settings(job: Job) -> list[tuple[str, str]]:
     defaults = [field.default for _, field in fields]
     told = [f"{name} {value}" for (name, value), default in zip(chosen, defaults, strict=True) if value != default]
     return [("settings", ", ".join(told))] if told else []
+
+
+def _bytes(number: int) -> str:
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"

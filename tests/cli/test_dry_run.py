@@ -19,7 +19,7 @@ def test_it_says_what_would_be_done_and_does_nothing(typed: Run) -> None:
     told = said(ran)
     assert told["input"] == str(EXAMPLES) and told["rows"] == "6 rows"
     assert told["model"].startswith("tiny, in ") and told["precision"] == "fp32 on cpu, batches of auto"
-    assert told["memory"].startswith("0.01 GB of weights, ")
+    assert told["memory"].startswith("9.4 MB of weights, ")
     assert told["output"] == "o (parquet in shards of 10,000 rows)"
     assert told["columns"] == "image, question, answer, error"
     assert told["settings"] == "prompt ('what shape is it?',)"
