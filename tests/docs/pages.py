@@ -32,10 +32,12 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 
 
 def examples(block: str) -> Iterator[Example]:
-    """The commands of a console block."""
+    """The commands of a console block, each with its here-document if it has one."""
     for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
         command, *shown = part.rstrip("\n").split("\n")
-        yield Example(command, tuple(shown))
+        here = re.search(r"<<'?(\w+)'?", command)
+        typed = shown.index(here[1]) + 1 if here else 0
+        yield Example("\n".join([command, *shown[:typed]]), tuple(shown[typed:]))
 
 
 def only_shown(page: Path) -> list[str]:
