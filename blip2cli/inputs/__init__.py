@@ -104,12 +104,12 @@ class Sources:
     def _rows(self, start: int) -> Iterator[Row]:
         """The rows from the start-th on; what lies before is not read where its number is known."""
         for part in self.parts:
-            count = part.count() if start else 0
-            if count is None:
+            count = part.count() if start else None
+            if start and count is None:
                 rows = part.rows(0)
                 start -= sum(1 for _ in islice(rows, start))
                 yield from rows
-            elif count and count <= start:
+            elif count is not None and count <= start:
                 start -= count
             else:
                 yield from part.rows(start)

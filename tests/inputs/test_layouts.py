@@ -236,6 +236,13 @@ def test_a_folder_of_tables_is_those_tables_by_path() -> None:
     assert names("h*") == ["a.png", *shards]
 
 
+def test_a_table_without_rows_among_others() -> None:
+    Path("hub").mkdir()
+    for name, images in (("a", []), ("b", ["1.png", "2.png"]), ("c", []), ("d", ["3.png"]), ("e", [])):
+        pq.write_table(pa.table({"image": pa.array(images, pa.string())}), f"hub/{name}.parquet")
+    assert names("hub") == ["1.png", "2.png", "3.png"]
+
+
 def test_a_folder_with_an_image_anywhere_is_its_images() -> None:
     lines("p/a.jsonl", {"image": "gone.png"})
     touch("p/deep/down/x.png")
