@@ -11,8 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from blip2cli import storage
 from blip2cli.errors import UsageError
-from blip2cli.inputs.folder import SUFFIXES, Files, Folder
+from blip2cli.inputs.folder import SUFFIXES, Files, Folder, images_below, walk
 from blip2cli.records import Row
 
 if TYPE_CHECKING:
@@ -24,8 +25,18 @@ MANIFESTS = {
     ".ndjson": "blip2cli.inputs.jsonl:JsonlManifest",
     ".csv": "blip2cli.inputs.csv:CsvManifest",
     ".tsv": "blip2cli.inputs.csv:CsvManifest",
+    ".arrow": "blip2cli.inputs.arrow:ArrowManifest",
+    ".feather": "blip2cli.inputs.arrow:ArrowManifest",
+    ".ipc": "blip2cli.inputs.arrow:ArrowManifest",
+    ".json": "blip2cli.inputs.annotations:open_annotations",
 }
 """Suffix → class of the source that reads such a manifest. A class is made from (name as typed, ColumnChoice)."""
+
+TABLES = (".parquet", ".jsonl", ".ndjson", ".csv", ".tsv", ".arrow", ".feather", ".ipc")
+"""Those that a folder may be made of. Archives are too; JSON is read where it is named, for it may be anything."""
+
+CACHED = "cache-"
+"""What the names of files begin with that Hugging Face datasets keeps for itself."""
 
 
 class Source(Protocol):
@@ -49,7 +60,8 @@ class ColumnChoice:
     """Which manifest columns mean something: the image's, and the text's (a question, say), None where none is read.
 
     `text_required` makes a manifest without the text column an error. Image paths start from `root`, or from the
-    manifest's own folder; URLs among them are fetched only with `allow_remote`.
+    manifest's own folder; URLs among them are fetched only with `allow_remote`. With `imagefolder` the image's column
+    is `file_name`, or the only one that ends so.
     """
 
     image: str | None = None
@@ -58,6 +70,7 @@ class ColumnChoice:
     image_required: bool = True
     root: str | None = None
     allow_remote: bool = False
+    imagefolder: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,12 +104,12 @@ class Sources:
     def _rows(self, start: int) -> Iterator[Row]:
         """The rows from the start-th on; what lies before is not read where its number is known."""
         for part in self.parts:
-            count = part.count() if start else 0
-            if count is None:
+            count = part.count() if start else None
+            if start and count is None:
                 rows = part.rows(0)
                 start -= sum(1 for _ in islice(rows, start))
                 yield from rows
-            elif count and count <= start:
+            elif count is not None and count <= start:
                 start -= count
             else:
                 yield from part.rows(start)
@@ -162,6 +175,8 @@ def open_source(
 
     Raises UsageError for an input that does not exist, holds no images, or is not of a kind that is read.
     """
+    if columns.root is not None and not storage.is_url(columns.root) and not os.path.isdir(columns.root):
+        raise UsageError(f"no such folder: --image-root {columns.root}", "Image paths of manifests start from it.")
     parts = [
         source for given in inputs for source in (_sources_of(given, columns) if isinstance(given, str) else (given,))
     ]
@@ -176,13 +191,37 @@ def _sources_of(name: str, columns: ColumnChoice) -> Iterator[Source]:
     elif "://" in name:
         raise UsageError(f"cannot read {name}", "Remote inputs are not read yet; download the files and name them.")
     elif os.path.isdir(name):
-        yield Folder(name)
+        yield from _folder_sources(name, columns)
     elif os.path.lexists(name):
         yield _file_source(name, columns)
     elif glob.has_magic(name):
         yield from _glob_sources(name, columns)
     else:
         raise UsageError(f"no such input: {name}", "Give an image, a folder, a glob, a manifest, or - for stdin.")
+
+
+def _folder_sources(name: str, columns: ColumnChoice) -> Iterator[Source]:
+    """What a folder is: a saved data set, images with metadata, images, or manifests and archives."""
+    from blip2cli.inputs.imagefolder import ImageFolder, metadata_files
+    from blip2cli.inputs.saved import saved_files
+
+    if saved := saved_files(name):
+        yield from (_file_source(file, columns) for file in saved)
+    elif metadata := metadata_files(name):
+        beside = replace(columns, root=None, imagefolder=True)
+        described = Sources(tuple(_file_source(file, beside) for file in metadata))
+        yield from [ImageFolder(name, described)] if columns.image_required else described.parts
+    elif next(images_below(name), None) is None and (files := _manifests_below(name)):
+        yield from (_file_source(file, columns) for file in files)
+    else:
+        yield Folder(name)
+
+
+def _manifests_below(folder: str) -> list[str]:
+    """The archives below a folder, or where it has none the tables, in the order of a walk."""
+    found = list(walk(folder, lambda name: Path(name).suffix.lower() in MANIFESTS and not name.startswith(CACHED)))
+    archives = [file for file in found if Path(file).suffix.lower() not in (*TABLES, ".json")]
+    return archives or [file for file in found if Path(file).suffix.lower() in TABLES]
 
 
 def _file_source(name: str, columns: ColumnChoice) -> Source:
@@ -204,7 +243,9 @@ def _glob_sources(pattern: str, columns: ColumnChoice) -> Iterator[Source]:
     for name in sorted(glob.glob(pattern, recursive=True)):
         if os.path.isdir(name):
             if "**" not in pattern:
-                found.append(Folder(name))
+                found += _folder_sources(name, columns)
+        elif Path(name).suffix.lower() == ".json" and not pattern.lower().endswith(".json"):
+            continue  # what stands beside images is not always about them
         elif Path(name).suffix.lower() in SUFFIXES or Path(name).suffix.lower() in MANIFESTS:
             found.append(_file_source(name, columns))
     if not found:

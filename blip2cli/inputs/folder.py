@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,22 +51,19 @@ class Folder:
     """
 
     name: str
-    _first: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        first = next(_walk(self.name, ()), None)
-        if first is None:
+        if next(images_below(self.name), None) is None:
             raise UsageError(
                 f"no images found in {self.name}", "Images end in .jpg, .png, .webp, .tif, .avif and so on."
             )
-        object.__setattr__(self, "_first", first)
 
     def rows(self, start: int = 0) -> Iterator[Row]:
-        for path in islice(_walk(self.name, ()), start, None):
+        for path in islice(images_below(self.name), start, None):
             yield image_row(path)
 
     def count(self) -> int | None:
-        return sum(1 for _ in _walk(self.name, ()))
+        return sum(1 for _ in images_below(self.name))
 
     def column_names(self) -> list[str]:
         return []
@@ -90,7 +87,17 @@ def printable(path: str) -> str:
         return path.encode("utf-8", "backslashreplace").decode()
 
 
-def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+def images_below(folder: str) -> Iterator[str]:
+    """The images in a folder and those below it, in the order of a walk."""
+    return walk(folder, lambda name: Path(name).suffix.lower() in SUFFIXES)
+
+
+def walk(folder: str, wanted: Callable[[str], bool], above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
+    """The files below a folder whose names are wanted, sorted by path; hidden files and folders left out.
+
+    A folder within that cannot be read is given as it is: it becomes an error row. `above` is for the walk itself: the
+    folders it came through.
+    """
     try:
         status = os.stat(folder)
         with os.scandir(folder) as entries:
@@ -98,7 +105,7 @@ def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
     except OSError as error:
         if not above:
             raise UsageError(f"cannot read {folder}: {error.strerror}", "Check the folder's permissions.") from None
-        yield folder  # which becomes an error row
+        yield folder
         return
     identity = (status.st_dev, status.st_ino)
     if identity in above:
@@ -108,8 +115,8 @@ def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
             continue
         path = os.path.join(folder, entry.name)
         if _is_folder(entry):
-            yield from _walk(path, (*above, identity))
-        elif Path(entry.name).suffix.lower() in SUFFIXES:
+            yield from walk(path, wanted, (*above, identity))
+        elif wanted(entry.name):
             yield path
 
 

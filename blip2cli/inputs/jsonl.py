@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
-from blip2cli.inputs.manifest import Layout, lay_out
+from blip2cli.inputs.manifest import Layout, inferred, lay_out
 from blip2cli.records import Row
 
 if TYPE_CHECKING:
@@ -43,15 +43,7 @@ class JsonlManifest:
         return list(self._layout.carried)
 
     def schema(self) -> pa.Schema:
-        """Types as Arrow infers them from all rows; a column of mixed types is a string, to hold JSON."""
-        import pyarrow as pa
-
-        fields: dict[str, pa.Field] = {name: pa.field(name, pa.null()) for name in self._layout.carried}
-        records = (record for _, record in self._records() if record is not None)
-        while chunk := list(islice(records, 4096)):
-            for name, field in fields.items():
-                fields[name] = _merged(field, [record.get(name) for record in chunk])
-        return pa.schema(list(fields.values()))
+        return inferred(self._layout.carried, (record for _, record in self._records() if record is not None))
 
     def _records(self, start: int = 0) -> Iterator[tuple[int, dict[str, Any] | None]]:
         for number, line in islice(self._lines(), start, None):
@@ -73,14 +65,3 @@ class JsonlManifest:
             raise UsageError(
                 f"cannot read {self.name}: {error.strerror}", "Check the path and its permissions."
             ) from None
-
-
-def _merged(field: pa.Field, values: list[Any]) -> pa.Field:
-    import pyarrow as pa
-
-    from blip2cli.inputs import merge_fields
-
-    try:
-        return merge_fields(field, pa.field(field.name, pa.array(values).type))
-    except (pa.ArrowException, OverflowError):
-        return pa.field(field.name, pa.string())

@@ -3,33 +3,52 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from blip2cli import storage
 from blip2cli.errors import UsageError
 from blip2cli.inputs.folder import printable
 from blip2cli.records import ImageRef, Row
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from blip2cli.inputs import ColumnChoice
 
 IMAGE_COLUMNS = ("image", "image_path", "path", "file_name", "filename", "filepath", "file", "img")
 """Names that are tried, in this order, where --image-column is not given."""
+
+REMOTE_COLUMNS = (*IMAGE_COLUMNS, "url")
+"""The same with --allow-remote."""
+
+FETCHED = ("http", "https", "s3", "gs", "hf")
+"""Schemes of the URLs that a manifest may hold."""
+
+LOCAL_IN_REMOTE = "unsupported: a local path in a remote manifest"
+
+ROWS_INFERRED = 4096
+"""Records whose types are inferred together."""
 
 
 @dataclass(frozen=True)
 class Layout:
     """The columns of one manifest: the image's, the text's (None where it has none), and those carried through.
 
-    Where only texts are used, `images_needed` is false: the image column names the rows, and no image is read.
+    Image paths start from `root`. Where only texts are used, `images_needed` is false: the image column names the rows,
+    and no image is read.
     """
 
     manifest: str
     image: str | None
     text: str | None
     carried: tuple[str, ...]
+    root: str
     images_needed: bool = True
+    allow_remote: bool = False
 
     def row(self, record: Mapping[str, Any], number: int) -> Row:
         """The Row of one record; `number` counts the manifest's rows from 0 and names an image that has no path."""
@@ -61,12 +80,52 @@ class Layout:
         if isinstance(cell, bytes):
             return unnamed, ImageRef(data=cell), None
         if isinstance(cell, str) and cell:
-            if "://" in cell:
-                return printable(cell), None, "unsupported: a URL in a manifest is not fetched"
-            return printable(cell), ImageRef(path=os.path.join(os.path.dirname(self.manifest), cell)), None
+            return printable(cell), *self._place(cell)
         if cell is None or cell == "":
             return unnamed, None, f"missing: nothing in column {self.image}"
         return unnamed, None, f"unsupported: column {self.image} holds {type(cell).__name__}"
+
+    def _place(self, cell: str) -> tuple[ImageRef | None, str | None]:
+        """Where the image of a path or URL is, or why it is not looked for."""
+        if storage.is_url(cell):
+            scheme = cell.partition(":")[0].lower()
+            if storage.is_url(self.manifest) and scheme == "file":
+                return None, LOCAL_IN_REMOTE
+            if scheme not in FETCHED:
+                return None, f"unsupported: {scheme} URLs in a manifest are not fetched"
+            if not self.allow_remote:
+                return None, "unsupported: a URL in a manifest; --allow-remote fetches it"
+            return ImageRef(url=cell), None
+        local = os.path.isabs(cell) or (_leaves(cell) and not storage.is_url(self.root))
+        if local and storage.is_url(self.manifest):
+            return None, LOCAL_IN_REMOTE
+        return ImageRef(path=joined(self.root, cell)), None
+
+
+def joined(root: str, path: str) -> str:
+    """A path from a folder on, which may be a URL; the path alone where it is absolute."""
+    if not storage.is_url(root) or os.path.isabs(path):
+        return os.path.join(root, path)
+    if not {".", ".."} & set(path.split("/")):
+        return f"{root.rstrip('/')}/{path}"
+    scheme, _, place = root.partition("://")  # object stores take dots as they stand
+    host, _, folder = place.partition("/")
+    return f"{scheme}://{host}{posixpath.normpath('/' + f'{folder}/{path}'.lstrip('/'))}"
+
+
+def root_of(manifest: str, columns: ColumnChoice) -> str:
+    """The folder that a manifest's image paths start from."""
+    if columns.root is not None:
+        return columns.root
+    if not storage.is_url(manifest):
+        return os.path.dirname(manifest)
+    without_query = manifest.partition("?")[0] if manifest.startswith("http") else manifest
+    return without_query.rpartition("/")[0]
+
+
+def _leaves(path: str) -> bool:
+    """Whether a relative path leads out of the folder that it starts from."""
+    return os.path.normpath(path).partition(os.sep)[0] == ".."
 
 
 def lay_out(manifest: str, names: list[str], columns: ColumnChoice) -> Layout:
@@ -75,15 +134,57 @@ def lay_out(manifest: str, names: list[str], columns: ColumnChoice) -> Layout:
     twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
     if twice is not None:
         raise UsageError(f"{manifest} has several columns named {twice!r}", "Rename them; one would hide the other.")
-    image = columns.image
-    if image is None:
-        image = next((name for name in IMAGE_COLUMNS if name in names), None)
+    image = columns.image or _image_column(names, columns)
     if image is None and columns.image_required:
-        raise UsageError(f"{manifest} has no image column ({', '.join(IMAGE_COLUMNS)})", f"{there} Say --image-column.")
+        raise _no_image_column(manifest, names, columns)
     if image is not None and image not in names:
         raise UsageError(f"{manifest} has no column {image}", there)
     text = columns.text if columns.text in names else None
     if text is None and columns.text_required:
         raise UsageError(f"{manifest} has no column {columns.text}", there)
     carried = tuple(name for name in names if name not in (image, text))
-    return Layout(manifest, image, text, carried, columns.image_required)
+    root = root_of(manifest, columns)
+    return Layout(manifest, image, text, carried, root, columns.image_required, columns.allow_remote)
+
+
+def _image_column(names: Sequence[str], columns: ColumnChoice) -> str | None:
+    if not columns.imagefolder:
+        return next(
+            (name for name in (REMOTE_COLUMNS if columns.allow_remote else IMAGE_COLUMNS) if name in names), None
+        )
+    others = [name for name in names if name.endswith("_file_name")]
+    return "file_name" if "file_name" in names else others[0] if len(others) == 1 else None
+
+
+def _no_image_column(manifest: str, names: Sequence[str], columns: ColumnChoice) -> UsageError:
+    there = f"It has: {', '.join(names) or 'no columns'}."
+    if columns.imagefolder:
+        images = os.path.join(os.path.dirname(manifest), "**", "*.jpg")
+        return UsageError(
+            f"{manifest} has no column file_name", f"{there} Say --image-column, or give the images alone: {images!r}."
+        )
+    hint = "--allow-remote to fetch the URLs" if "url" in names and not columns.allow_remote else "--image-column"
+    return UsageError(f"{manifest} has no image column ({', '.join(IMAGE_COLUMNS)})", f"{there} Say {hint}.")
+
+
+def inferred(names: Iterable[str], records: Iterable[Mapping[str, Any]]) -> pa.Schema:
+    """The columns' types as Arrow infers them from all records; a column of mixed types is a string, to hold JSON."""
+    import pyarrow as pa
+
+    fields: dict[str, pa.Field] = {name: pa.field(name, pa.null()) for name in names}
+    every = iter(records)
+    while chunk := list(islice(every, ROWS_INFERRED)):
+        for name, field in fields.items():
+            fields[name] = _merged(field, [record.get(name) for record in chunk])
+    return pa.schema(list(fields.values()))
+
+
+def _merged(field: pa.Field, values: list[Any]) -> pa.Field:
+    import pyarrow as pa
+
+    from blip2cli.inputs import merge_fields
+
+    try:
+        return merge_fields(field, pa.field(field.name, pa.array(values).type))
+    except (pa.ArrowException, OverflowError):
+        return pa.field(field.name, pa.string())

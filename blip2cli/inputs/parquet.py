@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from blip2cli.errors import Blip2Error, UsageError
+from blip2cli.errors import UsageError
+from blip2cli.inputs.batches import ROWS_AT_ONCE, reason, rows_of
 from blip2cli.inputs.manifest import Layout, lay_out
 from blip2cli.records import Row
 
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
     from blip2cli.inputs import ColumnChoice
-
-ROWS_AT_ONCE = 128
-"""Rows decoded together; bounds memory where the manifest holds the images' bytes."""
 
 
 class ParquetManifest:
@@ -32,21 +30,10 @@ class ParquetManifest:
         self._layout: Layout = lay_out(name, self._schema.names, columns)
 
     def rows(self, start: int = 0) -> Iterator[Row]:
-        import pyarrow as pa
-
         with self._open() as file:
             groups, number = _from(file, start)
-            try:
-                for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, row_groups=groups):
-                    skipped = min(max(start - number, 0), len(batch))
-                    number += skipped
-                    for record in _records(batch[skipped:]):
-                        yield self._layout.row(record, number)
-                        number += 1
-            except (pa.ArrowException, OSError) as error:
-                raise Blip2Error(
-                    f"{self.name} is broken behind row {number}: {_reason(error)}", "Write it anew."
-                ) from None
+            batches = file.iter_batches(batch_size=ROWS_AT_ONCE, row_groups=groups)
+            yield from rows_of(self._layout, batches, number, start)
 
     def count(self) -> int | None:
         return self._rows
@@ -66,7 +53,7 @@ class ParquetManifest:
         try:
             return pq.ParquetFile(self.name)
         except (pa.ArrowException, OSError) as error:
-            raise UsageError(f"cannot read {self.name}: {_reason(error)}", "Is it a Parquet file?") from None
+            raise UsageError(f"cannot read {self.name}: {reason(error)}", "Is it a Parquet file?") from None
 
 
 def _from(file: pq.ParquetFile, start: int) -> tuple[list[int], int]:
@@ -76,28 +63,3 @@ def _from(file: pq.ParquetFile, start: int) -> tuple[list[int], int]:
         before += file.metadata.row_group(group).num_rows
         group += 1
     return list(range(group, file.num_row_groups)), before
-
-
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0].rstrip(".:")
-
-
-def _records(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
-    columns = [_values(column) for column in batch.columns]
-    for values in zip(*columns, strict=True):
-        yield dict(zip(batch.schema.names, values, strict=True))
-
-
-def _values(column: pa.Array) -> list[Any]:
-    """Python values; arrays of tensors; Arrow's own scalars where Python has no such value (nanoseconds, far dates)."""
-    import pyarrow as pa
-
-    if isinstance(column.type, pa.FixedShapeTensorType):
-        return [scalar.to_numpy() if scalar.is_valid else None for scalar in column]
-    if getattr(column.type, "unit", None) != "ns":
-        try:
-            values: list[Any] = column.to_pylist()
-            return values
-        except (ValueError, OverflowError):
-            pass
-    return [scalar if scalar.is_valid else None for scalar in column]

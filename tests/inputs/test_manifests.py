@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 
@@ -29,6 +30,20 @@ def as_parquet(path: str, records: Sequence[dict[str, Any]]) -> None:
     pq.write_table(pa.Table.from_pylist(list(records)), path)
 
 
+def as_stream(path: str, records: Sequence[dict[str, Any]]) -> None:
+    table = pa.Table.from_pylist(list(records))
+    with pa.ipc.new_stream(path, table.schema) as file:
+        file.write_table(table)
+
+
+def as_feather(path: str, records: Sequence[dict[str, Any]]) -> None:
+    feather.write_feather(pa.Table.from_pylist(list(records)), path)
+
+
+def as_json(path: str, records: Sequence[dict[str, Any]]) -> None:
+    Path(path).write_text(json.dumps(records))
+
+
 def as_csv(path: str, records: Sequence[dict[str, Any]]) -> None:
     mark = "\t" if path.endswith(".tsv") else ","
     lines = [mark.join(records[0]), *(mark.join(map(str, record.values())) for record in records)]
@@ -41,6 +56,10 @@ WRITERS: dict[str, Callable[[str, Sequence[dict[str, Any]]], None]] = {
     ".ndjson": as_jsonl,
     ".csv": as_csv,
     ".tsv": as_csv,
+    ".arrow": as_stream,
+    ".feather": as_feather,
+    ".ipc": as_feather,
+    ".json": as_json,
 }
 
 

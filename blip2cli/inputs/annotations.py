@@ -1,0 +1,180 @@
+"""Annotation JSON: COCO's images and captions, VQAv2's and GQA's questions, and plain lists of objects.
+
+Such a file is one JSON value, so it is read whole, once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from blip2cli import storage
+from blip2cli.errors import UsageError
+from blip2cli.inputs.jsonl import JsonlManifest
+from blip2cli.inputs.manifest import IMAGE_COLUMNS, Layout, inferred, joined, lay_out, root_of
+from blip2cli.records import Row
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from blip2cli.inputs import ColumnChoice, Source
+
+NOT_CARRIED = ("id", "file_name", "image_id", "captions", "license", "date_captured", "flickr_url")
+"""Fields of COCO's images that are no columns, or are put in by another name."""
+
+READ = "Read are COCO's images, VQAv2's and GQA's questions, lists of objects, and JSON lines."
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a file holds, as a table: its columns, its entries, and how an entry that is an object becomes a record."""
+
+    names: Sequence[str]
+    entries: Sequence[Any]
+    record: Callable[[dict[str, Any]], Mapping[str, Any]]
+
+
+class AnnotationManifest:
+    """One table of annotation JSON; the image's path is found in its column as in any manifest."""
+
+    manifest_text = True
+
+    def __init__(self, name: str, table: Table, columns: ColumnChoice) -> None:
+        self.name = name
+        self._table = table
+        self._layout: Layout = lay_out(name, list(table.names), columns)
+
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        for number, entry in enumerate(islice(self._table.entries, start, None), start):
+            if isinstance(entry, dict):
+                yield self._layout.row(self._table.record(entry), number)
+            else:
+                yield self._layout.broken(number, f"entry {number + 1} is not a JSON object")
+
+    def count(self) -> int | None:
+        return len(self._table.entries)
+
+    def column_names(self) -> list[str]:
+        return list(self._layout.carried)
+
+    def schema(self) -> pa.Schema:
+        objects = (entry for entry in self._table.entries if isinstance(entry, dict))
+        return inferred(self._layout.carried, map(self._table.record, objects))
+
+
+def open_annotations(name: str, columns: ColumnChoice) -> Source:
+    """The source of a JSON file, which may hold JSON lines in spite of its name. Raises UsageError."""
+    try:
+        with storage.open_binary(name) as file:
+            parsed = json.loads(file.read().decode("utf-8-sig"))
+    except OSError as error:
+        raise UsageError(f"cannot read {name}: {error.strerror}", "Check the path and its permissions.") from None
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            return JsonlManifest(name, columns)
+        raise UsageError(f"cannot read {name}: {error}", READ) from None
+    except (ValueError, RecursionError):
+        raise UsageError(f"cannot read {name}: it is not JSON", READ) from None
+    table = _table(parsed, root_of(name, columns))
+    if table is None:
+        raise UsageError(f"{name} is JSON of no kind that is read", READ)
+    return AnnotationManifest(name, table, columns)
+
+
+def _table(parsed: Any, root: str) -> Table | None:
+    """The table in a JSON value, by its shape; None where there is none."""
+    if isinstance(parsed, list):
+        return _listed(parsed)
+    if not isinstance(parsed, dict):
+        return None
+    images, questions = parsed.get("images"), parsed.get("questions")
+    if isinstance(images, list):
+        return _coco(images, _captions(parsed.get("annotations")))
+    if isinstance(questions, list):
+        named = set(_names(questions)) & set(IMAGE_COLUMNS)
+        return _listed(questions) if named else _vqa(questions, str(parsed.get("data_subtype") or ""), root)
+    first = next(iter(parsed.values()), None)
+    return _gqa(parsed) if isinstance(first, dict) and {"question", "imageId"} <= set(first) else None
+
+
+def _names(entries: Iterable[Any]) -> list[str]:
+    """The fields that the entries have, in the order in which they turn up."""
+    return list(dict.fromkeys(name for entry in entries if isinstance(entry, dict) for name in entry))
+
+
+def _listed(entries: list[Any]) -> Table | None:
+    """A row an object, with its fields as they stand."""
+    names = _names(entries)
+    return Table(names, entries, lambda entry: entry) if names else None
+
+
+def _coco(images: list[Any], captions: Mapping[str, list[str]]) -> Table:
+    """A row an image, with its own plain fields, and its captions where the annotations are captions."""
+    nested = {
+        name for image in images if isinstance(image, dict) for name in image if isinstance(image[name], (dict, list))
+    }
+    named = _names(images)
+    fields = [name for name in named if name not in {*NOT_CARRIED, *nested}]
+    names = [*(["file_name"] if "file_name" in named else []), "image_id", *fields, *(["captions"] if captions else [])]
+
+    def record(image: dict[str, Any]) -> dict[str, Any]:
+        number = image.get("id")
+        own = {"file_name": image.get("file_name"), "image_id": number, "captions": captions.get(str(number), [])}
+        return {**image, **own}
+
+    return Table(names, images, record)
+
+
+def _captions(annotations: Any) -> dict[str, list[str]]:
+    """Image id → captions, in their order."""
+    captions: dict[str, list[str]] = {}
+    for entry in annotations if isinstance(annotations, list) else ():
+        if isinstance(entry, dict) and isinstance(entry.get("caption"), str):
+            captions.setdefault(str(entry.get("image_id")), []).append(entry["caption"])
+    return captions
+
+
+def _vqa(questions: list[Any], subtype: str, root: str) -> Table:
+    """A row a question; its image is named as in COCO 2014 and 2015, or as in 2017 where the first one is."""
+    older = f"COCO_{subtype.replace('-dev', '')}_" if subtype else ""  # test-dev2015 asks about images of test2015
+    first = next((image for entry in questions if isinstance(entry, dict) and (image := _file("", entry))), None)
+    newer = first is not None and _exists(root, first) and not _exists(root, older + first)
+    prefix = "" if newer else older
+    names = ["image", "question", "question_id", "image_id"]
+
+    def record(question: dict[str, Any]) -> dict[str, Any]:
+        return {**question, "image": _file(prefix, question)}
+
+    return Table([*names, *(name for name in _names(questions) if name not in names)], questions, record)
+
+
+def _file(prefix: str, question: Mapping[str, Any]) -> str | None:
+    """The image's file by its number in COCO."""
+    number = question.get("image_id")
+    if isinstance(number, str) and number.isdecimal() and len(number) <= 20:
+        number = int(number)
+    return f"{prefix}{number:012d}.jpg" if isinstance(number, int) else None
+
+
+def _exists(root: str, image: str) -> bool:
+    try:
+        return storage.exists(joined(root, image))
+    except OSError:
+        return False
+
+
+def _gqa(questions: dict[str, Any]) -> Table:
+    """A row a question, with its answer where the file has it."""
+    answers = any(isinstance(entry, dict) and "answer" in entry for entry in questions.values())
+    entries = [
+        {"question_id": number, **entry} if isinstance(entry, dict) else entry for number, entry in questions.items()
+    ]
+
+    def record(question: dict[str, Any]) -> dict[str, Any]:
+        image = question.get("imageId")
+        return {**question, "image": None if image is None else f"{image}.jpg", "image_id": image}
+
+    return Table(["image", "question", "question_id", "image_id", *(["answer"] if answers else [])], entries, record)

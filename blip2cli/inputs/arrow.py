@@ -1,0 +1,111 @@
+"""Arrow IPC manifests, of the stream and the file format, read by record batch and never whole."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from blip2cli import storage
+from blip2cli.errors import UsageError
+from blip2cli.inputs.batches import ROWS_AT_ONCE, broken, reason, rows_of
+from blip2cli.inputs.manifest import Layout, lay_out
+from blip2cli.records import Row
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from blip2cli.inputs import ColumnChoice
+
+MAGIC = b"ARROW1"
+"""What the file format (Feather, too) begins with; the stream format does not."""
+
+
+class ArrowManifest:
+    """One file of Arrow record batches. On this machine it is mapped: what is skipped is not read from the disk."""
+
+    manifest_text = True
+
+    def __init__(self, name: str, columns: ColumnChoice) -> None:
+        self.name = name
+        self._lengths: list[int] | None = None
+        self._schema: pa.Schema = self._open().schema
+        try:
+            names: list[str] = self._schema.names
+        except UnicodeDecodeError:
+            raise UsageError(f"cannot read {name}: names of its columns are no UTF-8", "Write it anew.") from None
+        self._layout: Layout = lay_out(name, names, columns)
+
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        first, number = 0, 0
+        for length in self._batch_lengths() or () if start else ():
+            if number + length > start:
+                break
+            first, number = first + 1, number + length
+        return rows_of(self._layout, _sliced(self._batches(first), start - number), number, start)
+
+    def count(self) -> int | None:
+        lengths = self._batch_lengths()
+        return None if lengths is None else sum(lengths)
+
+    def column_names(self) -> list[str]:
+        return list(self._layout.carried)
+
+    def schema(self) -> pa.Schema:
+        import pyarrow as pa
+
+        return pa.schema([self._schema.field(name) for name in self._layout.carried])
+
+    def _batch_lengths(self) -> list[int] | None:
+        """The rows of each batch; None for a remote stream, all of which would have to be fetched."""
+        import pyarrow as pa
+
+        if self._lengths is None:
+            if storage.is_url(self.name) and isinstance(self._open(), pa.RecordBatchStreamReader):
+                return None
+            narrow = next((at for at, kind in enumerate(self._schema.types) if pa.types.is_primitive(kind)), 0)
+            lengths: list[int] = []
+            try:
+                lengths += (len(batch) for batch in self._batches(0, [narrow]))
+            except (pa.ArrowException, OSError) as error:
+                raise broken(self.name, sum(lengths), error) from None
+            self._lengths = lengths
+        return self._lengths
+
+    def _batches(self, first: int, fields: Sequence[int] = ()) -> Iterator[pa.RecordBatch]:
+        """The batches from the first-th on, of all fields or of some."""
+        import pyarrow as pa
+
+        reader = self._open(fields)
+        if isinstance(reader, pa.RecordBatchFileReader):
+            return map(reader.get_batch, range(first, reader.num_record_batches))
+        return islice(reader, first, None)
+
+    def _open(self, fields: Sequence[int] = ()) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
+        import pyarrow as pa
+
+        try:
+            file = storage.open_binary(self.name)
+            of_file_format = file.read(len(MAGIC)) == MAGIC
+            file.seek(0)
+            if storage.is_url(self.name):
+                source = pa.PythonFile(file)
+            else:
+                with file:
+                    source = pa.BufferReader(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            options = pa.ipc.IpcReadOptions(included_fields=list(fields))
+            return (pa.ipc.open_file if of_file_format else pa.ipc.open_stream)(source, options=options)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise UsageError(f"cannot read {self.name}: {reason(error)}", "Is it an Arrow or Feather file?") from None
+
+
+def _sliced(batches: Iterator[pa.RecordBatch], skipped: int) -> Iterator[pa.RecordBatch]:
+    """The batches in pieces; those with rows that are wanted are checked, for Arrow trusts what a file says."""
+    for batch in batches:
+        for at in range(0, len(batch), ROWS_AT_ONCE):
+            piece = batch.slice(at, ROWS_AT_ONCE)
+            skipped -= len(piece)
+            if skipped < 0:
+                piece.validate(full=True)
+            yield piece

@@ -1,0 +1,66 @@
+"""Arrow record batches as rows: what Parquet and Arrow manifests share. Nothing here opens a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from blip2cli.errors import Blip2Error
+from blip2cli.inputs.manifest import Layout
+from blip2cli.records import Row
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS_AT_ONCE = 128
+"""Rows decoded together; bounds memory where the manifest holds the images' bytes."""
+
+
+def rows_of(layout: Layout, batches: Iterable[pa.RecordBatch], number: int, start: int) -> Iterator[Row]:
+    """The rows from the start-th on, of batches of which the first begins with the number-th.
+
+    Raises Blip2Error where the file is broken in the middle.
+    """
+    import pyarrow as pa
+
+    try:
+        for batch in batches:
+            skipped = min(max(start - number, 0), len(batch))
+            number += skipped
+            for record in _records(batch[skipped:]):
+                yield layout.row(record, number)
+                number += 1
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise broken(layout.manifest, number, error) from None
+
+
+def broken(manifest: str, number: int, error: Exception) -> Blip2Error:
+    """What to raise for a file of which only the first `number` rows can be read."""
+    return Blip2Error(f"{manifest} is broken behind row {number}: {reason(error)}", "Write it anew.")
+
+
+def reason(error: Exception) -> str:
+    """The first line of what Arrow or the system says."""
+    told = getattr(error, "strerror", None) or str(error)
+    return (told.splitlines() or [type(error).__name__])[0].rstrip(".:")
+
+
+def _records(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    columns = [_values(column) for column in batch.columns]
+    for values in zip(*columns, strict=True):
+        yield dict(zip(batch.schema.names, values, strict=True))
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """Python values; arrays of tensors; Arrow's own scalars where Python has no such value (nanoseconds, far dates)."""
+    import pyarrow as pa
+
+    if isinstance(column.type, pa.FixedShapeTensorType):
+        return [scalar.to_numpy() if scalar.is_valid else None for scalar in column]
+    if getattr(column.type, "unit", None) != "ns":
+        try:
+            values: list[Any] = column.to_pylist()
+            return values
+        except (ValueError, OverflowError):
+            pass
+    return [scalar if scalar.is_valid else None for scalar in column]
