@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import io
 import os
 import re
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 
 from blip2cli.errors import UsageError
@@ -30,6 +34,11 @@ BLOCK = 4 << 20
 PACKAGES = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf", "http": "http", "https": "http"}
 """Scheme of a URL → our extra that brings the package for it."""
 
+GZIP, ZSTANDARD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+"""What compressed files begin with."""
+
+ZSTD_HINT = "Install it: pip install 'blip2cli[zst]'"
+
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -47,6 +56,57 @@ def open_binary(name: str) -> BinaryIO:
     if size is None:  # a web server that does not say
         return io.BytesIO(retried(lambda: filesystem.cat_file(path)))
     return io.BufferedReader(_Remote(filesystem, path, size), BLOCK)
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """A file open for reading, unpacked where it was compressed; `raw_path` is its path where it was not."""
+
+    file: Any
+    raw_path: str | None
+
+
+@contextmanager
+def decompressed(name: str) -> Iterator[Unpacked]:
+    """A file open for reading; what its first bytes say is gzip or Zstandard is unpacked. Raises OSError."""
+    with open_binary(name) as packed:
+        magic = packed.read(4)
+        packed.seek(0)
+        if not magic.startswith((GZIP, ZSTANDARD)):
+            yield Unpacked(packed, name)
+            return
+        try:
+            with _unpacked(packed, name, magic) as file:
+                yield Unpacked(file, None)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise OSError(errno.EBADMSG, f"the compressed data are damaged: {error}") from None
+
+
+def _unpacked(packed: BinaryIO, name: str, magic: bytes) -> Any:
+    if magic.startswith(GZIP):
+        return gzip.GzipFile(fileobj=packed)
+    try:
+        import zstandard
+    except ImportError:
+        raise UsageError(f"cannot read {name}: the package zstandard is missing", ZSTD_HINT) from None
+    return io.BufferedReader(_Zstandard(zstandard, packed))
+
+
+class _Zstandard(io.RawIOBase):
+    """The unpacked bytes of a Zstandard file of any number of frames; its damage is an OSError."""
+
+    def __init__(self, zstandard: Any, packed: BinaryIO) -> None:
+        self.damage = zstandard.ZstdError
+        self.reader = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            return int(self.reader.readinto(buffer))
+        except self.damage as error:
+            raise OSError(errno.EBADMSG, f"the compressed data are damaged: {error}") from None
 
 
 def read(name: str, most: int, offset: int = 0, size: int | None = None) -> bytes:

@@ -1,9 +1,10 @@
 """URLs in manifests: what is fetched, what is refused, and what becomes of bad servers."""
 
 import http.server
+import tarfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from blip2cli import fetch as fetching
 from blip2cli import storage
 from blip2cli.errors import ImageError
 from blip2cli.fetch import fetch, is_public
+from tests.conftest import Typed
 
 CIRCLE = (Path(__file__).parents[1] / "docs" / "examples" / "red-circle.png").read_bytes()
 
@@ -150,3 +152,37 @@ def test_addresses_that_are_not_public(address: str) -> None:
 @pytest.mark.parametrize("address", ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"])
 def test_addresses_that_are_public(address: str) -> None:
     assert is_public(address)
+
+
+def test_images_named_by_their_urls(typed: Callable[..., Typed], server: str) -> None:
+    ran = typed("caption", f"{server}/a.png", f"{server}/404/b.png")
+    assert [row["caption"] for row in ran.rows] == ["a red circle", None]
+    assert ran.rows[1]["error"] == "missing: nothing at that URL"
+
+
+def test_urls_in_a_manifest_are_fetched_when_that_is_allowed(typed: Callable[..., Typed], server: str) -> None:
+    Path("m.csv").write_text(f"url\n{server}/a.png\n")
+    assert "--allow-remote to fetch the URLs" in typed("caption", "m.csv").err
+    refused = typed("caption", "m.csv", "--allow-remote").rows
+    assert "private network" in refused[0]["error"] and Handler.asked == []
+    assert typed("caption", "m.csv", "--allow-remote", "--allow-private").rows[0]["caption"] == "a red circle"
+
+
+def test_manifests_and_archives_behind_urls(typed: Callable[..., Typed], tmp_path: Path) -> None:
+    from functools import partial
+
+    Path("a.png").write_bytes(CIRCLE)
+    Path("m.csv").write_text("image\na.png\n")
+    with tarfile.open("a.tar", "w") as archive:
+        archive.add("a.png")
+    serve = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    serve.func.log_message = lambda *_: None  # type: ignore[method-assign]
+    with Server(("127.0.0.1", 0), serve) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        root = f"http://127.0.0.1:{running.server_port}"
+        ran = typed("caption", f"{root}/m.csv", f"{root}/a.tar")
+        running.shutdown()
+    assert [(row["image"], row["caption"]) for row in ran.rows] == [
+        ("a.png", "a red circle"),
+        (f"{root}/a.tar/a.png", "a red circle"),
+    ]

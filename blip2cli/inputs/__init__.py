@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -29,11 +30,25 @@ MANIFESTS = {
     ".feather": "blip2cli.inputs.arrow:ArrowManifest",
     ".ipc": "blip2cli.inputs.arrow:ArrowManifest",
     ".json": "blip2cli.inputs.annotations:open_annotations",
+    ".tar": "blip2cli.inputs.tar:TarShards",
+    ".tar.gz": "blip2cli.inputs.tar:TarShards",
+    ".tgz": "blip2cli.inputs.tar:TarShards",
+    ".tar.zst": "blip2cli.inputs.tar:TarShards",
+    ".zip": "blip2cli.inputs.zip:ZipArchive",
+    ".jsonl.gz": "blip2cli.inputs.jsonl:JsonlManifest",
+    ".jsonl.zst": "blip2cli.inputs.jsonl:JsonlManifest",
+    ".csv.gz": "blip2cli.inputs.csv:CsvManifest",
 }
 """Suffix → class of the source that reads such a manifest. A class is made from (name as typed, ColumnChoice)."""
 
-TABLES = (".parquet", ".jsonl", ".ndjson", ".csv", ".tsv", ".arrow", ".feather", ".ipc")
+TABLES = tuple(".parquet .jsonl .ndjson .jsonl.gz .jsonl.zst .csv .csv.gz .tsv .arrow .feather .ipc".split())
 """Those that a folder may be made of. Archives are too; JSON is read where it is named, for it may be anything."""
+
+RANGE = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{},]*(?:,[^{},]*)+))\}")
+"""{00000..00099} or {a,b} in a name."""
+
+MOST_NAMES = 1_000_000
+"""Names that a range may stand for."""
 
 CACHED = "cache-"
 """What the names of files begin with that Hugging Face datasets keeps for itself."""
@@ -60,8 +75,8 @@ class ColumnChoice:
     """Which manifest columns mean something: the image's, and the text's (a question, say), None where none is read.
 
     `text_required` makes a manifest without the text column an error. Image paths start from `root`, or from the
-    manifest's own folder; URLs among them are fetched only with `allow_remote`. With `imagefolder` the image's column
-    is `file_name`, or the only one that ends so.
+    manifest's own folder; URLs among them are fetched only with `allow_remote`, from private networks too with
+    `allow_private`. With `imagefolder` the image's column is `file_name`, or the only one that ends so.
     """
 
     image: str | None = None
@@ -70,6 +85,7 @@ class ColumnChoice:
     image_required: bool = True
     root: str | None = None
     allow_remote: bool = False
+    allow_private: bool = False
     imagefolder: bool = False
 
 
@@ -188,16 +204,80 @@ def _sources_of(name: str, columns: ColumnChoice) -> Iterator[Source]:
 
     if name == "-":
         yield Listing()
-    elif "://" in name:
-        raise UsageError(f"cannot read {name}", "Remote inputs are not read yet; download the files and name them.")
+    elif storage.is_url(name) and not RANGE.search(name):
+        yield from _url_sources(name, columns)
     elif os.path.isdir(name):
         yield from _folder_sources(name, columns)
     elif os.path.lexists(name):
         yield _file_source(name, columns)
+    elif (names := expanded(name)) != [name]:
+        yield from _range_sources(names, columns)
     elif glob.has_magic(name):
         yield from _glob_sources(name, columns)
     else:
         raise UsageError(f"no such input: {name}", "Give an image, a folder, a glob, a manifest, or - for stdin.")
+
+
+def suffix_of(name: str) -> str:
+    """The suffix of a file by which it is known, in lower case; of two parts where that is one in MANIFESTS."""
+    plain = (name.partition("?")[0] if storage.is_url(name) else name).lower()
+    ends = [suffix for suffix in MANIFESTS if plain.endswith(suffix)]
+    return max(ends, key=len) if ends else Path(plain).suffix
+
+
+def expanded(name: str) -> list[str]:
+    """The names that a pattern with {00000..00099} or {a,b} stands for, as WebDataset has it."""
+    found = RANGE.search(name)
+    if found is None:
+        return [name]
+    words = found[3].split(",") if found[3] is not None else _numbers(found[1], found[2])
+    starts = [f"{name[: found.start()]}{word}" for word in words]
+    ends = expanded(name[found.end() :])
+    if len(starts) * len(ends) > MOST_NAMES:
+        raise UsageError(f"{name} stands for more than {MOST_NAMES:,} names", "Give fewer at a time.")
+    return [start + end for start in starts for end in ends]
+
+
+def _numbers(first: str, last: str) -> list[str]:
+    if int(last) - int(first) >= MOST_NAMES:
+        raise UsageError(f"{{{first}..{last}}} stands for more than {MOST_NAMES:,} names", "Give fewer at a time.")
+    width = len(first) if first.startswith("0") else 0
+    return [str(number).zfill(width) for number in range(int(first), int(last) + 1)]
+
+
+def _range_sources(names: list[str], columns: ColumnChoice) -> Iterator[Source]:
+    """The inputs that a range stands for; tar archives are one data set."""
+    gone = next(
+        (name for name in names if not storage.is_url(name) and not glob.has_magic(name) and not os.path.lexists(name)),
+        None,
+    )
+    if gone is not None:
+        raise UsageError(f"no such input: {gone}", "Ranges must be there whole.")
+    if all(MANIFESTS.get(suffix_of(name)) == MANIFESTS[".tar"] and not glob.has_magic(name) for name in names):
+        from blip2cli.inputs.tar import TarShards
+
+        yield TarShards(names[0], columns, tuple(names))
+    else:
+        for name in names:
+            yield from _sources_of(name, columns)
+
+
+def _url_sources(url: str, columns: ColumnChoice) -> Iterator[Source]:
+    """A remote file, pattern or folder."""
+    try:
+        if suffix_of(url) in MANIFESTS and not glob.has_magic(url):
+            yield _file_source(url, columns)
+        elif suffix_of(url) in SUFFIXES and not glob.has_magic(url.partition("?")[0]):
+            yield Files((url,))
+        else:
+            found = storage.matching(url) if glob.has_magic(url) else list(storage.walk(url))
+            images = tuple(name for name in found if suffix_of(name) in SUFFIXES)
+            tables = [name for name in found if suffix_of(name) in MANIFESTS and suffix_of(name) != ".json"]
+            if not images and not tables:
+                raise UsageError(f"no images found in {url}", "Give an image, a folder, a pattern, or a manifest.")
+            yield from [Files(images)] if images else [_file_source(name, columns) for name in tables]
+    except OSError as error:
+        raise UsageError(f"cannot read {url}: {error.strerror or error}", "Check the URL and your access.") from None
 
 
 def _folder_sources(name: str, columns: ColumnChoice) -> Iterator[Source]:
@@ -219,13 +299,13 @@ def _folder_sources(name: str, columns: ColumnChoice) -> Iterator[Source]:
 
 def _manifests_below(folder: str) -> list[str]:
     """The archives below a folder, or where it has none the tables, in the order of a walk."""
-    found = list(walk(folder, lambda name: Path(name).suffix.lower() in MANIFESTS and not name.startswith(CACHED)))
-    archives = [file for file in found if Path(file).suffix.lower() not in (*TABLES, ".json")]
-    return archives or [file for file in found if Path(file).suffix.lower() in TABLES]
+    found = list(walk(folder, lambda name: suffix_of(name) in MANIFESTS and not name.startswith(CACHED)))
+    archives = [file for file in found if suffix_of(file) not in (*TABLES, ".json")]
+    return archives or [file for file in found if suffix_of(file) in TABLES]
 
 
 def _file_source(name: str, columns: ColumnChoice) -> Source:
-    suffix = Path(name).suffix.lower()
+    suffix = suffix_of(name)
     if suffix in MANIFESTS:
         module, _, cls = MANIFESTS[suffix].partition(":")
         source: Source = getattr(import_module(module), cls)(name, columns)
@@ -244,9 +324,9 @@ def _glob_sources(pattern: str, columns: ColumnChoice) -> Iterator[Source]:
         if os.path.isdir(name):
             if "**" not in pattern:
                 found += _folder_sources(name, columns)
-        elif Path(name).suffix.lower() == ".json" and not pattern.lower().endswith(".json"):
+        elif suffix_of(name) == ".json" and not pattern.lower().endswith(".json"):
             continue  # what stands beside images is not always about them
-        elif Path(name).suffix.lower() in SUFFIXES or Path(name).suffix.lower() in MANIFESTS:
+        elif Path(name).suffix.lower() in SUFFIXES or suffix_of(name) in MANIFESTS:
             found.append(_file_source(name, columns))
     if not found:
         raise UsageError(f"no images found: {pattern}", "Quote the pattern, and check it with ls.")

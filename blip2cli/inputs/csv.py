@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from blip2cli import storage
 from blip2cli.errors import UsageError
 from blip2cli.inputs.manifest import Layout, lay_out
 from blip2cli.records import Row
@@ -28,7 +30,7 @@ class CsvManifest:
 
     def __init__(self, name: str, columns: ColumnChoice) -> None:
         self.name = name
-        self._dialect = "excel-tab" if Path(name).suffix.lower() == ".tsv" else "excel"
+        self._dialect = "excel-tab" if ".tsv" in Path(name).suffixes else "excel"
         header = next(self._lines(), None)
         if not header:
             raise UsageError(f"{name} is empty", "Its first line must name the columns.")
@@ -57,11 +59,12 @@ class CsvManifest:
     def _lines(self) -> Iterator[list[str]]:
         csv.field_size_limit(FIELD_BYTES)
         try:
-            with open(self.name, encoding="utf-8-sig", errors="replace", newline="") as file:
+            with storage.decompressed(self.name) as opened:
+                file = io.TextIOWrapper(opened.file, encoding="utf-8-sig", errors="replace", newline="")
                 yield from (values for values in csv.reader(file, dialect=self._dialect) if values)
         except OSError as error:
             raise UsageError(
-                f"cannot read {self.name}: {error.strerror}", "Check the path and its permissions."
+                f"cannot read {self.name}: {error.strerror or error}", "Check the path and its permissions."
             ) from None
         except csv.Error as error:
             raise UsageError(f"cannot read {self.name}: {error}", "Is it a CSV file?") from None

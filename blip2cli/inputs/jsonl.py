@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from blip2cli import storage
 from blip2cli.errors import UsageError
 from blip2cli.inputs.manifest import Layout, inferred, lay_out
 from blip2cli.records import Row
@@ -56,12 +57,12 @@ class JsonlManifest:
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         """The lines that are not blank, with their numbers from 1."""
         try:
-            with open(self.name, "rb") as file:
-                for number, line in enumerate(file, 1):
+            with storage.decompressed(self.name) as opened:
+                for number, line in enumerate(opened.file, 1):
                     text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
                     if text.strip():
                         yield number, text
         except OSError as error:
             raise UsageError(
-                f"cannot read {self.name}: {error.strerror}", "Check the path and its permissions."
+                f"cannot read {self.name}: {error.strerror or error}", "Check the path and its permissions."
             ) from None

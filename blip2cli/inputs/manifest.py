@@ -49,6 +49,7 @@ class Layout:
     root: str
     images_needed: bool = True
     allow_remote: bool = False
+    allow_private: bool = False
 
     def row(self, record: Mapping[str, Any], number: int) -> Row:
         """The Row of one record; `number` counts the manifest's rows from 0 and names an image that has no path."""
@@ -95,7 +96,7 @@ class Layout:
                 return None, f"unsupported: {scheme} URLs in a manifest are not fetched"
             if not self.allow_remote:
                 return None, "unsupported: a URL in a manifest; --allow-remote fetches it"
-            return ImageRef(url=cell), None
+            return ImageRef(url=cell, private=self.allow_private), None
         local = os.path.isabs(cell) or (_leaves(cell) and not storage.is_url(self.root))
         if local and storage.is_url(self.manifest):
             return None, LOCAL_IN_REMOTE
@@ -144,7 +145,9 @@ def lay_out(manifest: str, names: list[str], columns: ColumnChoice) -> Layout:
         raise UsageError(f"{manifest} has no column {columns.text}", there)
     carried = tuple(name for name in names if name not in (image, text))
     root = root_of(manifest, columns)
-    return Layout(manifest, image, text, carried, root, columns.image_required, columns.allow_remote)
+    return Layout(
+        manifest, image, text, carried, root, columns.image_required, columns.allow_remote, columns.allow_private
+    )
 
 
 def _image_column(names: Sequence[str], columns: ColumnChoice) -> str | None:

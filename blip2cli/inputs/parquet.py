@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from blip2cli import storage
 from blip2cli.errors import UsageError
 from blip2cli.inputs.batches import ROWS_AT_ONCE, reason, rows_of
 from blip2cli.inputs.manifest import Layout, lay_out
@@ -51,7 +52,7 @@ class ParquetManifest:
         import pyarrow.parquet as pq
 
         try:
-            return pq.ParquetFile(self.name)
+            return pq.ParquetFile(storage.open_binary(self.name) if storage.is_url(self.name) else self.name)
         except (pa.ArrowException, OSError) as error:
             raise UsageError(f"cannot read {self.name}: {reason(error)}", "Is it a Parquet file?") from None
 

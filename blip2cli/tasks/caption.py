@@ -46,7 +46,12 @@ class CaptionTask:
                 f"Add --num-beams {several}, or --temperature 1.",
             )
         given = job.input
-        columns = ColumnChoice(given.image_column, root=given.image_root, allow_remote=given.allow_remote)
+        columns = ColumnChoice(
+            given.image_column,
+            root=given.image_root,
+            allow_remote=given.allow_remote,
+            allow_private=given.allow_private,
+        )
         self.source: Sources = open_source(given.inputs, columns, given.limit, given.share)
 
     def columns(self, checkpoint: Checkpoint) -> tuple[Column, ...]:

@@ -53,7 +53,13 @@ class EmbedTask:
         given = job.input
         column = self.options.text_column if texts else None
         columns = ColumnChoice(
-            given.image_column, column, texts, not texts, root=given.image_root, allow_remote=given.allow_remote
+            given.image_column,
+            column,
+            texts,
+            not texts,
+            root=given.image_root,
+            allow_remote=given.allow_remote,
+            allow_private=given.allow_private,
         )
         typed = (Texts(self.options.text),) if self.options.text else ()
         self.source = open_source((*given.inputs, *typed), columns, given.limit, given.share)

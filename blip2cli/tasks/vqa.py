@@ -58,7 +58,14 @@ class VqaTask:
         own = not self.asked
         given = job.input
         column = self.options.question_column if own else None
-        columns = ColumnChoice(given.image_column, column, own, root=given.image_root, allow_remote=given.allow_remote)
+        columns = ColumnChoice(
+            given.image_column,
+            column,
+            own,
+            root=given.image_root,
+            allow_remote=given.allow_remote,
+            allow_private=given.allow_private,
+        )
         self.source: Sources = open_source(given.inputs, columns, given.limit, given.share)
         if own and not all(hasattr(part, "manifest_text") for part in self.source.parts):
             raise UsageError(

@@ -131,7 +131,7 @@ def test_rows_from_a_place_on_are_numbered_as_in_the_whole() -> None:
         ("empty", "no images found in empty"),
         ("notes.txt", "notes.txt is neither an image nor a manifest"),
         ("*.txt", "no images found: *.txt"),
-        ("https://example.com/a.jpg", "cannot read https://example.com/a.jpg"),
+        ("nonsense://b/a.csv", "cannot open nonsense://b/a.csv: ValueError: Protocol not known: nonsense"),
         ("", "no such input: "),
     ],
 )

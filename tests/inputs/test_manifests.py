@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from blip2cli.errors import Blip2Error, UsageError
-from blip2cli.inputs import MANIFESTS, ColumnChoice, Sources, open_source
+from blip2cli.inputs import ColumnChoice, Sources, open_source
 from blip2cli.records import ImageRef, Row
 
 
@@ -71,7 +71,7 @@ def rows(name: str, columns: ColumnChoice | None = None) -> list[Row]:
     return list(source(name, columns).rows())
 
 
-@pytest.mark.parametrize("suffix", MANIFESTS)
+@pytest.mark.parametrize("suffix", WRITERS)
 def test_every_kind_reads_paths_relative_to_itself_and_carries_the_rest(suffix: str) -> None:
     Path("data").mkdir()
     name = f"data/m{suffix}"
@@ -84,14 +84,14 @@ def test_every_kind_reads_paths_relative_to_itself_and_carries_the_rest(suffix: 
     assert source(name).column_names() == source(name).schema().names == ["id", "note"]
 
 
-@pytest.mark.parametrize("suffix", MANIFESTS)
+@pytest.mark.parametrize("suffix", WRITERS)
 def test_every_kind_gives_the_questions_of_its_column(suffix: str) -> None:
     WRITERS[suffix](f"m{suffix}", [{"image": "a.jpg", "question": "who?", "id": 1}])
     (row,) = rows(f"m{suffix}", ColumnChoice(text="question", text_required=True))
     assert row.text == "who?" and list(row.columns) == ["id"]
 
 
-@pytest.mark.parametrize("suffix", MANIFESTS)
+@pytest.mark.parametrize("suffix", WRITERS)
 def test_a_missing_column_is_named_with_the_columns_there_are(suffix: str) -> None:
     name = f"m{suffix}"
     WRITERS[suffix](name, [{"picture": "a.jpg", "id": 1}])
@@ -179,7 +179,7 @@ def test_csv_as_spreadsheets_write_it() -> None:
     assert source("m.csv").count() == 3
 
 
-@pytest.mark.parametrize("suffix", MANIFESTS)
+@pytest.mark.parametrize("suffix", WRITERS)
 def test_an_empty_file_is_named(suffix: str) -> None:
     Path(f"m{suffix}").touch()
     with pytest.raises(UsageError, match=f"m{suffix}"):

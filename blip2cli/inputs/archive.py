@@ -1,0 +1,166 @@
+"""What archives share: members that make up a sample, as WebDataset has it, and rows made of samples."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from blip2cli.errors import UsageError
+from blip2cli.inputs.folder import SUFFIXES, printable
+from blip2cli.records import ImageRef, Row
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from blip2cli.inputs import ColumnChoice
+
+TEXTS = (".json", ".txt", ".cls")
+"""What is read beside an image; other members are passed over."""
+
+MORE = "more"
+"""The column that holds, as JSON, what no declared column can: later keys, and values of another type."""
+
+LOOKED_AT = 16
+"""Samples that say which columns there are, and their types."""
+
+MAX_TEXT = 16 << 20
+"""Largest .json or .txt that is read."""
+
+MAX_IMAGE = 1 << 30
+"""Largest image that is read."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file in an archive: an image and where its bytes are, or a text beside one; or what is wrong with it."""
+
+    name: str
+    image: ImageRef | None = None
+    text: bytes | None = None
+    error: str | None = None
+
+
+def is_image(name: str) -> bool:
+    """Whether a member is taken for an image."""
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
+def wanted(name: str) -> bool:
+    """Whether a member is read: an image or a text beside one, not hidden."""
+    parts = name.split("/")
+    if any((part.startswith(".") and part.strip(".")) or part == "__MACOSX" for part in parts):
+        return False
+    return is_image(name) or key_of(name)[1] in TEXTS
+
+
+def key_of(name: str) -> tuple[str, str]:
+    """A member's key and suffix by WebDataset's rule: parted at the first dot of the file's name."""
+    folder, file = posixpath.split(name)
+    stem, dot, rest = file.partition(".")
+    return posixpath.join(folder, stem), f"{dot}{rest.lower()}"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The columns that the samples of an archive have, and how a sample becomes rows."""
+
+    schema: pa.Schema
+    columns: ColumnChoice
+
+    @property
+    def carried(self) -> list[str]:
+        return [name for name in self.schema.names if name != self.columns.text]
+
+    def rows(self, archive: str, members: Iterable[Member]) -> Iterator[Row]:
+        """The rows of the samples whose members come one after the other: one for every image."""
+        for key, group in groupby(members, lambda member: key_of(member.name)[0]):
+            sample = list(group)
+            record, fault = record_of(key, sample)
+            columns = self._declared(record)
+            text = columns.pop(self.columns.text or "", None)
+            images = [member for member in sample if is_image(member.name)]
+            for image in images or [Member(key, error="missing: no image in the sample")]:
+                needed = self.columns.image_required
+                error = fault or (image.error if needed else None)
+                place = image.image if needed else None
+                yield Row(0, printable(f"{archive}/{image.name}"), place, columns, text and str(text), error)
+
+    def _declared(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """The record's values under the declared columns; what does not fit is in `more`."""
+        columns: dict[str, Any] = dict.fromkeys(self.schema.names)
+        rest: dict[str, Any] = {}
+        for name, value in record.items():
+            if name in columns and name != MORE and _fits(value, self.schema.field(name).type):
+                columns[name] = value
+            elif value is not None:
+                rest[name] = value
+        if rest:
+            columns[MORE] = json.dumps(rest, ensure_ascii=False)
+        return columns
+
+
+def samples_of(archive: str, records: Iterable[Mapping[str, Any]], columns: ColumnChoice) -> Samples:
+    """The columns of an archive by its first samples. Raises UsageError where the text column is missing."""
+    import pyarrow as pa
+
+    from blip2cli.inputs.manifest import inferred
+
+    first = list(records)
+    names = dict.fromkeys(name for record in first for name in record if name != MORE)
+    simple = [
+        field if _is_simple(field.type) else pa.field(field.name, pa.string()) for field in inferred(names, first)
+    ]
+    if columns.text_required and columns.text not in names:
+        raise UsageError(f"{archive} has no column {columns.text}", f"It has: {', '.join(names) or 'no columns'}.")
+    return Samples(pa.schema([*simple, pa.field(MORE, pa.string())]), columns)
+
+
+def record_of(key: str, members: Iterable[Member]) -> tuple[dict[str, Any], str | None]:
+    """What the texts of a sample say, and what is wrong with them."""
+    record: dict[str, Any] = {"key": printable(key)}
+    fault = None
+    for member in members:
+        suffix = key_of(member.name)[1]
+        if suffix not in TEXTS:
+            continue
+        if member.error:
+            fault = fault or member.error
+        elif suffix != ".json":
+            record[suffix[1:]] = (member.text or b"").decode("utf-8", "replace").removesuffix("\n")
+        elif (said := _object(member.text or b"")) is not None:
+            record.update(said)
+        else:
+            fault = fault or f"unreadable: {printable(member.name)} is not a JSON object"
+    return record, fault
+
+
+def _object(text: bytes) -> dict[str, Any] | None:
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return said if isinstance(said, dict) else None
+
+
+def _is_simple(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return any(test(kind) for test in (pa.types.is_boolean, pa.types.is_int64, pa.types.is_float64, pa.types.is_string))
+
+
+def _fits(value: Any, kind: pa.DataType) -> bool:
+    """Whether a value of JSON can stand in a column; in one of strings everything can, as JSON."""
+    import pyarrow as pa
+
+    if value is None or pa.types.is_string(kind):
+        return True
+    if pa.types.is_boolean(kind) or isinstance(value, bool):
+        return pa.types.is_boolean(kind) and isinstance(value, bool)
+    if pa.types.is_int64(kind):
+        return isinstance(value, int) and -(1 << 63) <= value < 1 << 63
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) <= 1 << 53)
