@@ -101,6 +101,16 @@ def decode(data: bytes, reading: Reading) -> np.ndarray:
             raise ImageError("truncated", _reason(error)) from None
 
 
+def suffix_by_content(data: bytes) -> str:
+    """The suffix that goes with an encoded image: .jpg, .png and so on. Raises ImageError."""
+    if not data:
+        raise ImageError("empty", "0 bytes")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        name = str(_open(data).format).lower()
+    return {"jpeg": ".jpg", "jpeg2000": ".jp2", "tiff": ".tif"}.get(name, f".{name}")
+
+
 def from_pil(image: Image.Image, side: int) -> np.ndarray:
     """An open Pillow image to uint8 RGB [side, side, 3]. Raises ImageError."""
     try:

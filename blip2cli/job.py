@@ -102,6 +102,12 @@ class OutputSettings:
             raise UsageError("--retry-errors needs --resume", "It goes on with an output that is there.")
         if self.existing is not None and self.format != "sidecar":
             raise UsageError("--existing needs --format sidecar", "Other outputs have --resume and --overwrite.")
+        if self.existing == "append" and self.out is None:
+            raise UsageError("--existing append needs --out", "Its journal, beside that folder, says what is added.")
+        if self.retry_errors and self.format == "sidecar":
+            raise UsageError(
+                "--retry-errors is not for sidecar files", "Run again: what has no text file is captioned."
+            )
         if self.resume and self.out is None and self.format != "sidecar":
             raise UsageError("--resume needs --out", "Rows that went to stdout cannot be found again; name a file.")
 

@@ -12,9 +12,9 @@ from blip2cli.job import Job
 from blip2cli.loader import Loading, load
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import Checkpoint, find
-from blip2cli.outputs import Layout, carried_names, open_output
+from blip2cli.outputs import Layout, Output, carried_names, open_output
 from blip2cli.outputs.background import BackgroundOutput
-from blip2cli.records import Result
+from blip2cli.records import Result, Row
 from blip2cli.stopwatch import Stopwatch
 from blip2cli.summary import Tally, close
 from blip2cli.tasks import Task
@@ -40,7 +40,7 @@ def run(job: Job, task: Task) -> dict[str, Any]:
     writer = BackgroundOutput(output, job.output.commit_every, Stopwatch())
     try:
         with stopping() as stop:
-            batches = stop.before(load(rows, reading, loading))
+            batches = stop.before(load(_wanted(rows, output, progress), reading, loading))
             for results in _by_input_row(task.results(model, batches, watch)):
                 writer.write(results)
                 progress.advance(*tally.add(results))
@@ -54,6 +54,16 @@ def run(job: Job, task: Task) -> dict[str, Any]:
     if model.batch_size < model.started_with:
         show_warning(f"memory ran out with batches of {model.started_with}; {model.batch_size} worked")
     return close(job, tally, watch, model.batch_size)
+
+
+def _wanted(rows: Iterator[Row], output: Output, progress: Progress) -> Iterator[Row]:
+    """The rows that the output has use for; the others count as done."""
+    wants = getattr(output, "wants", None)
+    for row in rows:
+        if wants is None or wants(row):
+            yield row
+        else:
+            progress.advance(1, 0)
 
 
 def layout_of(job: Job, task: Task, checkpoint: Checkpoint) -> Layout:

@@ -8,7 +8,7 @@ import typer
 
 from blip2cli.job import Job
 from blip2cli.journal import locked
-from blip2cli.outputs import check_output, finished, target_of
+from blip2cli.outputs import check_output, finished, make_folder, target_of
 from blip2cli.outputs.replacement import take_place
 from blip2cli.stopwatch import Stopwatch
 from blip2cli.summary import Tally, close
@@ -25,6 +25,8 @@ def launch(job: Job) -> None:
         return
     target = target_of(job.output)
     out = target.out if target else None
+    if target is not None and target.format.layout == "index":
+        make_folder(target.out.parent)
     with locked(out):
         check_output(job.output, job.task)
         if out is not None and job.output.resume:

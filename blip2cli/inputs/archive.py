@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import posixpath
+import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -78,8 +78,7 @@ class Samples:
 
     def rows(self, archive: str, members: Iterable[Member]) -> Iterator[Row]:
         """The rows of the samples whose members come one after the other: one for every image."""
-        for key, group in groupby(members, lambda member: key_of(member.name)[0]):
-            sample = list(group)
+        for key, sample in samples_in(members):
             record, fault = record_of(key, sample)
             columns = self._declared(record)
             text = columns.pop(self.columns.text or "", None)
@@ -102,6 +101,23 @@ class Samples:
         if rest:
             columns[MORE] = json.dumps(rest, ensure_ascii=False)
         return columns
+
+
+def samples_in(members: Iterable[Member]) -> Iterator[tuple[str, list[Member]]]:
+    """Keys, and the members that follow each other under them; those before a damage come out before it is raised."""
+    sample: list[Member] = []
+    try:
+        for member in members:
+            if sample and key_of(sample[0].name)[0] != key_of(member.name)[0]:
+                yield key_of(sample[0].name)[0], sample
+                sample = []
+            sample.append(member)
+    except (tarfile.TarError, OSError):
+        if sample:
+            yield key_of(sample[0].name)[0], sample
+        raise
+    if sample:
+        yield key_of(sample[0].name)[0], sample
 
 
 def samples_of(archive: str, records: Iterable[Mapping[str, Any]], columns: ColumnChoice) -> Samples:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Iterator
-from itertools import groupby, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from blip2cli import storage
@@ -16,8 +16,8 @@ from blip2cli.inputs.archive import (
     MAX_TEXT,
     Member,
     is_image,
-    key_of,
     record_of,
+    samples_in,
     samples_of,
     wanted,
 )
@@ -40,11 +40,13 @@ class TarShards:
 
     def __init__(self, name: str, columns: ColumnChoice, names: tuple[str, ...] = ()) -> None:
         self.names = names or (name,)
-        groups = groupby(self._members(self.names[0]), lambda member: key_of(member.name)[0])
+        samples = islice(samples_in(self._members(self.names[0])), LOOKED_AT)
+        first: list[dict[str, Any]] = []
         try:
-            first = [record_of(key, group)[0] for key, group in islice(groups, LOOKED_AT)]
+            first += (record_of(key, sample)[0] for key, sample in samples)
         except (tarfile.TarError, OSError) as error:
-            raise UsageError(f"cannot read {self.names[0]}: {_reason(error)}", "Is it a tar archive?") from None
+            if not first:  # else it is told where it comes
+                raise UsageError(f"cannot read {self.names[0]}: {_reason(error)}", "Is it a tar archive?") from None
         if not first and len(self.names) == 1:
             raise UsageError(f"no images found in {name}", "Images end in .jpg, .png, .webp, .tif, .avif and so on.")
         self._samples = samples_of(self.names[0], first, columns)

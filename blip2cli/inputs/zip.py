@@ -18,6 +18,7 @@ from blip2cli.inputs.archive import (
     is_image,
     key_of,
     record_of,
+    samples_in,
     samples_of,
     wanted,
 )
@@ -40,8 +41,8 @@ class ZipArchive:
             with storage.open_binary(name) as file, zipfile.ZipFile(file) as archive:
                 found = [info for info in archive.infolist() if not info.is_dir() and wanted(info.filename)]
                 self._infos = sorted(found, key=lambda info: (key_of(info.filename)[0], info.filename))
-                groups = groupby(self._members(archive, self._infos, texts=True), lambda m: key_of(m.name)[0])
-                first = [record_of(key, group)[0] for key, group in islice(groups, LOOKED_AT)]
+                samples = islice(samples_in(self._members(archive, self._infos, texts=True)), LOOKED_AT)
+                first = [record_of(key, sample)[0] for key, sample in samples]
         except (zipfile.BadZipFile, NotImplementedError, struct.error, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise UsageError(f"cannot read {name}: {reason}", "Is it a zip archive?") from None

@@ -29,6 +29,7 @@ class Format:
     `suffixes` are those of its files, the first that of its shards. `tasks` are those whose rows it can hold, empty for
     all. `layout` says what it makes of --out: a "file", or a folder of "shards" where --out is a folder; always
     "shards"; the "index" file, of this name, of a folder that others fill; or files "beside" the images.
+    `files` are those of a shard where they are not one file with the suffix.
     """
 
     cls: str
@@ -36,16 +37,39 @@ class Format:
     tasks: tuple[str, ...] = ()
     layout: Literal["file", "shards", "index", "beside"] = "file"
     index: str = ""
+    files: tuple[str, ...] = ()
+
+    @property
+    def shard_files(self) -> tuple[str, ...]:
+        """Names of a shard's files below the folder, with a place for its number."""
+        return self.files or (f"part-{{:05}}{self.suffixes[0]}",)
 
 
 FORMATS = {
     "parquet": Format("blip2cli.outputs.parquet:ParquetOutput", (".parquet",)),
-    "jsonl": Format("blip2cli.outputs.jsonl:JsonlOutput", (".jsonl", ".ndjson")),
+    "jsonl": Format("blip2cli.outputs.jsonl:JsonlOutput", (".jsonl", ".ndjson", ".jsonl.gz", ".jsonl.zst")),
+    "csv": Format("blip2cli.outputs.csv:CsvOutput", (".csv", ".tsv", ".csv.gz", ".csv.zst")),
+    "arrow": Format("blip2cli.outputs.feather:ArrowOutput", (".arrow", ".feather")),
+    "coco": Format("blip2cli.outputs.results:CocoResults", tasks=("caption",)),
+    "vqa": Format("blip2cli.outputs.results:VqaResults", tasks=("vqa",)),
+    "npy": Format(
+        "blip2cli.outputs.npy:NpyOutput",
+        tasks=("embed",),
+        layout="shards",
+        files=("img_emb/img_emb_{:05}.npy", "metadata/metadata_{:05}.parquet"),
+    ),
+    "webdataset": Format(
+        "blip2cli.outputs.webdataset:WebDatasetOutput",
+        tasks=("caption",),
+        layout="shards",
+        files=("{:05}.tar", "{:05}.parquet"),
+    ),
+    "sidecar": Format("blip2cli.outputs.sidecar:SidecarOutput", tasks=("caption",), layout="beside"),
+    "imagefolder": Format(
+        "blip2cli.outputs.imagefolder:ImageFolderOutput", tasks=("caption",), layout="index", index="metadata.jsonl"
+    ),
 }
 """Name, as --format has it, → format."""
-
-SHARD = re.compile(r"part-\d{5,}")
-"""Names of the shards in a folder output, without their suffix."""
 
 RESERVED = ("image", "error")
 
@@ -117,6 +141,8 @@ class Target:
 def target_of(settings: OutputSettings) -> Target | None:
     """What --out and --format mean together; None for stdout. Raises UsageError where they do not fit."""
     out, name = settings.out, settings.format
+    if name == "sidecar":
+        return None  # which has no file of its own
     if out is None:
         if name is not None:
             raise UsageError(f"--format {name} needs --out", "Name a file or a folder.")
@@ -148,14 +174,15 @@ def check_output(settings: OutputSettings, task: str) -> None:
     for path in (settings.out, settings.summary):
         if path is not None:
             _check_folder(path)
+    known = FORMATS[settings.format] if settings.format else None
+    if known is not None and known.tasks and task not in known.tasks:
+        raise UsageError(f"--format {settings.format} is not for {task}", f"It is for {', '.join(known.tasks)}.")
     target = target_of(settings)
     if target is None:
         return
-    if target.format.tasks and task not in target.format.tasks:
-        raise UsageError(f"--format {target.name} is not for {task}", f"It is for {', '.join(target.format.tasks)}.")
     out = target.out
     if target.shards:
-        _check_shards(out, target.format.suffixes[0])
+        _check_shards(out, target.format.shard_files)
     if begun(out) and not settings.resume and not settings.overwrite:
         state = "exists" if out.exists() else "was begun and not finished"
         raise UsageError(f"{out} {state}", "Use --resume to go on with it, --overwrite to replace it, or another name.")
@@ -164,6 +191,10 @@ def check_output(settings: OutputSettings, task: str) -> None:
 def open_output(settings: OutputSettings, layout: Layout, fingerprint: Mapping[str, Any]) -> Output:
     """The output that the settings name, ready to take rows, what an earlier run left torn repaired."""
     target = target_of(settings)
+    if settings.format == "sidecar":
+        from blip2cli.outputs.sidecar import SidecarOutput
+
+        return SidecarOutput(settings, layout, _stdout(layout) if settings.out is None else None, fingerprint)
     if target is None:
         return _stdout(layout)
     out, journal = target.out, _journal(target, settings, fingerprint)
@@ -179,7 +210,7 @@ def open_output(settings: OutputSettings, layout: Layout, fingerprint: Mapping[s
         return output
     from blip2cli.outputs.shards import ShardedOutput
 
-    return ShardedOutput(out, layout, journal, make, target.format.suffixes[0], settings.shard_size)
+    return ShardedOutput(out, layout, journal, make, target.format.shard_files, settings.shard_size)
 
 
 def already_done(settings: OutputSettings, fingerprint: Mapping[str, Any]) -> Commit:
@@ -201,13 +232,15 @@ def finished(settings: OutputSettings, fingerprint: Mapping[str, Any]) -> Commit
         return None
     state, whole = committed(target.out).state, committed(target.out).finished
     if target.shards:
-        there = len(list(target.out.iterdir())) == state.get("shard", -1) + 1
+        files = sum(path.is_file() for path in target.out.rglob("*"))
+        there = files == (state.get("shard", -1) + 1) * len(target.format.shard_files)
     else:
         there = target.out.stat().st_size == state.get("size", target.out.stat().st_size)
     if not (whole and there):  # what is wrong is found when it is opened
         return None
     journal = _journal(target, settings, fingerprint)
     journal.resume(target.out)
+    shutil.rmtree(parts_folder(target.out), ignore_errors=True)  # of a run killed when all was done
     return journal.commit
 
 
@@ -233,19 +266,27 @@ def _check_folder(path: Path) -> None:
         raise UsageError(f"cannot write {path}: {folder} is not writable", "Choose another folder, or change its mode.")
 
 
-def _check_shards(out: Path, suffix: str) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder, in one that is there. Raises UsageError."""
+    _check_folder(folder)
+    folder.mkdir(exist_ok=True)
+
+
+def _check_shards(out: Path, files: Sequence[str]) -> None:
     """See that a folder holds nothing but shards, which alone may be replaced or added to."""
-    for path in sorted(out.iterdir()) if out.is_dir() else ():
-        if not (SHARD.fullmatch(path.stem) and path.suffix == suffix):
-            raise UsageError(f"{out} holds other files, such as {path.name}", "Name an empty folder, or a new one.")
+    known = [re.compile(re.escape(name).replace(re.escape("{:05}"), r"\d{5,}")) for name in files]
+    for path in sorted(out.rglob("*")) if out.is_dir() else ():
+        name = path.relative_to(out).as_posix()
+        if not path.is_dir() and not any(pattern.fullmatch(name) for pattern in known):
+            raise UsageError(f"{out} holds other files, such as {name}", "Name an empty folder, or a new one.")
 
 
 def _clear(out: Path) -> None:
     """Remove an output with all that belongs to it, an unfinished retry too, which must not take its place later."""
     for path in (out, beside(out)):
         if path.is_dir():
-            for shard in path.iterdir():
-                shard.unlink()
+            for shard in sorted(path.rglob("*"), reverse=True):
+                shard.rmdir() if shard.is_dir() else shard.unlink()
         else:
             path.unlink(missing_ok=True)
         path_of(path).unlink(missing_ok=True)

@@ -1,72 +1,28 @@
-"""JSON lines: a row an object, appended and committed in place."""
+"""JSON lines: a row an object."""
 
 from __future__ import annotations
 
 import base64
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import date, datetime, time
-from pathlib import Path
 from typing import Any
 
-from blip2cli.errors import OutputError, UsageError
-from blip2cli.journal import Journal
-from blip2cli.outputs import Layout
+from blip2cli import storage
+from blip2cli.outputs.lines import LinesOutput
 from blip2cli.records import Result
 
 
-class JsonlOutput:
-    """A JSON-lines file. A commit records its size; resuming cuts off what lies behind the last one."""
+class JsonlOutput(LinesOutput):
+    """A JSON-lines file, compressed where its name says so."""
 
-    def __init__(self, out: Path, layout: Layout, journal: Journal) -> None:
-        self.out = out
-        self.layout = layout
-        self.journal = journal
-        self.done = self.committed = journal.commit
-        self.size: int = journal.commit.state.get("size", 0)
-        if not self.size:
-            out.touch()
-        there = out.stat().st_size if out.exists() else 0
-        if there < self.size:
-            raise UsageError(f"{out} is shorter than it was", "Something else changed it; use --overwrite.")
-        if there > self.size:
-            os.truncate(out, self.size)
-
-    def write(self, results: Sequence[Result]) -> None:
-        lines = b"".join(json_line(self.layout.record(result)) for result in results)
-        try:
-            with open(self.out, "ab") as file:
-                file.write(lines)
-        except OSError as error:
-            raise self._full(error) from None
-        self.size += len(lines)
-        self.done = self.done.after(results)
-
-    def commit(self) -> None:
-        if self.done.rows > self.journal.commit.rows:
-            self._commit(finished=False)
-
-    def finish(self) -> None:
-        if not self.done.finished:
-            self._commit(finished=True)
+    def text(self, results: Sequence[Result]) -> bytes:
+        return b"".join(json_line(self.layout.record(result)) for result in results)
 
     def records(self) -> Iterator[dict[str, Any]]:
-        with open(self.out, "rb") as file:
-            yield from map(json.loads, file)
-
-    def _commit(self, finished: bool) -> None:
-        try:
-            with open(self.out, "ab") as file:
-                os.fsync(file.fileno())
-            self.journal.add(replace(self.done, finished=finished, state={"size": self.size}))
-        except OSError as error:
-            raise self._full(error) from None
-
-    def _full(self, error: OSError) -> OutputError:
-        return OutputError(f"cannot write {self.out}: {error.strerror}", "Make room, then run again with --resume.")
+        with storage.decompressed(str(self.out)) as opened:
+            yield from map(json.loads, opened.file)
 
 
 def json_line(record: dict[str, Any]) -> bytes:

@@ -16,7 +16,6 @@ from blip2cli.records import Result
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
 ROW_GROUP_BYTES = 8 << 20
 ROW_GROUP_ROWS = 65_536
@@ -28,7 +27,12 @@ ROWS_READ = 4096
 
 
 class ParquetOutput:
-    """One Parquet file. A commit writes a part; nothing stands under the file's name before it is whole."""
+    """One Parquet file. A commit writes a part; nothing stands under the file's name before it is whole.
+
+    With other `_batches` and `_writer` it is a file of another kind; `suffix` is that of parts unlike it.
+    """
+
+    suffix = ""
 
     def __init__(self, out: Path, layout: Layout, journal: Journal) -> None:
         from blip2cli.outputs.arrow import schema_of
@@ -74,7 +78,7 @@ class ParquetOutput:
         self.commit()
         if not self.done.finished:
             try:
-                self._write(self.out, self._joined())
+                self._write_whole(self._joined())
                 self.journal.add(replace(self.done, finished=True, state={"parts": 0}))
             except OSError as error:
                 raise self._unwritable(error) from None
@@ -83,7 +87,7 @@ class ParquetOutput:
     def records(self) -> Iterator[dict[str, Any]]:
         from blip2cli.outputs.arrow import records_of
 
-        for table in self._tables([self.out] if self.journal.commit.finished else self._parts()):
+        for table in self._whole() if self.journal.commit.finished else self._tables(self._parts()):
             yield from records_of(table)
 
     def _take_up_finished(self) -> None:
@@ -95,6 +99,14 @@ class ParquetOutput:
         except OSError:  # a file system without links
             shutil.copyfile(self.out, first)
         self.parts = 1
+
+    def _write_whole(self, tables: Iterator[pa.Table]) -> None:
+        """Put the rows in their final form."""
+        self._write(self.out, tables)
+
+    def _whole(self) -> Iterator[pa.Table]:
+        """The rows of the final form."""
+        return self._tables([self.out])
 
     def _joined(self) -> Iterator[pa.Table]:
         """The parts, in row groups of a good size."""
@@ -114,12 +126,16 @@ class ParquetOutput:
 
     def _tables(self, paths: Sequence[Path]) -> Iterator[pa.Table]:
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         for path in paths:
-            with pq.ParquetFile(path, pre_buffer=False) as file:
-                for batch in file.iter_batches(batch_size=ROWS_READ, use_threads=False):
-                    yield pa.Table.from_batches([batch]).replace_schema_metadata(self.schema.metadata)
+            for batch in self._batches(path):
+                yield pa.Table.from_batches([batch]).replace_schema_metadata(self.schema.metadata)
+
+    def _batches(self, path: Path) -> Iterator[pa.RecordBatch]:
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            yield from file.iter_batches(batch_size=ROWS_READ, use_threads=False)
 
     def _write(self, path: Path, tables: Iterator[pa.Table]) -> None:
         temporary = path.with_name(path.name + ".tmp")
@@ -131,7 +147,7 @@ class ParquetOutput:
             os.fsync(file.fileno())
         publish(temporary, path)
 
-    def _writer(self, file: object) -> pq.ParquetWriter:
+    def _writer(self, file: object) -> Any:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -139,7 +155,7 @@ class ParquetOutput:
         return pq.ParquetWriter(file, self.schema, compression="zstd", use_dictionary=words)
 
     def _part(self, number: int) -> Path:
-        return self.folder / f"part-{number:08}.parquet"
+        return self.folder / f"part-{number:08}{self.suffix or self.out.suffix}"
 
     def _unwritable(self, error: OSError) -> OutputError:
         return OutputError(f"cannot write {self.out}: {error.strerror}", "Make room, then run again with --resume.")

@@ -39,15 +39,19 @@ class ShardedOutput:
     The shard in hand is written beside the folder, by the output of its format, and renamed into it when it is full.
     """
 
-    def __init__(self, out: Path, layout: Layout, journal: Journal, make: Make, suffix: str, size: int) -> None:
+    def __init__(
+        self, out: Path, layout: Layout, journal: Journal, make: Make, files: Sequence[str], size: int
+    ) -> None:
+        """`files` are the names of a shard's files below the folder, with a place for its number."""
         self.out, self.layout, self.journal = out, layout, journal
-        self.make, self.suffix, self.size = make, suffix, size
+        self.make, self.files, self.size = make, files, size
         self.committed = journal.commit
         self.workspace = parts_folder(out)
         self.inner: Output | None = None
         self.current: ShardJournal | None = None
         try:
-            out.mkdir(exist_ok=True)
+            for name in files:
+                (out / name).parent.mkdir(parents=True, exist_ok=True)
             self.workspace.mkdir(exist_ok=True)
             self._go_on(journal.commit)
         except OSError as error:
@@ -78,7 +82,7 @@ class ShardedOutput:
 
     def records(self) -> Iterator[dict[str, Any]]:
         for shard in range(self.shard + 1):
-            path = self._published(shard)
+            path = self._published(shard)[0]
             if path.exists():
                 finished = Commit(finished=True, state={"size": path.stat().st_size})
                 yield from self.make(path, self.layout, ShardJournal(self.journal, shard, 0, finished)).records()
@@ -96,33 +100,40 @@ class ShardedOutput:
         if self.shard < 0:
             return
         for shard in range(self.shard):
-            self._see(self._published(shard))
+            self._see(shard)
         if commit.state["whole"]:
-            if self._in_hand(self.shard).exists():
-                publish(self._in_hand(self.shard), self._published(self.shard))
-            self._see(self._published(self.shard))
+            self._publish()
+            self._see(self.shard)
             self.current = self._journal(commit.state["filled"], replace(commit, finished=True))
         else:
             self._open(self._journal(commit.state["filled"], commit))
             if not self._room:
                 self._close()
 
-    def _see(self, shard: Path) -> None:
-        if not shard.exists():
-            raise UsageError(f"{self.out} cannot be resumed: {shard} is gone", "Use --overwrite.")
+    def _see(self, shard: int) -> None:
+        for path in self._published(shard):
+            if not path.exists():
+                raise UsageError(f"{self.out} cannot be resumed: {path} is gone", "Use --overwrite.")
+
+    def _publish(self) -> None:
+        """Put the files of the shard in hand, as far as they are not there yet, in their places."""
+        for ours, theirs in zip(self._in_hand(self.shard), self._published(self.shard), strict=True):
+            if ours.exists():
+                publish(ours, theirs)
 
     def _journal(self, filled: int, commit: Commit) -> ShardJournal:
         return ShardJournal(self.journal, self.shard, filled, replace(commit, state=commit.state.get("inner", {})))
 
     def _open(self, journal: ShardJournal) -> None:
         self.current = journal
-        self.inner = self.make(self._in_hand(self.shard), self.layout, journal)
+        self.inner = self.make(self._in_hand(self.shard)[0], self.layout, journal)
 
     def _opened(self) -> Output:
         """The output of the shard in hand: the one there is, the last one if it has room, or the next."""
         if self.inner is None:
             if self.current is not None and self._room:
-                os.replace(self._published(self.shard), self._in_hand(self.shard))
+                for ours, theirs in zip(self._in_hand(self.shard), self._published(self.shard), strict=True):
+                    os.replace(theirs, ours)
                 self._open(self.current)
             else:
                 self.shard += 1
@@ -145,15 +156,15 @@ class ShardedOutput:
         self.inner.finish()
         self.inner = None
         try:
-            publish(self._in_hand(self.shard), self._published(self.shard))
+            self._publish()
         except OSError as error:
             raise self._unwritable(error) from None
 
-    def _in_hand(self, shard: int) -> Path:
-        return self.workspace / self._published(shard).name
+    def _in_hand(self, shard: int) -> list[Path]:
+        return [self.workspace / path.name for path in self._published(shard)]
 
-    def _published(self, shard: int) -> Path:
-        return self.out / f"part-{shard:05}{self.suffix}"
+    def _published(self, shard: int) -> list[Path]:
+        return [self.out / name.format(shard) for name in self.files]
 
     def _unwritable(self, error: OSError) -> OutputError:
         return OutputError(f"cannot write {self.out}: {error.strerror}", "Make room, then run again with --resume.")

@@ -5,6 +5,7 @@ imported what takes seconds, and dies of SIGKILL after a random time, or a rando
 """
 
 import argparse
+import gzip
 import json
 import os
 import random
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -26,8 +28,17 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "o.parquet": (),
     "shards": ("--shard-size", "100"),
     "lines": ("--shard-size", "64", "--format", "jsonl"),
+    "o.jsonl.gz": (),
+    "o.csv": (),
+    "o.arrow": (),
+    "r.json": ("--format", "vqa"),
+    "w": ("--shard-size", "60", "--format", "webdataset"),
+    "f": ("--shard-size", "60", "--format", "npy", "--pool", "mean"),
 }
 """Output → the options that go with it."""
+
+TASKS = {"w": "caption", "f": "embed"}
+"""Output → its task, where it is not vqa."""
 
 
 @dataclass
@@ -46,7 +57,9 @@ def write_manifest(path: Path, rows: int) -> None:
     with open(path, "w", encoding="utf-8") as file:
         for number in range(rows):
             image = f"gone{number}.png" if number % 7 == 3 else images[number % len(images)]
-            file.write(json.dumps({"image": image, "id": number, "note": "né" * (number % 5)}) + "\n")
+            file.write(
+                json.dumps({"image": image, "id": number, "question_id": number, "note": "né" * (number % 5)}) + "\n"
+            )
 
 
 def command(out: str, rng: random.Random) -> list[str]:
@@ -54,7 +67,9 @@ def command(out: str, rng: random.Random) -> list[str]:
     asked = [word for question in QUESTIONS for word in ("-p", question)]
     chance = ["--commit-every", rng.choice(["0", "0.02", "0.2"]), "--batch-size", rng.choice(["3", "8", "32"])]
     chance += ["--workers", rng.choice(["0", "0", "1", "2"])]
-    return ["vqa", "m.jsonl", *asked, "--out", out, *OUTPUTS[out], "--model", "tiny", "--dtype", "fp32", *chance]
+    task = TASKS.get(out, "vqa")
+    asked = asked if task == "vqa" else []
+    return [task, "m.jsonl", *asked, "--out", out, *OUTPUTS[out], "--model", "tiny", "--dtype", "fp32", *chance]
 
 
 def start(arguments: list[str], folder: Path) -> int:
@@ -79,12 +94,14 @@ def start(arguments: list[str], folder: Path) -> int:
 
 
 def contents(out: Path) -> Any:
-    """The bytes of JSON lines; schema, metadata and rows of Parquet; those of every file of a folder, by name."""
+    """The bytes of text, arrays and tars; schema, metadata and rows of tables; those of every file of a folder."""
     if out.is_dir():
         return {path.name: contents(path) for path in sorted(out.iterdir())}
-    if out.suffix == ".jsonl":
+    if out.suffix == ".gz":
+        return gzip.decompress(out.read_bytes())
+    if out.suffix not in (".parquet", ".arrow"):
         return out.read_bytes()
-    table = pq.read_table(out)
+    table = pq.read_table(out) if out.suffix == ".parquet" else pa.ipc.open_file(out).read_all()
     return table.schema, table.schema.metadata, table.to_pylist()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 def test_runs_killed_at_random_end_as_if_they_had_not_been() -> None:
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.chaos.chaos", "--rounds", "12", "--rows", "60"],
+        [sys.executable, "-m", "tests.chaos.chaos", "--rounds", "20", "--rows", "60"],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[2],
@@ -17,5 +17,5 @@ def test_runs_killed_at_random_end_as_if_they_had_not_been() -> None:
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     table = [line.strip("| ").split(" | ") for line in ran.stdout.splitlines() if line.startswith("|")][2:]
-    assert [int(killed) for _, killed, *_ in table] == [3, 3, 3, 3]
+    assert [int(killed) for _, killed, *_ in table] == [2] * 10
     assert any(int(early) < int(killed) for _, killed, early, *_ in table), "some were killed behind a commit"

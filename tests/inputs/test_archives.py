@@ -173,7 +173,8 @@ def test_what_is_no_archive_and_what_is_empty(name: str) -> None:
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
 def test_a_truncated_tar_gives_what_is_whole_and_says_so(mode: str) -> None:
-    tar("a.tar", img2dataset(30), mode)
+    rng = random.Random(0)
+    tar("a.tar", [(f"{number:03}.jpg", rng.randbytes(3000)) for number in range(30)], mode)
     data = Path("a.tar").read_bytes()
     Path("a.tar").write_bytes(data[: len(data) * 2 // 3])
     *good, last = rows("a.tar")

@@ -1,0 +1,71 @@
+"""CSV and TSV: a line that names the columns, then a row a line; what no cell can hold is JSON in it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from blip2cli import storage
+from blip2cli.outputs.jsonl import json_line
+from blip2cli.outputs.lines import LinesOutput
+from blip2cli.records import Column, Result
+
+CELL = 1 << 30
+"""Longest cell that is read back."""
+
+
+class CsvOutput(LinesOutput):
+    """A CSV file in UTF-8, compressed where its name says so; null is an empty cell. Cells are not altered."""
+
+    def text(self, results: Sequence[Result]) -> bytes:
+        names = ["image", *self.layout.carried.values(), *(column.name for column in self.layout.columns), "error"]
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, dialect=self._dialect, lineterminator="\n")
+        if not self.rows:
+            writer.writerow(names)
+        for result in results:
+            record = self.layout.record(result)
+            writer.writerow([_cell(record[name]) for name in names])
+        return buffer.getvalue().encode("utf-8", "backslashreplace")
+
+    def tail(self) -> bytes:
+        return b"" if self.rows else self.text(())
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        csv.field_size_limit(CELL)
+        with storage.decompressed(str(self.out)) as opened:
+            lines = io.TextIOWrapper(opened.file, encoding="utf-8", newline="")
+            for record in csv.DictReader(lines, dialect=self._dialect):
+                values = {column.name: _value(record[column.name], column) for column in self.layout.columns}
+                yield {**record, **values, "error": record["error"] or None}
+
+    @property
+    def _dialect(self) -> str:
+        return "excel-tab" if ".tsv" in self.out.suffixes else "excel"
+
+
+def _cell(value: Any) -> Any:
+    """A value as the text of a cell."""
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    text = json.loads(json_line({"value": value}))["value"]
+    return text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
+
+
+def _value(cell: str, column: Column) -> Any:
+    """What a task's column held."""
+    if column.kind == "string":
+        return cell
+    if not cell:
+        return None
+    value = json.loads(cell)
+    return (
+        np.array(value, dtype={"fp32": "float32", "fp16": "float16"}[column.dtype])
+        if column.kind == "tensor"
+        else value
+    )

@@ -1,0 +1,73 @@
+"""A folder of images with metadata.jsonl, as Hugging Face's imagefolder reads it.
+
+Images below the folder are named where they are; others are copied into it. What failed is in errors.jsonl, as the
+reader takes no row without an image.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from blip2cli.errors import ImageError, UsageError
+from blip2cli.images import bytes_of, suffix_by_content
+from blip2cli.journal import Journal, publish
+from blip2cli.outputs import Layout
+from blip2cli.outputs.appended import AppendedFile, unwritable
+from blip2cli.outputs.jsonl import JsonlOutput, json_line
+from blip2cli.records import Result, Row
+
+ERRORS = "errors.jsonl"
+
+
+class ImageFolderOutput(JsonlOutput):
+    """metadata.jsonl, with `file_name` in place of `image`, and errors.jsonl, whose rows say their place as `row`."""
+
+    def __init__(self, out: Path, layout: Layout, journal: Journal) -> None:
+        super().__init__(out, layout, journal)
+        self.folder = out.parent
+        self.errors = AppendedFile(self.folder / ERRORS, journal.commit.state.get("errors", 0))
+
+    def text(self, results: Sequence[Result]) -> bytes:
+        lines = []
+        for result in results:
+            record = self.layout.record(result)
+            try:
+                if result.error is not None:
+                    raise ImageError(*result.error.split(": ", 1))
+                record.pop("error")
+                record.pop("image")
+                lines.append(json_line({"file_name": self._place(result.row), **record}))
+            except ImageError as error:
+                self.errors.write(json_line({"row": result.row.index, "image": result.row.name, "error": str(error)}))
+        return b"".join(lines)
+
+    def more(self) -> dict[str, Any]:
+        self.errors.sync()
+        return {"errors": self.errors.size}
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        raise UsageError("--retry-errors is not for --format imagefolder", "Caption the images of errors.jsonl anew.")
+
+    def _place(self, row: Row) -> str:
+        """The image's path below the folder; it is copied there if it is elsewhere. Raises ImageError."""
+        path = row.image.path if row.image and not row.image.offset and row.image.size is None else None
+        inside = os.path.relpath(os.path.realpath(path), os.path.realpath(self.folder)) if path else ".."
+        if not inside.startswith(".."):
+            return PurePosixPath(inside).as_posix()
+        assert row.image is not None
+        data = bytes_of(row.image)
+        stem = PurePosixPath(re.sub(r"[^\w.-]+", "_", row.name)).stem.lstrip(".")[-80:]
+        name = f"images/{row.index:09}-{stem}{suffix_by_content(data)}"
+        target = self.folder / name
+        try:
+            target.parent.mkdir(exist_ok=True)
+            temporary = target.with_name(f".{target.name}.tmp")
+            temporary.write_bytes(data)
+            publish(temporary, target)
+        except OSError as error:
+            raise unwritable(target, error) from None
+        return name

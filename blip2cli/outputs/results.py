@@ -1,0 +1,86 @@
+"""Result files of benchmarks: one JSON list, as pycocotools and the VQA evaluation read it.
+
+Such a file must name every image or question. What failed has an empty text, and an `error` beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from blip2cli.errors import UsageError
+from blip2cli.journal import Journal
+from blip2cli.outputs import Layout
+from blip2cli.outputs.lines import LinesOutput
+from blip2cli.records import Result, Row
+
+
+class Results(LinesOutput):
+    """A list of objects, an object a line; it is closed when the run is finished."""
+
+    def __init__(self, out: Path, layout: Layout, journal: Journal) -> None:
+        self.check(layout)
+        super().__init__(out, layout, journal)
+
+    def check(self, layout: Layout) -> None:
+        """See that the rows can be written so. Raises UsageError."""
+
+    def entry(self, result: Result) -> dict[str, Any]:
+        """A result as the evaluation wants it."""
+        raise NotImplementedError
+
+    def text(self, results: Sequence[Result]) -> bytes:
+        parts = []
+        for number, result in enumerate(results, self.rows):
+            entry = self.entry(result)
+            if result.error is not None:
+                entry["error"] = result.error
+            line = json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace")
+            parts.append((b",\n" if number else b"[\n") + line)
+        return b"".join(parts)
+
+    def tail(self) -> bytes:
+        return b"\n]\n" if self.rows else b"[\n]\n"
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        text = self.out.read_text(encoding="utf-8").rstrip().removesuffix("]")
+        for entry in json.loads(text + "]"):
+            yield {**dict.fromkeys(column.name for column in self.layout.columns), "error": None, **entry}
+
+
+class CocoResults(Results):
+    """`image_id` and `caption`. The id is the input's `image_id` or `id`, or the number that ends the file's name."""
+
+    def check(self, layout: Layout) -> None:
+        if layout.columns[0].kind != "string":
+            raise UsageError("--format coco holds one caption an image", "Leave out --num-captions.")
+
+    def entry(self, result: Result) -> dict[str, Any]:
+        return {"image_id": _image_id(result.row), "caption": result.values[0] or ""}
+
+
+class VqaResults(Results):
+    """`question_id` and `answer`."""
+
+    def check(self, layout: Layout) -> None:
+        if "question_id" not in layout.carried:
+            raise UsageError(
+                "--format vqa needs a column question_id",
+                "Give the questions as JSON or in a manifest, with their ids.",
+            )
+
+    def entry(self, result: Result) -> dict[str, Any]:
+        values = dict(zip((column.name for column in self.layout.columns), result.values, strict=True))
+        return {"question_id": result.row.columns.get("question_id"), "answer": values["answer"] or ""}
+
+
+def _image_id(row: Row) -> Any:
+    for name in ("image_id", "id"):
+        if row.columns.get(name) is not None:
+            return row.columns[name]
+    stem = PurePosixPath(row.name).stem
+    number = re.search(r"\d+$", stem)
+    return int(number[0]) if number else stem

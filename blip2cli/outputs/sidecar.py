@@ -1,0 +1,157 @@
+"""A text file beside each image, as trainers read captions; or under --out, below the images' names.
+
+There is no file of rows: what has its text file is done, and is passed over when the run is started again. Only adding
+to files that are there needs a journal, which notes how long they were before they are touched.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from blip2cli.errors import UsageError
+from blip2cli.journal import Commit, Journal, committed, path_of
+from blip2cli.outputs import Layout, Output
+from blip2cli.outputs.appended import AppendedFile, unwritable
+from blip2cli.outputs.jsonl import json_line
+from blip2cli.records import Result, Row
+
+if TYPE_CHECKING:
+    from blip2cli.job import OutputSettings
+
+BETWEEN = ", "
+"""What stands between a text that is there and one that is added: trainers part tags by commas."""
+
+
+class SidecarOutput:
+    """Text files. Without --out, rows go to `shown` too; with it, those that failed to FOLDER.errors.jsonl."""
+
+    def __init__(
+        self, settings: OutputSettings, layout: Layout, shown: Output | None, fingerprint: Mapping[str, Any]
+    ) -> None:
+        self.out, self.layout, self.shown = settings.out, layout, shown
+        self.existing = settings.existing or ("overwrite" if settings.overwrite else "skip")
+        self.committed = Commit()
+        self.errors: AppendedFile | None = None
+        self.journal: Journal | None = None
+        if self.out is not None:
+            self.out.mkdir(exist_ok=True)
+            if self.existing == "append":
+                self.journal = self._begun(self.out, settings.resume, fingerprint)
+                self.committed = self.journal.commit
+            errors = self.committed.state.get("errors", 0)
+            self.errors = AppendedFile(self.out.with_name(self.out.name + ".errors.jsonl"), errors)
+        self.done = self.committed
+
+    def wants(self, row: Row) -> bool:
+        """Whether the image is to be captioned."""
+        place = self._place(row)
+        return self.existing != "skip" or row.error is not None or place is None or not place.exists()
+
+    def write(self, results: Sequence[Result]) -> None:
+        good: list[tuple[Path, str]] = []
+        failed: list[Result] = []
+        for result in results:
+            place = self._place(result.row)
+            if result.error is None and place is not None:
+                value = result.values[-1] if isinstance(result.values[-1], list) else [result.values[0]]
+                good.append((place, "\n".join(value)))
+            else:
+                why = "unsupported: no file to stand beside; give --out FOLDER"
+                failed.append(result if result.error else replace(result, error=why))
+        try:
+            self._note([place for place, _ in good])
+            for place, text in good:
+                self._put(place, text)
+        except OSError as error:
+            raise unwritable(self.out or Path("text files"), error) from None
+        self.done = self.done.after(results)
+        if self.shown is not None:
+            self.shown.write(results)
+        for result in failed if self.errors is not None else ():
+            assert self.errors is not None
+            self.errors.write(json_line(self.layout.record(result)))
+        if self.journal is not None:
+            self._commit(finished=False)
+
+    def commit(self) -> None:
+        if self.shown is not None:
+            self.shown.commit()
+
+    def finish(self) -> None:
+        if self.errors is not None:
+            self.errors.sync()
+            if not self.errors.size:
+                self.errors.path.unlink(missing_ok=True)
+        if self.journal is not None and not self.done.finished:
+            self._commit(finished=True)
+        if hasattr(os, "sync"):
+            os.sync()
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        return iter(())
+
+    def _begun(self, out: Path, resume: bool, fingerprint: Mapping[str, Any]) -> Journal:
+        journal = Journal(out, dict(fingerprint))
+        before = committed(out)
+        if path_of(out).exists() and not before.finished and not resume:
+            raise UsageError(f"{out} was begun and not finished", "Use --resume, or texts would be added twice.")
+        if not resume or not path_of(out).exists():
+            journal.start()
+            return journal
+        journal.resume(out)
+        for name, size in before.state.get("touched", {}).items():
+            place = out / name
+            if size is None:
+                place.unlink(missing_ok=True)
+            elif place.exists():
+                os.truncate(place, size)
+        return journal
+
+    def _note(self, places: Sequence[Path]) -> None:
+        """Write down, before files are added to, how long they are."""
+        if self.journal is None or self.out is None:
+            return
+        touched = {os.path.relpath(place, self.out): _size(place) for place in places}
+        self.journal.add(replace(self.journal.commit, state={**self.journal.commit.state, "touched": touched}))
+
+    def _commit(self, finished: bool) -> None:
+        assert self.journal is not None and self.errors is not None
+        self.errors.sync()
+        if hasattr(os, "sync"):
+            os.sync()  # one for all the small files
+        self.journal.add(replace(self.done, finished=finished, state={"errors": self.errors.size}))
+
+    def _put(self, place: Path, text: str) -> None:
+        data = text.encode("utf-8", "backslashreplace")
+        if self.out is not None:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        if self.existing == "append" and (size := _size(place)):
+            os.truncate(place, size)
+            with open(place, "ab") as file:  # behind what is there: a resumed run can cut it off again
+                file.write(BETWEEN.encode() + data)
+            return
+        temporary = place.with_name(f".{place.name}.blip2")
+        temporary.write_bytes(data)
+        os.replace(temporary, place)
+
+    def _place(self, row: Row) -> Path | None:
+        """Where an image's text stands; None where it has no place."""
+        image = row.image
+        path = Path(image.path) if image and image.path and image.size is None and "://" not in image.path else None
+        if self.out is None:
+            return path.with_suffix(".txt") if path else None
+        if path is not None:
+            inside = os.path.relpath(os.path.realpath(path), os.path.realpath(self.out))
+            if not inside.startswith(".."):
+                return (self.out / inside).with_suffix(".txt")
+        parts = [part for part in PurePosixPath(row.name).parts if part not in ("/", "..", ".")]
+        return self.out.joinpath(*parts).with_suffix(".txt")
+
+
+def _size(place: Path) -> int | None:
+    """The length of a text without white space at its end; None where there is no file."""
+    return len(place.read_bytes().rstrip()) if place.exists() else None
