@@ -62,14 +62,28 @@ class Blip2:
 
         `generation` are the fields of `blip2cli.job.GenerationSettings`: max_new_tokens, num_beams and so on.
         """
-        return self._rows("caption", images, CaptionOptions(prompt, num_captions), generation)
+        return self._rows(
+            "caption",
+            images,
+            CaptionOptions(() if prompt is None else (_literal(prompt),), num_captions=num_captions),
+            generation,
+        )
 
     def answer(
-        self, images: Iterable[Any], question: str | Sequence[str], template: str | None = None, **generation: Any
+        self,
+        images: Iterable[Any],
+        question: str | Sequence[str],
+        template: str | None = None,
+        choices: Sequence[str] | None = None,
+        **generation: Any,
     ) -> Iterator[dict[str, Any]]:
-        """Rows with `question` and `answer`, one for every image and question."""
-        questions = (question,) if isinstance(question, str) else tuple(question)
-        return self._rows("vqa", images, VqaOptions(questions, template=template), generation)
+        """Rows with `question` and `answer`, one for every image and question.
+
+        Of `choices` the likeliest is the answer, with its `probability` and the `probabilities` of all.
+        """
+        questions = tuple(map(_literal, (question,) if isinstance(question, str) else question))
+        options = VqaOptions(questions, template=template, choices=None if choices is None else ",".join(choices))
+        return self._rows("vqa", images, options, generation)
 
     def embed(
         self,
@@ -94,3 +108,8 @@ class Blip2:
         loading = Loading(self.model.batch_size, self.settings.workers, checkpoint.device.type == "cuda")
         results = task.results(self.model, load(task.source.rows(), reading, loading), Stopwatch())
         return (layout.record(result) for result in results)
+
+
+def _literal(text: str) -> str:
+    """A text without places for columns."""
+    return text.replace("{", "{{").replace("}", "}}")

@@ -36,23 +36,25 @@ class BeamSearch:
                 if isinstance(found, Failed):
                     yield from [Completion(request.key, (), found.error)] * self.returned
                 else:
-                    yield from (Completion(request.key, token_ids) for token_ids in found)
+                    yield from (Completion(request.key, text, None, *score) for text, score in found)
 
     @property
     def batch_size(self) -> int:
         """The encoding batch that goes with the requests searched together."""
         return self.batches.largest
 
-    def _search(self, batch: Sequence[Request]) -> list[list[tuple[int, ...]]]:
-        """The token ids of each request's best beams."""
+    def _search(self, batch: Sequence[Request]) -> list[list[tuple[tuple[int, ...], tuple[float, int]]]]:
+        """The token ids and the score of each request's best beams."""
         least, most = batch[0].lengths
         config = self.language_model.config
         embeds, mask, ids = self._inputs(batch, left=not config.is_encoder_decoder)
         inputs = {"inputs_embeds": embeds, "attention_mask": mask}
         if not config.is_encoder_decoder:
             inputs["input_ids"] = ids  # what a repetition penalty counts; comes back before the new tokens
-        written = self.language_model.generate(
+        found = self.language_model.generate(
             **inputs,
+            return_dict_in_generate=True,
+            output_logits=self.settings.scores,
             do_sample=False,
             num_beams=self.settings.num_beams,
             num_return_sequences=self.returned,
@@ -63,8 +65,19 @@ class BeamSearch:
             eos_token_id=list(self.end_ids) or None,
         )
         skipped = 1 if config.is_encoder_decoder else ids.shape[1]
-        sequences = [self._until_end(row) for row in written[:, skipped:].tolist()]
+        texts = [self._until_end(row) for row in found.sequences[:, skipped:].tolist()]
+        sequences = list(zip(texts, self._scores(found), strict=True))
         return [sequences[at : at + self.returned] for at in range(0, len(sequences), self.returned)]
+
+    def _scores(self, found: Any) -> list[tuple[float, int]]:
+        """The logarithm of each text's probability, and the tokens in it; zeros where no scores are asked for."""
+        if not self.settings.scores:
+            return [(0.0, 0)] * len(found.sequences)
+        steps = self.language_model.compute_transition_scores(
+            found.sequences, [logits.float() for logits in found.logits], found.beam_indices, normalize_logits=True
+        )
+        written = (found.beam_indices >= 0).sum(dim=-1)
+        return list(zip(steps.sum(dim=-1).tolist(), written.tolist(), strict=True))
 
     def _inputs(self, batch: Sequence[Request], left: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Embeddings [n, length, width], their mask, and token ids with a stand-in at the images' places."""

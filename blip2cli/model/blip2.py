@@ -118,6 +118,11 @@ class Blip2Model:
             raise TooLong(f"{len(ids)} tokens, {room} fit")
         return ids
 
+    def answer_ids(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text as it would follow a prompt, without the end."""
+        shown = text if self.checkpoint.encoder_decoder else f" {text}"
+        return tuple(self.tokenizer(shown, add_special_tokens=False)["input_ids"])
+
     def prompt_room(self, max_new_tokens: int) -> int:
         """The most prompt tokens: those that leave room for an answer, or ENCODER_ROOM."""
         if self.checkpoint.encoder_decoder:

@@ -18,6 +18,9 @@ from blip2cli.model.memory import SLOTS_PER_IMAGE
 from blip2cli.model.requests import Completion, Request
 from blip2cli.model.sampling import Sampler
 
+ENDED = -1
+"""Stands for the end of a forced text."""
+
 
 class LanguageModel(Protocol):
     """A language model over slots; see OptDecoder and T5Decoder."""
@@ -40,6 +43,8 @@ class _Sequence:
     pending: int
     random: np.random.Generator | None
     written: list[int] = field(default_factory=list)
+    logprob: float = 0.0
+    scored: int = 0
 
 
 class Decoder:
@@ -92,23 +97,23 @@ class Decoder:
         self.active = []
         self.model.reset(self.batches.largest)
 
-    def _apart(self, requests: Sequence[Request]) -> list[tuple[int, ...]]:
-        """The token ids of requests that are decoded with no others beside them."""
+    def _apart(self, requests: Sequence[Request]) -> list[_Sequence]:
+        """The texts of requests that are decoded with no others beside them."""
         self._restart()
         self._admit(self._sequences(requests))
-        written: dict[int, tuple[int, ...]] = {}
+        written: dict[int, _Sequence] = {}
         while self.active:
-            written.update((id(request), token_ids) for request, token_ids in self._step())
+            written.update((id(request), text) for request, text in self._step())
         return [written[id(request)] for request in requests]
 
-    def _complete(self, request: Request, written: tuple[int, ...] | Failed) -> Completion:
+    def _complete(self, request: Request, written: _Sequence | Failed) -> Completion:
         image = request.image
         image.uses -= 1
         if image.uses < 1:
             image.prefix = None
         if isinstance(written, Failed):
             return Completion(request.key, (), written.error)
-        return Completion(request.key, written)
+        return Completion(request.key, tuple(written.written), None, written.logprob, written.scored)
 
     def _due(self, stream: Iterator[Request]) -> list[_Sequence]:
         """The sequences to be admitted now."""
@@ -129,27 +134,55 @@ class Decoder:
         for sequence, token in zip(fresh, tokens, strict=True):
             sequence.pending = token
 
-    def _step(self) -> list[tuple[Request, tuple[int, ...]]]:
-        """Write a token of each text; gives those that end, with their token ids."""
+    def _step(self) -> list[tuple[Request, _Sequence]]:
+        """Write a token of each text; gives those that end."""
         logits = self.model.step([sequence.pending for sequence in self.active])
+        scores = self._scores(logits)
         early = [
             slot for slot, sequence in enumerate(self.active) if len(sequence.written) < sequence.request.lengths[0]
         ]
         tokens = self.sampler.choose(logits, self._seen(logits), early, [sequence.random for sequence in self.active])
         ended: list[int] = []
         for slot, (sequence, token) in enumerate(zip(self.active, tokens, strict=True)):
-            sequence.pending = token
-            stops = token in self.sampler.end_ids
-            if not stops:
-                sequence.written.append(token)
-            if stops or len(sequence.written) >= sequence.request.lengths[1]:
+            if self._write(sequence, token):
                 ended.append(slot)
+        if scores is not None:
+            self._score(scores)
         for slot in reversed(ended):
             self.model.retire(slot)
         taken = [self._take(slot) for slot in reversed(ended)][::-1]
         if taken:
             self.batches.worked()
-        return [(sequence.request, tuple(sequence.written)) for sequence in taken]
+        return [(sequence.request, sequence) for sequence in taken]
+
+    def _write(self, sequence: _Sequence, token: int) -> bool:
+        """Add the token that was chosen, or is forced, to a text; tells whether the text ends."""
+        forced = sequence.request.forced
+        if forced:
+            stops = len(sequence.written) == len(forced)
+            token = ENDED if stops else forced[len(sequence.written)]
+        else:
+            stops = token in self.sampler.end_ids
+        sequence.pending = token
+        if not stops:
+            sequence.written.append(token)
+        return stops or (not forced and len(sequence.written) >= sequence.request.lengths[1])
+
+    def _scores(self, logits: torch.Tensor) -> torch.Tensor | None:
+        """The logarithms of all tokens' probabilities, where they are asked for, and behind them that of the end."""
+        if not (self.sampler.settings.scores or any(sequence.request.forced for sequence in self.active)):
+            return None
+        scores = torch.log_softmax(logits.float(), dim=-1)
+        ends = scores[:, list(self.sampler.end_ids)].logsumexp(dim=-1, keepdim=True)
+        return torch.cat([scores, ends], dim=-1)
+
+    def _score(self, scores: torch.Tensor) -> None:
+        """Add the tokens just written; of a forced text's end, any end token's."""
+        tokens = torch.tensor([[sequence.pending] for sequence in self.active], device=scores.device)
+        tokens[tokens == ENDED] = scores.shape[1] - 1
+        for sequence, logprob in zip(self.active, scores.gather(1, tokens)[:, 0].tolist(), strict=True):
+            sequence.logprob += logprob
+            sequence.scored += 1
 
     def _take(self, slot: int) -> _Sequence:
         sequence, last = self.active[slot], self.active.pop()

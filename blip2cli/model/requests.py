@@ -28,7 +28,8 @@ class Request:
     """One text to write. `prompt_ids` are as the tokenizer gives them, special tokens included.
 
     `draw` tells apart the random sequences of requests that are sampled; (seed, draw) fixes the text. `lengths` are the
-    fewest and the most new tokens.
+    fewest and the most new tokens. With `forced` nothing is chosen: these tokens are written, and then the text's end,
+    to learn how likely they are.
     """
 
     key: Any
@@ -36,18 +37,23 @@ class Request:
     prompt_ids: tuple[int, ...]
     lengths: tuple[int, int]
     draw: tuple[int, int] = (0, 0)
+    forced: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
     """The token ids written for a request, without the prompt and without the end token.
 
-    A request that could not be decoded has an `error`, and no tokens.
+    Where scores are asked for, `logprob` is the natural logarithm of the text's probability: the language model's own
+    (softmax of its logits in fp32: no temperature, no penalty), the end token's with it where the text ended by one;
+    `scored` counts the tokens in it. A request that could not be decoded has an `error`, and no tokens.
     """
 
     key: Any
     token_ids: tuple[int, ...]
     error: str | None = None
+    logprob: float = 0.0
+    scored: int = 0
 
 
 class TooLong(Exception):

@@ -114,6 +114,11 @@ class Layout:
         record["error"] = result.error
         return record
 
+    def value(self, result: Result, *names: str) -> Any:
+        """The value of the first of these columns that the task has."""
+        values = {column.name: value for column, value in zip(self.columns, result.values, strict=True)}
+        return next(values[name] for name in names if name in values)
+
 
 def carried_names(names: Sequence[str], columns: tuple[Column, ...]) -> dict[str, str]:
     """Names of carried columns in the output: `input_NAME` where NAME is the output's own."""

@@ -44,6 +44,10 @@ def column_type(column: Column) -> pa.DataType:
         return pa.string()
     if column.kind == "strings":
         return pa.list_(pa.string())
+    if column.kind == "number":
+        return pa.float64()
+    if column.kind == "numbers":
+        return pa.list_(pa.float64())
     return pa.fixed_shape_tensor(pa.float32() if column.dtype == "fp32" else pa.float16(), column.shape)
 
 

@@ -55,11 +55,11 @@ class CocoResults(Results):
     """`image_id` and `caption`. The id is the input's `image_id` or `id`, or the number that ends the file's name."""
 
     def check(self, layout: Layout) -> None:
-        if layout.columns[0].kind != "string":
+        if not any(column.name == "caption" for column in layout.columns):
             raise UsageError("--format coco holds one caption an image", "Leave out --num-captions.")
 
     def entry(self, result: Result) -> dict[str, Any]:
-        return {"image_id": _image_id(result.row), "caption": result.values[0] or ""}
+        return {"image_id": _image_id(result.row), "caption": self.layout.value(result, "caption") or ""}
 
 
 class VqaResults(Results):
@@ -73,8 +73,8 @@ class VqaResults(Results):
             )
 
     def entry(self, result: Result) -> dict[str, Any]:
-        values = dict(zip((column.name for column in self.layout.columns), result.values, strict=True))
-        return {"question_id": result.row.columns.get("question_id"), "answer": values["answer"] or ""}
+        answer = self.layout.value(result, "answer") or ""
+        return {"question_id": result.row.columns.get("question_id"), "answer": answer}
 
 
 def _image_id(row: Row) -> Any:

@@ -57,8 +57,8 @@ class SidecarOutput:
         for result in results:
             place = self._place(result.row)
             if result.error is None and place is not None:
-                value = result.values[-1] if isinstance(result.values[-1], list) else [result.values[0]]
-                good.append((place, "\n".join(value)))
+                value = self.layout.value(result, "caption", "captions")
+                good.append((place, "\n".join([value] if isinstance(value, str) else value)))
             else:
                 why = "unsupported: no file to stand beside; give --out FOLDER"
                 failed.append(result if result.error else replace(result, error=why))

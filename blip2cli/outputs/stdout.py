@@ -74,4 +74,4 @@ def _shown(value: object) -> str:
     if shape is not None:
         first = ", ".join(f"{number:.3f}" for number in value.reshape(-1)[:3])  # type: ignore[attr-defined]  # an array
         return f"{' x '.join(map(str, shape))}: {first}, ..."
-    return " | ".join(value) if isinstance(value, list) else str(value)
+    return " | ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -82,7 +82,8 @@ class WebDatasetOutput:
         self.key = self._key(result.row)
         record = self.layout.record(result)
         record.pop("error")
-        texts = result.values[0] if isinstance(result.values[0], list) else [result.values[0] or ""]
+        value = self.layout.value(result, "caption", "captions")
+        texts = [value] if isinstance(value, str) else value
         self.tar.write(
             b"".join(
                 _member(self.key + ending, content)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from blip2cli.errors import UsageError
 from blip2cli.inputs import ColumnChoice, Sources, open_source
 from blip2cli.job import Job, Opt
-from blip2cli.records import Batch, Column, Result
+from blip2cli.records import Batch, Column, Result, Row
+from blip2cli.tasks.template import MissingColumn, Template, lines_of
 
 if TYPE_CHECKING:
     from blip2cli.model.blip2 import Blip2Model
     from blip2cli.model.checkpoint import Checkpoint
     from blip2cli.stopwatch import Stopwatch
-    from blip2cli.tasks.generation import Prompt
+    from blip2cli.tasks.generation import Prompt, Text
+
+PROMPT = ("--prompt", "-p")
 
 MAX_NEW_TOKENS = 30
 """As in LAVIS's caption evaluations."""
@@ -26,11 +30,21 @@ class CaptionOptions:
     """What `blip2 caption` alone is told."""
 
     panel = "Caption"
-    prompt: Annotated[str | None, Opt("Text the caption goes on from, such as 'a photo of'.", metavar="TEXT")] = None
+    prompt: Annotated[
+        tuple[str, ...],
+        Opt(
+            "Text the caption goes on from, such as 'a photo of'; {NAME} is a column; may be repeated.", PROMPT, "TEXT"
+        ),
+    ] = ()
+    prompts: Annotated[Path | None, Opt("Text file with a prompt a line, each for every image.", metavar="FILE")] = None
+    prompt_column: Annotated[str | None, Opt("Manifest column with the row's prompt.", metavar="NAME")] = None
+    prefix: Annotated[str, Opt("Put before every caption; {NAME} is a column.", metavar="TEXT")] = ""
+    suffix: Annotated[str, Opt("Put behind every caption; {NAME} is a column.", metavar="TEXT")] = ""
     num_captions: Annotated[int, Opt("Captions an image; above 1 the column is `captions`.", metavar="N", min=1)] = 1
 
     def validate(self) -> None:
-        """What contradicts other settings is found by the task."""
+        if self.prompt_column and (self.prompt or self.prompts):
+            raise UsageError("--prompt-column does not go with --prompt and --prompts", "Give one of them.")
 
 
 class CaptionTask:
@@ -45,7 +59,13 @@ class CaptionTask:
                 f"--num-captions {several} needs as many beams, or sampling",
                 f"Add --num-beams {several}, or --temperature 1.",
             )
-        given = job.input
+        given, form = job.input, job.output.format
+        texts = self.options.prompt + (lines_of("--prompts", self.options.prompts) if self.options.prompts else ())
+        self.prompts = [Template(text, "--prompt") for text in texts]
+        self.around = (Template(self.options.prefix, "--prefix"), Template(self.options.suffix, "--suffix"))
+        self.shows_prompt = len(texts) > 1 or bool(self.options.prompts or self.options.prompt_column)
+        if len(texts) > 1 and form in ("sidecar", "imagefolder", "webdataset", "coco"):
+            raise UsageError(f"--format {form} holds one caption an image", "Give one prompt.")
         columns = ColumnChoice(
             given.image_column,
             root=given.image_root,
@@ -54,16 +74,64 @@ class CaptionTask:
         )
         self.source: Sources = open_source(given.inputs, columns, given.limit, given.share)
 
+        for template in (*self.prompts, *self.around):
+            template.check(self.source.column_names())
+        if self.options.prompt_column:
+            Template(f"{{{self.options.prompt_column}}}", "--prompt-column").check(self.source.column_names())
+
+    @property
+    def several(self) -> bool:
+        """Whether an output row has a list of captions."""
+        return self.options.num_captions > 1
+
     def columns(self, checkpoint: Checkpoint) -> tuple[Column, ...]:
-        return (Column("captions", "strings") if self.options.num_captions > 1 else Column("caption", "string"),)
+        from blip2cli.tasks.generation import score_columns
+
+        prompt = (Column("prompt", "string"),) if self.shows_prompt else ()
+        text = Column("captions", "strings") if self.several else Column("caption", "string")
+        return (*prompt, text, *(score_columns(self.several) if self.settings.scores else ()))
 
     def results(self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
-        from blip2cli.tasks.generation import Generation, Prompt, with_length
+        from blip2cli.tasks.generation import Generation, with_length
 
-        prompt = Prompt(self.options.prompt)
         settings = with_length(self.settings, MAX_NEW_TOKENS)
-        generation = Generation(lambda row: (prompt,), self._values, settings, self.options.num_captions)
+        generation = Generation(self._prompts, self._values, settings, self.options.num_captions)
         return generation.results(model, batches, watch)
 
-    def _values(self, prompt: Prompt, texts: list[str] | None) -> tuple[Any, ...]:
-        return (texts if self.options.num_captions > 1 or texts is None else texts[0],)
+    def _prompts(self, row: Row) -> list[Prompt]:
+        from blip2cli.tasks.generation import Prompt
+
+        if self.options.prompt_column:
+            value = row.columns.get(self.options.prompt_column)
+            if value is None or not str(value).strip():
+                return [Prompt(None, (value,), f"missing: nothing in column {self.options.prompt_column}")]
+            return [self._checked(Prompt(str(value), (str(value),)), row)]
+        return [self._filled(template, row) for template in self.prompts] or [self._checked(Prompt(None), row)]
+
+    def _filled(self, template: Template, row: Row) -> Prompt:
+        from blip2cli.tasks.generation import Prompt
+
+        try:
+            text = template.fill(row)
+        except MissingColumn as missing:
+            return Prompt(None, (None,) if self.shows_prompt else (), str(missing))
+        return self._checked(Prompt(text, (text,) if self.shows_prompt else ()), row)
+
+    def _checked(self, prompt: Prompt, row: Row) -> Prompt:
+        """The prompt, with an error where what stands around the caption cannot be filled."""
+        try:
+            for template in self.around:
+                template.fill(row)
+        except MissingColumn as missing:
+            return replace(prompt, error=str(missing))
+        return prompt
+
+    def _values(self, row: Row, prompt: Prompt, texts: list[Text] | None) -> tuple[Any, ...]:
+        from blip2cli.tasks.generation import score_values
+
+        scores = score_values(texts, self.several) if self.settings.scores else ()
+        if texts is None:
+            return (*prompt.before, None, *scores)
+        before, behind = (template.fill(row) for template in self.around)
+        captions = [f"{before}{text.text}{behind}" for text in texts]
+        return (*prompt.before, captions if self.several else captions[0], *scores)

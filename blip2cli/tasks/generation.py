@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,8 +10,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
-from blip2cli.model.requests import Request, TooLong
-from blip2cli.records import Batch, Result, Row
+from blip2cli.model.requests import Completion, Request, TooLong
+from blip2cli.records import Batch, Column, Result, Row
 
 if TYPE_CHECKING:
     from blip2cli.job import GenerationSettings
@@ -25,11 +26,23 @@ IDLE = 256
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One prompt of a row: its text (None: no prompt), and the output values that stand before the text written."""
+    """One prompt of a row: its text (None: no prompt), and the output values that stand before the text written.
+
+    With `choices` nothing is written freely: each is scored.
+    """
 
     text: str | None
     before: tuple[Any, ...] = ()
     error: str | None = None
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text that was written, and what it was made of."""
+
+    text: str
+    written: Completion
 
 
 @dataclass(slots=True)
@@ -41,7 +54,7 @@ class _Open:
     last: bool
     error: str | None = None
     missing: int = 0
-    texts: dict[int, str] = field(default_factory=dict)
+    texts: dict[int, Text] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,12 +63,12 @@ class Generation:
 
     Args:
         prompts: the prompts of a row; an output row each.
-        values: the prompt and its texts (None where there are none) to the values of the task's columns.
+        values: the row, the prompt and its texts (None where there are none) to the values of the task's columns.
         settings: how to decode; `max_new_tokens` is set.
     """
 
     prompts: Callable[[Row], Sequence[Prompt]]
-    values: Callable[[Prompt, list[str] | None], tuple[Any, ...]]
+    values: Callable[[Row, Prompt, list[Text] | None], tuple[Any, ...]]
     settings: GenerationSettings
     copies: int = 1
 
@@ -73,7 +86,8 @@ class Generation:
                 if completion.error:
                     entry.error = completion.error
                 else:
-                    entry.texts[copy if not beams else len(entry.texts)] = model.text(completion.token_ids)
+                    text = Text(model.text(completion.token_ids), completion)
+                    entry.texts[copy if not beams else len(entry.texts)] = text
                 entry.missing -= 1
                 yield from self._done(opened)
             yield from self._done(opened)
@@ -116,11 +130,26 @@ class Generation:
             except TooLong as too_long:
                 entry.error = f"prompt-too-long: {too_long}"
                 continue
+            if prompt.choices:
+                yield from self._choices(model, image, entry, ids)
+                continue
             entry.missing = self.copies
             copies = 1 if self.settings.num_beams > 1 else self.copies
             for copy in range(copies):
                 draw = (row.index, number * self.copies + copy)
                 yield Request((entry, copy), image, ids, (self.settings.min_new_tokens, most), draw)
+
+    def _choices(self, model: Blip2Model, image: EncodedImage, entry: _Open, ids: tuple[int, ...]) -> Iterable[Request]:
+        """A request for each of the choices."""
+        forced = [model.answer_ids(choice) for choice in entry.prompt.choices]
+        room = model.prompt_room(max(map(len, forced)) + 1)
+        if len(ids) > room:
+            entry.error = f"prompt-too-long: {len(ids)} tokens, {room} fit beside the choices"
+        elif not all(forced):
+            entry.error = "missing: a choice is empty"
+        else:
+            entry.missing = len(forced)
+            yield from (Request((entry, at), image, ids, (0, len(one)), forced=one) for at, one in enumerate(forced))
 
     def _check_length(self, model: Blip2Model) -> None:
         most = self.settings.max_new_tokens or 1
@@ -133,8 +162,29 @@ class Generation:
     def _done(self, opened: deque[_Open]) -> Iterator[Result]:
         while opened and opened[0].missing == 0:
             entry = opened.popleft()
-            texts = None if entry.error else [entry.texts[copy] for copy in range(self.copies)]
-            yield Result(entry.row, self.values(entry.prompt, texts), entry.error, entry.last)
+            texts = None if entry.error else [entry.texts[copy] for copy in range(len(entry.texts))]
+            yield Result(entry.row, self.values(entry.row, entry.prompt, texts), entry.error, entry.last)
+
+
+def score_columns(several: bool) -> tuple[Column, ...]:
+    """The columns of --scores."""
+    if several:
+        return (Column("logprobs", "numbers"), Column("probabilities", "numbers"))
+    return (Column("logprob", "number"), Column("probability", "number"))
+
+
+def score_values(texts: list[Text] | None, several: bool) -> tuple[Any, ...]:
+    """Each text's log-probability, by token on average, and its probability."""
+    if texts is None:
+        return (None, None)
+    means = [short(text.written.logprob / max(text.written.scored, 1)) for text in texts]
+    wholes = [short(math.exp(text.written.logprob)) for text in texts]
+    return (means, wholes) if several else (means[0], wholes[0])
+
+
+def short(number: float) -> float:
+    """The number to six digits: the rest is noise."""
+    return float(f"{number:.6g}")
 
 
 def with_length(settings: GenerationSettings, default: int) -> GenerationSettings:

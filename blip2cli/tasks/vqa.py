@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,12 +12,13 @@ from blip2cli.errors import UsageError
 from blip2cli.inputs import ColumnChoice, Sources, open_source
 from blip2cli.job import Job, Opt
 from blip2cli.records import Batch, Column, Result, Row
+from blip2cli.tasks.template import MissingColumn, Template, lines_of
 
 if TYPE_CHECKING:
     from blip2cli.model.blip2 import Blip2Model
     from blip2cli.model.checkpoint import Checkpoint
     from blip2cli.stopwatch import Stopwatch
-    from blip2cli.tasks.generation import Prompt
+    from blip2cli.tasks.generation import Prompt, Text
 
 MAX_NEW_TOKENS = 10
 """As in LAVIS's VQA evaluations."""
@@ -36,7 +38,14 @@ class VqaOptions:
     questions: Annotated[Path | None, Opt("Text file with a question a line, for every image.", metavar="FILE")] = None
     question_column: Annotated[str, Opt("Manifest column with the row's question.", metavar="NAME")] = "question"
     template: Annotated[
-        str | None, Opt("What a question is put into, at {}. [default: by language model]", metavar="TEXT")
+        str | None,
+        Opt("What a question is put into, at {}; {NAME} is a column. [default: by language model]", metavar="TEXT"),
+    ] = None
+    choices: Annotated[
+        str | None, Opt("Answers to choose from, with commas: the likeliest is given.", metavar="A,B,...")
+    ] = None
+    choices_column: Annotated[
+        str | None, Opt("Manifest column with the row's choices, a list or with commas.", metavar="NAME")
     ] = None
 
     def validate(self) -> None:
@@ -44,6 +53,12 @@ class VqaOptions:
             raise UsageError(
                 "--template has no place for the question", "Write {} where it goes: 'Question: {} Answer:'."
             )
+        if self.choices is not None and self.choices_column is not None:
+            raise UsageError("--choices does not go with --choices-column", "Give one of them.")
+        if self.choices is not None:
+            fault = faulty(split(self.choices))
+            if fault:
+                raise UsageError(f"--choices {self.choices}: {fault}", "Part the answers by commas: --choices yes,no.")
         if any(not question.strip() for question in self.prompt):
             raise UsageError("--prompt is empty", "Ask something: --prompt 'what colour is it?'.")
 
@@ -54,7 +69,16 @@ class VqaTask:
     def __init__(self, job: Job) -> None:
         self.options: VqaOptions = job.options
         self.settings = job.generation
-        self.asked = self.options.prompt + _questions(self.options.questions)
+        asked = self.options.prompt + (
+            lines_of("--questions", self.options.questions) if self.options.questions else ()
+        )
+        self.asked = [Template(question, "--prompt") for question in asked]
+        self.template = Template(self.options.template, "--template") if self.options.template is not None else None
+        self.choosing = self.options.choices is not None or self.options.choices_column is not None
+        if self.choosing and (self.settings.num_beams > 1 or self.settings.samples or self.settings.scores):
+            raise UsageError(
+                "choices do not go with --num-beams, sampling or --scores", "They are ranked, with their probabilities."
+            )
         own = not self.asked
         given = job.input
         column = self.options.question_column if own else None
@@ -72,38 +96,85 @@ class VqaTask:
                 "no question is asked", "Add --prompt 'what is in the picture?', or give --questions FILE."
             )
 
+        named = (
+            [Template(f"{{{self.options.choices_column}}}", "--choices-column")] if self.options.choices_column else []
+        )
+        for template in (*self.asked, *([self.template] if self.template else []), *named):
+            template.check(self.source.column_names())
+
     def columns(self, checkpoint: Checkpoint) -> tuple[Column, ...]:
-        return (Column("question", "string"), Column("answer", "string"))
+        from blip2cli.tasks.generation import score_columns
+
+        answer = (Column("question", "string"), Column("answer", "string"))
+        if self.choosing:
+            return (*answer, Column("probability", "number"), Column("probabilities", "numbers"))
+        return (*answer, *score_columns(False)) if self.settings.scores else answer
 
     def results(self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
-        from blip2cli.tasks.generation import Generation, Prompt, with_length
+        from blip2cli.tasks.generation import Generation, with_length
 
-        template = self.options.template or TEMPLATES[model.checkpoint.encoder_decoder]
-
-        def prompts(row: Row) -> Sequence[Prompt]:
-            if self.asked:
-                return [Prompt(template.replace("{}", question), (question,)) for question in self.asked]
-            if row.text is None or not row.text.strip():
-                return [Prompt(None, (row.text,), f"missing: nothing in column {self.options.question_column}")]
-            return [Prompt(template.replace("{}", row.text), (row.text,))]
-
-        generation = Generation(prompts, _values, with_length(self.settings, MAX_NEW_TOKENS))
+        template = self.template or Template(TEMPLATES[model.checkpoint.encoder_decoder], "--template")
+        settings = with_length(self.settings, MAX_NEW_TOKENS)
+        generation = Generation(lambda row: self._prompts(row, template), self._values, settings)
         return generation.results(model, batches, watch)
 
+    def _prompts(self, row: Row, template: Template) -> list[Prompt]:
+        from blip2cli.tasks.generation import Prompt
 
-def _values(prompt: Prompt, texts: list[str] | None) -> tuple[Any, ...]:
-    return (*prompt.before, texts[0] if texts else None)
+        if not self.asked and (row.text is None or not row.text.strip()):
+            return [Prompt(None, (row.text,), f"missing: nothing in column {self.options.question_column}")]
+        return [self._prompt(row, template, question) for question in self.asked or (None,)]
+
+    def _prompt(self, row: Row, template: Template, asked: Template | None) -> Prompt:
+        from blip2cli.tasks.generation import Prompt
+
+        question = row.text
+        try:
+            question = asked.fill(row) if asked else row.text or ""
+            choices = self._choices(row)
+            fault = faulty(choices) if self.choosing else None
+            error = f"unsupported: {fault}" if fault else None
+            return Prompt(template.fill(row, question), (question,), error, choices)
+        except MissingColumn as missing:
+            return Prompt(None, (question,), str(missing))
+
+    def _choices(self, row: Row) -> tuple[str, ...]:
+        """The answers that a row's is chosen from; none where it is written freely. Raises MissingColumn."""
+        if self.options.choices_column is None:
+            return split(self.options.choices) if self.options.choices is not None else ()
+        given = row.columns.get(self.options.choices_column)
+        if given is None:
+            raise MissingColumn(f"missing: nothing in column {self.options.choices_column}")
+        return tuple(map(str, given)) if isinstance(given, (list, tuple)) else split(str(given))
+
+    def _values(self, row: Row, prompt: Prompt, texts: list[Text] | None) -> tuple[Any, ...]:
+        from blip2cli.tasks.generation import score_values, short
+
+        if self.choosing:
+            if texts is None:
+                return (*prompt.before, None, None, None)
+            shares = softmax([text.written.logprob for text in texts])
+            best = max(range(len(shares)), key=shares.__getitem__)
+            return (*prompt.before, prompt.choices[best], short(shares[best]), list(map(short, shares)))
+        scores = score_values(texts, False) if self.settings.scores else ()
+        return (*prompt.before, texts[0].text if texts else None, *scores)
 
 
-def _questions(file: Path | None) -> tuple[str, ...]:
-    if file is None:
-        return ()
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UsageError(f"cannot read --questions {file}: {reason}", "It holds a question a line.") from None
-    questions = tuple(line.strip() for line in lines if line.strip())
-    if not questions:
-        raise UsageError(f"--questions {file} holds no question", "It holds a question a line.")
-    return questions
+def split(choices: str) -> tuple[str, ...]:
+    """Answers with commas between them."""
+    return tuple(choice.strip() for choice in choices.split(","))
+
+
+def faulty(choices: tuple[str, ...]) -> str | None:
+    """What is wrong with answers to choose from."""
+    if len(choices) < 2:
+        return "there is nothing to choose"
+    if not all(choice.strip() for choice in choices):
+        return "a choice is empty"
+    return "a choice is there twice" if len(set(choices)) < len(choices) else None
+
+
+def softmax(logprobs: list[float]) -> list[float]:
+    """Probabilities among the choices, from the logarithms of their own."""
+    weights = [math.exp(logprob - max(logprobs)) for logprob in logprobs]
+    return [weight / sum(weights) for weight in weights]

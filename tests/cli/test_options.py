@@ -145,7 +145,7 @@ def test_progress_is_a_line_now_and_then_where_stderr_is_no_terminal(
         (("vqa", CIRCLE), "no question is asked"),
         (("vqa", CIRCLE, "-p", " "), "--prompt is empty"),
         (("vqa", CIRCLE, "--questions", "gone.txt"), "cannot read --questions gone.txt: No such file or directory"),
-        (("vqa", CIRCLE, "--questions", "empty.txt"), "--questions empty.txt holds no question"),
+        (("vqa", CIRCLE, "--questions", "empty.txt"), "--questions empty.txt is empty"),
         (("vqa", "m.csv", "--image-column", "photo"), "m.csv has no column question"),
         (("embed", CIRCLE, "--text", "a"), "--text needs --features text"),
         (("embed", CIRCLE, "--features", "text"), "--features text reads manifests, and --text"),

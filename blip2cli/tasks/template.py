@@ -1,0 +1,77 @@
+"""A text with places for a manifest's columns: `{name}`. What is filled in is text, whatever stands in it."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from blip2cli.errors import UsageError
+from blip2cli.records import Row
+
+
+class MissingColumn(Exception):
+    """A row has nothing to put into a place; the message is the row's error."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """A text of one option. `{{` and `}}` are braces; a place without a name is for the question.
+
+    Raises UsageError for anything else in braces.
+    """
+
+    text: str
+    option: str
+
+    def __post_init__(self) -> None:
+        try:
+            for _, name, form, conversion in string.Formatter().parse(self.text):
+                if form or conversion or any(mark in (name or "") for mark in ".["):
+                    raise ValueError("only names of columns stand in braces")
+        except ValueError as error:
+            raise UsageError(f"{self.option} {self.text!r}: {error}", "Write {{ and }} for braces.") from None
+
+    @property
+    def names(self) -> list[str]:
+        """The columns it has places for."""
+        return [name for _, name, _, _ in string.Formatter().parse(self.text) if name]
+
+    def check(self, columns: Sequence[str]) -> None:
+        """See that the input has the columns. Raises UsageError."""
+        gone = next((name for name in self.names if name not in columns), None)
+        if gone is not None:
+            there = f"It has: {', '.join(columns)}." if columns else "It has no columns."
+            raise UsageError(
+                f"{self.option} has a place for {gone}, which the input has not",
+                f"{there} Write {{{{ and }}}} for braces.",
+            )
+
+    def fill(self, row: Row, question: str = "") -> str:
+        """The text for one row. Raises MissingColumn."""
+        parts = []
+        for literal, name, _, _ in string.Formatter().parse(self.text):
+            parts.append(literal)
+            if name:
+                value = row.columns.get(name)
+                if value is None:
+                    raise MissingColumn(f"missing: nothing in column {name}")
+                parts.append(str(value))
+            elif name is not None:
+                parts.append(question)
+        return "".join(parts)
+
+
+def lines_of(option: str, file: object) -> tuple[str, ...]:
+    """The lines of a text file that are not blank. Raises UsageError."""
+    from pathlib import Path
+
+    try:
+        lines = Path(str(file)).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UsageError(f"cannot read {option} {file}: {reason}", "It holds one a line.") from None
+    found = tuple(line.strip() for line in lines if line.strip())
+    if not found:
+        raise UsageError(f"{option} {file} is empty", "It holds one a line.")
+    return found

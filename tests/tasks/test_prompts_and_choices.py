@@ -1,0 +1,135 @@
+"""Columns in prompts, several prompts, prefix and suffix, scores and choices, as a user types them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from blip2cli import Blip2
+from tests.conftest import Typed
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+Run = Callable[..., Typed]
+CIRCLE, TRIANGLE = EXAMPLES / "red-circle.png", EXAMPLES / "teal-triangle.png"
+
+
+def manifest(*rows: dict[str, Any]) -> str:
+    Path("m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return "m.jsonl"
+
+
+def test_columns_are_filled_into_prompts_as_text(typed: Run) -> None:
+    name = manifest({"image": str(CIRCLE), "what": "a {x} </s>"}, {"image": str(CIRCLE), "what": None})
+    ran = typed("caption", name, "-p", "{what} {{y}}", "-p", "a")
+    assert [(row["prompt"], row["error"]) for row in ran.rows] == [
+        ("a {x} </s> {y}", None),
+        ("a", None),
+        (None, "missing: nothing in column what"),
+        ("a", None),
+    ]
+    assert ran.rows[1]["caption"] == "red circle"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("caption", "-p", "{gone}"), "--prompt has a place for gone, which the input has not"),
+        (("caption", "-p", "{what.real}"), "only names of columns stand in braces"),
+        (("caption", "-p", "{what:>9}"), "only names of columns stand in braces"),
+        (("caption", "-p", "a {"), "--prompt 'a {': "),
+        (("caption", "--suffix", "{gone}"), "--suffix has a place for gone"),
+        (("caption", "--prompt-column", "gone"), "--prompt-column has a place for gone"),
+        (("caption", "--prompt-column", "what", "-p", "a"), "--prompt-column does not go with --prompt"),
+        (("caption", "--prompts", "gone.txt"), "cannot read --prompts gone.txt: No such file"),
+        (("vqa", "-p", "a", "--choices", "yes"), "--choices yes: there is nothing to choose"),
+        (("vqa", "-p", "a", "--choices", "yes,"), "--choices yes,: a choice is empty"),
+        (("vqa", "-p", "a", "--choices", "a,a"), "--choices a,a: a choice is there twice"),
+        (("vqa", "-p", "a", "--choices", "a,b", "--num-beams", 2), "choices do not go with --num-beams"),
+        (("vqa", "-p", "a", "--choices-column", "gone"), "--choices-column has a place for gone"),
+    ],
+)
+def test_what_cannot_be_filled_is_told_before_anything_runs(typed: Run, words: tuple[Any, ...], told: str) -> None:
+    task, *options = words
+    ran = typed(task, manifest({"image": str(CIRCLE), "what": "x"}), *options)
+    assert ran.code == 2 and told in ran.err and ran.err.count("\n") == 2
+
+
+def test_prompts_from_a_file_and_from_a_column(typed: Run) -> None:
+    Path("p.txt").write_text("a\n\na red\n")
+    ran = typed("caption", CIRCLE, "--prompts", "p.txt")
+    assert [(row["prompt"], row["caption"]) for row in ran.rows] == [("a", "red circle"), ("a red", "circle")]
+    name = manifest({"image": str(CIRCLE), "p": "a"}, {"image": str(TRIANGLE), "p": ""})
+    ran = typed("caption", name, "--prompt-column", "p")
+    assert [(row["caption"], row["error"]) for row in ran.rows] == [
+        ("red circle", None),
+        (None, "missing: nothing in column p"),
+    ]
+
+
+def test_prefix_and_suffix_stand_around_captions(typed: Run) -> None:
+    name = manifest({"image": str(CIRCLE), "style": "{p}"}, {"image": str(CIRCLE)})
+    ran = typed("caption", name, "--prefix", "ohwx, ", "--suffix", ", {style} style")
+    assert [(row["caption"], row["error"]) for row in ran.rows] == [
+        ("ohwx, a red circle, {p} style", None),
+        (None, "missing: nothing in column style"),
+    ]
+    ran = typed("caption", CIRCLE, "--prefix", "x ", "--num-captions", 2, "--num-beams", 2)
+    assert all(caption.startswith("x ") for caption in ran.rows[0]["captions"])
+
+
+def test_questions_and_templates_hold_columns(typed: Run) -> None:
+    name = manifest({"image": str(CIRCLE), "what": "shape"})
+    ran = typed("vqa", name, "-p", "what {what} is it?", "--template", "Question: {} Answer:")
+    assert [(row["question"], row["answer"]) for row in ran.rows] == [("what shape is it?", "circle")]
+    ran = typed("vqa", name, "-p", "is it?", "--template", "Question: what {what} {} Answer:")
+    assert ran.rows[0]["answer"] == "circle"
+
+
+def test_scores(typed: Run) -> None:
+    ran = typed("caption", CIRCLE, "bad.png", "--scores", "--out", "o.parquet")
+    assert ran.code == 2
+    Path("bad.png").touch()
+    assert typed("caption", CIRCLE, "bad.png", "--scores", "--out", "o.parquet").code == 3
+    good, bad = pq.read_table("o.parquet").to_pylist()
+    assert -0.5 < good["logprob"] <= 0 and 0.1 < good["probability"] <= 1
+    assert (bad["logprob"], bad["probability"]) == (None, None)
+    ran = typed("caption", CIRCLE, "--scores", "--num-captions", 2, "--num-beams", 3)
+    assert ran.rows[0]["probabilities"][0] > ran.rows[0]["probabilities"][1] and len(ran.rows[0]["logprobs"]) == 2
+
+
+def test_choices_are_ranked(typed: Run) -> None:
+    ran = typed("vqa", CIRCLE, TRIANGLE, "-p", "what shape is it?", "-p", "what colour is it?", "--choices",
+                "circle,triangle,red,teal", "--out", "o.parquet")  # fmt: skip
+    assert ran.code == 0
+    rows = pq.read_table("o.parquet").to_pylist()
+    assert [row["answer"] for row in rows] == ["circle", "red", "triangle", "teal"]
+    for row in rows:
+        assert sum(row["probabilities"]) == pytest.approx(1, abs=1e-4) and len(row["probabilities"]) == 4
+        assert row["probability"] == max(row["probabilities"]) > 0.5
+
+
+def test_choices_of_each_row(typed: Run) -> None:
+    name = manifest(
+        {"image": str(CIRCLE), "question": "what colour is it?", "from": ["red", "blue"]},
+        {"image": str(CIRCLE), "question": "what shape is it?", "from": "triangle, circle"},
+        {"image": str(CIRCLE), "question": "what shape is it?", "from": None},
+        {"image": str(CIRCLE), "question": "what shape is it?", "from": ["circle"]},
+    )
+    ran = typed("vqa", name, "--choices-column", "from")
+    assert [(row["answer"], row["error"]) for row in ran.rows] == [
+        ("red", None),
+        ("circle", None),
+        (None, "missing: nothing in column from"),
+        (None, "unsupported: there is nothing to choose"),
+    ]
+
+
+def test_choices_and_scores_in_python() -> None:
+    model = Blip2("tiny", dtype="fp32")
+    (row,) = model.answer([CIRCLE], "what {shape} is it?", choices=["circle", "triangle"])
+    assert row["question"] == "what {shape} is it?" and row["answer"] == "circle"
+    (row,) = model.caption([CIRCLE], scores=True)
+    assert row["caption"] == "a red circle" and row["probability"] > 0.1
