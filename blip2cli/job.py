@@ -10,15 +10,33 @@ import dataclasses
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from blip2cli.errors import UsageError
+from blip2cli.storage import is_url
 
 FormatName = Literal["parquet", "jsonl", "csv", "arrow", "sidecar", "imagefolder", "webdataset", "npy", "coco", "vqa"]
 
 DEFAULT_MODEL = "Salesforce/blip2-opt-2.7b"
+
+
+def place(text: str) -> Path:
+    """Where an output is to go: a path, or for a URL what behaves like one. Raises ValueError."""
+    if not is_url(text):
+        return Path(text)
+    try:
+        from upath import UPath
+
+        found: Any = UPath(text.rstrip("/"))
+    except ImportError:
+        raise ValueError(f"{text} needs the package universal-pathlib; pip install 'blip2cli[s3]'") from None
+    if not found.name:
+        raise ValueError(f"{text} is no folder; name one in it")
+    chosen: Path = found  # it has the methods of one
+    return chosen
 
 
 @dataclass(frozen=True)
@@ -31,6 +49,7 @@ class Opt:
     min: float | None = None
     max: float | None = None
     env: str | None = None
+    parse: Callable[[str], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +96,7 @@ class OutputSettings:
             "File to write, its format by its suffix, or a folder, by --format; else rows go to stdout.",
             ("--out", "-o"),
             "PATH",
+            parse=place,
         ),
     ] = None
     format: Annotated[FormatName | None, Opt("Layout of the output; docs/outputs.md. [default: by the suffix]")] = None

@@ -17,6 +17,7 @@ from typing import Any
 
 from blip2cli.errors import OutputError, UsageError
 from blip2cli.records import Result
+from blip2cli.storage import retried
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,26 @@ class Journal:
         write_atomically(self.path, b"".join(map(_line, lines)))
 
 
+class RemoteJournal(Journal):
+    """A journal behind a URL, where nothing can be appended: commits are kept in hand until `seal`."""
+
+    def seal(self) -> None:
+        """Put the last commit on record."""
+        self._replace([{"settings": self.settings}, asdict(self.commit)])
+
+    def add(self, commit: Commit) -> None:
+        self.commit = commit
+
+    def _replace(self, lines: list[dict[str, Any]]) -> None:
+        data = b"".join(map(_line, lines))
+        try:
+            retried(lambda: self.path.write_bytes(data))
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {self.path}: {error.strerror or error}", "Run again with --resume."
+            ) from None
+
+
 def path_of(out: Path) -> Path:
     """Where the journal of an output stands."""
     return out.with_name(out.name + ".journal")
@@ -100,7 +121,7 @@ def locked(out: Path | None) -> Iterator[None]:
     """Keep other runs off an output while inside. The lock dies with its process. Raises UsageError."""
     from filelock import FileLock, Timeout
 
-    if out is None or not out.parent.is_dir():  # which `check_output` tells
+    if out is None or not isinstance(out, Path) or not out.parent.is_dir():  # which `check_output` tells
         yield
         return
     path = Path(os.path.realpath(out)).with_name(out.name + ".lock")

@@ -19,8 +19,8 @@ MAY_IMPORT = {
     "records": "",
     "stopwatch": "",
     "terminal": "",
-    "job": "errors",
     "storage": "errors",
+    "job": "errors storage",
     "fetch": "version errors storage",
     "tiny": "",
     # inputs → images → loader → model → tasks → outputs

@@ -87,6 +87,7 @@ def _parameter(field: Field[Any], kind: Any, opt: Opt, panel: str) -> inspect.Pa
         min=opt.min,
         max=opt.max,
         envvar=opt.env,
+        parser=opt.parse,
         rich_help_panel=panel,
         show_default=default is not None and default is not False,
     )

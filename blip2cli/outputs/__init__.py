@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from blip2cli.errors import UsageError
-from blip2cli.journal import Commit, Journal, begun, committed, path_of
+from blip2cli.journal import Commit, Journal, RemoteJournal, begun, committed, path_of
 from blip2cli.records import Column, Result
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def target_of(settings: OutputSettings) -> Target | None:
 def check_output(settings: OutputSettings, task: str) -> None:
     """See that the output can be written, before anything slow is done. Raises UsageError."""
     for path in (settings.out, settings.summary):
-        if path is not None:
+        if isinstance(path, Path):
             _check_folder(path)
     known = FORMATS[settings.format] if settings.format else None
     if known is not None and known.tasks and task not in known.tasks:
@@ -186,6 +186,10 @@ def check_output(settings: OutputSettings, task: str) -> None:
     if target is None:
         return
     out = target.out
+    if not isinstance(out, Path) and not target.shards:
+        raise UsageError(f"{out} is a file, and remote outputs are folders", "Leave out the suffix, and say --format.")
+    if not isinstance(out, Path) and settings.retry_errors:
+        raise UsageError("--retry-errors is not for remote outputs", "Copy the folder and its .journal here first.")
     if target.shards:
         _check_shards(out, target.format.shard_files)
     if begun(out) and not settings.resume and not settings.overwrite:
@@ -213,6 +217,10 @@ def open_output(settings: OutputSettings, layout: Layout, fingerprint: Mapping[s
     if not target.shards:
         output: Output = make(out, layout, journal)
         return output
+    if not isinstance(out, Path):
+        from blip2cli.outputs.remote import RemoteShards
+
+        return RemoteShards(out, layout, journal, make, target.format.shard_files, settings.shard_size)
     from blip2cli.outputs.shards import ShardedOutput
 
     return ShardedOutput(out, layout, journal, make, target.format.shard_files, settings.shard_size)
@@ -245,14 +253,16 @@ def finished(settings: OutputSettings, fingerprint: Mapping[str, Any]) -> Commit
         return None
     journal = _journal(target, settings, fingerprint)
     journal.resume(target.out)
-    shutil.rmtree(parts_folder(target.out), ignore_errors=True)  # of a run killed when all was done
+    if isinstance(target.out, Path):
+        shutil.rmtree(parts_folder(target.out), ignore_errors=True)  # of a run killed when all was done
     return journal.commit
 
 
 def _journal(target: Target, settings: OutputSettings, fingerprint: Mapping[str, Any]) -> Journal:
     """The journal of the output, with all that its rows and their places depend on."""
     cut = {"format": target.name, "shard_size": settings.shard_size} if target.shards else {}
-    return Journal(target.out, {**fingerprint, **cut})
+    kind = Journal if isinstance(target.out, Path) else RemoteJournal
+    return kind(target.out, {**fingerprint, **cut})
 
 
 def _stdout(layout: Layout) -> Output:
@@ -288,14 +298,19 @@ def _check_shards(out: Path, files: Sequence[str]) -> None:
 
 def _clear(out: Path) -> None:
     """Remove an output with all that belongs to it, an unfinished retry too, which must not take its place later."""
-    for path in (out, beside(out)):
+    remote = not isinstance(out, Path)
+    for path in (out,) if remote else (out, beside(out)):
         if path.is_dir():
-            for shard in sorted(path.rglob("*"), reverse=True):
-                shard.rmdir() if shard.is_dir() else shard.unlink()
+            for shard in sorted(path.rglob("*"), key=str, reverse=True):
+                if not shard.is_dir():
+                    shard.unlink()
+                elif not remote:  # where folders are but names
+                    shard.rmdir()
         else:
             path.unlink(missing_ok=True)
         path_of(path).unlink(missing_ok=True)
-        shutil.rmtree(parts_folder(path), ignore_errors=True)
+        if not remote:
+            shutil.rmtree(parts_folder(path), ignore_errors=True)
 
 
 def beside(out: Path) -> Path:

@@ -13,7 +13,7 @@ from blip2cli.outputs import beside, parts_folder
 def take_place(out: Path) -> None:
     """Put the output that stands beside this one in its place, if it is whole; goes on where it was interrupted."""
     whole = beside(out)
-    if not committed(whole).finished:
+    if not isinstance(out, Path) or not committed(whole).finished:
         return
     if whole.exists():
         if out.is_dir():

@@ -46,12 +46,10 @@ class ShardedOutput:
         self.out, self.layout, self.journal = out, layout, journal
         self.make, self.files, self.size = make, files, size
         self.committed = journal.commit
-        self.workspace = parts_folder(out)
+        self.workspace = self._workspace()
         self.inner: Output | None = None
         self.current: ShardJournal | None = None
         try:
-            for name in files:
-                (out / name).parent.mkdir(parents=True, exist_ok=True)
             self.workspace.mkdir(exist_ok=True)
             self._go_on(journal.commit)
         except OSError as error:
@@ -115,6 +113,17 @@ class ShardedOutput:
             if not path.exists():
                 raise UsageError(f"{self.out} cannot be resumed: {path} is gone", "Use --overwrite.")
 
+    def _workspace(self) -> Path:
+        """Where the shard in hand is written."""
+        for name in self.files:
+            (self.out / name).parent.mkdir(parents=True, exist_ok=True)
+        return parts_folder(self.out)
+
+    def _take_back(self) -> None:
+        """Make the last shard the one in hand again."""
+        for ours, theirs in zip(self._in_hand(self.shard), self._published(self.shard), strict=True):
+            os.replace(theirs, ours)
+
     def _publish(self) -> None:
         """Put the files of the shard in hand, as far as they are not there yet, in their places."""
         for ours, theirs in zip(self._in_hand(self.shard), self._published(self.shard), strict=True):
@@ -132,8 +141,7 @@ class ShardedOutput:
         """The output of the shard in hand: the one there is, the last one if it has room, or the next."""
         if self.inner is None:
             if self.current is not None and self._room:
-                for ours, theirs in zip(self._in_hand(self.shard), self._published(self.shard), strict=True):
-                    os.replace(theirs, ours)
+                self._take_back()
                 self._open(self.current)
             else:
                 self.shard += 1

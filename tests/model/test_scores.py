@@ -69,7 +69,9 @@ def test_scores_are_those_of_the_text_alone(
 ) -> None:
     requests = asked(model, images)
     done = {completion.key: completion for completion in model.generate(requests, settings)}
-    assert len(done) == len(requests) and len({completion.scored for completion in done.values()}) > 1
+    assert len(done) == len(requests)
+    if settings.num_beams == 1:
+        assert len({completion.scored for completion in done.values()}) > 1, "some end early"
     for request in requests:
         completion = done[request.key]
         text = completion.token_ids
