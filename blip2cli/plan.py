@@ -46,6 +46,9 @@ def _model(job: Job, checkpoint: Checkpoint) -> list[tuple[str, str]]:
 
 def _output(job: Job) -> list[tuple[str, str]]:
     target = target_of(job.output)
+    if job.output.format == "sidecar":
+        where = f"below {job.output.out}" if job.output.out else "beside the images"
+        return [("output", f"text files {where}")]
     if target is None:
         return [("output", "stdout")]
     shards = f" in shards of {job.output.shard_size:,} rows" if target.shards else ""

@@ -37,7 +37,8 @@ class ImageFolderOutput(JsonlOutput):
             record = self.layout.record(result)
             try:
                 if result.error is not None:
-                    raise ImageError(*result.error.split(": ", 1))
+                    kind, _, detail = result.error.partition(": ")
+                    raise ImageError(kind, detail)
                 record.pop("error")
                 record.pop("image")
                 lines.append(json_line({"file_name": self._place(result.row), **record}))

@@ -48,32 +48,31 @@ class SidecarOutput:
 
     def wants(self, row: Row) -> bool:
         """Whether the image is to be captioned."""
-        place = self._place(row)
-        return self.existing != "skip" or row.error is not None or place is None or not place.exists()
+        if self.existing != "skip" or row.error is not None:
+            return True
+        try:
+            place = self._place(row)
+            return place is None or not place.exists()
+        except (OSError, ValueError):  # no name for a file, which is told when it is to be written
+            return True
 
     def write(self, results: Sequence[Result]) -> None:
-        good: list[tuple[Path, str]] = []
-        failed: list[Result] = []
-        for result in results:
-            place = self._place(result.row)
-            if result.error is None and place is not None:
-                value = self.layout.value(result, "caption", "captions")
-                good.append((place, "\n".join([value] if isinstance(value, str) else value)))
-            else:
-                why = "unsupported: no file to stand beside; give --out FOLDER"
-                failed.append(result if result.error else replace(result, error=why))
+        placed = [(result, self._checked_place(result)) for result in results]
+        told = [result if isinstance(place, Path) else replace(result, error=place) for result, place in placed]
+        good = [(place, self._text(result)) for result, place in placed if isinstance(place, Path)]
         try:
             self._note([place for place, _ in good])
             for place, text in good:
                 self._put(place, text)
         except OSError as error:
             raise unwritable(self.out or Path("text files"), error) from None
-        self.done = self.done.after(results)
+        self.done = self.done.after(told)
         if self.shown is not None:
-            self.shown.write(results)
-        for result in failed if self.errors is not None else ():
-            assert self.errors is not None
-            self.errors.write(json_line(self.layout.record(result)))
+            self.shown.write(told)
+        if self.errors is not None:
+            for result in told:
+                if result.error is not None:
+                    self.errors.write(json_line(self.layout.record(result)))
         if self.journal is not None:
             self._commit(finished=False)
 
@@ -138,6 +137,23 @@ class SidecarOutput:
         temporary.write_bytes(data)
         os.replace(temporary, place)
 
+    def _text(self, result: Result) -> str:
+        value = self.layout.value(result, "caption", "captions")
+        return value if isinstance(value, str) else "\n".join(value)
+
+    def _checked_place(self, result: Result) -> Path | str:
+        """Where a row's text is to be written, or the error of a row that has none."""
+        if result.error is not None:
+            return result.error
+        try:
+            place = self._place(result.row)
+            if place is None:
+                return "unsupported: no file for a text to stand beside; give --out FOLDER"
+            place.exists()
+        except (OSError, ValueError) as error:  # a name from a manifest that is none for a file
+            return f"unsupported: {getattr(error, 'strerror', None) or error}"
+        return place
+
     def _place(self, row: Row) -> Path | None:
         """Where an image's text stands; None where it has no place."""
         image = row.image
@@ -149,7 +165,7 @@ class SidecarOutput:
             if not inside.startswith(".."):
                 return (self.out / inside).with_suffix(".txt")
         parts = [part for part in PurePosixPath(row.name).parts if part not in ("/", "..", ".")]
-        return self.out.joinpath(*parts).with_suffix(".txt")
+        return self.out.joinpath(*parts).with_suffix(".txt") if parts else None
 
 
 def _size(place: Path) -> int | None:

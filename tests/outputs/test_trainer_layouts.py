@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import webdataset
@@ -75,6 +76,21 @@ def test_no_name_leads_out_of_the_folder(typed: Run, photos: Path) -> None:
     Path("m.csv").rename("sub/m.csv")
     assert typed("caption", "sub/m.csv", "--format", "sidecar", "--out", "sub/texts").code == 0
     assert texts("sub/texts") == {"photos/y.txt": "a teal triangle"}
+
+
+def test_names_that_no_file_can_have_are_error_rows(typed: Run, tmp_path: Path) -> None:
+    data = (EXAMPLES / "red-circle.png").read_bytes()
+    names = ["../..", "a" * 300 + ".png", "fine.png", "nul\0.png", "/"]
+    table = pa.table({"image": [{"bytes": data, "path": name} for name in names]})
+    pq.write_table(table, "m.parquet")
+    ran = typed("caption", "m.parquet", "--format", "sidecar", "--out", "texts")
+    assert ran.code == 3 and texts(".") == {"texts/fine.txt": "a red circle"}
+    errors = [json.loads(line)["error"] for line in Path("texts.errors.jsonl").read_text().splitlines()]
+    assert len(errors) == 4 and all(error.startswith("unsupported: ") for error in errors)
+    ran = typed("caption", "m.parquet", "--format", "sidecar")
+    assert ran.code == 3 and {row["error"] for row in ran.rows} == {
+        "unsupported: no file for a text to stand beside; give --out FOLDER"
+    }
 
 
 def test_appending_needs_a_place_for_its_journal(typed: Run, photos: Path) -> None:
