@@ -24,7 +24,8 @@ from blip2cli.terminal import Progress, show_warning
 def run(job: Job, task: Task) -> dict[str, Any]:
     """Do a job, whose task is opened, in this process; gives its summary. Raises Blip2Error where it cannot go on."""
     checkpoint = find(job.model)
-    output = open_output(job.output, layout_of(job, task, checkpoint), job.fingerprint())
+    layout = layout_of(job, task, checkpoint)
+    output = open_output(job.output, layout, job.fingerprint())
     done, total = output.committed, task.source.count()
     rows = task.source.rows(done.rows, done.last)
     if done.rows and total is not None and done.rows >= total:
@@ -50,6 +51,7 @@ def run(job: Job, task: Task) -> dict[str, Any]:
     if stop.asked:
         raise KeyboardInterrupt
     output.finish()
+    tally.kinds.update(layout.late)
     watch.seconds["writing"] = writer.watch.seconds["writing"]
     if model.batch_size < model.started_with:
         show_warning(f"memory ran out with batches of {model.started_with}; {model.batch_size} worked")

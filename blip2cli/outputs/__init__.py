@@ -6,8 +6,9 @@ import os
 import re
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -97,13 +98,20 @@ class Layout:
     """The columns of an output: `image`, the carried ones, the task's, `error`.
 
     `carried` maps a manifest's column to its name in the output, which differs where the task has a column of that
-    name. `schema` gives the carried columns' Arrow types, `metadata` the settings of the run.
+    name. `schema` gives the carried columns' Arrow types, `metadata` the settings of the run. `late`
+    counts, by kind, the rows that failed only when they were written.
     """
 
     carried: Mapping[str, str]
     columns: tuple[Column, ...]
     schema: Callable[[], pa.Schema]
     metadata: Mapping[str, Any]
+    late: Counter[str] = field(default_factory=Counter)
+
+    def failed(self, error: str) -> str:
+        """Note an error that came up in writing a row; gives it back."""
+        self.late[error.partition(":")[0]] += 1
+        return error
 
     def record(self, result: Result) -> dict[str, Any]:
         """A result as names and values, in the order of the columns."""

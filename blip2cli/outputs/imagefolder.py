@@ -34,16 +34,17 @@ class ImageFolderOutput(JsonlOutput):
     def text(self, results: Sequence[Result]) -> bytes:
         lines = []
         for result in results:
-            record = self.layout.record(result)
+            record, error, name = self.layout.record(result), result.error, ""
             try:
-                if result.error is not None:
-                    kind, _, detail = result.error.partition(": ")
-                    raise ImageError(kind, detail)
+                name = self._place(result.row) if error is None else ""
+            except ImageError as failure:
+                error = self.layout.failed(str(failure))
+            if error is None:
                 record.pop("error")
                 record.pop("image")
-                lines.append(json_line({"file_name": self._place(result.row), **record}))
-            except ImageError as error:
-                self.errors.write(json_line({"row": result.row.index, "image": result.row.name, "error": str(error)}))
+                lines.append(json_line({"file_name": name, **record}))
+            else:
+                self.errors.write(json_line({"row": result.row.index, "image": result.row.name, "error": error}))
         return b"".join(lines)
 
     def more(self) -> dict[str, Any]:

@@ -145,14 +145,16 @@ class SidecarOutput:
         """Where a row's text is to be written, or the error of a row that has none."""
         if result.error is not None:
             return result.error
+        place = None
         try:
             place = self._place(result.row)
-            if place is None:
-                return "unsupported: no file for a text to stand beside; give --out FOLDER"
-            place.exists()
+            if place is not None:
+                os.lstat(place)
+        except FileNotFoundError:
+            pass
         except (OSError, ValueError) as error:  # a name from a manifest that is none for a file
-            return f"unsupported: {getattr(error, 'strerror', None) or error}"
-        return place
+            return self.layout.failed(f"unsupported: {getattr(error, 'strerror', None) or error}")
+        return place or self.layout.failed("unsupported: no file for a text to stand beside; give --out FOLDER")
 
     def _place(self, row: Row) -> Path | None:
         """Where an image's text stands; None where it has no place."""

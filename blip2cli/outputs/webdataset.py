@@ -78,7 +78,7 @@ class WebDatasetOutput:
             data = bytes_of(result.row.image)
             suffix = suffix_by_content(data)
         except ImageError as error:
-            return replace(result, values=(None,) * len(result.values), error=str(error))
+            return replace(result, values=(None,) * len(result.values), error=self.layout.failed(str(error)))
         self.key = self._key(result.row)
         record = self.layout.record(result)
         record.pop("error")

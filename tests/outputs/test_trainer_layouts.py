@@ -87,6 +87,7 @@ def test_names_that_no_file_can_have_are_error_rows(typed: Run, tmp_path: Path) 
     assert ran.code == 3 and texts(".") == {"texts/fine.txt": "a red circle"}
     errors = [json.loads(line)["error"] for line in Path("texts.errors.jsonl").read_text().splitlines()]
     assert len(errors) == 4 and all(error.startswith("unsupported: ") for error in errors)
+    assert "4 with errors" in ran.err and "4 unsupported" in ran.err
     ran = typed("caption", "m.parquet", "--format", "sidecar")
     assert ran.code == 3 and {row["error"] for row in ran.rows} == {
         "unsupported: no file for a text to stand beside; give --out FOLDER"
