@@ -144,7 +144,15 @@ class Decoder:
         tokens = self.sampler.choose(logits, self._seen(logits), early, [sequence.random for sequence in self.active])
         ended: list[int] = []
         for slot, (sequence, token) in enumerate(zip(self.active, tokens, strict=True)):
-            if self._write(sequence, token):
+            if sequence.request.forced:
+                if self._write_forced(sequence):
+                    ended.append(slot)
+                continue
+            sequence.pending = token
+            stops = token in self.sampler.end_ids
+            if not stops:
+                sequence.written.append(token)
+            if stops or len(sequence.written) >= sequence.request.lengths[1]:
                 ended.append(slot)
         if scores is not None:
             self._score(scores)
@@ -155,18 +163,15 @@ class Decoder:
             self.batches.worked()
         return [(sequence.request, sequence) for sequence in taken]
 
-    def _write(self, sequence: _Sequence, token: int) -> bool:
-        """Add the token that was chosen, or is forced, to a text; tells whether the text ends."""
-        forced = sequence.request.forced
-        if forced:
-            stops = len(sequence.written) == len(forced)
-            token = ENDED if stops else forced[len(sequence.written)]
-        else:
-            stops = token in self.sampler.end_ids
-        sequence.pending = token
+    @staticmethod
+    def _write_forced(sequence: _Sequence) -> bool:
+        """Add the next of the tokens that are forced; tells whether the text ends."""
+        at, forced = len(sequence.written), sequence.request.forced
+        stops = at == len(forced)
+        sequence.pending = ENDED if stops else forced[at]
         if not stops:
-            sequence.written.append(token)
-        return stops or (not forced and len(sequence.written) >= sequence.request.lengths[1])
+            sequence.written.append(sequence.pending)
+        return stops
 
     def _scores(self, logits: torch.Tensor) -> torch.Tensor | None:
         """The logarithms of all tokens' probabilities, where they are asked for, and behind them that of the end."""
