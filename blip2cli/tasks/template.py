@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from blip2cli.errors import UsageError
 from blip2cli.records import Row
@@ -26,7 +27,7 @@ class Template:
 
     def __post_init__(self) -> None:
         try:
-            for _, name, form, conversion in string.Formatter().parse(self.text):
+            for _, name, form, conversion in self._pieces:
                 if form or conversion or any(mark in (name or "") for mark in ".["):
                     raise ValueError("only names of columns stand in braces")
         except ValueError as error:
@@ -35,7 +36,11 @@ class Template:
     @property
     def names(self) -> list[str]:
         """The columns it has places for."""
-        return [name for _, name, _, _ in string.Formatter().parse(self.text) if name]
+        return [name for _, name, _, _ in self._pieces if name]
+
+    @cached_property
+    def _pieces(self) -> list[tuple[str, str | None, str | None, str | None]]:
+        return list(string.Formatter().parse(self.text))
 
     def check(self, columns: Sequence[str]) -> None:
         """See that the input has the columns. Raises UsageError."""
@@ -50,7 +55,7 @@ class Template:
     def fill(self, row: Row, question: str = "") -> str:
         """The text for one row. Raises MissingColumn."""
         parts = []
-        for literal, name, _, _ in string.Formatter().parse(self.text):
+        for literal, name, _, _ in self._pieces:
             parts.append(literal)
             if name:
                 value = row.columns.get(name)
