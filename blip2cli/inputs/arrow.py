@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from blip2cli import storage
 from blip2cli.errors import UsageError
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from blip2cli.inputs import ColumnChoice
+
+    Reader: TypeAlias = pa.RecordBatchFileReader | pa.RecordBatchStreamReader
 
 MAGIC = b"ARROW1"
 """What the file format (Feather, too) begins with; the stream format does not."""
@@ -30,7 +32,7 @@ class ArrowManifest:
     def __init__(self, name: str, columns: ColumnChoice) -> None:
         self.name = name
         self._lengths: list[int] | None = None
-        self._schema: pa.Schema = self._open().schema
+        self._schema: pa.Schema = self._open()[0].schema
         try:
             names: list[str] = self._schema.names
         except UnicodeDecodeError:
@@ -43,7 +45,8 @@ class ArrowManifest:
             if number + length > start:
                 break
             first, number = first + 1, number + length
-        return rows_of(self._layout, _sliced(self._batches(first), start - number), number, start)
+        reader, mapping = self._open()
+        return rows_of(self._layout, _sliced(_batches(reader, first), start - number, mapping), number, start)
 
     def count(self) -> int | None:
         lengths = self._batch_lengths()
@@ -62,29 +65,22 @@ class ArrowManifest:
         import pyarrow as pa
 
         if self._lengths is None:
-            if storage.is_url(self.name) and isinstance(self._open(), pa.RecordBatchStreamReader):
+            if storage.is_url(self.name) and isinstance(self._open()[0], pa.RecordBatchStreamReader):
                 return None
             narrow = next((at for at, kind in enumerate(self._schema.types) if pa.types.is_primitive(kind)), 0)
             lengths: list[int] = []
             try:
-                lengths += (len(batch) for batch in self._batches(0, [narrow]))
+                lengths += (len(batch) for batch in _batches(self._open([narrow])[0]))
             except (pa.ArrowException, OSError) as error:
                 raise broken(self.name, sum(lengths), error) from None
             self._lengths = lengths
         return self._lengths
 
-    def _batches(self, first: int, fields: Sequence[int] = ()) -> Iterator[pa.RecordBatch]:
-        """The batches from the first-th on, of all fields or of some."""
+    def _open(self, fields: Sequence[int] = ()) -> tuple[Reader, mmap.mmap | None]:
+        """A reader of all fields or of some, and the mapping that it reads, None where the file is remote."""
         import pyarrow as pa
 
-        reader = self._open(fields)
-        if isinstance(reader, pa.RecordBatchFileReader):
-            return map(reader.get_batch, range(first, reader.num_record_batches))
-        return islice(reader, first, None)
-
-    def _open(self, fields: Sequence[int] = ()) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
-        import pyarrow as pa
-
+        mapping = None
         try:
             file = storage.open_binary(self.name)
             of_file_format = file.read(len(MAGIC)) == MAGIC
@@ -93,15 +89,28 @@ class ArrowManifest:
                 source = pa.PythonFile(file)
             else:
                 with file:
-                    source = pa.BufferReader(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                    mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                source = pa.BufferReader(mapping)
             options = pa.ipc.IpcReadOptions(included_fields=list(fields))
-            return (pa.ipc.open_file if of_file_format else pa.ipc.open_stream)(source, options=options)
+            return (pa.ipc.open_file if of_file_format else pa.ipc.open_stream)(source, options=options), mapping
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UsageError(f"cannot read {self.name}: {reason(error)}", "Is it an Arrow or Feather file?") from None
 
 
-def _sliced(batches: Iterator[pa.RecordBatch], skipped: int) -> Iterator[pa.RecordBatch]:
-    """The batches in pieces; those with rows that are wanted are checked, for Arrow trusts what a file says."""
+def _batches(reader: Reader, first: int = 0) -> Iterator[pa.RecordBatch]:
+    """The batches from the first-th on."""
+    import pyarrow as pa
+
+    if isinstance(reader, pa.RecordBatchFileReader):
+        return map(reader.get_batch, range(first, reader.num_record_batches))
+    return islice(reader, first, None)
+
+
+def _sliced(batches: Iterator[pa.RecordBatch], skipped: int, mapping: mmap.mmap | None) -> Iterator[pa.RecordBatch]:
+    """The batches in pieces; those with rows that are wanted are checked, for Arrow trusts what a file says.
+
+    What was read of the mapping is let go of behind each piece: it would stay in memory as long as the file is open.
+    """
     for batch in batches:
         for at in range(0, len(batch), ROWS_AT_ONCE):
             piece = batch.slice(at, ROWS_AT_ONCE)
@@ -109,3 +118,5 @@ def _sliced(batches: Iterator[pa.RecordBatch], skipped: int) -> Iterator[pa.Reco
             if skipped < 0:
                 piece.validate(full=True)
             yield piece
+            if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+                mapping.madvise(mmap.MADV_DONTNEED)

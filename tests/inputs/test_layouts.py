@@ -126,6 +126,23 @@ def test_what_lies_before_the_first_row_wanted_is_not_decoded(monkeypatch: pytes
     assert decoded == list(range(649, 700))
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+@pytest.mark.parametrize("rows", [100, 600])
+def test_a_file_is_not_kept_in_memory_as_it_is_read(rows: int) -> None:
+    image = os.urandom(100_000)
+    write_stream("m.arrow", pa.table({"image": [{"bytes": image, "path": None}] * 600}), rows)
+    before = resident()
+    most = max(resident() for _ in source("m.arrow").rows())
+    assert Path("m.arrow").stat().st_size > 60_000_000
+    assert most - before < 30_000_000
+
+
+def resident() -> int:
+    """Bytes of files that are mapped and in memory."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssFile"))
+    return int(line.split()[1]) * 1024
+
+
 def test_an_arrow_stream_cut_short_stops_the_run_and_says_where() -> None:
     write_stream("m.arrow", TABLE, 100)
     data = Path("m.arrow").read_bytes()
