@@ -13,6 +13,7 @@ import socket
 import ssl
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from typing import Any
 
@@ -56,7 +57,7 @@ def fetch(url: str, allow_private: bool = False) -> bytes:
 
 def _fetched(url: str, allow_private: bool, deadline: float) -> bytes:
     """One attempt. Raises OSError, FileNotFoundError among them."""
-    request = urllib.request.Request(url, headers={"User-Agent": f"blip2cli/{__version__}"})
+    request = urllib.request.Request(_ascii(url), headers={"User-Agent": f"blip2cli/{__version__}"})
     try:
         with _opener(allow_private).open(request, timeout=_left(deadline)) as answer:
             return _body(answer, deadline)
@@ -71,6 +72,13 @@ def _fetched(url: str, allow_private: bool, deadline: float) -> bytes:
         raise OSError(errno.EIO, str(error.reason)) from None
     except (http.client.HTTPException, ValueError) as error:
         raise OSError(errno.EIO, f"{type(error).__name__}: {error}"[:120]) from None
+
+
+def _ascii(url: str) -> str:
+    """The URL as it is sent: letters of other scripts and blanks in its path and query by their codes."""
+    parts = urllib.parse.urlsplit(url)
+    path, query = (urllib.parse.quote(part, safe="%/:@!$&'()*+,;=?~[]|") for part in (parts.path, parts.query))
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, query, ""))
 
 
 def _body(answer: Any, deadline: float) -> bytes:
@@ -100,8 +108,7 @@ def _opener(allow_private: bool) -> urllib.request.OpenerDirector:
     """What opens http and https and nothing else."""
     opener = urllib.request.OpenerDirector()
     for handler in (
-        _Http(allow_private),
-        _Https(allow_private),
+        _Web(allow_private),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPRedirectHandler(),
         urllib.request.HTTPErrorProcessor(),
@@ -111,23 +118,21 @@ def _opener(allow_private: bool) -> urllib.request.OpenerDirector:
     return opener
 
 
-class _Http(urllib.request.HTTPHandler):
+class _Web(urllib.request.AbstractHTTPHandler):
+    """Opens http and https by connections that look at their address."""
+
     def __init__(self, allow_private: bool) -> None:
         super().__init__()
         self.allow_private = allow_private
+        self.http_request = self.https_request = self.do_request_
 
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        connection: Any = _Connection
-        return self.do_open(connection, request, allow_private=self.allow_private)
-
-
-class _Https(urllib.request.HTTPSHandler):
-    def __init__(self, allow_private: bool) -> None:
-        super().__init__()
-        self.allow_private = allow_private
+        return self._opened(_Connection, request)
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        connection: Any = _SecureConnection
+        return self._opened(_SecureConnection, request)
+
+    def _opened(self, connection: Any, request: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(connection, request, allow_private=self.allow_private)
 
 

@@ -79,9 +79,10 @@ def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_file_is_fetched_also_behind_a_redirect_and_a_busy_server(server: str) -> None:
-    for path in ("a.png", f"to?{server}/a.png", "busy"):
+    for path in ("a.png", f"to?{server}/a.png", "busy", "ü b.png?q=ñ", "a%20b.png"):
         assert fetch(f"{server}/{path}", allow_private=True) == CIRCLE
     assert Handler.asked.count("/busy") == 3
+    assert Handler.asked[-2:] == ["/%C3%BC%20b.png?q=%C3%B1", "/a%20b.png"]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "0.0.0.0", "[::ffff:127.0.0.1]"])
@@ -180,7 +181,7 @@ def test_manifests_and_archives_behind_urls(typed: Callable[..., Typed], tmp_pat
     with Server(("127.0.0.1", 0), serve) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         root = f"http://127.0.0.1:{running.server_port}"
-        ran = typed("caption", f"{root}/m.csv", f"{root}/a.tar")
+        ran = typed("caption", f"{root}/m.csv?signed=1", f"{root}/a.tar")
         running.shutdown()
     assert [(row["image"], row["caption"]) for row in ran.rows] == [
         ("a.png", "a red circle"),
