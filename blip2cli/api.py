@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
@@ -82,7 +84,7 @@ class Blip2:
         Of `choices` the likeliest is the answer, with its `probability` and the `probabilities` of all.
         """
         questions = tuple(map(_literal, (question,) if isinstance(question, str) else question))
-        options = VqaOptions(questions, template=template, choices=None if choices is None else ",".join(choices))
+        options = VqaOptions(questions, template=template, choices=None if choices is None else _quoted(choices))
         return self._rows("vqa", images, options, generation)
 
     def embed(
@@ -113,3 +115,10 @@ class Blip2:
 def _literal(text: str) -> str:
     """A text without places for columns."""
     return text.replace("{", "{{").replace("}", "}}")
+
+
+def _quoted(choices: Sequence[str]) -> str:
+    """Choices as the command line takes them."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(choices)
+    return line.getvalue()

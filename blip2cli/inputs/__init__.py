@@ -76,7 +76,8 @@ class ColumnChoice:
 
     `text_required` makes a manifest without the text column an error. Image paths start from `root`, or from the
     manifest's own folder; URLs among them are fetched only with `allow_remote`, from private networks too with
-    `allow_private`. With `imagefolder` the image's column is `file_name`, or the only one that ends so.
+    `allow_private`. With `imagefolder` the image's column is `file_name`, or the only one that ends so. A metadata
+    file in the folder `written` is not read: the run itself writes it.
     """
 
     image: str | None = None
@@ -87,6 +88,7 @@ class ColumnChoice:
     allow_remote: bool = False
     allow_private: bool = False
     imagefolder: bool = False
+    written: str | None = None
 
 
 @dataclass(frozen=True)
@@ -263,14 +265,15 @@ def _range_sources(names: list[str], columns: ColumnChoice) -> Iterator[Source]:
 
 
 def _url_sources(url: str, columns: ColumnChoice) -> Iterator[Source]:
-    """A remote file, pattern or folder."""
+    """A remote file, pattern or folder; on the web a question mark begins a query."""
+    pattern = glob.has_magic(url.partition("?")[0] if url.startswith("http") else url)
     try:
-        if suffix_of(url) in MANIFESTS and not glob.has_magic(url):
+        if suffix_of(url) in MANIFESTS and not pattern:
             yield _file_source(url, columns)
-        elif suffix_of(url) in SUFFIXES and not glob.has_magic(url.partition("?")[0]):
+        elif suffix_of(url) in SUFFIXES and not pattern:
             yield Files((url,))
         else:
-            found = storage.matching(url) if glob.has_magic(url) else list(storage.walk(url))
+            found = storage.matching(url) if pattern else list(storage.walk(url))
             images = tuple(name for name in found if suffix_of(name) in SUFFIXES)
             tables = [name for name in found if suffix_of(name) in MANIFESTS and suffix_of(name) != ".json"]
             if not images and not tables:
@@ -287,7 +290,7 @@ def _folder_sources(name: str, columns: ColumnChoice) -> Iterator[Source]:
 
     if saved := saved_files(name):
         yield from (_file_source(file, columns) for file in saved)
-    elif metadata := metadata_files(name):
+    elif metadata := metadata_files(name, columns.written):
         beside = replace(columns, root=None, imagefolder=True)
         described = Sources(tuple(_file_source(file, beside) for file in metadata))
         yield from [ImageFolder(name, described)] if columns.image_required else described.parts

@@ -65,14 +65,18 @@ class ImageFolder:
         return (path for path in images_below(self.name) if os.path.normpath(path) not in named)
 
 
-def metadata_files(folder: str) -> list[str]:
-    """The metadata files of a folder and its direct subfolders. Raises UsageError for two in one folder."""
+def metadata_files(folder: str, written: str | None = None) -> list[str]:
+    """The metadata files of a folder and its direct subfolders, save that in the folder that is being written to.
+
+    Raises UsageError for two in one folder.
+    """
     try:
         with os.scandir(folder) as entries:
             below = sorted(entry.path for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     except OSError:  # which the walk reports
         return []
-    return [file for place in (folder, *below) for file in _metadata_file(place)]
+    ours = None if written is None else os.path.realpath(written)
+    return [file for place in (folder, *below) if os.path.realpath(place) != ours for file in _metadata_file(place)]
 
 
 def _metadata_file(folder: str) -> list[str]:

@@ -1,7 +1,7 @@
 """A folder of images with metadata.jsonl, as Hugging Face's imagefolder reads it.
 
-Images below the folder are named where they are; others are copied into it. What failed is in errors.jsonl, as the
-reader takes no row without an image.
+Images below the folder are named where they are; others are copied into it. What failed is in metadata.errors.jsonl,
+as the reader takes no row without an image.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from blip2cli.outputs.appended import AppendedFile, unwritable
 from blip2cli.outputs.jsonl import JsonlOutput, json_line
 from blip2cli.records import Result, Row
 
-ERRORS = "errors.jsonl"
+ERRORS = "metadata.errors.jsonl"
 
 
 class ImageFolderOutput(JsonlOutput):
-    """metadata.jsonl, with `file_name` in place of `image`, and errors.jsonl, whose rows say their place as `row`."""
+    """metadata.jsonl, with `file_name` in place of `image`, and the errors, which say their place as `row`."""
 
     def __init__(self, out: Path, layout: Layout, journal: Journal) -> None:
         super().__init__(out, layout, journal)
@@ -47,12 +47,19 @@ class ImageFolderOutput(JsonlOutput):
                 self.errors.write(json_line({"row": result.row.index, "image": result.row.name, "error": error}))
         return b"".join(lines)
 
+    def finish(self) -> None:
+        super().finish()
+        if not self.errors.size:
+            self.errors.path.unlink(missing_ok=True)
+
     def more(self) -> dict[str, Any]:
         self.errors.sync()
         return {"errors": self.errors.size}
 
     def records(self) -> Iterator[dict[str, Any]]:
-        raise UsageError("--retry-errors is not for --format imagefolder", "Caption the images of errors.jsonl anew.")
+        raise UsageError(
+            "--retry-errors is not for --format imagefolder", "Caption the images of metadata.errors.jsonl anew."
+        )
 
     def _place(self, row: Row) -> str:
         """The image's path below the folder; it is copied there if it is elsewhere. Raises ImageError."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -33,6 +33,27 @@ class Task(Protocol):
 
     def results(self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
         """The output rows, in input order. Errors of single rows are rows."""
+
+
+def source_of(job: Job, inputs: Sequence[Any], text: str | None = None, images: bool = True) -> Sources:
+    """The job's inputs, opened. With a `text` manifests must have a column of that name; without `images` none is read.
+
+    The metadata.jsonl that the job itself writes is no input. Raises UsageError.
+    """
+    from blip2cli.inputs import ColumnChoice, open_source
+
+    given, out = job.input, job.output.out
+    columns = ColumnChoice(
+        given.image_column,
+        text,
+        text_required=text is not None,
+        image_required=images,
+        root=given.image_root,
+        allow_remote=given.allow_remote,
+        allow_private=given.allow_private,
+        written=str(out) if out is not None and job.output.format == "imagefolder" else None,
+    )
+    return open_source(inputs, columns, given.limit, given.share)
 
 
 def open_task(job: Job) -> Task:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from blip2cli.errors import UsageError
-from blip2cli.inputs import ColumnChoice, Sources, open_source
+from blip2cli.inputs import Sources
 from blip2cli.job import Job, Opt
 from blip2cli.records import Batch, Column, Result, Row
+from blip2cli.tasks import source_of
 from blip2cli.tasks.template import MissingColumn, Template, lines_of
 
 if TYPE_CHECKING:
@@ -59,21 +60,14 @@ class CaptionTask:
                 f"--num-captions {several} needs as many beams, or sampling",
                 f"Add --num-beams {several}, or --temperature 1.",
             )
-        given, form = job.input, job.output.format
+        form = job.output.format
         texts = self.options.prompt + (lines_of("--prompts", self.options.prompts) if self.options.prompts else ())
         self.prompts = [Template(text, "--prompt") for text in texts]
         self.around = (Template(self.options.prefix, "--prefix"), Template(self.options.suffix, "--suffix"))
         self.shows_prompt = len(texts) > 1 or bool(self.options.prompts or self.options.prompt_column)
         if len(texts) > 1 and form in ("sidecar", "imagefolder", "webdataset", "coco"):
             raise UsageError(f"--format {form} holds one caption an image", "Give one prompt.")
-        columns = ColumnChoice(
-            given.image_column,
-            root=given.image_root,
-            allow_remote=given.allow_remote,
-            allow_private=given.allow_private,
-        )
-        self.source: Sources = open_source(given.inputs, columns, given.limit, given.share)
-
+        self.source: Sources = source_of(job, job.input.inputs)
         for template in (*self.prompts, *self.around):
             template.check(self.source.column_names())
         if self.options.prompt_column:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from blip2cli.errors import UsageError
-from blip2cli.inputs import ColumnChoice, open_source
+from blip2cli.inputs import Sources
 from blip2cli.inputs.texts import Texts
 from blip2cli.job import Job, Opt
 from blip2cli.records import Batch, Column, Result
+from blip2cli.tasks import source_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,19 +51,9 @@ class EmbedTask:
     def __init__(self, job: Job) -> None:
         self.options: EmbedOptions = job.options
         texts = self.options.features == "text"
-        given = job.input
-        column = self.options.text_column if texts else None
-        columns = ColumnChoice(
-            given.image_column,
-            column,
-            texts,
-            not texts,
-            root=given.image_root,
-            allow_remote=given.allow_remote,
-            allow_private=given.allow_private,
-        )
         typed = (Texts(self.options.text),) if self.options.text else ()
-        self.source = open_source((*given.inputs, *typed), columns, given.limit, given.share)
+        column = self.options.text_column if texts else None
+        self.source: Sources = source_of(job, (*job.input.inputs, *typed), column, images=not texts)
         if texts and not all(hasattr(part, "manifest_text") for part in self.source.parts):
             raise UsageError("--features text reads manifests, and --text", "Images have no text to embed.")
 

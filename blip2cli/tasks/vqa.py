@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from blip2cli.errors import UsageError
-from blip2cli.inputs import ColumnChoice, Sources, open_source
+from blip2cli.inputs import Sources
 from blip2cli.job import Job, Opt
 from blip2cli.records import Batch, Column, Result, Row
+from blip2cli.tasks import source_of
 from blip2cli.tasks.template import MissingColumn, Template, lines_of
 
 if TYPE_CHECKING:
@@ -80,17 +82,7 @@ class VqaTask:
                 "choices do not go with --num-beams, sampling or --scores", "They are ranked, with their probabilities."
             )
         own = not self.asked
-        given = job.input
-        column = self.options.question_column if own else None
-        columns = ColumnChoice(
-            given.image_column,
-            column,
-            own,
-            root=given.image_root,
-            allow_remote=given.allow_remote,
-            allow_private=given.allow_private,
-        )
-        self.source: Sources = open_source(given.inputs, columns, given.limit, given.share)
+        self.source: Sources = source_of(job, job.input.inputs, self.options.question_column if own else None)
         if own and not all(hasattr(part, "manifest_text") for part in self.source.parts):
             raise UsageError(
                 "no question is asked", "Add --prompt 'what is in the picture?', or give --questions FILE."
@@ -161,8 +153,8 @@ class VqaTask:
 
 
 def split(choices: str) -> tuple[str, ...]:
-    """Answers with commas between them."""
-    return tuple(choice.strip() for choice in choices.split(","))
+    """Answers with commas between them; one that holds a comma is quoted, as in CSV."""
+    return tuple(choice.strip() for choice in next(csv.reader([choices], skipinitialspace=True), []))
 
 
 def faulty(choices: tuple[str, ...]) -> str | None:

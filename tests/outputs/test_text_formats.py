@@ -147,7 +147,7 @@ def test_imagefolder_is_loaded_by_datasets(typed: Run, manifest: str, tmp_path: 
         ("a red circle", (256, 256)),
         ("a teal triangle", (256, 256)),
     ]
-    (error,) = map(json.loads, Path("photos/errors.jsonl").read_text().splitlines())
+    (error,) = map(json.loads, Path("photos/metadata.errors.jsonl").read_text().splitlines())
     assert error == {"row": 1, "image": "gone.jpg", "error": "missing: no such file"}
 
 
@@ -160,6 +160,22 @@ def test_imagefolder_leaves_images_where_they_are(typed: Run) -> None:
     assert again.code == 2 and "photos/metadata.jsonl exists" in again.err
     assert typed("caption", "photos", "--format", "imagefolder", "--out", "photos", "--overwrite").code == 0
     assert Path("photos/a/x.png").exists() and not Path("photos/images").exists()
+    assert json.loads(Path("photos/metadata.jsonl").read_text()) == {"file_name": "a/x.png", "caption": "a red circle"}
+    assert sorted(path.name for path in Path("photos").iterdir()) == ["a", "metadata.jsonl", "metadata.jsonl.journal"]
+
+
+def test_a_folder_being_captioned_in_place_is_gone_on_with(typed: Run) -> None:
+    Path("photos").mkdir()
+    for name in ("a", "b", "c"):
+        Path(f"photos/{name}.png").write_bytes((EXAMPLES / "red-circle.png").read_bytes())
+    Path("photos/errors.jsonl").write_text("mine")
+    words = ("caption", "photos", "--format", "imagefolder", "--out", "photos")
+    assert typed(*words, "--limit", 1).code == 0
+    ran = typed(*words, "--resume")
+    assert ran.code == 0 and "warning" not in ran.err
+    rows = [json.loads(line) for line in Path("photos/metadata.jsonl").read_text().splitlines()]
+    assert rows == [{"file_name": f"{name}.png", "caption": "a red circle"} for name in "abc"]
+    assert Path("photos/errors.jsonl").read_text() == "mine"
 
 
 class Killed(BaseException):

@@ -131,5 +131,7 @@ def test_choices_and_scores_in_python() -> None:
     model = Blip2("tiny", dtype="fp32")
     (row,) = model.answer([CIRCLE], "what {shape} is it?", choices=["circle", "triangle"])
     assert row["question"] == "what {shape} is it?" and row["answer"] == "circle"
+    (row,) = model.answer([CIRCLE], "what shape is it?", choices=["circle", "a, b", 'say "x"'])
+    assert row["answer"] == "circle" and len(row["probabilities"]) == 3
     (row,) = model.caption([CIRCLE], scores=True)
     assert row["caption"] == "a red circle" and row["probability"] > 0.1
