@@ -24,13 +24,13 @@ def launch(job: Job) -> None:
         _say(job)
         return
     target = target_of(job.output)
-    out = target.out if target else None
+    out = target.out if target else job.output.out
     if target is not None and target.format.layout == "index":
         make_folder(target.out.parent)
     with locked(out):
         check_output(job.output, job.task)
-        if out is not None and job.output.resume:
-            take_place(out)
+        if target is not None and job.output.resume:
+            take_place(target.out)
         task = open_task(job)  # before torch is imported: a wrong path is told at once
         summary = _nothing_left(job, task) or _run(job, task)
     if summary["errors"] or summary["errors_before"]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from blip2cli.errors import UsageError
 from blip2cli.journal import Commit, Journal, RemoteJournal, begun, committed, path_of
 from blip2cli.records import Column, Result
+from blip2cli.storage import retried
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -160,8 +161,7 @@ def target_of(settings: OutputSettings) -> Target | None:
         if name is not None:
             raise UsageError(f"--format {name} needs --out", "Name a file or a folder.")
         return None
-    is_folder = out.is_dir() or not out.suffix
-    if is_folder:
+    if _is_folder(out) or not out.suffix:
         name = name or "parquet"
         if FORMATS[name].layout == "index":
             return Target(name, out / FORMATS[name].index, shards=False)
@@ -182,6 +182,13 @@ def target_of(settings: OutputSettings) -> Target | None:
     return Target(chosen, out, shards=False)
 
 
+def _is_folder(out: Path) -> bool:
+    try:
+        return retried(lambda: out.is_dir())
+    except OSError as error:
+        raise UsageError(f"cannot reach {out}: {error.strerror or error}", "Check the name and your access.") from None
+
+
 def check_output(settings: OutputSettings, task: str) -> None:
     """See that the output can be written, before anything slow is done. Raises UsageError."""
     for path in (settings.out, settings.summary):
@@ -190,6 +197,8 @@ def check_output(settings: OutputSettings, task: str) -> None:
     known = FORMATS[settings.format] if settings.format else None
     if known is not None and known.tasks and task not in known.tasks:
         raise UsageError(f"--format {settings.format} is not for {task}", f"It is for {', '.join(known.tasks)}.")
+    if settings.format == "sidecar" and settings.out is not None:
+        _check_sidecar(settings.out)
     target = target_of(settings)
     if target is None:
         return
@@ -277,6 +286,15 @@ def _stdout(layout: Layout) -> Output:
     from blip2cli.outputs.stdout import JsonlStream, TableStream
 
     return TableStream(layout) if sys.stdout.isatty() else JsonlStream(layout)
+
+
+def _check_sidecar(out: Path) -> None:
+    if not isinstance(out, Path):
+        raise UsageError(
+            f"--format sidecar writes on this machine, and {out} is a URL", "Name a folder, or leave it out."
+        )
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--format sidecar writes a folder, and {out} is a file", "Name a folder, or leave it out.")
 
 
 def _check_folder(path: Path) -> None:

@@ -39,31 +39,17 @@ class NpyOutput(ParquetOutput):
 
     def _write_whole(self, tables: Iterator[pa.Table]) -> None:
         """The array first: the metadata is renamed into place with it, by whoever keeps the shard."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        rows = sum(pq.ParquetFile(path).metadata.num_rows for path in self._parts())
+        rows = sum(pq.read_metadata(path).num_rows for path in self._parts())
         temporary = self.array_path.with_name(self.array_path.name + ".tmp")
         array = _opened(temporary, self.dtype, (rows, *self.shape))
-        at = 0
-
-        def without_features() -> Iterator[pa.Table]:
-            nonlocal at
-            for table in tables:
-                values = _numbers(table[FEATURES], self.shape, self.dtype)
-                array[at : at + len(values)] = values
-                at += len(values)
-                names = [IMAGE if name == "image" else name for name in table.column_names if name != FEATURES]
-                yield table.drop_columns([FEATURES]).rename_columns(names)
-
         whole = self.schema
-        fields = [
-            field.with_name(IMAGE) if field.name == "image" else field for field in whole if field.name != FEATURES
-        ]
-        import pyarrow as pa
-
+        fields = [_renamed(field) for field in whole if field.name != FEATURES]
         self.schema = pa.schema(fields, metadata=whole.metadata)
         try:
-            self._write(self.metadata_path, without_features())
+            self._write(self.metadata_path, self._parted(tables, array))
         finally:
             self.schema = whole
         if isinstance(array, np.memmap):
@@ -71,6 +57,15 @@ class NpyOutput(ParquetOutput):
         with open(temporary, "r+b") as file:
             os.fsync(file.fileno())
         publish(temporary, self.array_path)
+
+    def _parted(self, tables: Iterator[pa.Table], array: np.ndarray) -> Iterator[pa.Table]:
+        """The tables without their features, which are put into the array."""
+        at = 0
+        for table in tables:
+            array[at : at + len(table)] = _numbers(table[FEATURES], self.shape, self.dtype)
+            at += len(table)
+            rest = table.drop_columns([FEATURES])
+            yield rest.rename_columns([field.name for field in self.schema])
 
     def _whole(self) -> Iterator[pa.Table]:
         import pyarrow as pa
@@ -92,6 +87,10 @@ class NpyOutput(ParquetOutput):
     def _take_up_finished(self) -> None:
         self._write(self._part(0), self._whole())
         self.parts = 1
+
+
+def _renamed(field: pa.Field) -> pa.Field:
+    return field.with_name(IMAGE) if field.name == "image" else field
 
 
 def _opened(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:

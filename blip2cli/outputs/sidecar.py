@@ -58,7 +58,7 @@ class SidecarOutput:
 
     def write(self, results: Sequence[Result]) -> None:
         placed = [(result, self._checked_place(result)) for result in results]
-        told = [result if isinstance(place, Path) else replace(result, error=place) for result, place in placed]
+        told = [result if isinstance(place, Path) else _failed(result, place) for result, place in placed]
         good = [(place, self._text(result)) for result, place in placed if isinstance(place, Path)]
         try:
             self._note([place for place, _ in good])
@@ -173,3 +173,7 @@ class SidecarOutput:
 def _size(place: Path) -> int | None:
     """The length of a text without white space at its end; None where there is no file."""
     return len(place.read_bytes().rstrip()) if place.exists() else None
+
+
+def _failed(result: Result, error: str) -> Result:
+    return replace(result, values=(None,) * len(result.values), error=error)

@@ -89,8 +89,8 @@ def test_names_that_no_file_can_have_are_error_rows(typed: Run, tmp_path: Path) 
     assert len(errors) == 4 and all(error.startswith("unsupported: ") for error in errors)
     assert "4 with errors" in ran.err and "4 unsupported" in ran.err
     ran = typed("caption", "m.parquet", "--format", "sidecar")
-    assert ran.code == 3 and {row["error"] for row in ran.rows} == {
-        "unsupported: no file for a text to stand beside; give --out FOLDER"
+    assert ran.code == 3 and {(row["caption"], row["error"]) for row in ran.rows} == {
+        (None, "unsupported: no file for a text to stand beside; give --out FOLDER")
     }
 
 
@@ -99,6 +99,9 @@ def test_appending_needs_a_place_for_its_journal(typed: Run, photos: Path) -> No
     assert ran.code == 2 and "--existing append needs --out" in ran.err
     ran = typed("caption", "photos", "--existing", "skip", "--out", "o.jsonl")
     assert ran.code == 2 and "--existing needs --format sidecar" in ran.err
+    for out, told in (("photos/y.png", "photos/y.png is a file"), ("memory://x", "memory://x is a URL")):
+        ran = typed("caption", "photos", "--format", "sidecar", "--out", out)
+        assert ran.code == 2 and told in ran.err and ran.err.count("\n") == 2
 
 
 @pytest.mark.parametrize("kill", range(1, 9))

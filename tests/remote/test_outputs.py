@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from upath import UPath
 
+from blip2cli import storage
 from blip2cli.outputs.remote import RemoteShards
 from tests.conftest import Typed
 
@@ -102,3 +104,16 @@ def test_arrays_go_to_a_bucket_too(typed: Run, s3: Any) -> None:
 def test_what_is_no_remote_output(typed: Run, s3: Any, words: tuple[str, ...], told: str) -> None:
     ran = typed("caption", "list.csv", *words)
     assert ran.code == 2 and told in ran.err and ran.err.count("\n") == 2
+
+
+def test_a_bucket_that_cannot_be_reached_is_told_in_two_lines(
+    typed: Run, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any, **__: Any) -> bool:
+        raise RuntimeError("no credentials")
+
+    monkeypatch.setattr(storage, "WAITS", ())
+    monkeypatch.setattr(type(UPath(OUT)), "is_dir", refused)
+    ran = typed("caption", "list.csv", "--out", OUT)
+    assert ran.code == 2 and f"cannot reach {OUT}: RuntimeError: no credentials" in ran.err
+    assert ran.err.count("\n") == 2
