@@ -62,8 +62,14 @@ def _settings(job: Job) -> list[tuple[str, str]]:
     fields: list[tuple[Any, Any]] = [(record, field) for record in records for field in dataclasses.fields(record)]
     chosen = [(field.name, getattr(record, field.name)) for record, field in fields]
     defaults = [field.default for _, field in fields]
-    told = [f"{name} {value}" for (name, value), default in zip(chosen, defaults, strict=True) if value != default]
+    told = [
+        f"{name} {_shown(value)}" for (name, value), default in zip(chosen, defaults, strict=True) if value != default
+    ]
     return [("settings", ", ".join(told))] if told else []
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(repr, value)) if isinstance(value, tuple) else repr(value)
 
 
 def _bytes(number: int) -> str:

@@ -22,7 +22,7 @@ def test_it_says_what_would_be_done_and_does_nothing(typed: Run) -> None:
     assert told["memory"].startswith("9.4 MB of weights, ")
     assert told["output"] == "o (parquet in shards of 10,000 rows)"
     assert told["columns"] == "image, question, answer, error"
-    assert told["settings"] == "prompt ('what shape is it?',)"
+    assert told["settings"] == "prompt 'what shape is it?'"
 
 
 def test_rows_that_only_reading_tells_are_counted(typed: Run) -> None:
