@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from blip2cli.errors import UsageError
 from blip2cli.journal import Commit, Journal, RemoteJournal, begun, committed, path_of
 from blip2cli.records import Column, Result
-from blip2cli.storage import retried
+from blip2cli.storage import is_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -184,7 +184,7 @@ def target_of(settings: OutputSettings) -> Target | None:
 
 def _is_folder(out: Path) -> bool:
     try:
-        return retried(lambda: out.is_dir())
+        return out.is_dir() if isinstance(out, Path) else is_folder(str(out))
     except OSError as error:
         raise UsageError(f"cannot reach {out}: {error.strerror or error}", "Check the name and your access.") from None
 

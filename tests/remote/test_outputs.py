@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from upath import UPath
 
 from blip2cli import storage
 from blip2cli.outputs.remote import RemoteShards
@@ -98,6 +97,7 @@ def test_arrays_go_to_a_bucket_too(typed: Run, s3: Any) -> None:
     [
         (("--out", "s3://bucket/o.jsonl"), "s3://bucket/o.jsonl is a file, and remote outputs are folders"),
         (("--out", "s3://bucket"), "s3://bucket is no folder"),
+        (("--out", "gs://bucket/out"), "the package for gs:// is not installed"),
         (("--out", OUT, "--resume", "--retry-errors"), "--retry-errors is not for remote outputs"),
     ],
 )
@@ -113,7 +113,7 @@ def test_a_bucket_that_cannot_be_reached_is_told_in_two_lines(
         raise RuntimeError("no credentials")
 
     monkeypatch.setattr(storage, "WAITS", ())
-    monkeypatch.setattr(type(UPath(OUT)), "is_dir", refused)
+    monkeypatch.setattr(s3, "isdir", refused)
     ran = typed("caption", "list.csv", "--out", OUT)
     assert ran.code == 2 and f"cannot reach {OUT}: RuntimeError: no credentials" in ran.err
     assert ran.err.count("\n") == 2
