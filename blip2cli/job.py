@@ -145,6 +145,10 @@ class ModelSettings:
         Literal["auto", "fp32", "fp16", "bf16", "int8", "int4"], Opt("Precision; docs/models.md says what auto picks.")
     ] = "auto"
     device: Annotated[str, Opt("auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")] = "auto"
+    devices: Annotated[
+        str | None,
+        Opt("Replicas, a process each: cuda:0,cuda:1, all (every CUDA device), or cpu:N.", metavar="LIST"),
+    ] = None
     compile: Annotated[
         bool, Opt("CUDA: torch.compile for images, CUDA graphs for text. Starts slowly; not measured.")
     ] = False
@@ -167,6 +171,29 @@ class ModelSettings:
     def validate(self) -> None:
         if self.batch_size != "auto" and not (self.batch_size.isdigit() and int(self.batch_size) > 0):
             raise UsageError(f"--batch-size {self.batch_size} is neither auto nor a number above 0", "Try 16.")
+        if self.devices is not None and self.device != "auto":
+            raise UsageError("--device does not go with --devices", "Give one of them.")
+        if self.devices is not None:
+            devices_named(self.devices)
+
+
+MOST_REPLICAS = 1024
+
+
+def devices_named(devices: str) -> list[str]:
+    """The devices of --devices, one for each replica; ["all"] for all. Raises UsageError."""
+    if devices == "all":
+        return ["all"]
+    if match := re.fullmatch(r"cpu:(\d{1,4})", devices):
+        if not 1 <= int(match[1]) <= MOST_REPLICAS:
+            raise UsageError(f"--devices {devices} asks for {int(match[1])} replicas", "Give 1 at least.")
+        return ["cpu"] * int(match[1])
+    named = [name.strip() for name in devices.split(",")]
+    if not all(re.fullmatch(r"cuda:\d{1,4}", name) for name in named):
+        raise UsageError(f"--devices {devices} is no list of devices", "Such as cuda:0,cuda:1, or all, or cpu:4.")
+    if len(set(named)) < len(named):
+        raise UsageError(f"--devices {devices} names a device twice", "A GPU holds one replica.")
+    return named
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -16,15 +17,13 @@ from blip2cli.journal import begun, committed
 from blip2cli.model.checkpoint import find
 from blip2cli.outputs import Layout, Output, beside, open_output, target_of
 from blip2cli.outputs.replacement import take_place
-from blip2cli.records import Batch, Column, Result, Row
+from blip2cli.records import Result, Row
 from blip2cli.run import layout_of, run
 
 if TYPE_CHECKING:
     from blip2cli.inputs import Sources
     from blip2cli.job import Job
-    from blip2cli.model.blip2 import Blip2Model
-    from blip2cli.model.checkpoint import Checkpoint
-    from blip2cli.stopwatch import Stopwatch
+    from blip2cli.pipeline import Start
     from blip2cli.tasks import Task
 
 KEPT = "kept"
@@ -53,27 +52,22 @@ class Committed:
         return self.source.schema()
 
 
-class RetryTask:
-    """A task that takes the results of good rows from the old output."""
+class Kept:
+    """Puts the values of the old output's good rows back into their places."""
 
-    def __init__(self, task: Task, old: Output, layout: Layout, done: int) -> None:
+    def __init__(self, old: Output, layout: Layout, done: int) -> None:
         """`done` counts the input rows that the retry itself has committed."""
-        self.task, self.old, self.layout = task, old, layout
-        rows = old.committed.rows
+        self.old, self.layout, self.done = old, layout, done
         errors = [record["error"] is not None for record in old.records()]
-        self.each = len(errors) // rows
-        retried = frozenset(at // self.each for at, error in enumerate(errors) if error)
-        self.source: Any = Committed(task.source, rows, retried)
-        self.done = done
+        self.each = len(errors) // old.committed.rows
+        self.retried = frozenset(at // self.each for at, error in enumerate(errors) if error)
 
-    def columns(self, checkpoint: Checkpoint) -> tuple[Column, ...]:
-        return self.task.columns(checkpoint)
-
-    def results(self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
+    def amend(self, results: Iterator[Result]) -> Iterator[Result]:
+        """The results, those of rows that are kept with what the old output has for them."""
         records: Any = self.old.records()
         with closing(records):
             before = islice(records, self.done * self.each, None)
-            for result in self.task.results(model, batches, watch):
+            for result in results:
                 record = next(before)
                 if result.row.error != KEPT:
                     yield result
@@ -82,8 +76,8 @@ class RetryTask:
                 yield Result(replace(result.row, error=None), values, None, result.last)
 
 
-def retry_errors(job: Job, task: Task) -> None:
-    """Compute the error rows of the job's output again, if it has any."""
+def retry_errors(job: Job, task: Task, start: Start) -> None:
+    """Compute the error rows of the job's output again, if it has any, in the pipeline that `start` makes."""
     target = target_of(job.output)
     if target is None or not begun(target.out):
         return
@@ -94,5 +88,8 @@ def retry_errors(job: Job, task: Task) -> None:
         return
     again_out = beside(out)
     again = replace(job, output=replace(job.output, out=again_out, retry_errors=False, summary=None))
-    run(again, RetryTask(task, old, layout, committed(again_out).rows))
+    kept = Kept(old, layout, committed(again_out).rows)
+    retried: Any = copy(task)
+    retried.source = Committed(task.source, old.committed.rows, kept.retried)
+    run(again, retried, start, kept.amend)
     take_place(out)

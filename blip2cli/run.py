@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 from blip2cli import __version__
-from blip2cli.images import Reading
 from blip2cli.interrupts import stopping
 from blip2cli.job import Job
-from blip2cli.loader import Loading, load
-from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import Checkpoint, find
 from blip2cli.outputs import Layout, Output, carried_names, open_output
 from blip2cli.outputs.background import BackgroundOutput
+from blip2cli.pipeline import InProcess, Start
 from blip2cli.records import Result, Row
 from blip2cli.stopwatch import Stopwatch
 from blip2cli.summary import Tally, close
 from blip2cli.tasks import Task
 from blip2cli.terminal import Progress, show_warning
 
+Amend = Callable[[Iterator[Result]], Iterator[Result]]
 
-def run(job: Job, task: Task) -> dict[str, Any]:
-    """Do a job, whose task is opened, in this process; gives its summary. Raises Blip2Error where it cannot go on."""
+
+def run(job: Job, task: Task, start: Start = InProcess, amend: Amend = iter) -> dict[str, Any]:
+    """Do a job, whose task is opened; gives its summary. Raises Blip2Error where it cannot go on.
+
+    Args:
+        job: what is to be done.
+        task: the job's task.
+        start: makes the pipeline that the rows go through, when it is known that there are any.
+        amend: has the last word on the results, before they are written.
+    """
     checkpoint = find(job.model)
     layout = layout_of(job, task, checkpoint)
     output = open_output(job.output, layout, job.fingerprint())
@@ -32,30 +40,28 @@ def run(job: Job, task: Task) -> dict[str, Any]:
         output.finish()
         return close(job, Tally(done), Stopwatch(), None)
 
-    model = Blip2Model(checkpoint, job.model.images_at_once)
-    watch, tally = Stopwatch(), Tally(done)
-    progress = Progress(total, done.rows, job.output.quiet)
-    reading = Reading(checkpoint.images.side, job.model.exact_pixels)
-    on_gpu = checkpoint.device.type == "cuda"
-    loading = Loading(model.batch_size, job.model.workers, on_gpu, job.model.image_timeout)
-    writer = BackgroundOutput(output, job.output.commit_every, Stopwatch())
-    try:
-        with stopping() as stop:
-            batches = stop.before(load(_wanted(rows, output, progress), reading, loading))
-            for results in _by_input_row(task.results(model, batches, watch)):
-                writer.write(results)
-                progress.advance(*tally.add(results))
-    finally:
-        progress.close()
-        writer.stop()
+    with closing(start(job, task, checkpoint)) as pipeline:
+        watch = Stopwatch()
+        tally, progress = Tally(done), Progress(total, done.rows, job.output.quiet)
+        writer = BackgroundOutput(output, job.output.commit_every, Stopwatch())
+        try:
+            with stopping() as stop:
+                results = pipeline.results(_wanted(rows, output, progress), stop)
+                for group in _by_input_row(amend(results)):
+                    writer.write(group)
+                    progress.advance(*tally.add(group))
+        finally:
+            progress.close()
+            writer.stop()
+        spent = pipeline.spent()
     if stop.asked:
         raise KeyboardInterrupt
     output.finish()
     tally.kinds.update(layout.late)
-    watch.seconds["writing"] = writer.watch.seconds["writing"]
-    if model.batch_size < model.started_with:
-        show_warning(f"memory ran out with batches of {model.started_with}; {model.batch_size} worked")
-    return close(job, tally, watch, model.batch_size)
+    watch.seconds.update(spent.seconds, writing=writer.watch.seconds["writing"])
+    if spent.batch_size < spent.started_with:
+        show_warning(f"memory ran out with batches of {spent.started_with}; {spent.batch_size} worked")
+    return close(job, tally, watch, spent.batch_size)
 
 
 def _wanted(rows: Iterator[Row], output: Output, progress: Progress) -> Iterator[Row]:

@@ -34,12 +34,14 @@ MAY_IMPORT = {
     "outputs": "errors records job stopwatch terminal storage images journal",
     # the whole way, and those who start it
     "summary": "version records job stopwatch terminal journal",
-    "run": "version records job stopwatch terminal summary interrupts images loader model tasks journal outputs",
-    "retry": "records job stopwatch inputs model tasks journal outputs run",
+    "pipeline": "records job stopwatch interrupts images loader model tasks",
+    "run": "version records job stopwatch terminal summary interrupts model tasks journal outputs pipeline",
+    "retry": "records job inputs model tasks journal outputs pipeline run",
     "plan": "errors records job inputs model tasks journal outputs",
     "api": "job stopwatch terminal inputs images loader model tasks outputs",
     "bench": "version errors records job stopwatch terminal tiny inputs images loader model tasks outputs run",
-    "engines": "errors records job stopwatch terminal tasks journal outputs summary run retry plan",
+    "engines": "errors records job stopwatch terminal interrupts loader model tasks journal outputs summary "
+    "pipeline run retry plan",
     "cli": "version errors job terminal tasks engines bench",
     # `blip2cli` itself, and `python -m blip2cli`
     "__init__": "api",

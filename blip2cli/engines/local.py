@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -14,6 +15,9 @@ from blip2cli.stopwatch import Stopwatch
 from blip2cli.summary import Tally, close
 from blip2cli.tasks import Task, open_task
 from blip2cli.terminal import show_plan
+
+if TYPE_CHECKING:
+    from blip2cli.pipeline import Start
 
 SOME_ERRORS = 3
 
@@ -44,6 +48,7 @@ def _say(job: Job) -> None:
     check_output(job.output, job.task)
     task = open_task(job)
     hush_libraries()
+    job, _ = _placed(job)
     show_plan(plan(job, task))
 
 
@@ -63,6 +68,21 @@ def _run(job: Job, task: Task) -> dict[str, Any]:
     from blip2cli.terminal import hush_libraries
 
     hush_libraries()
+    job, start = _placed(job)
     if job.output.retry_errors:
-        retry_errors(job, task)
-    return run(job, task)
+        retry_errors(job, task, start)
+    return run(job, task, start)
+
+
+def _placed(job: Job) -> tuple[Job, Start]:
+    """What makes the job's pipeline, and the job with a device that stands for those of --devices."""
+    from blip2cli.pipeline import InProcess
+
+    if job.model.devices is None:
+        return job, InProcess
+    from blip2cli.engines.replicas import Replicas
+    from blip2cli.model.checkpoint import devices_of
+
+    devices = devices_of(job.model.devices)
+    placed = replace(job, model=replace(job.model, devices=None, device=str(devices[0])))
+    return placed, lambda job, task, checkpoint: Replicas(job, task, checkpoint, devices)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from blip2cli.errors import CheckpointError, UsageError
+from blip2cli.job import devices_named
 from blip2cli.model import packing, quantize
 from blip2cli.tiny import MODEL_DIR
 
@@ -219,6 +220,16 @@ def _device(device: str) -> torch.device:
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise UsageError("--device mps: this PyTorch has no MPS", "Use --device cpu.")
     return chosen
+
+
+def devices_of(devices: str) -> list[torch.device]:
+    """The devices of --devices, one for each replica. Raises UsageError where one is not there."""
+    named = devices_named(devices)
+    if named != ["all"]:
+        return [_device(name) for name in named]
+    if not torch.cuda.is_available():
+        raise UsageError("--devices all: this PyTorch sees no CUDA device", "Use --devices cpu:N, or a CUDA build.")
+    return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
 
 
 def _precision(asked: str, device: torch.device, encoder_decoder: bool) -> str:
