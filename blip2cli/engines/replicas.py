@@ -165,7 +165,8 @@ class Replicas:
         """Give rows to those that pull, where there is room for what comes of them."""
         for replica in self.replicas:
             earliest = bool(order) and order[0] in replica.hand
-            if not replica.pulling or stop.asked or (len(self.finished) >= HELD and not earliest):
+            held = len(self.finished) >= HELD and not earliest and not self.again
+            if not replica.pulling or stop.asked or held:
                 continue
             rows = self._rows_for(replica, given)
             if not rows and not replica.hand:
