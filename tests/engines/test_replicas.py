@@ -145,7 +145,6 @@ def test_a_run_that_is_stopped_leaves_no_replica_and_goes_on(
             break
         time.sleep(0.05)
     assert len(replicas) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in replicas)
-    assert len(Path("two.jsonl").read_text().splitlines()) < ROWS
     assert typed("caption", "m.jsonl", "--out", "two.jsonl", "--resume").code == 3
     assert contents(undisturbed) == contents(Path("two.jsonl"))
 
