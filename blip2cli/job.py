@@ -178,6 +178,7 @@ class ModelSettings:
 
 
 MOST_REPLICAS = 1024
+"""Replicas on one machine."""
 
 
 def devices_named(devices: str) -> list[str]:
@@ -186,7 +187,7 @@ def devices_named(devices: str) -> list[str]:
         return ["all"]
     if match := re.fullmatch(r"cpu:(\d{1,4})", devices):
         if not 1 <= int(match[1]) <= MOST_REPLICAS:
-            raise UsageError(f"--devices {devices} asks for {int(match[1])} replicas", "Give 1 at least.")
+            raise UsageError(f"--devices {devices} asks for {int(match[1])} replicas", f"Give 1 to {MOST_REPLICAS}.")
         return ["cpu"] * int(match[1])
     named = [name.strip() for name in devices.split(",")]
     if not all(re.fullmatch(r"cuda:\d{1,4}", name) for name in named):

@@ -94,11 +94,10 @@ class Replicas:
         bare.source = None
         threads = share if checkpoint.device.type == "cpu" else None
         settings = replace(job, input=replace(job.input, inputs=("-",)), model=shared)  # inputs may not be picklable
-        self.replicas = [
-            _Replica(f"{device}" + (f":{at}" if device.type == "cpu" else ""), order)
-            for at, device in enumerate(devices)
-            for order in [Order(settings, bare, replace(checkpoint, device=device), threads)]
-        ]
+        self.replicas = []
+        for at, device in enumerate(devices):
+            name = f"cpu:{at}" if device.type == "cpu" else str(device)
+            self.replicas.append(_Replica(name, Order(settings, bare, replace(checkpoint, device=device), threads)))
         self.known = list(self.replicas)
         self.again: deque[Row] = deque()  # the rows of the dead, to be given to others
         self.stopping = False
@@ -114,19 +113,19 @@ class Replicas:
             raise
 
     def results(self, rows: Iterator[Row], stop: Stop) -> Iterator[Result]:
-        order: deque[int] = deque()  # indices of the rows given out, in input order, whose results are not yielded yet
-        given = self._noted(stop.before(rows), order)
+        due: deque[int] = deque()  # indices of the rows given out whose results are not yielded yet, in input order
+        given = self._noted(stop.before(rows), due)
         while True:
             if stop.asked and not self.stopping:
                 self._tell_all_to_stop()
-            self._answer(given, order, stop)
-            while order and order[0] in self.finished:
-                yield from self._taken(order.popleft())
+            self._answer(given, due, stop)
+            while due and due[0] in self.finished:
+                yield from self._taken(due.popleft())
             idle = not any(replica.hand for replica in self.replicas)
             if idle and self.stopping:
                 return
             if idle and not self.again and not self._more(given):
-                assert not order, "a row was given out and never came back"
+                assert not due, "a row was given out and never came back"
                 return
             self._listen()
 
@@ -141,9 +140,9 @@ class Replicas:
         for replica in self.replicas:
             replica.end()
 
-    def _noted(self, rows: Iterator[Row], order: deque[int]) -> Iterator[Row]:
+    def _noted(self, rows: Iterator[Row], due: deque[int]) -> Iterator[Row]:
         for row in rows:
-            order.append(row.index)
+            due.append(row.index)
             yield row
 
     def _more(self, given: Iterator[Row]) -> bool:
@@ -161,10 +160,10 @@ class Replicas:
             except OSError:
                 continue  # dead, as will be noticed
 
-    def _answer(self, given: Iterator[Row], order: deque[int], stop: Stop) -> None:
+    def _answer(self, given: Iterator[Row], due: deque[int], stop: Stop) -> None:
         """Give rows to those that pull, where there is room for what comes of them."""
         for replica in self.replicas:
-            earliest = bool(order) and order[0] in replica.hand
+            earliest = bool(due) and due[0] in replica.hand
             held = len(self.finished) >= HELD and not earliest and not self.again
             if not replica.pulling or stop.asked or held:
                 continue
@@ -204,25 +203,26 @@ class Replicas:
 
     def _hear(self, replica: _Replica) -> bool:
         """Read what has come from a replica; False where its end of the pipe is closed."""
-        try:
-            while replica.connection.poll():
+        while True:
+            try:
+                if not replica.connection.poll():
+                    return True
                 kind, *content = replica.connection.recv()
-                if kind == PULL:
-                    replica.pulling = True
-                elif kind == DONE:
-                    for index, outputs in content[0]:
-                        self.finished[index] = (replica.hand.pop(index), outputs)
-                elif kind == DRY:
-                    replica.spent = content[0]
-                    if self.stopping:
-                        replica.hand.clear()  # what it had not begun
-                elif kind == READY:
-                    replica.ready = True
-                elif kind == FAILED:
-                    raise content[0]
-        except (EOFError, OSError):
-            return False
-        return True
+            except (EOFError, OSError):
+                return False
+            if kind == FAILED:
+                raise content[0]
+            if kind == PULL:
+                replica.pulling = True
+            elif kind == READY:
+                replica.ready = True
+            elif kind == DONE:
+                for index, outputs in content[0]:
+                    self.finished[index] = (replica.hand.pop(index), outputs)
+            elif kind == DRY:
+                replica.spent = content[0]
+                if self.stopping:
+                    replica.hand.clear()  # what it had not begun
 
     def _taken(self, index: int) -> Iterator[Result]:
         row, outputs = self.finished.pop(index)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ def test_an_output_begun_by_one_process_is_gone_on_with_and_mended_by_replicas(t
     [
         (("--devices", "gpu"), "--devices gpu is no list of devices"),
         (("--devices", "cpu:0"), "--devices cpu:0 asks for 0 replicas"),
+        (("--devices", "cpu:9999"), "Give 1 to 1024."),
         (("--devices", "cuda:0,cuda:0"), "--devices cuda:0,cuda:0 names a device twice"),
         (("--devices", "cpu:2", "--device", "cpu"), "--device does not go with --devices"),
     ],
@@ -163,14 +165,14 @@ class Deadly(CaptionTask):
             yield batch
 
 
-def deadly(folder: Path, names: list[str]) -> tuple[Replicas, Sources]:
+def started_with(kind: type[CaptionTask], folder: Path, names: list[str]) -> tuple[Replicas, Sources]:
     paths = []
     for at, name in enumerate(names):
         paths.append(str(folder / f"{at:03}-{name}.png"))
         Path(paths[-1]).write_bytes((EXAMPLES / "red-circle.png").read_bytes())
     model = ModelSettings(model="tiny", device="cpu", workers=0)
     job = Job("caption", CaptionOptions(), InputSettings(tuple(paths)), OutputSettings(), model, GenerationSettings())
-    task: Any = Deadly(job)
+    task: Any = kind(job)
     return Replicas(job, task, find(model), [torch.device("cpu")] * 2), task.source
 
 
@@ -179,7 +181,7 @@ def test_a_row_that_kills_its_replica_time_and_again_becomes_an_error_row(
 ) -> None:
     monkeypatch.setattr("blip2cli.engines.replicas.HELD", 1)  # hardly any row may be ahead of those repeated
     monkeypatch.setattr("blip2cli.engines.replicas.PULLED", 1)
-    replicas, source = deadly(tmp_path, ["good"] * 5 + ["deadly"] + ["good"] * 5)
+    replicas, source = started_with(Deadly, tmp_path, ["good"] * 5 + ["deadly"] + ["good"] * 5)
     try:
         results = list(replicas.results(source.rows(), Stop()))
     finally:
@@ -189,11 +191,26 @@ def test_a_row_that_kills_its_replica_time_and_again_becomes_an_error_row(
     assert results[5].error and results[4].values == ("a red circle",)
 
 
+class Unreadable(CaptionTask):
+    """Captions for which something cannot be read."""
+
+    def results(self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
+        raise OSError("a disk of its own")
+
+
+def test_what_a_replica_raises_is_raised_and_is_no_death(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(OSError, match="a disk of its own"):
+        replicas, source = started_with(Unreadable, tmp_path, ["good"])
+        with closing(replicas):
+            list(replicas.results(source.rows(), Stop()))
+    assert "died" not in capsys.readouterr().err
+
+
 def test_when_all_replicas_have_died_too_often_the_run_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("blip2cli.engines.replicas.SUSPECT", 100)  # so that no row is ever found guilty
-    replicas, source = deadly(tmp_path, ["deadly"] * 3)
+    replicas, source = started_with(Deadly, tmp_path, ["deadly"] * 3)
     try:
         with pytest.raises(Blip2Error, match=r"every replica has died, .* 3 times, last of SIGKILL"):
             list(replicas.results(source.rows(), Stop()))
