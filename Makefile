@@ -17,7 +17,7 @@ demo: $(VENV)/.ready  ## Caption the sample images, and ask about them, with the
 	$(BIN)/blip2 vqa docs/examples --model tiny --prompt "how many shapes are there?"
 
 test: $(VENV)/.ready  ## Run the tests.
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 lint: $(VENV)/.ready  ## Check style and types.
 	$(BIN)/ruff check .

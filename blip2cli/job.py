@@ -235,6 +235,48 @@ class GenerationSettings:
 
 
 @dataclass(frozen=True)
+class EngineSettings:
+    """Where it runs."""
+
+    panel = "Cluster"
+    engine: Annotated[Literal["local", "ray"], Opt("This machine, or a Ray cluster, which needs the extra `ray`.")] = (
+        "local"
+    )
+    ray_address: Annotated[
+        str | None, Opt("Ray cluster to join. [default: RAY_ADDRESS, or one started here]", metavar="ADDRESS")
+    ] = None
+    replicas: Annotated[
+        str | None,
+        Opt("Replicas of the model, or the fewest and most of a cluster that grows. [default: all]", metavar="N|N-M"),
+    ] = None
+    gpus_per_replica: Annotated[
+        float | None, Opt("GPUs a replica holds, or a part of one. [default: 1 if there are any]", metavar="F", min=0.0)
+    ] = None
+    cpus_per_replica: Annotated[
+        int | None, Opt("Cores a replica holds, most of them to decode images. [default: 4]", metavar="N", min=1)
+    ] = None
+
+    @property
+    def fewest_and_most(self) -> tuple[int, int] | None:
+        """The numbers of --replicas; None for as many as there is room for."""
+        if self.replicas is None:
+            return None
+        fewest, _, most = self.replicas.partition("-")
+        return int(fewest), int(most or fewest)
+
+    def validate(self) -> None:
+        for name in ("ray_address", "replicas", "gpus_per_replica", "cpus_per_replica"):
+            if self.engine == "local" and getattr(self, name) is not None:
+                raise UsageError(f"--{name.replace('_', '-')} needs --engine ray", "On one machine there is --devices.")
+        if self.replicas is not None:
+            if not re.fullmatch(r"\d{1,6}(-\d{1,6})?", self.replicas):
+                raise UsageError(f"--replicas {self.replicas} is neither a number nor a range", "Such as 8, or 2-16.")
+            fewest, most = self.fewest_and_most or (1, 1)
+            if not 1 <= fewest <= most:
+                raise UsageError(f"--replicas {self.replicas} is no range from 1 on", "Such as 2-16.")
+
+
+@dataclass(frozen=True)
 class Job:
     """All settings of one run. `task` names the task, `options` is that task's own record."""
 
@@ -244,9 +286,10 @@ class Job:
     output: OutputSettings
     model: ModelSettings
     generation: GenerationSettings
+    engine: EngineSettings = EngineSettings()
 
     def __post_init__(self) -> None:
-        for record in (self.input, self.output, self.model, self.generation, self.options):
+        for record in (self.input, self.output, self.model, self.generation, self.engine, self.options):
             record.validate()
         if not self.input.inputs and not getattr(self.options, "text", ()):
             raise UsageError(

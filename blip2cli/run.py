@@ -47,7 +47,7 @@ def run(job: Job, task: Task, start: Start = InProcess, amend: Amend = iter) -> 
         try:
             with stopping() as stop:
                 results = pipeline.results(_wanted(rows, output, progress), stop)
-                for group in _by_input_row(amend(results)):
+                for group in by_input_row(amend(results)):
                     writer.write(group)
                     progress.advance(*tally.add(group))
         finally:
@@ -85,7 +85,8 @@ def layout_of(job: Job, task: Task, checkpoint: Checkpoint) -> Layout:
     return Layout(carried, columns, task.source.schema, metadata)
 
 
-def _by_input_row(results: Iterator[Result]) -> Iterator[list[Result]]:
+def by_input_row(results: Iterator[Result]) -> Iterator[list[Result]]:
+    """The results in lists, one for each input row."""
     group = []
     for result in results:
         group.append(result)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from blip2cli.cli.options import command
-from blip2cli.job import InputSettings, Job, ModelSettings, OutputSettings
+from blip2cli.job import EngineSettings, InputSettings, Job, ModelSettings, OutputSettings
 from blip2cli.tasks.embed import EmbedOptions
 
 
-@command("embed", EmbedOptions, InputSettings, ModelSettings, OutputSettings)
+@command("embed", EmbedOptions, InputSettings, ModelSettings, OutputSettings, EngineSettings)
 def embed(job: Job) -> None:
     """Write features of every image, or of texts.
 

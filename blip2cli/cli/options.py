@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 
 from blip2cli.cli.config import Config
-from blip2cli.job import GenerationSettings, InputSettings, Job, ModelSettings, Opt, OutputSettings
+from blip2cli.job import EngineSettings, GenerationSettings, InputSettings, Job, ModelSettings, Opt, OutputSettings
 
 Inputs = Annotated[
     list[str] | None,
@@ -54,7 +54,7 @@ def command(task: str, options: type, *others: type) -> Callable[[Callable[[Job]
 
 
 _KIND = inspect.Parameter.KEYWORD_ONLY
-SHARED = (InputSettings, ModelSettings, GenerationSettings, OutputSettings)
+SHARED = (InputSettings, ModelSettings, GenerationSettings, OutputSettings, EngineSettings)
 
 
 def _job(task: str, options: type, inputs: tuple[str, ...], given: dict[str, Any]) -> Job:
@@ -64,9 +64,8 @@ def _job(task: str, options: type, inputs: tuple[str, ...], given: dict[str, Any
         return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
     settings = InputSettings(**{**vars(record(InputSettings)), "inputs": inputs})
-    return Job(
-        task, record(options), settings, record(OutputSettings), record(ModelSettings), record(GenerationSettings)
-    )
+    shared = (OutputSettings, ModelSettings, GenerationSettings, EngineSettings)
+    return Job(task, record(options), settings, *map(record, shared))
 
 
 def _parameters(record: Any) -> list[inspect.Parameter]:

@@ -6,11 +6,11 @@ from importlib import import_module
 
 from blip2cli.job import Job
 
-ENGINES = {"local": "blip2cli.engines.local:launch"}
+ENGINES = {"local": "blip2cli.engines.local:launch", "ray": "blip2cli.engines.ray:launch"}
 """Name → function of a Job that runs it and exits as DESIGN's exit codes say."""
 
 
-def launch(job: Job, engine: str = "local") -> None:
-    """Run the job with an engine."""
-    module, _, function = ENGINES[engine].partition(":")
+def launch(job: Job) -> None:
+    """Run the job with its engine."""
+    module, _, function = ENGINES[job.engine.engine].partition(":")
     getattr(import_module(module), function)(job)

@@ -25,7 +25,7 @@ SOME_ERRORS = 3
 def launch(job: Job) -> None:
     """Run the job here. Exits with 3 where some rows of the output carry errors."""
     if job.output.dry_run:
-        _say(job)
+        show(job)
         return
     target = target_of(job.output)
     out = target.out if target else job.output.out
@@ -41,7 +41,8 @@ def launch(job: Job) -> None:
         raise typer.Exit(SOME_ERRORS)
 
 
-def _say(job: Job) -> None:
+def show(job: Job) -> None:
+    """Say what the job would do."""
     from blip2cli.plan import plan
     from blip2cli.terminal import hush_libraries
 

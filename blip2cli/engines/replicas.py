@@ -84,8 +84,11 @@ class _Replica:
 class Replicas:
     """A pipeline of one replica a device; made when the first has loaded. Raises Blip2Error when none is left."""
 
-    def __init__(self, job: Job, task: Task, checkpoint: Checkpoint, devices: list[torch.device]) -> None:
-        share = max(1, cores() // len(devices))
+    def __init__(
+        self, job: Job, task: Task, checkpoint: Checkpoint, devices: list[torch.device], held: int | None = None
+    ) -> None:
+        """`held` are the cores that the replicas may use, all that there are where it is None."""
+        share = max(1, (held or cores()) // len(devices))
         workers = job.model.workers
         shared = replace(
             job.model, workers=share if workers is None else -(-workers // len(devices)), device=str(devices[0])

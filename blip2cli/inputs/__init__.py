@@ -92,6 +92,26 @@ class ColumnChoice:
 
 
 @dataclass(frozen=True)
+class Counted:
+    """A source whose rows have been counted by reading them."""
+
+    source: Source
+    number: int
+
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        return self.source.rows(start)
+
+    def count(self) -> int:
+        return self.number
+
+    def schema(self) -> pa.Schema:
+        return self.source.schema()
+
+    def column_names(self) -> list[str]:
+        return self.source.column_names()
+
+
+@dataclass(frozen=True)
 class Sources:
     """Several sources as one, in the order in which they were given.
 
@@ -118,6 +138,23 @@ class Sources:
             _same(passed[1].name if passed else "missing", before, start)
         rest = every if self.limit is None else islice(every, max(self.limit - start, 0))
         return (replace(row, index=index) for index, row in rest)
+
+    def stretch(self, first: int, stop: int) -> Iterator[Row]:
+        """The rows from the first-th on to that before the stop-th, numbered as `rows` numbers them."""
+        begin, _, step = self._share()
+        rows = islice(self._rows(begin + first * step), 0, None, step)
+        return (replace(row, index=index) for index, row in zip(range(first, stop), rows, strict=False))
+
+    def apart(self) -> Sources:
+        """The same rows, from more parts where one of them stands for several files."""
+        pieces = [getattr(part, "apart", lambda part=part: (part,))() for part in self.parts]
+        return replace(self, parts=tuple(piece for some in pieces for piece in some))
+
+    def counted(self, counts: Iterable[int]) -> Sources:
+        """The same rows, where the numbers of those parts that do not know theirs are given, in their order."""
+        number = iter(counts)
+        parts = (part if part.count() is not None else Counted(part, next(number)) for part in self.parts)
+        return replace(self, parts=tuple(parts))
 
     def _rows(self, start: int) -> Iterator[Row]:
         """The rows from the start-th on; what lies before is not read where its number is known."""

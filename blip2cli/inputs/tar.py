@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Iterator
+from copy import copy
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,13 @@ class TarShards:
 
     def count(self) -> int | None:
         return None
+
+    def apart(self) -> Iterator[TarShards]:
+        """Each archive by itself, with the columns of all."""
+        for name in self.names:
+            one = copy(self)
+            one.names = (name,)
+            yield one
 
     def column_names(self) -> list[str]:
         return self._samples.carried

@@ -42,6 +42,13 @@ class Format:
     files: tuple[str, ...] = ()
 
     @property
+    def make(self) -> Callable[[Path, Layout, Any], Output]:
+        """What makes its output from (path, Layout, Journal)."""
+        module, _, cls = self.cls.partition(":")
+        made: Callable[[Path, Layout, Any], Output] = getattr(import_module(module), cls)
+        return made
+
+    @property
     def shard_files(self) -> tuple[str, ...]:
         """Names of a shard's files below the folder, with a place for its number."""
         return self.files or (f"part-{{:05}}{self.suffixes[0]}",)
@@ -223,14 +230,7 @@ def open_output(settings: OutputSettings, layout: Layout, fingerprint: Mapping[s
         return SidecarOutput(settings, layout, _stdout(layout) if settings.out is None else None, fingerprint)
     if target is None:
         return _stdout(layout)
-    out, journal = target.out, _journal(target, settings, fingerprint)
-    if begun(out) and settings.resume:
-        journal.resume(out)
-    else:
-        _clear(out)
-        journal.start()
-    module, _, cls = target.format.cls.partition(":")
-    make = getattr(import_module(module), cls)
+    out, journal, make = target.out, open_journal(target, settings, fingerprint), target.format.make
     if not target.shards:
         output: Output = make(out, layout, journal)
         return output
@@ -241,6 +241,17 @@ def open_output(settings: OutputSettings, layout: Layout, fingerprint: Mapping[s
     from blip2cli.outputs.shards import ShardedOutput
 
     return ShardedOutput(out, layout, journal, make, target.format.shard_files, settings.shard_size)
+
+
+def open_journal(target: Target, settings: OutputSettings, fingerprint: Mapping[str, Any]) -> Journal:
+    """The output's journal: taken up, or begun in place of an output there may be. Raises UsageError."""
+    journal = _journal(target, settings, fingerprint)
+    if begun(target.out) and settings.resume:
+        journal.resume(target.out)
+    else:
+        _clear(target.out)
+        journal.start()
+    return journal
 
 
 def already_done(settings: OutputSettings, fingerprint: Mapping[str, Any]) -> Commit:

@@ -1,0 +1,239 @@
+"""`--engine ray` on a cluster of two nodes on this machine: what it writes, and what is left when something dies."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.conftest import Typed
+
+pytest.importorskip("ray")
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+BLIP2 = [sys.executable, "-m", "blip2cli"]
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+PATIENCE = 120.0
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """Ray's head, and a node with two cores; more can be added."""
+    command = [sys.executable, "-W", "ignore", "-m", "tests.engines.cluster"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=ENV) as process:
+        yield Cluster(process)
+
+
+class Cluster:
+    """A cluster in a process of its own, told what to do line by line."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.address = self._answer()
+
+    def tell(self, what: str) -> None:
+        print(what, file=self.process.stdin, flush=True)
+        assert self._answer() == "done"
+
+    def _answer(self) -> str:
+        assert self.process.stdout is not None
+        answer = self.process.stdout.readline().strip()
+        assert answer, "the cluster did not start"
+        return answer
+
+    def command(self, *arguments: object) -> list[str]:
+        return [
+            *BLIP2, *map(str, arguments), "--model", "tiny", "--engine", "ray", "--ray-address", self.address,
+            "--cpus-per-replica", "1", "--workers", "0",
+        ]  # fmt: skip
+
+    def start(self, *arguments: object) -> "subprocess.Popen[str]":
+        return subprocess.Popen(self.command(*arguments), stderr=subprocess.PIPE, text=True, env=ENV)
+
+    def run(self, *arguments: object) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(self.command(*arguments), capture_output=True, text=True, env=ENV, timeout=PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of 900 rows over the sample images, one of them missing."""
+    manifest = tmp_path_factory.mktemp("many") / "many.jsonl"
+    images = sorted(EXAMPLES.glob("*.png"))
+    names = [str(images[number % len(images)]) if number != 555 else "gone.png" for number in range(900)]
+    manifest.write_text("".join(json.dumps({"image": name, "n": n}) + "\n" for n, name in enumerate(names)))
+    return manifest
+
+
+@pytest.fixture(scope="module")
+def expected(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its captions as one process writes them."""
+    out = tmp_path_factory.mktemp("expected") / "shards"
+    done = [*BLIP2, "caption", str(many), "--model", "tiny", "--out", str(out), "--shard-size", "30", "-q"]
+    assert subprocess.run(done, env=ENV).returncode == 3
+    return out
+
+
+def test_a_cluster_writes_what_one_process_writes(cluster: Any, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(EXAMPLES, images)
+    (images / "bad.png").write_text("no image")
+    asked = ["vqa", images, "--prompt", "what color is the shape?", "--prompt", "how many?", "--scores"]
+    asked += ["--format", "jsonl"]
+    done = cluster.run(*asked, "--out", tmp_path / "ray", "--shard-size", 5, "--summary", tmp_path / "summary.json")
+    assert done.returncode == 3, done.stderr
+    assert all(line[:1].isdigit() or line == "  2 unsupported" for line in done.stderr.splitlines()), done.stderr
+    alone = [*BLIP2, *map(str, asked), "--model", "tiny", "--out", str(tmp_path / "alone"), "-q"]
+    assert subprocess.run(alone, env=ENV).returncode == 3
+    assert files(tmp_path / "ray") == [f"part-{number:05}.jsonl" for number in range(3)]
+    assert lines(tmp_path / "ray") == lines(tmp_path / "alone")
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["rows"], summary["images"], summary["errors_by_kind"]) == (26, 13, {"unsupported": 2})
+    assert not (tmp_path / "ray.parts").exists()
+
+    again = cluster.run(*asked, "--out", tmp_path / "ray", "--shard-size", 5, "--resume")
+    assert again.returncode == 3 and "0 rows" in again.stderr, again.stderr
+    other = cluster.run(*asked, "--out", tmp_path / "ray", "--shard-size", 6, "--resume")
+    assert other.returncode == 2 and "shard_size was 5, is 6" in other.stderr
+
+
+def test_archives_are_counted_first(cluster: Any, tmp_path: Path) -> None:
+    images = sorted(EXAMPLES.glob("*.png"))
+    for number in range(2):
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as tar:
+            for image in images[number * 5 : number * 5 + 5]:
+                tar.add(image, image.name)
+    tars = f"{tmp_path}/{{0..1}}.tar"
+    done = cluster.run("embed", tars, "--out", tmp_path / "ray", "--shard-size", 4)
+    assert done.returncode == 0, done.stderr
+    alone = [*BLIP2, "embed", tars, "--model", "tiny", "--out", str(tmp_path / "alone"), "--shard-size", "4", "-q"]
+    assert subprocess.run(alone, env=ENV).returncode == 0
+    assert pq.read_table(tmp_path / "ray").equals(pq.read_table(tmp_path / "alone"))
+
+
+def test_a_node_that_dies_takes_no_row_with_it(cluster: Any, many: Path, expected: Path, tmp_path: Path) -> None:
+    cluster.tell("add 1")
+    out = tmp_path / "shards"
+    run = cluster.start("caption", many, "--out", out, "--shard-size", 30)
+    wait_for(lambda: len(files(out)) >= 3, run)
+    assert len(replicas()) == 3
+    cluster.tell("kill")
+    assert len(files(out)) < 30, "it was too fast to be caught in the middle"
+    told = ended(run)
+    assert run.returncode == 3, told
+    assert same(out, expected)
+
+
+def test_a_driver_that_is_killed_is_gone_on_from(cluster: Any, many: Path, expected: Path, tmp_path: Path) -> None:
+    out = tmp_path / "shards"
+    arguments = ("caption", many, "--out", out, "--shard-size", 30)
+    for number, how in enumerate((signal.SIGKILL, signal.SIGINT), 1):
+        run = cluster.start(*arguments, "--resume")
+        wait_for(lambda number=number: len(committed(out)) >= 3 * number, run)  # type: ignore[misc]
+        run.send_signal(how)
+        ended(run)
+        assert run.returncode == (-how if how == signal.SIGKILL else 130)
+        wait_for(lambda: not replicas())
+    kept = {number: (out / f"part-{number:05}.parquet").stat().st_mtime_ns for number in committed(out)}
+    assert 6 <= len(kept) < 30, "it was too fast to be caught in the middle"
+    done = cluster.run(*arguments, "--resume")
+    assert done.returncode == 3, done.stderr
+    assert same(out, expected)
+    assert kept == {number: (out / f"part-{number:05}.parquet").stat().st_mtime_ns for number in kept}
+
+
+def test_replicas_are_added_where_there_comes_room(cluster: Any, many: Path, expected: Path, tmp_path: Path) -> None:
+    cluster.tell("kill")
+    cluster.tell("add 1")
+    out = tmp_path / "shards"
+    run = cluster.start("caption", many, "--out", out, "--shard-size", 30, "--replicas", "1-2")
+    wait_for(lambda: len(files(out)) >= 1, run)
+    assert len(replicas()) == 1
+    cluster.tell("add 1")
+    wait_for(lambda: len(replicas()) == 2, run)
+    told = ended(run)
+    assert run.returncode == 3, told
+    assert same(out, expected)
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["--out", "o.jsonl"], "writes a folder of shards"),
+        ([], "writes a folder of shards"),
+        (["--out", "o", "--devices", "cpu:2"], "--devices does not go with"),
+        (["--out", "o", "--shard", "1/2"], "--shard does not go with"),
+        (["--out", "o", "--resume", "--retry-errors"], "--retry-errors does not go with"),
+        (["--out", "o", "--replicas", "3-2"], "is no range"),
+        (["--out", "o", "--replicas", "many"], "neither a number nor a range"),
+        (["--out", "o", "--ray-address", "127.0.0.1:1"], "cannot join the Ray cluster"),
+    ],
+)
+def test_what_a_cluster_cannot_do_is_told(
+    arguments: list[str], says: str, typed: Callable[..., Typed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    done = typed("caption", EXAMPLES, "--engine", "ray", *arguments)
+    assert done.code == 2 and says in done.err
+    assert len(done.err.splitlines()) == 2
+
+
+def test_its_options_need_it(typed: Callable[..., Typed]) -> None:
+    assert "--replicas needs --engine ray" in typed("caption", EXAMPLES, "--replicas", 2).err
+
+
+def ended(run: "subprocess.Popen[str]") -> str:
+    """Wait for the end of a run; what it said."""
+    with run:
+        return run.communicate(timeout=PATIENCE)[1]
+
+
+def files(out: Path) -> list[str]:
+    return sorted(path.name for path in out.iterdir()) if out.exists() else []
+
+
+def lines(out: Path) -> list[str]:
+    return [line for name in files(out) for line in (out / name).read_text().splitlines()]
+
+
+def committed(out: Path) -> list[int]:
+    """The numbers of the shards that the journal has."""
+    journal = out.with_name(out.name + ".journal")
+    commits = journal.read_text().splitlines() if journal.exists() else []
+    done = json.loads(commits[-1])["state"]["done"] if len(commits) > 1 else []
+    return [number for first, last in done for number in range(first, last + 1)]
+
+
+def same(out: Path, expected: Path) -> bool:
+    return files(out) == files(expected) and all(
+        (out / name).read_bytes() == (expected / name).read_bytes() for name in files(out)
+    )
+
+
+def replicas() -> list[str]:
+    """The processes of replicas' models on this machine."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            if process.name.isdigit() and b"MapWorker" in (process / "cmdline").read_bytes():
+                found.append(process.name)
+        except OSError:
+            continue  # it has just gone
+    return found
+
+
+def wait_for(happened: Callable[[], bool], run: "subprocess.Popen[str] | None" = None) -> None:
+    end = time.monotonic() + PATIENCE
+    while not happened():
+        assert time.monotonic() < end, "it took too long"
+        assert run is None or run.poll() is None, f"the run ended too early: {run.communicate()[1]}"
+        time.sleep(0.02)
