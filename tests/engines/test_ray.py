@@ -17,8 +17,6 @@ import pytest
 
 from tests.conftest import Typed
 
-pytest.importorskip("ray")
-
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 BLIP2 = [sys.executable, "-m", "blip2cli"]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
@@ -50,6 +48,18 @@ class Cluster:
         answer = self.process.stdout.readline().strip()
         assert answer, "the cluster did not start"
         return answer
+
+    def replicas(self) -> list[str]:
+        """The actors' processes; those of other clusters on this machine are not among them."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                is_one = b"MapWorker" in (process / "cmdline").read_bytes()
+                if is_one and parent(parent(process.name)) == str(self.process.pid):  # between them is Ray's raylet
+                    found.append(process.name)
+            except OSError:
+                continue  # it has just gone
+        return found
 
     def command(self, *arguments: object) -> list[str]:
         return [
@@ -125,7 +135,7 @@ def test_a_node_that_dies_takes_no_row_with_it(cluster: Any, many: Path, expecte
     out = tmp_path / "shards"
     run = cluster.start("caption", many, "--out", out, "--shard-size", 30)
     wait_for(lambda: len(files(out)) >= 3, run)
-    assert len(replicas()) == 3
+    assert len(cluster.replicas()) == 3
     cluster.tell("kill")
     assert len(files(out)) < 30, "it was too fast to be caught in the middle"
     told = ended(run)
@@ -142,7 +152,7 @@ def test_a_driver_that_is_killed_is_gone_on_from(cluster: Any, many: Path, expec
         run.send_signal(how)
         ended(run)
         assert run.returncode == (-how if how == signal.SIGKILL else 130)
-        wait_for(lambda: not replicas())
+        wait_for(lambda: not cluster.replicas())
     kept = {number: (out / f"part-{number:05}.parquet").stat().st_mtime_ns for number in committed(out)}
     assert 6 <= len(kept) < 30, "it was too fast to be caught in the middle"
     done = cluster.run(*arguments, "--resume")
@@ -157,9 +167,9 @@ def test_replicas_are_added_where_there_comes_room(cluster: Any, many: Path, exp
     out = tmp_path / "shards"
     run = cluster.start("caption", many, "--out", out, "--shard-size", 30, "--replicas", "1-2")
     wait_for(lambda: len(files(out)) >= 1, run)
-    assert len(replicas()) == 1
+    assert len(cluster.replicas()) == 1
     cluster.tell("add 1")
-    wait_for(lambda: len(replicas()) == 2, run)
+    wait_for(lambda: len(cluster.replicas()) == 2, run)
     told = ended(run)
     assert run.returncode == 3, told
     assert same(out, expected)
@@ -219,16 +229,8 @@ def same(out: Path, expected: Path) -> bool:
     )
 
 
-def replicas() -> list[str]:
-    """The processes of replicas' models on this machine."""
-    found = []
-    for process in Path("/proc").iterdir():
-        try:
-            if process.name.isdigit() and b"MapWorker" in (process / "cmdline").read_bytes():
-                found.append(process.name)
-        except OSError:
-            continue  # it has just gone
-    return found
+def parent(process: str) -> str:
+    return Path("/proc", process, "stat").read_text().rpartition(")")[2].split()[1]
 
 
 def wait_for(happened: Callable[[], bool], run: "subprocess.Popen[str] | None" = None) -> None:
