@@ -10,11 +10,15 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from blip2cli.engines.ray_replica import MOST_ATTEMPTS, Replica
+from blip2cli.engines.stretches import Stretches
+from blip2cli.outputs import Target
 from tests.conftest import Typed
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -173,6 +177,17 @@ def test_replicas_are_added_where_there_comes_room(cluster: Any, many: Path, exp
     told = ended(run)
     assert run.returncode == 3, told
     assert same(out, expected)
+
+
+def test_a_shard_that_its_actors_die_of_is_given_up(tmp_path: Path) -> None:
+    def never(*_: Any) -> Any:
+        raise AssertionError("it was tried again")
+
+    target = Target("parquet", tmp_path / "shards", shards=True)
+    order: Any = SimpleNamespace(target=target, stretches=Stretches(40, 10), launch=never)
+    for attempt in range(MOST_ATTEMPTS):
+        (tmp_path / "shards.parts" / f"00002-{attempt}").mkdir(parents=True)
+    assert list(Replica(order)({"place": [2]})) == []
 
 
 @pytest.mark.parametrize(
