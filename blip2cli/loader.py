@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from blip2cli.errors import ImageError
 from blip2cli.images import Reading, bytes_of, decode
+from blip2cli.machine import cores
 from blip2cli.records import Batch, ImageRef, Row
 
 logger = logging.getLogger(__name__)
@@ -195,11 +196,6 @@ def load(rows: Iterable[Row], reading: Reading, loading: Loading) -> Iterator[Ba
 def images_of(rows: Sequence[Row]) -> list[ImageRef | None]:
     """Where the rows' images are; None for rows that have an error already."""
     return [None if row.error else row.image for row in rows]
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _data_loader(images: Images, sent: _Sent, workers: int, loading: Loading) -> Iterator[Pixels]:

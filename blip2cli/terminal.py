@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging as stdlib_logging
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 PLAIN_EVERY = 10.0
@@ -79,6 +80,38 @@ def show_plan(plan: Sequence[tuple[str, str]]) -> None:
     width = max(len(heading) for heading, _ in plan)
     for heading, line in plan:
         print(f"{heading:<{width}}  {_harmless(line)}")
+
+
+def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str] = ()) -> None:
+    """A whole table on stdout, each column as wide as it needs; numbers stand at the right.
+
+    Where the terminal is too narrow the `spare` columns are left out, the first of them first.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    widths = {heading: max(map(len, column)) + 2 for heading, *column in zip(headings, headings, *rows, strict=True)}
+    left_out: set[str] = set()
+    for heading in spare:
+        if sum(width for name, width in widths.items() if name not in left_out) > console.width:
+            left_out.add(heading)
+    shown = [at for at, heading in enumerate(headings) if heading not in left_out]
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for at in shown:
+        number = all(row[at][:1].isdigit() or not row[at] for row in rows)
+        style = "cyan" if at == 0 else ""
+        table.add_column(headings[at], overflow="fold", justify="right" if number else "left", style=style)
+    for row in rows:
+        table.add_row(*(Text(_harmless(row[at])) for at in shown))
+    console.print(table)
+
+
+def print_records(records: Iterable[dict[str, Any]]) -> None:
+    """JSON lines on stdout."""
+    for record in records:
+        print(json.dumps(record, ensure_ascii=False), flush=True)
 
 
 def show_error(message: str, hint: str) -> None:

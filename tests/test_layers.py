@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "blip2cli"
 MAY_IMPORT = {
     # what all rooms may use
     "errors": "",
+    "machine": "",
     "records": "",
     "stopwatch": "",
     "terminal": "",
@@ -26,8 +27,8 @@ MAY_IMPORT = {
     # inputs → images → loader → model → tasks → outputs
     "inputs": "errors records storage",
     "images": "errors records storage fetch",
-    "loader": "errors records images",
-    "model": "errors records job tiny",
+    "loader": "errors records machine images",
+    "model": "errors records machine job tiny",
     "tasks": "errors records job stopwatch inputs model",
     "interrupts": "terminal",
     "journal": "errors records storage",
@@ -39,10 +40,11 @@ MAY_IMPORT = {
     "retry": "records job inputs model tasks journal outputs pipeline run",
     "plan": "errors records job inputs model tasks journal outputs",
     "api": "job stopwatch terminal inputs images loader model tasks outputs",
-    "bench": "version errors records job stopwatch terminal tiny inputs images loader model tasks outputs run",
-    "engines": "errors records job stopwatch terminal interrupts loader model tasks journal outputs summary "
+    "bench": "version errors records machine job stopwatch terminal tiny inputs images loader model tasks outputs run",
+    "models": "errors terminal tiny model",
+    "engines": "errors records machine job stopwatch terminal interrupts loader model tasks journal outputs summary "
     "pipeline run retry plan",
-    "cli": "version errors job terminal tasks engines bench",
+    "cli": "version errors job terminal tasks models engines bench",
     # `blip2cli` itself, and `python -m blip2cli`
     "__init__": "api",
     "__main__": "cli",

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
 from blip2cli import __version__
-from blip2cli.loader import cores
+from blip2cli.machine import cores, instructions, processor
 
 
 def describe() -> str:
     """Processor, cores and versions, in a line."""
     import transformers
 
-    flags = [flag for flag in ("avx512_bf16", "avx512_vnni", "amx_bf16") if flag in _cpuinfo("flags").split()]
-    processor = _cpuinfo("model name") or platform.processor() or platform.machine()
+    flags = [flag for flag in ("avx512_bf16", "avx512_vnni", "amx_bf16") if flag in (instructions() or ())]
     return (
-        f"{processor} ({', '.join(flags) or 'no bf16 or int8 instructions'}), {cores()} cores, "
+        f"{processor()} ({', '.join(flags) or 'no bf16 or int8 instructions'}), {cores()} cores, "
         f"Python {platform.python_version()}, PyTorch {torch.__version__}, transformers {transformers.__version__}, "
         f"blip2cli {__version__}"
     )
@@ -54,11 +51,3 @@ def _best(run: Callable[[], object], times: int = 5) -> float:
         run()
         taken.append(time.perf_counter() - started)
     return min(taken)
-
-
-def _cpuinfo(name: str) -> str:
-    path = Path("/proc/cpuinfo")
-    if not os.access(path, os.R_OK):
-        return ""
-    lines = (line.partition(":") for line in path.read_text().splitlines())
-    return next((value.strip() for key, _, value in lines if key.strip() == name), "")

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from blip2cli.loader import cores
+from blip2cli.machine import cores
 
 
 class ProcessedImages(Dataset[Any]):

@@ -24,7 +24,7 @@ from blip2cli.engines.replica import DONE, DRY, FAILED, PULL, READY, ROWS, STOP,
 from blip2cli.errors import Blip2Error
 from blip2cli.interrupts import Stop
 from blip2cli.job import Job
-from blip2cli.loader import cores
+from blip2cli.machine import cores
 from blip2cli.model.checkpoint import Checkpoint
 from blip2cli.pipeline import Spent
 from blip2cli.records import Result, Row

@@ -19,6 +19,8 @@ import torch
 from blip2cli.errors import CheckpointError, UsageError
 from blip2cli.job import devices_named
 from blip2cli.model import packing, quantize
+from blip2cli.model.hub import complete
+from blip2cli.model.precision import native_bf16, settled
 from blip2cli.tiny import MODEL_DIR
 
 if TYPE_CHECKING:
@@ -136,10 +138,10 @@ def find(settings: ModelSettings, fetch: bool = True) -> Checkpoint:
     NotHere where it would have to be fetched from the hub, and is not to be.
     """
     name = settings.model
-    device = _device(settings.device)
+    device = device_named(settings.device)
     folder = _folder(name, settings.revision, fetch)
     config = _config(name, folder)
-    precision = _precision(settings.dtype, device, not config.use_decoder_only_language_model)
+    precision = settled(settings.dtype, device.type, not config.use_decoder_only_language_model)
     if settings.compile and device.type != "cuda":
         raise UsageError("--compile is for CUDA", f"Leave it out on {device.type}.")
     return Checkpoint(name, folder, config, _image_settings(folder, config), device, precision, settings.compile)
@@ -165,20 +167,11 @@ def _folder(name: str, revision: str | None, fetch: bool) -> Path:
         except Exception as error:  # the hub's own, and those of its HTTP client and sockets
             logger.debug("%s: %s", name, error)
             continue
-        if not cached or _complete(Path(folder)):
+        if not cached or complete(Path(folder)):
             return Path(folder)
     if not fetch:
         raise NotHere(f"the checkpoint {name} is not cached", NO_CHECKPOINT)
     raise CheckpointError(f"cannot get the checkpoint {name}: not cached, and the hub did not give it", NO_CHECKPOINT)
-
-
-def _complete(folder: Path) -> bool:
-    """Whether a snapshot has all its weights, which an interrupted download has not."""
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        shards = set(json.loads(index.read_text())["weight_map"].values())
-        return all((folder / shard).exists() for shard in shards)
-    return (folder / "config.json").exists() and (folder / "model.safetensors").exists()
 
 
 def _config(name: str, folder: Path) -> Any:
@@ -201,7 +194,7 @@ def _config(name: str, folder: Path) -> Any:
     return config
 
 
-def _device(device: str) -> torch.device:
+def device_named(device: str) -> torch.device:
     if device == "auto":
         mps = torch.backends.mps.is_available()
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
@@ -226,30 +219,10 @@ def devices_of(devices: str) -> list[torch.device]:
     """The devices of --devices, one for each replica. Raises UsageError where one is not there."""
     named = devices_named(devices)
     if named != ["all"]:
-        return [_device(name) for name in named]
+        return [device_named(name) for name in named]
     if not torch.cuda.is_available():
         raise UsageError("--devices all: this PyTorch sees no CUDA device", "Use --devices cpu:N, or a CUDA build.")
     return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
-
-
-def _precision(asked: str, device: torch.device, encoder_decoder: bool) -> str:
-    if asked == "fp16" and encoder_decoder:
-        raise UsageError("--dtype fp16 gives garbage with Flan-T5", "Use --dtype bf16 or fp32.")
-    if asked == "int8" and device.type == "mps":
-        raise UsageError("--dtype int8 runs on CPU and CUDA only", "Use --dtype fp16.")
-    if asked == "int4" and device.type != "cuda":
-        raise UsageError("--dtype int4 runs on CUDA only", "Use --dtype int8 on a CPU.")
-    if asked != "auto":
-        return asked
-    if device.type == "cuda":
-        return "bf16" if encoder_decoder else "fp16"
-    return "bf16" if device.type == "cpu" and native_bf16() else "fp32"
-
-
-def native_bf16() -> bool:
-    """Whether this processor multiplies bf16 itself (avx512_bf16 or AMX)."""
-    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("amx_tile"))
 
 
 def _image_settings(folder: Path, config: Any) -> ImageSettings:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 LARGEST = {"cuda": 64}
 """Images encoded together at most, by device. Beyond it a GPU is busy."""
@@ -58,7 +59,14 @@ def bytes_per_image(config: Any, itemsize: int) -> int:
 def free_bytes(device: torch.device) -> int:
     """Memory that can still be taken: of the GPU, or of this machine within its control group's limit."""
     if device.type == "cuda":
+        import torch
+
         return int(torch.cuda.mem_get_info(device)[0])
+    return free_ram()
+
+
+def free_ram() -> int:
+    """Memory of this machine that can still be taken, within the control group's limit."""
     free = [_available()]
     for folder, limit_file, anonymous in CONTROL_GROUPS:
         limit = _read(folder / limit_file)

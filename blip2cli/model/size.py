@@ -1,37 +1,74 @@
-"""What a checkpoint's weights take, from the headers of its files: nothing is loaded."""
+"""What a checkpoint's weights take in memory, from their number: nothing is loaded."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from blip2cli.model.checkpoint import DTYPES, Checkpoint
+if TYPE_CHECKING:
+    from blip2cli.model.checkpoint import Checkpoint
 
-FULL = ("qformer.", "query_tokens")
+QFORMER = ("qformer.", "query_tokens")
 """Beginnings of the names of weights that stay fp32 in fp16 (transformers keeps the Q-Former so)."""
+
+BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 QUANTIZED_BYTES = {"int8": 1.0, "int4": 0.5}
 
 
+@dataclass(frozen=True)
+class Weights:
+    """How many weights there are, by what becomes of them: the Q-Former's, those of other linear layers, and the rest.
+
+    The Q-Former counts as linear layers, which nearly all of it is.
+    """
+
+    qformer: int
+    linear: int
+    other: int
+
+    @property
+    def total(self) -> int:
+        return self.qformer + self.linear + self.other
+
+    def bytes(self, precision: str, rest: int = 2) -> int:
+        """About how many bytes they take when loaded; `rest` is for each weight that int8 or int4 leaves as it is."""
+        if precision in QUANTIZED_BYTES:
+            return int((self.qformer + self.linear) * QUANTIZED_BYTES[precision] + self.other * rest)
+        each = BYTES[precision]
+        return self.qformer * (BYTES["fp32"] if precision == "fp16" else each) + (self.linear + self.other) * each
+
+
 def weight_bytes(checkpoint: Checkpoint) -> int:
     """About how many bytes the loaded weights take, in the precision chosen."""
-    rest = checkpoint.dtype.itemsize
-    total = 0.0
-    for name, shape in _shapes(checkpoint.folder):
+    return weights_of(shapes(checkpoint.folder)).bytes(checkpoint.precision, checkpoint.dtype.itemsize)
+
+
+def weights_of(named: dict[str, tuple[int, ...]]) -> Weights:
+    """Weights counted by their names and shapes."""
+    counts = {"qformer": 0, "linear": 0, "other": 0}
+    for name, shape in named.items():
         linear = len(shape) == 2 and "embed" not in name and "shared" not in name
-        if name.startswith(FULL):
-            each: float = DTYPES["fp32"].itemsize if checkpoint.precision == "fp16" else rest
-        else:
-            each = QUANTIZED_BYTES.get(checkpoint.precision, rest) if linear else rest
-        total += each * math.prod(shape)
-    return int(total)
+        kind = "qformer" if name.startswith(QFORMER) else "linear" if linear else "other"
+        counts[kind] += math.prod(shape)
+    return Weights(**counts)
 
 
-def _shapes(folder: Path) -> list[tuple[str, tuple[int, ...]]]:
+def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a folder's weights, from the headers of its files."""
+    return {name: shape for name, (shape, _) in headers(folder).items()}
+
+
+def headers(folder: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Names of a folder's weights, their shapes, and how they are stored (F32, F16, BF16, ...)."""
     from safetensors import safe_open
 
-    found: list[tuple[str, tuple[int, ...]]] = []
+    found: dict[str, tuple[tuple[int, ...], str]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "np") as file:
-            found += [(name, tuple(file.get_slice(name).get_shape())) for name in file.keys()]  # noqa: SIM118  # no dict
+            for name in file.keys():  # noqa: SIM118  # no dict
+                weight = file.get_slice(name)
+                found[name] = tuple(weight.get_shape()), weight.get_dtype()
     return found

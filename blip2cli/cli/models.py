@@ -1,0 +1,32 @@
+"""blip2 models."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def models(
+    model: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL]...", help="Local folders, cached hub ids or 'tiny', to show in detail.", show_default=False
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines, on a terminal too.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """List the checkpoints: those known, those cached, the memory they take, and which fit here.
+
+    [bold]blip2 models[/bold]
+    """
+    import sys
+
+    from blip2cli.cli.failures import reported
+
+    with reported(debug):
+        from blip2cli.models import show
+
+        if not show(model or (), as_json or not sys.stdout.isatty()):
+            raise typer.Exit(1)

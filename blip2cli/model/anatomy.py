@@ -1,0 +1,147 @@
+"""What a checkpoint's folder holds, read from its JSON files and the headers of its weights: nothing is loaded."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blip2cli.errors import CheckpointError
+from blip2cli.model.hub import complete
+from blip2cli.model.size import Weights, headers, weights_of
+
+PARTS = {
+    "vision": ("vision_model.",),
+    "Q-Former": ("qformer.", "query_tokens", "embeddings."),
+    "language model": ("language_model.", "language_projection."),
+    "retrieval heads": ("vision_projection.", "text_projection.", "itm_head."),
+}
+"""Part of the model → beginnings of the names of its weights."""
+
+TOKENIZERS = ("tokenizer.json", "vocab.json", "spiece.model", "vocab.txt")
+"""Any of these files makes a tokenizer."""
+
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A checkpoint taken apart.
+
+    `parameters` are counted by part; `dtypes` are how the weights are stored. `missing` are what it cannot run without,
+    `old` what checkpoints of earlier versions lack and this program does not need, `unused` what is not read.
+    """
+
+    language_model: str | None
+    image_side: int
+    query_tokens: int
+    weights: Weights
+    parameters: dict[str, int]
+    dtypes: tuple[str, ...]
+    tokenizer: bool
+    missing: tuple[str, ...]
+    old: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    @property
+    def encoder_decoder(self) -> bool:
+        return (self.language_model or "").startswith("T5")
+
+
+def examine(folder: Path) -> Anatomy:
+    """Take a folder apart. Raises CheckpointError where it is no BLIP-2, or cannot be read."""
+    config = _json(folder / "config.json")
+    kind = config.get("model_type")
+    if kind not in ("blip-2", "blip_2"):
+        what = f"is a {kind} checkpoint, not BLIP-2" if kind else "holds no checkpoint (no config.json)"
+        raise CheckpointError(f"{folder} {what}", "docs/models.md has those that run.")
+    try:
+        found = headers(folder)
+    except Exception as error:  # safetensors' own, which has no public base
+        raise CheckpointError(f"cannot read the weights in {folder}: {error}", "Copy or fetch them again.") from None
+    shapes = {name: shape for name, (shape, _) in found.items()}
+    processor = _json(folder / "processor_config.json")
+    tokenizer = any((folder / name).exists() for name in TOKENIZERS)
+    return Anatomy(
+        _language_model(shapes),
+        _image_side(processor.get("image_processor") or _json(folder / "preprocessor_config.json"), config, shapes),
+        shapes["query_tokens"][1] if "query_tokens" in shapes else config.get("num_query_tokens", 32),
+        weights_of(shapes),
+        {part: count for part in PARTS if (count := _count(shapes, part))},
+        tuple(sorted({stored for _, stored in found.values()})),
+        tokenizer,
+        tuple(_missing(folder, bool(found), tokenizer)),
+        tuple(_old(folder, config, processor)),
+        tuple(sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))),
+    )
+
+
+def _language_model(shapes: dict[str, tuple[int, ...]]) -> str | None:
+    """Kind, layers and width, such as "OPT, 32 layers of 2560"."""
+    names = [name for name in shapes if name.startswith("language_model.")]
+    if not names:
+        return None
+    t5 = any(name.startswith("language_model.encoder.") for name in names)
+    blocks = "language_model.decoder.block." if t5 else "language_model.model.decoder.layers."
+    layers = {name[len(blocks) :].partition(".")[0] for name in names if name.startswith(blocks)}
+    embedding = "language_model.shared.weight" if t5 else "language_model.model.decoder.embed_tokens.weight"
+    width = f" of {shapes[embedding][1]}" if embedding in shapes else ""
+    return f"{'T5' if t5 else 'OPT'}, {len(layers)} layers{width}"
+
+
+def _image_side(saved: Any, config: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> int:
+    """From the preprocessor, as in `checkpoint`; else from the weights, else from the configuration."""
+    size = (saved or {}).get("size")
+    side = size.get("height") or size.get("shortest_edge") if isinstance(size, dict) else size
+    if side:
+        return int(side)
+    positions = shapes.get("vision_model.embeddings.position_embedding")
+    patch = shapes.get("vision_model.embeddings.patch_embedding.weight")
+    if positions and patch:
+        return math.isqrt(positions[-2] - 1) * patch[-1]
+    return int(config.get("vision_config", {}).get("image_size", 224))
+
+
+def _count(shapes: dict[str, tuple[int, ...]], part: str) -> int:
+    return sum(math.prod(shape) for name, shape in shapes.items() if name.startswith(PARTS[part]))
+
+
+def _missing(folder: Path, weights: bool, tokenizer: bool) -> list[str]:
+    return [
+        *([] if weights else ["weights in safetensors"]),
+        *(["some of its weights' files"] if weights and not _all_there(folder) else []),
+        *([] if tokenizer else ["tokenizer"]),
+    ]
+
+
+def _all_there(folder: Path) -> bool:
+    """Whether all shards are there; without an index, any file is all that there is."""
+    return complete(folder) or not (folder / "model.safetensors.index.json").exists()
+
+
+def _old(folder: Path, config: dict[str, Any], processor: dict[str, Any]) -> list[str]:
+    tokens = (folder / "tokenizer.json", folder / "added_tokens.json")
+    return [
+        *([] if "num_query_tokens" in processor else ["num_query_tokens in the processor"]),
+        *([] if config.get("image_token_index") is not None else ["image_token_index in the configuration"]),
+        *([] if any('"<image>"' in _text(path) for path in tokens) else ["<image> in the tokenizer"]),
+        *([] if (folder / "generation_config.json").exists() else ["a generation configuration"]),
+    ]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A JSON file's object; empty where there is no such file. Raises CheckpointError."""
+    try:
+        loaded = json.loads(_text(path) or "{}")
+    except ValueError as error:
+        raise CheckpointError(f"{path} is no JSON: {error}", "Copy or fetch it again.") from None
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # it is not there
+        return ""

@@ -1,0 +1,43 @@
+"""The checkpoints that BLIP-2's authors have published, with their sizes: the source of the table in docs/models.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from blip2cli.model.size import Weights
+
+
+@dataclass(frozen=True)
+class Known:
+    """A published checkpoint; `language_model` is None for those with retrieval heads instead.
+
+    `weights` are counted from the architecture: ViT-g/14 without its last layer, a Q-Former of BERT-base's size with 32
+    query tokens, and the language model. A test counts them again.
+    """
+
+    name: str
+    language_model: str | None
+    image_side: int
+    weights: Weights
+    tuned_on_coco: bool = False
+
+    @property
+    def encoder_decoder(self) -> bool:
+        return (self.language_model or "").startswith("Flan-T5")
+
+
+QFORMER = 105_162_240
+RETRIEVAL_QFORMER = 161_849_856
+"""The Q-Former with the layers that read text."""
+
+KNOWN = (
+    Known("Salesforce/blip2-opt-2.7b", "OPT-2.7B", 224, Weights(QFORMER, 3_502_571_520, 137_028_096)),
+    Known("Salesforce/blip2-opt-6.7b", "OPT-6.7B", 224, Weights(QFORMER, 7_429_619_712, 218_087_424)),
+    Known("Salesforce/blip2-flan-t5-xl", "Flan-T5-XL", 224, Weights(QFORMER, 3_769_305_088, 67_979_264)),
+    Known("Salesforce/blip2-flan-t5-xxl", "Flan-T5-XXL", 224, Weights(QFORMER, 11_990_405_120, 134_029_312)),
+    Known("Salesforce/blip2-opt-2.7b-coco", "OPT-2.7B", 364, Weights(QFORMER, 3_502_571_520, 137_619_456), True),
+    Known("Salesforce/blip2-opt-6.7b-coco", "OPT-6.7B", 364, Weights(QFORMER, 7_429_619_712, 218_678_784), True),
+    Known("Salesforce/blip2-flan-t5-xl-coco", "Flan-T5-XL", 364, Weights(QFORMER, 3_769_305_088, 68_570_624), True),
+    Known("Salesforce/blip2-itm-vit-g", None, 224, Weights(RETRIEVAL_QFORMER, 984_417_792, 25_763_842)),
+    Known("Salesforce/blip2-itm-vit-g-coco", None, 364, Weights(RETRIEVAL_QFORMER, 984_417_792, 26_355_202), True),
+)
