@@ -9,6 +9,7 @@ again; and STOP at any time.
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import time
@@ -95,6 +96,7 @@ def serve(connection: Any, order: Order) -> None:
     os.register_at_fork(after_in_child=connection.close)  # so that the pipe dies with this process, not its workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever feeds us says when to stop
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    multiprocessing.set_start_method(None, force=True)  # a spawned process would spawn its workers too, which is slow
     try:
         _serve(connection, order)
     except (EOFError, BrokenPipeError, ConnectionResetError):
