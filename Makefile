@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test lint chaos fuzz bench accuracy docs clean
+.PHONY: demo test lint chaos cluster-demo scale fuzz bench accuracy docs clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +26,12 @@ lint: $(VENV)/.ready  ## Check style and types.
 
 chaos: $(VENV)/.ready  ## Kill runs at random moments, 200 times, and compare what they end with.
 	$(BIN)/python -m tests.chaos.chaos --rounds 200
+
+cluster-demo: $(VENV)/.ready  ## Caption on a Ray cluster of two nodes on this machine, while one and the driver are killed.
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.engines.demo
+
+scale: $(VENV)/.ready  ## Simulate the driver of a cluster run over a hundred million rows.
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.engines.simulation
 
 fuzz: $(VENV)/.ready  ## Decode 5,000 images that were tampered with.
 	$(BIN)/python -m tests.hostile.fuzz --cases 5000

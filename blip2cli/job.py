@@ -243,7 +243,8 @@ class EngineSettings:
         "local"
     )
     ray_address: Annotated[
-        str | None, Opt("Ray cluster to join. [default: RAY_ADDRESS, or one started here]", metavar="ADDRESS")
+        str | None,
+        Opt("Cluster to join; local starts one. [default: RAY_ADDRESS, or the one here, or local]", metavar="ADDRESS"),
     ] = None
     replicas: Annotated[
         str | None,

@@ -14,7 +14,7 @@ import re
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,7 @@ from typing import Any
 import typer
 
 from blip2cli.engines.local import SOME_ERRORS, show
-from blip2cli.engines.ray_replica import Launch, Order, Replica, Said
-from blip2cli.engines.ray_replica import launch as start_replica
+from blip2cli.engines.ray_replica import Order, Replica, Said
 from blip2cli.engines.stretches import Stretches
 from blip2cli.errors import Blip2Error, UsageError
 from blip2cli.job import Job
@@ -51,15 +50,20 @@ JOIN = 10.0
 """Seconds to wait for the head of a cluster: Ray itself tries for minutes, and then ends the process."""
 
 
-def launch(job: Job, start: Launch = start_replica) -> None:
-    """Run the job on a cluster. Exits with 3 where some rows of the output carry errors; raises Blip2Error."""
+def launch(job: Job, replica: type[Replica] = Replica) -> None:
+    """Run the job on a cluster. Exits with 3 where some rows of the output carry errors; raises Blip2Error.
+
+    Args:
+        job: what is to be done.
+        replica: what does the stretches, as an actor.
+    """
     target = _checked(job)
     if job.output.dry_run:
         show(job)
         return
     with locked(target.out):
         check_output(job.output, job.task)
-        summary = _run(job, open_task(job), target, start)
+        summary = _run(job, open_task(job), target, replica)
     if summary["errors"] or summary["errors_before"]:
         raise typer.Exit(SOME_ERRORS)
 
@@ -77,7 +81,7 @@ def _checked(job: Job) -> Target:
     return target
 
 
-def _run(job: Job, task: Task, target: Target, start: Launch) -> dict[str, Any]:
+def _run(job: Job, task: Task, target: Target, replica: type[Replica]) -> dict[str, Any]:
     with _Cluster(job) as cluster:
         task.source = source = cluster.counted(task.source)
         rows = source.count() or 0
@@ -92,10 +96,10 @@ def _run(job: Job, task: Task, target: Target, start: Launch) -> dict[str, Any]:
         batch_size = None
         if ledger.stretches.left:
             placed = cluster.place()
-            order = Order(placed.job, task, target, ledger.stretches, placed.cores, start)
+            order = Order(placed.job, task, target, ledger.stretches, placed.cores)
             progress = Progress(rows, journal.commit.rows, job.output.quiet)
             try:
-                for said in cluster.said(order, placed):
+                for said in cluster.said(replica, order, placed):
                     progress.advance(said.images, said.errors)
                     if said.finished:
                         ledger.enter(said)
@@ -193,13 +197,17 @@ class _Cluster:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.joined: Any = None
+        self.left = ExitStack()
 
     def __enter__(self) -> _Cluster:
+        nowhere = self.left.enter_context(open(os.devnull, "w"))
+        self.left.enter_context(redirect_stdout(nowhere))  # where Ray tells of nodes that die; our rows go elsewhere
         return self
 
     def __exit__(self, *failure: object) -> None:
-        if self.joined is not None:
-            self.joined.shutdown()
+        with self.left:
+            if self.joined is not None:
+                self.joined.shutdown()
 
     @property
     def ray(self) -> Any:
@@ -238,7 +246,7 @@ class _Cluster:
         placed = replace(self.job, model=replace(model, device=device, workers=workers))
         return _Placed(placed, fewest, most, gpus, cores)
 
-    def said(self, order: Order, placed: _Placed) -> Iterator[Said]:
+    def said(self, replica: type[Replica], order: Order, placed: _Placed) -> Iterator[Said]:
         """What the replicas say, as it comes. Raises what one of them fails of."""
         from ray import data
 
@@ -249,18 +257,25 @@ class _Cluster:
         stretches = data.read_datasource(_datasource(order.stretches.left), num_cpus=0)
         pool = data.ActorPoolStrategy(min_size=placed.fewest, max_size=placed.most, max_tasks_in_flight_per_actor=1)
         said = stretches.map_batches(
-            Replica,
+            replica,
             fn_constructor_args=(order,),
             batch_size=None,
             compute=pool,
             num_cpus=placed.cores,
             num_gpus=placed.gpus or None,
         )
-        for batch in said.iter_batches(batch_size=None, prefetch_batches=0):
-            for one in map(Said.unpacked, batch["said"]):
-                if one.failure is not None:
-                    raise _failure(*one.failure)
-                yield one
+        for one in self._unpacked(said.iter_batches(batch_size=None, prefetch_batches=0)):
+            if one.failure is not None:
+                raise _failure(*one.failure)
+            yield one
+
+    def _unpacked(self, batches: Iterator[dict[str, Any]]) -> Iterator[Said]:
+        try:
+            for batch in batches:
+                yield from map(Said.unpacked, batch["said"])
+        except self.ray.exceptions.RayError as error:
+            reason = " ".join(str(error).split())[:160]
+            raise Blip2Error(f"the cluster failed: {reason}", "Look at ray status, and go on with --resume.") from error
 
 
 def _failure(message: str, hint: str, exit_code: int) -> Blip2Error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -35,9 +35,6 @@ SAID = 10
 MOST_ATTEMPTS = 5
 """Attempts at a shard whose actors died, as far as they can be seen; behind them the run goes on without it."""
 
-Launch = Callable[[Job, Task, Checkpoint, int], Pipeline]
-"""Makes a replica's pipeline; the number is that of the cores it may use."""
-
 
 @dataclass(frozen=True)
 class Order:
@@ -48,7 +45,6 @@ class Order:
     target: Target
     stretches: Stretches
     cores: int
-    launch: Launch
 
 
 @dataclass(frozen=True)
@@ -77,13 +73,6 @@ class Said:
     @staticmethod
     def unpacked(text: str) -> Said:
         return Said(**json.loads(text))
-
-
-def launch(job: Job, task: Task, checkpoint: Checkpoint, cores: int) -> Pipeline:
-    """The pipeline of a replica: its model in a process below this one."""
-    from blip2cli.engines.replicas import Replicas
-
-    return Replicas(job, task, checkpoint, [checkpoint.device], cores)
 
 
 class Replica:
@@ -154,10 +143,13 @@ class Replica:
 
     @cached_property
     def _pipeline(self) -> Pipeline:
+        """The replica's model, in a process below this one."""
+        from blip2cli.engines.replicas import Replicas
         from blip2cli.terminal import hush_libraries
 
         hush_libraries()
-        return self.order.launch(self.order.job, self.order.task, self._checkpoint, self.order.cores)
+        order = self.order
+        return Replicas(order.job, order.task, self._checkpoint, [self._checkpoint.device], order.cores)
 
 
 def _kinds(group: list[Result]) -> Iterator[str]:

@@ -1,13 +1,10 @@
 """`--engine ray` on a cluster of two nodes on this machine: what it writes, and what is left when something dies."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import tarfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,62 +17,15 @@ from blip2cli.engines.ray_replica import MOST_ATTEMPTS, Replica
 from blip2cli.engines.stretches import Stretches
 from blip2cli.outputs import Target
 from tests.conftest import Typed
+from tests.engines.cluster import BLIP2, ENV, Cluster, committed, ended, files, same, started, wait_for
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
-BLIP2 = [sys.executable, "-m", "blip2cli"]
-ENV = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-PATIENCE = 120.0
 
 
 @pytest.fixture
-def cluster() -> Iterator[Any]:
-    """Ray's head, and a node with two cores; more can be added."""
-    command = [sys.executable, "-W", "ignore", "-m", "tests.engines.cluster"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=ENV) as process:
-        yield Cluster(process)
-
-
-class Cluster:
-    """A cluster in a process of its own, told what to do line by line."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        self.address = self._answer()
-
-    def tell(self, what: str) -> None:
-        print(what, file=self.process.stdin, flush=True)
-        assert self._answer() == "done"
-
-    def _answer(self) -> str:
-        assert self.process.stdout is not None
-        answer = self.process.stdout.readline().strip()
-        assert answer, "the cluster did not start"
-        return answer
-
-    def replicas(self) -> list[str]:
-        """The actors' processes; those of other clusters on this machine are not among them."""
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                is_one = b"MapWorker" in (process / "cmdline").read_bytes()
-                if is_one and parent(parent(process.name)) == str(self.process.pid):  # between them is Ray's raylet
-                    found.append(process.name)
-            except OSError:
-                continue  # it has just gone
-        return found
-
-    def command(self, *arguments: object) -> list[str]:
-        return [
-            *BLIP2, *map(str, arguments), "--model", "tiny", "--engine", "ray", "--ray-address", self.address,
-            "--cpus-per-replica", "1", "--workers", "0",
-        ]  # fmt: skip
-
-    def start(self, *arguments: object) -> "subprocess.Popen[str]":
-        return subprocess.Popen(self.command(*arguments), stderr=subprocess.PIPE, text=True, env=ENV)
-
-    def run(self, *arguments: object) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(self.command(*arguments), capture_output=True, text=True, env=ENV, timeout=PATIENCE)
+def cluster() -> Iterator[Cluster]:
+    with started() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +47,7 @@ def expected(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_cluster_writes_what_one_process_writes(cluster: Any, tmp_path: Path) -> None:
+def test_a_cluster_writes_what_one_process_writes(cluster: Cluster, tmp_path: Path) -> None:
     images = tmp_path / "images"
     shutil.copytree(EXAMPLES, images)
     (images / "bad.png").write_text("no image")
@@ -120,7 +70,7 @@ def test_a_cluster_writes_what_one_process_writes(cluster: Any, tmp_path: Path) 
     assert other.returncode == 2 and "shard_size was 5, is 6" in other.stderr
 
 
-def test_archives_are_counted_first(cluster: Any, tmp_path: Path) -> None:
+def test_archives_are_counted_first(cluster: Cluster, tmp_path: Path) -> None:
     images = sorted(EXAMPLES.glob("*.png"))
     for number in range(2):
         with tarfile.open(tmp_path / f"{number}.tar", "w") as tar:
@@ -134,7 +84,7 @@ def test_archives_are_counted_first(cluster: Any, tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "ray").equals(pq.read_table(tmp_path / "alone"))
 
 
-def test_a_node_that_dies_takes_no_row_with_it(cluster: Any, many: Path, expected: Path, tmp_path: Path) -> None:
+def test_a_node_that_dies_takes_no_row_with_it(cluster: Cluster, many: Path, expected: Path, tmp_path: Path) -> None:
     cluster.tell("add 1")
     out = tmp_path / "shards"
     run = cluster.start("caption", many, "--out", out, "--shard-size", 30)
@@ -147,7 +97,7 @@ def test_a_node_that_dies_takes_no_row_with_it(cluster: Any, many: Path, expecte
     assert same(out, expected)
 
 
-def test_a_driver_that_is_killed_is_gone_on_from(cluster: Any, many: Path, expected: Path, tmp_path: Path) -> None:
+def test_a_driver_that_is_killed_is_gone_on_from(cluster: Cluster, many: Path, expected: Path, tmp_path: Path) -> None:
     out = tmp_path / "shards"
     arguments = ("caption", many, "--out", out, "--shard-size", 30)
     for number, how in enumerate((signal.SIGKILL, signal.SIGINT), 1):
@@ -165,7 +115,9 @@ def test_a_driver_that_is_killed_is_gone_on_from(cluster: Any, many: Path, expec
     assert kept == {number: (out / f"part-{number:05}.parquet").stat().st_mtime_ns for number in kept}
 
 
-def test_replicas_are_added_where_there_comes_room(cluster: Any, many: Path, expected: Path, tmp_path: Path) -> None:
+def test_replicas_are_added_where_there_comes_room(
+    cluster: Cluster, many: Path, expected: Path, tmp_path: Path
+) -> None:
     cluster.tell("kill")
     cluster.tell("add 1")
     out = tmp_path / "shards"
@@ -179,12 +131,13 @@ def test_replicas_are_added_where_there_comes_room(cluster: Any, many: Path, exp
     assert same(out, expected)
 
 
-def test_a_shard_that_its_actors_die_of_is_given_up(tmp_path: Path) -> None:
+def test_a_shard_that_its_actors_die_of_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Any) -> Any:
         raise AssertionError("it was tried again")
 
     target = Target("parquet", tmp_path / "shards", shards=True)
-    order: Any = SimpleNamespace(target=target, stretches=Stretches(40, 10), launch=never)
+    monkeypatch.setattr(Replica, "_shard", never)
+    order: Any = SimpleNamespace(target=target, stretches=Stretches(40, 10))
     for attempt in range(MOST_ATTEMPTS):
         (tmp_path / "shards.parts" / f"00002-{attempt}").mkdir(parents=True)
     assert list(Replica(order)({"place": [2]})) == []
@@ -216,41 +169,5 @@ def test_its_options_need_it(typed: Callable[..., Typed]) -> None:
     assert "--replicas needs --engine ray" in typed("caption", EXAMPLES, "--replicas", 2).err
 
 
-def ended(run: "subprocess.Popen[str]") -> str:
-    """Wait for the end of a run; what it said."""
-    with run:
-        return run.communicate(timeout=PATIENCE)[1]
-
-
-def files(out: Path) -> list[str]:
-    return sorted(path.name for path in out.iterdir()) if out.exists() else []
-
-
 def lines(out: Path) -> list[str]:
     return [line for name in files(out) for line in (out / name).read_text().splitlines()]
-
-
-def committed(out: Path) -> list[int]:
-    """The numbers of the shards that the journal has."""
-    journal = out.with_name(out.name + ".journal")
-    commits = journal.read_text().splitlines() if journal.exists() else []
-    done = json.loads(commits[-1])["state"]["done"] if len(commits) > 1 else []
-    return [number for first, last in done for number in range(first, last + 1)]
-
-
-def same(out: Path, expected: Path) -> bool:
-    return files(out) == files(expected) and all(
-        (out / name).read_bytes() == (expected / name).read_bytes() for name in files(out)
-    )
-
-
-def parent(process: str) -> str:
-    return Path("/proc", process, "stat").read_text().rpartition(")")[2].split()[1]
-
-
-def wait_for(happened: Callable[[], bool], run: "subprocess.Popen[str] | None" = None) -> None:
-    end = time.monotonic() + PATIENCE
-    while not happened():
-        assert time.monotonic() < end, "it took too long"
-        assert run is None or run.poll() is None, f"the run ended too early: {run.communicate()[1]}"
-        time.sleep(0.02)
