@@ -34,6 +34,7 @@ class Blip2:
         revision: branch, tag or commit on the hub.
         dtype: auto, fp32, fp16, bf16, int8 or int4.
         device: auto, cpu, cuda, cuda:N or mps.
+        device_map: "auto" spreads the model over all CUDA devices, where it fits on none.
         batch_size: images encoded together; None chooses.
         workers: processes that read and decode images; None for as many as there are cores.
 
@@ -48,13 +49,15 @@ class Blip2:
         revision: str | None = None,
         dtype: Literal["auto", "fp32", "fp16", "bf16", "int8", "int4"] = "auto",
         device: str = "auto",
+        device_map: Literal["auto"] | None = None,
         batch_size: int | None = None,
         workers: int | None = None,
     ) -> None:
         hush_libraries()
         self.settings = ModelSettings(
-            model, revision, dtype, device, batch_size=str(batch_size or "auto"), workers=workers
+            model, revision, dtype, device, device_map=device_map, batch_size=str(batch_size or "auto"), workers=workers
         )
+        self.settings.validate()
         self.model = Blip2Model(find(self.settings), batch_size)
 
     def caption(

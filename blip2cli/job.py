@@ -149,6 +149,9 @@ class ModelSettings:
         str | None,
         Opt("Replicas, a process each: cuda:0,cuda:1, all (every CUDA device), or cpu:N.", metavar="LIST"),
     ] = None
+    device_map: Annotated[
+        Literal["auto"] | None, Opt("auto: one model spread over all CUDA devices, where it fits on none.")
+    ] = None
     compile: Annotated[
         bool, Opt("CUDA: torch.compile for images, CUDA graphs for text. Starts slowly; not measured.")
     ] = False
@@ -175,6 +178,10 @@ class ModelSettings:
             raise UsageError("--device does not go with --devices", "Give one of them.")
         if self.devices is not None:
             devices_named(self.devices)
+        if self.device_map is not None:
+            given = {"device": self.device != "auto", "devices": self.devices, "compile": self.compile}
+            for name in filter(given.get, given):
+                raise UsageError(f"--{name} does not go with --device-map", "Leave one of them out.")
 
 
 MOST_REPLICAS = 1024

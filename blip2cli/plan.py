@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from typing import Any
 
 from blip2cli.job import Job
 from blip2cli.model.checkpoint import Checkpoint, NotHere, find
 from blip2cli.model.memory import free_bytes
-from blip2cli.model.size import weight_bytes
+from blip2cli.model.placement import placed
+from blip2cli.model.size import shown_bytes, weight_bytes
 from blip2cli.outputs import already_done, carried_names, target_of
 from blip2cli.tasks import Task
 
@@ -35,13 +37,18 @@ def plan(job: Job, task: Task) -> list[tuple[str, str]]:
 
 
 def _model(job: Job, checkpoint: Checkpoint) -> list[tuple[str, str]]:
-    weights, free = weight_bytes(checkpoint), free_bytes(checkpoint.device)
-    short = "; they do not fit" if weights > free else ""
-    return [
+    weights, free = weight_bytes(checkpoint), [free_bytes(device) for device in checkpoint.devices]
+    short = "; they do not fit" if weights > sum(free) else ""
+    devices = ", ".join(map(str, checkpoint.devices))
+    lines = [
         ("model", f"{job.model.model}, in {checkpoint.folder}"),
-        ("precision", f"{checkpoint.precision} on {checkpoint.device}, batches of {job.model.batch_size}"),
-        ("memory", f"{_bytes(weights)} of weights, {_bytes(free)} free{short}"),
+        ("precision", f"{checkpoint.precision} on {devices}, batches of {job.model.batch_size}"),
+        ("memory", f"{shown_bytes(weights)} of weights, {' + '.join(map(shown_bytes, free))} free{short}"),
     ]
+    if checkpoint.others:
+        layers = Counter(placed(checkpoint).values())
+        lines.append(("layers", ", ".join(f"{layers[device]} on {device}" for device in checkpoint.devices)))
+    return lines
 
 
 def _output(job: Job) -> list[tuple[str, str]]:
@@ -70,7 +77,3 @@ def _settings(job: Job) -> list[tuple[str, str]]:
 
 def _shown(value: Any) -> str:
     return ", ".join(map(repr, value)) if isinstance(value, tuple) else repr(value)
-
-
-def _bytes(number: int) -> str:
-    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"

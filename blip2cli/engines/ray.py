@@ -35,6 +35,7 @@ from blip2cli.terminal import Progress, show_warning
 
 NOT_WITH = {
     "devices": "Replicas are placed by Ray; say --replicas.",
+    "device_map": "A checkpoint must fit on the GPU of its replica.",
     "retry_errors": "It is for outputs of one machine.",
     "shard": "It is for machines without a cluster; Ray shares the rows out itself.",
 }

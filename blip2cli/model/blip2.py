@@ -45,7 +45,7 @@ class Blip2Model:
         self.model: Any = checkpoint.load_model()
         self.tokenizer: Any = checkpoint.load_tokenizer()
         self.encoder = Encoder(self.model, checkpoint.images)
-        self.batches = Batches(batch_size or automatic_batch_size(self.model, self.encoder.device))
+        self.batches = Batches(batch_size or automatic_batch_size(self.model, checkpoint.devices))
         self.started_with = self.batch_size
         self._recent: OrderedDict[tuple[str, bytes], torch.Tensor] = OrderedDict()
 

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import torch
 
 from blip2cli.errors import CheckpointError, UsageError
 from blip2cli.job import devices_named
-from blip2cli.model import packing, quantize
+from blip2cli.model import packing, placement, quantize
 from blip2cli.model.hub import complete
 from blip2cli.model.precision import native_bf16, settled
 from blip2cli.tiny import MODEL_DIR
@@ -58,7 +59,8 @@ class Checkpoint:
     """A checkpoint that has been found and may run as asked; its weights are not loaded yet.
 
     `precision` is the choice made for `dtype` (auto settled): fp32, fp16, bf16, int8 or int4. `compiled` asks for
-    torch.compile on the image side and CUDA graphs in decoding.
+    torch.compile on the image side and CUDA graphs in decoding. Where the language model's layers are to be spread,
+    `others` are the devices beside the first.
     """
 
     name: str
@@ -68,6 +70,12 @@ class Checkpoint:
     device: torch.device
     precision: str
     compiled: bool = False
+    others: tuple[torch.device, ...] = ()
+
+    @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """All devices that the model lies on."""
+        return (self.device, *self.others)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -84,21 +92,26 @@ class Checkpoint:
         return not self.config.use_decoder_only_language_model
 
     def load_model(self) -> Blip2ForConditionalGeneration:
-        """The model in its dtype on its device, ready to run. Raises CheckpointError."""
+        """The model in its dtype on its device or devices, ready to run. Raises CheckpointError."""
         from transformers import Blip2ForConditionalGeneration
 
         on_cpu, quantized = self.device.type == "cpu", self.precision in QUANTIZED
         how: dict[str, Any] = {"dtype": self.dtype}
-        if not on_cpu:
-            how["device_map"] = {"": self.device}
+        parts = placement.device_map(self.config, placement.placed(self), self.device) if self.others else {}
+        if parts or not on_cpu:
+            how["device_map"] = parts or {"": self.device}
         if quantized and on_cpu:
             how["dtype"] = "auto"  # as saved: the layers are quantised from the mapped file, one by one
         elif quantized:
             how["quantization_config"] = quantize.bitsandbytes_config(self.precision, self.dtype)
         try:
-            model = Blip2ForConditionalGeneration.from_pretrained(self.folder, use_safetensors=True, **how)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The following device_map keys")  # query_tokens are no module
+                model = Blip2ForConditionalGeneration.from_pretrained(self.folder, use_safetensors=True, **how)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise _not_loaded(self.name, error) from error
+        if parts:
+            placement.connect(model, parts)
         if quantized and on_cpu:
             quantize.quantize_linears(model, self.dtype)
         if self.precision == "bf16" and on_cpu and packing.available():
@@ -138,13 +151,14 @@ def find(settings: ModelSettings, fetch: bool = True) -> Checkpoint:
     NotHere where it would have to be fetched from the hub, and is not to be.
     """
     name = settings.model
-    device = device_named(settings.device)
+    device, *others = [device_named(settings.device)] if settings.device_map is None else _every_device()
     folder = _folder(name, settings.revision, fetch)
     config = _config(name, folder)
     precision = settled(settings.dtype, device.type, not config.use_decoder_only_language_model)
     if settings.compile and device.type != "cuda":
         raise UsageError("--compile is for CUDA", f"Leave it out on {device.type}.")
-    return Checkpoint(name, folder, config, _image_settings(folder, config), device, precision, settings.compile)
+    images = _image_settings(folder, config)
+    return Checkpoint(name, folder, config, images, device, precision, settings.compile, tuple(others))
 
 
 def _folder(name: str, revision: str | None, fetch: bool) -> Path:
@@ -213,6 +227,16 @@ def device_named(device: str) -> torch.device:
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise UsageError("--device mps: this PyTorch has no MPS", "Use --device cpu.")
     return chosen
+
+
+def _every_device() -> list[torch.device]:
+    """The devices of --device-map auto. Raises UsageError where there are not several."""
+    count = torch.cuda.device_count()
+    if count < 2:
+        raise UsageError(
+            f"--device-map auto is for several CUDA devices, and this PyTorch sees {count or 'none'}", "Leave it out."
+        )
+    return [torch.device("cuda", number) for number in range(count)]
 
 
 def devices_of(devices: str) -> list[torch.device]:

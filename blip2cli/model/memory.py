@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +35,11 @@ SHARE = 0.5
 """Of the free memory that an estimate may fill; the rest is for what it does not know of."""
 
 
-def automatic_batch_size(model: Any, device: torch.device) -> int:
-    """Images to encode together: the largest power of two that is of use and, by the estimate, fits."""
+def automatic_batch_size(model: Any, devices: Sequence[torch.device]) -> int:
+    """Images to encode together: the largest power of two that is of use and, by the estimate, fits on each device."""
     small = sum(weight.numel() for weight in model.parameters()) < SMALL
-    largest = LARGEST_SMALL if small else LARGEST.get(device.type, LARGEST_ELSEWHERE)
-    fits = int(SHARE * free_bytes(device) / bytes_per_image(model.config, model.dtype.itemsize))
+    largest = LARGEST_SMALL if small else LARGEST.get(devices[0].type, LARGEST_ELSEWHERE)
+    fits = int(SHARE * min(map(free_bytes, devices)) / bytes_per_image(model.config, model.dtype.itemsize))
     return min(largest, 1 << max(fits, 1).bit_length() - 1)
 
 

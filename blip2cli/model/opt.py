@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from blip2cli.model.cache import SlotCache, attend
 from blip2cli.model.graphs import StepGraph
+from blip2cli.model.placement import device_of
 from blip2cli.model.requests import EncodedImage, Request
 
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -20,7 +21,8 @@ class OptDecoder:
     """The language model of an OPT checkpoint, decoding up to `slots` sequences of different age together.
 
     A sequence is [query embeddings][prompt]. The image's part is prefilled when the sequence is admitted, once an image
-    however many prompts it gets; the prompt's last token waits to be fed in the next step, with everybody's.
+    however many prompts it gets; the prompt's last token waits to be fed in the next step, with everybody's. Layers may
+    lie on several devices: what is called inside them is brought there here, all else by `placement.connect`.
     """
 
     def __init__(self, language_model: Any, slots: int, image_token: int | None = None, graphs: bool = False) -> None:
@@ -31,6 +33,7 @@ class OptDecoder:
         self.config = language_model.config
         self.heads = self.config.num_attention_heads
         self.width = self.config.hidden_size // self.heads
+        self.devices = [device_of(layer) for layer in self.decoder.layers]
         self.limit: int | None = self.config.max_position_embeddings
         self.reset(slots)
 
@@ -38,7 +41,7 @@ class OptDecoder:
         """Forget all sequences, and hold up to `slots` from now on."""
         self.slots = slots
         like = self.decoder.embed_tokens.weight
-        self.cache = SlotCache(len(self.decoder.layers), slots, self.heads, self.width, like)
+        self.cache = SlotCache(self.devices, slots, self.heads, self.width, like)
         self.rows = torch.arange(slots, device=like.device)
         self.ages: list[int] = []
         self.graph = StepGraph(slots, like.device) if self.graphs else None
@@ -75,7 +78,7 @@ class OptDecoder:
         if self.graph is None:
             logits = self._forward(fed, lengths)
         else:
-            columns = self.cache.keys.shape[3]
+            columns = self.cache.columns
             logits = self.graph.run(self._forward, fed, lengths, shapes=columns, spare=columns - 1)
         lengths += 1
         self.ages = [age + 1 for age in self.ages]
@@ -86,14 +89,15 @@ class OptDecoder:
 
         It attends to all columns there are, masked: a slice of the cache would be copied for every product.
         """
-        n, rows, columns = len(tokens), self.rows[: len(tokens)], self.cache.keys.shape[3]
+        n = len(tokens)
         hidden = self._embed(tokens[:, None], lengths[:, None])
-        unseen = torch.arange(columns, device=rows.device) > lengths[:, None]
-        mask = _hide(unseen, hidden.dtype)[:, None, None]
+        unseen = torch.arange(self.cache.columns, device=lengths.device) > lengths[:, None]
+        masks = self.cache.everywhere(_hide(unseen, hidden.dtype)[:, None, None])
+        rows, ends = self.cache.everywhere(self.rows[:n]), self.cache.everywhere(lengths)
 
         def attend_newest(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-            self.cache.append(layer, rows, lengths, k, v)
-            return attend(q, self.cache.keys[layer, :n], self.cache.values[layer, :n], mask)
+            self.cache.append(layer, rows[layer], ends[layer], k, v)
+            return attend(q, self.cache.keys[layer][:n], self.cache.values[layer][:n], masks[layer])
 
         hidden = self._layers(hidden, attend_newest)
         logits: torch.Tensor = self.head(self._out(hidden[:, 0]))
@@ -126,24 +130,26 @@ class OptDecoder:
         if columns.start == columns.stop:
             return
         positions = torch.arange(columns.start, columns.stop, device=start.device)
-        there = self.cache.keys.shape[3] if past else columns.stop
-        mask = _hide(torch.arange(there, device=start.device) > positions[:, None], embeds.dtype)
+        there = self.cache.columns if past else columns.stop
+        unseen = torch.arange(there, device=start.device) > positions[:, None]
+        masks = self.cache.everywhere(_hide(unseen, embeds.dtype))
         written = positions < torch.tensor(ages, device=start.device)[:, None]  # the others are padding
 
         def attend_padded(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             self.cache.fill(layer, slots, columns, k, v)
             if past:
-                k, v = self.cache.keys[layer, slots], self.cache.values[layer, slots]
-            return attend(q, k, v, mask)
+                k, v = self.cache.keys[layer][slots], self.cache.values[layer][slots]
+            return attend(q, k, v, masks[layer])
 
         def attend_packed(layer: int, *packed: torch.Tensor) -> torch.Tensor:
-            padded = (_padded(states, written) for states in packed)
-            return attend_padded(layer, *padded).transpose(1, 2)[written].transpose(0, 1)[None]
+            padded = (_padded(states, tokens[layer]) for states in packed)
+            return attend_padded(layer, *padded).transpose(1, 2)[tokens[layer]].transpose(0, 1)[None]
 
         placed = self._place(embeds, positions)
         if written.all():
             self._layers(placed, attend_padded)
         else:  # only attention works on padding
+            tokens = self.cache.everywhere(written)
             self._layers(placed[written][None], attend_packed)
 
     def _prefill_prefixes(self, images: list[EncodedImage]) -> None:
@@ -152,25 +158,25 @@ class OptDecoder:
             return
         embeds = torch.stack([image.query_embeds for image in new])
         positions = torch.arange(embeds.shape[1], device=embeds.device)
-        mask = _hide(positions > positions[:, None], embeds.dtype)
+        masks = self.cache.everywhere(_hide(positions > positions[:, None], embeds.dtype))
         kept: list[torch.Tensor] = []
 
         def attend_and_keep(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             kept.append(torch.stack([k, v]))
-            return attend(q, k, v, mask)
+            return attend(q, k, v, masks[layer])
 
         self._layers(self._place(embeds, positions), attend_and_keep)
-        prefixes = torch.stack(kept, dim=1)  # [2, layers, images, heads, num_query_tokens, head width]
+        prefixes = self.cache.stacked(kept)  # each [2, layers, images, heads, num_query_tokens, head width]
         for at, image in enumerate(new):
-            image.prefix = prefixes[:, :, at]
+            image.prefix = [part[:, :, at] for part in prefixes]
 
     def _copy_prefixes(self, requests: Sequence[Request]) -> None:
         first, width = len(self.ages), requests[0].image.query_embeds.shape[0]
         self.cache.reserve(width + 1)
         for slot, request in enumerate(requests, first):
             assert request.image.prefix is not None
-            self.cache.keys[:, slot, :, :width] = request.image.prefix[0]
-            self.cache.values[:, slot, :, :width] = request.image.prefix[1]
+            for block, part in zip(self.cache.blocks, request.image.prefix, strict=True):
+                block[:, :, slot, :, :width] = part
         nothing = requests[0].image.query_embeds.new_empty(len(requests), 0, requests[0].image.query_embeds.shape[1])
         self._extend(nothing, requests, past=width)
 
@@ -188,7 +194,7 @@ class OptDecoder:
         n, length, _ = hidden.shape
         for at, layer in enumerate(self.decoder.layers):
             before, attention = layer.do_layer_norm_before, layer.self_attn
-            residual = hidden
+            residual = hidden = hidden.to(self.devices[at])
             hidden = layer.self_attn_layer_norm(hidden) if before else hidden
             q = (attention.q_proj(hidden) * attention.scaling).view(n, length, self.heads, -1).transpose(1, 2)
             k = attention.k_proj(hidden).view(n, length, self.heads, -1).transpose(1, 2)

@@ -13,13 +13,13 @@ class EncodedImage:
     """An image as the language model sees it: query embeddings [num_query_tokens, language width].
 
     `uses` counts the requests still to come for it; while there is more than one, a decoder may keep in `prefix` the
-    keys and values [2, layers, heads, num_query_tokens, head width] of the image's tokens. An image that could not be
-    encoded has an `error`, and no embeddings.
+    keys and values [2, layers, heads, num_query_tokens, head width] of the image's tokens, a tensor a device. An image
+    that could not be encoded has an `error`, and no embeddings.
     """
 
     query_embeds: torch.Tensor
     uses: int = 1
-    prefix: torch.Tensor | None = field(default=None, repr=False)
+    prefix: list[torch.Tensor] | None = field(default=None, repr=False)
     error: str | None = None
 
 

@@ -56,6 +56,11 @@ def weights_of(named: dict[str, tuple[int, ...]]) -> Weights:
     return Weights(**counts)
 
 
+def shown_bytes(number: int) -> str:
+    """A number of bytes, to be read."""
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"
+
+
 def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a folder's weights, from the headers of its files."""
     return {name: shape for name, (shape, _) in headers(folder).items()}

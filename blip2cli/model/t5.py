@@ -9,6 +9,7 @@ import torch
 
 from blip2cli.model.cache import SlotCache, attend
 from blip2cli.model.graphs import StepGraph
+from blip2cli.model.placement import device_of
 from blip2cli.model.requests import Request
 
 
@@ -16,7 +17,8 @@ class T5Decoder:
     """The language model of a Flan-T5 checkpoint, decoding up to `slots` sequences of different age together.
 
     The encoder reads [query embeddings][prompt] when a sequence is admitted; its keys and values for the decoder's
-    cross-attention are kept in the sequence's slot. The bias of self-attention depends on distances only.
+    cross-attention are kept in the sequence's slot. The bias of self-attention depends on distances only. Blocks may
+    lie on several devices: what is called inside them is brought there here, all else by `placement.connect`.
     """
 
     limit: int | None = None
@@ -27,6 +29,7 @@ class T5Decoder:
         self.config = language_model.config
         self.blocks = language_model.decoder.block
         self.heads, self.width = self.config.num_heads, self.config.d_kv
+        self.devices = [device_of(block) for block in self.blocks]
         self.scaled = getattr(self.config, "scale_decoder_outputs", self.config.tie_word_embeddings)
         self.reset(slots)
 
@@ -34,8 +37,8 @@ class T5Decoder:
         """Forget all sequences, and hold up to `slots` from now on."""
         self.slots = slots
         like = self.model.shared.weight
-        self.cache = SlotCache(len(self.blocks), slots, self.heads, self.width, like)
-        self.cross = SlotCache(len(self.blocks), slots, self.heads, self.width, like)
+        self.cache = SlotCache(self.devices, slots, self.heads, self.width, like)
+        self.cross = SlotCache(self.devices, slots, self.heads, self.width, like)
         self.rows = torch.arange(slots, device=like.device)
         self.ages: list[int] = []
         self.read: list[int] = []
@@ -65,9 +68,9 @@ class T5Decoder:
         hidden = self.model.encoder(inputs_embeds=embeds, attention_mask=mask.long()).last_hidden_state
         slots = slice(first, first + len(requests))
         self.cross.reserve(embeds.shape[1])
-        for at, block in enumerate(self.blocks):
+        for at, (block, read_by) in enumerate(zip(self.blocks, self.cross.everywhere(hidden), strict=True)):
             attention = block.layer[1].EncDecAttention
-            keys, values = self._split(attention.k(hidden)), self._split(attention.v(hidden))
+            keys, values = self._split(attention.k(read_by)), self._split(attention.v(read_by))
             self.cross.fill(at, slots, slice(0, embeds.shape[1]), keys, values)
         self.cross.lengths[slots] = lengths
         self.cache.lengths[slots] = 0
@@ -84,7 +87,7 @@ class T5Decoder:
         if self.graph is None:
             logits = self._forward(fed, lengths)
         else:
-            columns, read = self.cache.keys.shape[3], self.cross.keys.shape[3]
+            columns, read = self.cache.columns, self.cross.columns
             logits = self.graph.run(self._forward, fed, lengths, shapes=(columns, read), spare=columns - 1)
         lengths += 1
         self.ages = [age + 1 for age in self.ages]
@@ -92,16 +95,17 @@ class T5Decoder:
 
     def _forward(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """A step over the first slots' sequences of these lengths, attending to all columns there are, masked."""
-        bias = self._self_bias(lengths)
-        unseen = (
-            torch.arange(self.cross.keys.shape[3], device=lengths.device) >= self.cross.lengths[: len(tokens), None]
-        )
+        n, bias = len(tokens), self._self_bias(lengths)
+        unseen = torch.arange(self.cross.columns, device=lengths.device) >= self.cross.lengths[:n, None]
         cross_bias = torch.zeros(unseen.shape, dtype=bias.dtype, device=lengths.device)
         cross_bias = cross_bias.masked_fill_(unseen, torch.finfo(bias.dtype).min)[:, None, None]
+        biases, cross_biases = self.cache.everywhere(bias), self.cache.everywhere(cross_bias)
+        rows, ends = self.cache.everywhere(self.rows[:n]), self.cache.everywhere(lengths)
         hidden = self.model.shared(tokens[:, None])
         for at, block in enumerate(self.blocks):
-            hidden = hidden + self._self_attention(at, block.layer[0], hidden, lengths, bias)
-            hidden = hidden + self._cross_attention(at, block.layer[1], hidden, cross_bias)
+            hidden = hidden.to(self.devices[at])
+            hidden = hidden + self._self_attention(at, block.layer[0], hidden, rows[at], ends[at], biases[at])
+            hidden = hidden + self._cross_attention(at, block.layer[1], hidden, cross_biases[at])
             hidden = block.layer[-1](hidden)
         hidden = self.model.decoder.final_layer_norm(hidden[:, 0])
         if self.scaled:
@@ -120,18 +124,18 @@ class T5Decoder:
         self.read.pop()
 
     def _self_attention(
-        self, at: int, layer: Any, hidden: torch.Tensor, lengths: torch.Tensor, bias: torch.Tensor
+        self, at: int, layer: Any, hidden: torch.Tensor, rows: torch.Tensor, ends: torch.Tensor, bias: torch.Tensor
     ) -> torch.Tensor:
         n, attention = len(hidden), layer.SelfAttention
         normed = layer.layer_norm(hidden)
         keys, values = self._split(attention.k(normed)), self._split(attention.v(normed))
-        self.cache.append(at, self.rows[:n], lengths, keys, values)
-        return self._attend(attention, normed, self.cache.keys[at, :n], self.cache.values[at, :n], bias)
+        self.cache.append(at, rows, ends, keys, values)
+        return self._attend(attention, normed, self.cache.keys[at][:n], self.cache.values[at][:n], bias)
 
     def _cross_attention(self, at: int, layer: Any, hidden: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         n, attention = len(hidden), layer.EncDecAttention
         return self._attend(
-            attention, layer.layer_norm(hidden), self.cross.keys[at, :n], self.cross.values[at, :n], bias
+            attention, layer.layer_norm(hidden), self.cross.keys[at][:n], self.cross.values[at][:n], bias
         )
 
     def _attend(
@@ -147,13 +151,14 @@ class T5Decoder:
 
     def _reserve_bias(self) -> None:
         """The bias [heads, columns] by distance from the newest token, for all columns there are."""
-        columns = self.cache.keys.shape[3]
+        columns = self.cache.columns
         if self.bias.shape[1] < columns:
             attention = self.blocks[0].layer[0].SelfAttention
-            self.bias = attention.compute_bias(1, columns, past_seen_tokens=columns - 1)[0, :, 0].flip(-1)
+            bias = attention.compute_bias(1, columns, past_seen_tokens=columns - 1)[0, :, 0].flip(-1)
+            self.bias = bias.to(self.rows.device)
 
     def _self_bias(self, lengths: torch.Tensor) -> torch.Tensor:
         """The bias [n, heads, 1, columns] of each sequence's newest token towards its earlier ones and itself."""
-        distance = lengths[:, None] - torch.arange(self.cache.keys.shape[3], device=lengths.device)
+        distance = lengths[:, None] - torch.arange(self.cache.columns, device=lengths.device)
         bias = self.bias[:, distance.clamp(min=0)].transpose(0, 1)[:, :, None]
         return bias.masked_fill((distance < 0)[:, None, None], float("-inf"))

@@ -25,12 +25,12 @@ def test_the_batch_is_the_largest_power_of_two_that_fits(
 ) -> None:
     each = memory.bytes_per_image(model.model.config, 4)
     monkeypatch.setattr(memory, "free_bytes", lambda device: int(images * each / memory.SHARE) + 1)
-    assert memory.automatic_batch_size(model.model, CPU) == expected
+    assert memory.automatic_batch_size(model.model, [CPU]) == expected
 
 
 def test_large_models_get_small_batches_on_a_cpu(model: Blip2Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "SMALL", 1)
-    assert memory.automatic_batch_size(model.model, CPU) == memory.LARGEST_ELSEWHERE
+    assert memory.automatic_batch_size(model.model, [CPU]) == memory.LARGEST_ELSEWHERE
 
 
 def test_the_estimate_counts_the_cache_of_both_language_models(opt_checkpoint: Path, t5_checkpoint: Path) -> None:
