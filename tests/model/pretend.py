@@ -16,13 +16,14 @@ MOVES = {torch.Tensor.to, torch.Tensor.cpu}
 class Pretend(TorchFunctionMode):
     """Where this is active a tensor has the device that it was made on or moved to, as on CUDA.
 
-    An operation on tensors of several devices raises, unless all but one of them are scalars on the CPU. `moves` counts
-    the tensors taken from one device to another.
+    An operation on tensors of several devices raises, unless those on the CPU are scalars. `mixed` keeps what was
+    raised, as decoding goes on when a batch fails. `moves` counts the tensors taken from one device to another.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.moves = 0
+        self.mixed: list[str] = []
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -35,7 +36,8 @@ class Pretend(TorchFunctionMode):
             return self.moved(func, *args, **kwargs)
         found = {device_of(tensor) for tensor in given if tensor.dim() or device_of(tensor) != HERE}
         if len(found) > 1:
-            raise RuntimeError(f"{func}: expected all tensors to be on the same device, found {found}")
+            self.mixed.append(f"{func}: expected all tensors to be on the same device, found {found}")
+            raise RuntimeError(self.mixed[-1])
         device = kwargs.get("device") or (found.pop() if found else HERE)
         result = func(*args, **kwargs)
         for tensor in tensors_in(result):

@@ -144,6 +144,7 @@ def test_two_devices_write_what_one_writes(spread: tuple[Blip2Model, Blip2Model]
     one, two = spread
     with Pretend() as pretend:
         found = written(two, settings)
+    assert pretend.mixed == []
     assert found == written(one, settings)
     assert not any(error for _, error in found.values())
     assert pretend.moves > 50
