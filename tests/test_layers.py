@@ -42,9 +42,10 @@ MAY_IMPORT = {
     "api": "job stopwatch terminal inputs images loader model tasks outputs",
     "bench": "version errors records machine job stopwatch terminal tiny inputs images loader model tasks outputs run",
     "models": "errors terminal tiny model",
+    "score": "version errors terminal inputs journal outputs",
     "engines": "errors records machine job stopwatch terminal interrupts loader model tasks journal outputs summary "
     "pipeline run retry plan",
-    "cli": "version errors job terminal tasks models engines bench",
+    "cli": "version errors job terminal tasks models engines bench score",
     # `blip2cli` itself, and `python -m blip2cli`
     "__init__": "api",
     "__main__": "cli",
