@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from blip2cli.errors import Blip2Error
 from blip2cli.job import GenerationSettings
 from blip2cli.model.batches import Batches, Failed
 from blip2cli.model.beam import BeamSearch
@@ -16,6 +17,7 @@ from blip2cli.model.decoder import Decoder, LanguageModel
 from blip2cli.model.encoder import Encoder
 from blip2cli.model.memory import SLOTS_PER_IMAGE, automatic_batch_size
 from blip2cli.model.opt import OptDecoder
+from blip2cli.model.pieces import Pieces
 from blip2cli.model.requests import Completion, EncodedImage, Request, TooLong
 from blip2cli.model.sampling import Sampler
 from blip2cli.model.t5 import T5Decoder
@@ -102,6 +104,28 @@ class Blip2Model:
                 return
             yield completion
 
+    def stream(self, request: Request, settings: GenerationSettings) -> Iterator[str]:
+        """The text of one request in pieces, as they are written: all together what `text` makes of its completion.
+
+        With beam search, which decides at the end, there is one piece. The image's `uses` are not counted down, so its
+        prefix is kept where there are more than one. What the model raises is raised.
+        """
+        if settings.num_beams > 1:
+            (completion,) = self.generate([request], settings)
+            if completion.error:
+                raise Blip2Error(completion.error)
+            yield self.text(completion.token_ids)
+            return
+        pieces = Pieces(self.text, getattr(self.tokenizer, "clean_up_tokenization_spaces", False))
+        tokens = Decoder(self._language_model(slots=1), Sampler(settings, self.end_ids)).stream(request)
+        while True:
+            with torch.inference_mode():  # entered anew each time, as in `generate`
+                token = next(tokens, None)
+            if token is None:
+                break
+            yield pieces.add(token)
+        yield pieces.rest()
+
     def prompt_ids(self, prompt: str | None, room: int | None = None) -> tuple[int, ...]:
         """Token ids of a prompt as the processor gives them; of none, the start token, as `generate` does.
 
@@ -181,17 +205,17 @@ class Blip2Model:
         return images
 
     def _decoder(self, settings: GenerationSettings, returned: int) -> Decoder | BeamSearch:
-        language_model, image_token = self.model.language_model, self.model.config.image_token_index
         if settings.num_beams > 1:
-            batches = Batches(self.batch_size)
-            return BeamSearch(language_model, settings, self.end_ids, batches, returned, image_token or 0)
-        slots, graphs = SLOTS_PER_IMAGE * self.batch_size, self.checkpoint.compiled
-        adaptor: LanguageModel = (
-            T5Decoder(language_model, slots, graphs)
-            if self.checkpoint.encoder_decoder
-            else OptDecoder(language_model, slots, image_token, graphs)
-        )
-        return Decoder(adaptor, Sampler(settings, self.end_ids))
+            batches, image_token = Batches(self.batch_size), self.model.config.image_token_index or 0
+            return BeamSearch(self.model.language_model, settings, self.end_ids, batches, returned, image_token)
+        return Decoder(self._language_model(SLOTS_PER_IMAGE * self.batch_size), Sampler(settings, self.end_ids))
+
+    def _language_model(self, slots: int) -> LanguageModel:
+        """The language model with so many slots."""
+        graphs = self.checkpoint.compiled
+        if self.checkpoint.encoder_decoder:
+            return T5Decoder(self.model.language_model, slots, graphs)
+        return OptDecoder(self.model.language_model, slots, self.model.config.image_token_index, graphs)
 
     def forget(self) -> None:
         """Forget the images seen lately."""

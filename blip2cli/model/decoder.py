@@ -93,6 +93,16 @@ class Decoder:
                 self._restart()
             yield from [self._complete(*each) for each in written]
 
+    def stream(self, request: Request) -> Iterator[int]:
+        """The tokens of one text, each as soon as it is written. What the model raises is raised."""
+        self._restart()
+        self._admit(self._sequences([request]))
+        while self.active:
+            (sequence,) = self.active
+            before = len(sequence.written)
+            self._step()
+            yield from sequence.written[before:]
+
     def _restart(self) -> None:
         self.active = []
         self.model.reset(self.batches.largest)
