@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 PLAIN_EVERY = 10.0
@@ -111,7 +111,102 @@ def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], spare: Se
 def print_records(records: Iterable[dict[str, Any]]) -> None:
     """JSON lines on stdout."""
     for record in records:
-        print(json.dumps(record, ensure_ascii=False), flush=True)
+        line = json.dumps(record, ensure_ascii=False) + "\n"
+        sys.stdout.buffer.write(line.encode("utf-8", "backslashreplace"))  # half a surrogate pair is no text
+        sys.stdout.buffer.flush()
+
+
+class ChatTerminal:
+    """A conversation on a terminal: lines are edited where stdin is one too, answers shown as they come."""
+
+    scripted = False
+
+    def __init__(self) -> None:
+        self.typed = sys.stdin.isatty()
+        if self.typed:
+            _edit_lines()
+
+    def lines(self) -> Iterator[str]:
+        """What is typed, until Ctrl-D, or stands in the script; Ctrl-C gives up the line."""
+        if not self.typed:
+            for line in _piped_lines():
+                print(f"> {_harmless(line)}")
+                yield line
+            return
+        while True:
+            try:
+                line = input("> ").strip()
+            except EOFError:
+                print()
+                return
+            except KeyboardInterrupt:
+                print()
+                continue
+            if line:
+                yield line
+
+    def piece(self, text: str) -> None:
+        print(_harmless(text), end="", flush=True)
+
+    def answered(self, image: str, question: str, answer: str) -> None:
+        print("" if answer else "(no answer)")
+
+    def failed(self, image: str, question: str, error: str) -> None:
+        print(_harmless(error))
+
+    def interrupted(self) -> None:
+        print(" (stopped)")
+
+    def told(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            print(_harmless(line))
+
+
+class ChatPipe:
+    """A conversation whose questions come from stdin, and whose answers go to stdout as JSON lines."""
+
+    scripted = True
+
+    def lines(self) -> Iterator[str]:
+        return _piped_lines()
+
+    def piece(self, text: str) -> None:
+        """Only whole answers are written."""
+
+    def answered(self, image: str, question: str, answer: str) -> None:
+        print_records([{"image": image, "question": question, "answer": answer, "error": None}])
+
+    def failed(self, image: str, question: str, error: str) -> None:
+        print_records([{"image": image, "question": question, "answer": None, "error": error}])
+
+    def interrupted(self) -> None:
+        raise KeyboardInterrupt
+
+    def told(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            print(f"blip2: {_harmless(line)}", file=sys.stderr)
+
+
+def chat_screen() -> ChatTerminal | ChatPipe:
+    """A terminal where stdout is one."""
+    return ChatTerminal() if sys.stdout.isatty() else ChatPipe()
+
+
+def _piped_lines() -> Iterator[str]:
+    """The lines on stdin that are not blank."""
+    for line in sys.stdin.buffer:
+        if text := line.decode("utf-8", "backslashreplace").strip():
+            yield text
+
+
+def _edit_lines() -> None:
+    """Arrow keys, earlier lines, and Tab for paths, where this Python has readline."""
+    try:
+        import readline
+    except ImportError:  # Windows
+        return
+    readline.set_completer_delims(" \t\n")
+    readline.parse_and_bind("bind ^I rl_complete" if "libedit" in (readline.__doc__ or "") else "tab: complete")
 
 
 def show_error(message: str, hint: str) -> None:
@@ -154,22 +249,6 @@ class TablePrinter:
         table.add_row(first, *(Text(value, style=style) for value in values))
         with tqdm.external_write_mode(sys.stdout):
             self.console.print(table)
-
-
-def show_figures(title: str, names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> None:
-    """A table on stdout: a name for each row, and figures on the right."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("")
-    for name in names:
-        table.add_column(name, justify="right")
-    for name, figures in rows:
-        table.add_row(Text(_harmless(name), style="cyan"), *figures)
-    console = Console(highlight=False)
-    console.print(Text(_harmless(title)), "", table, sep="\n")
 
 
 def _harmless(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import MISSING, Field, fields
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -23,13 +23,17 @@ Inputs = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel="Output")]
 
 
-def command(task: str, options: type, *others: type) -> Callable[[Callable[[Job], None]], Callable[..., None]]:
+def command(
+    task: str, options: type, *others: type, argument: Any = Inputs, without: Collection[str] = ()
+) -> Callable[[Callable[[Job], None]], Callable[..., None]]:
     """Turn a function of a Job into a Typer command with the options of the task and of the records it needs.
 
     Args:
         task: the task's name.
         options: the task's own settings record.
         others: the shared records whose options are offered; the rest keep their defaults.
+        argument: the command's arguments, which are the job's inputs.
+        without: fields of those records that are not offered.
     """
     records = (options, *others)
 
@@ -40,8 +44,9 @@ def command(task: str, options: type, *others: type) -> Callable[[Callable[[Job]
             with reported(debug):
                 function(_job(task, options, tuple(inputs or ()), given))
 
-        parameters = [inspect.Parameter("inputs", _KIND, default=None, annotation=Inputs)]
-        parameters += [parameter for record in records for parameter in _parameters(record)]
+        parameters = [inspect.Parameter("inputs", _KIND, default=None, annotation=argument)]
+        offered = [parameter for record in records for parameter in _parameters(record)]
+        parameters += [parameter for parameter in offered if parameter.name not in without]
         parameters.append(inspect.Parameter("config", _KIND, default=None, annotation=Config))
         parameters.append(inspect.Parameter("debug", _KIND, default=False, annotation=Debug))
         started.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by Typer

@@ -1,0 +1,34 @@
+"""blip2 chat."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from blip2cli.chat import ChatOptions
+from blip2cli.cli.options import command
+from blip2cli.job import GenerationSettings, Job, ModelSettings
+
+Image = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="IMAGE", help="The image that is talked about: a file or URL.", show_default=False),
+]
+COLLECTIONS_ONLY = ("devices", "batch_size", "workers", "image_timeout", "scores")
+
+
+@command("chat", ChatOptions, ModelSettings, GenerationSettings, argument=Image, without=COLLECTIONS_ONLY)
+def chat(job: Job) -> None:
+    """Talk about an image: questions that follow on from each other, on a terminal or from stdin.
+
+    [bold]blip2 chat photo.jpg[/bold]
+    """
+    from blip2cli.chat import converse
+    from blip2cli.cli.failures import INTERRUPTED
+
+    try:
+        failures = converse(job)
+    except KeyboardInterrupt:  # while the model was loaded, or in a script: there is no output to go on with
+        raise typer.Exit(INTERRUPTED) from None
+    if failures:
+        raise typer.Exit(3)
