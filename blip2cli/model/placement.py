@@ -42,7 +42,7 @@ def placed(checkpoint: Checkpoint) -> Placement:
         raise CheckpointError(
             f"{checkpoint.name} takes {shown_bytes(total)} in {checkpoint.precision}, too much for the "
             f"{' + '.join(map(shown_bytes, rooms))} that are free on {', '.join(map(str, checkpoint.devices))}",
-            "Use --dtype bf16, int8 or int4, or free the GPUs; nothing is left on the CPU or the disk.",
+            "Use --dtype int8 or int4, or free the GPUs; nothing is left on the CPU or the disk.",
         )
     return {name: checkpoint.devices[at] for name, at in zip(names, numbers, strict=True)}
 
@@ -119,7 +119,7 @@ def connect(model: Any, parts: Placement) -> None:
     from accelerate.hooks import remove_hook_from_module
 
     remove_hook_from_module(model, recurse=True)
-    model.query_tokens.data = model.query_tokens.data.to(parts["query_tokens"])
+    model.query_tokens = nn.Parameter(model.query_tokens.to(parts["query_tokens"]), requires_grad=False)
     for name, device in parts.items():
         if name != "query_tokens":
             model.get_submodule(name).register_forward_pre_hook(partial(_bring, device), with_kwargs=True)

@@ -99,6 +99,12 @@ def test_loading_leaves_no_hook_of_accelerate(checkpoint: Checkpoint, monkeypatc
         assert weight.device == (layers[layer] if layer else HERE), name
 
 
+def test_query_tokens_that_accelerate_left_elsewhere_are_brought_to_the_first_device(checkpoint: Checkpoint) -> None:
+    model = checkpoint.load_model()
+    placement.connect(model, {"query_tokens": torch.device("meta")})
+    assert model.query_tokens.device == torch.device("meta")
+
+
 @pytest.fixture(params=[0, 1], ids=["even", "odd"])
 def spread(checkpoint: Checkpoint, request: pytest.FixtureRequest) -> tuple[Blip2Model, Blip2Model]:
     """The same model twice: on one device, and with every other layer on a second one, as far as `Pretend` can tell."""
