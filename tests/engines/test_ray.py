@@ -149,6 +149,7 @@ def test_a_shard_that_its_actors_die_of_is_given_up(tmp_path: Path, monkeypatch:
         (["--out", "o.jsonl"], "writes a folder of shards"),
         ([], "writes a folder of shards"),
         (["--out", "o", "--devices", "cpu:2"], "--devices does not go with"),
+        (["--out", "o", "--device-map", "auto"], "--device-map does not go with"),
         (["--out", "o", "--shard", "1/2"], "--shard does not go with"),
         (["--out", "o", "--resume", "--retry-errors"], "--retry-errors does not go with"),
         (["--out", "o", "--replicas", "3-2"], "is no range"),
