@@ -251,6 +251,22 @@ class TablePrinter:
             self.console.print(table)
 
 
+def show_figures(title: str, names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """A table on stdout: a name for each row, and figures on the right."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("")
+    for name in names:
+        table.add_column(name, justify="right")
+    for name, figures in rows:
+        table.add_row(Text(_harmless(name), style="cyan"), *figures)
+    console = Console(highlight=False)
+    console.print(Text(_harmless(title)), "", table, sep="\n")
+
+
 def _harmless(text: str) -> str:
     """Without the control characters by which a file name or caption could steer a terminal."""
     return "".join(char if char.isprintable() else " " for char in text)

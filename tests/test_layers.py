@@ -43,9 +43,10 @@ MAY_IMPORT = {
     "bench": "version errors records machine job stopwatch terminal tiny inputs images loader model tasks outputs run",
     "chat": "errors records job terminal storage inputs images loader model tasks",
     "models": "errors terminal tiny model",
+    "score": "version errors terminal inputs journal outputs",
     "engines": "errors records machine job stopwatch terminal interrupts loader model tasks journal outputs summary "
     "pipeline run retry plan",
-    "cli": "version errors job terminal tasks chat models engines bench",
+    "cli": "version errors job terminal tasks chat models engines bench score",
     # `blip2cli` itself, and `python -m blip2cli`
     "__init__": "api",
     "__main__": "cli",

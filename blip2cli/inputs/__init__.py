@@ -38,10 +38,11 @@ MANIFESTS = {
     ".jsonl.gz": "blip2cli.inputs.jsonl:JsonlManifest",
     ".jsonl.zst": "blip2cli.inputs.jsonl:JsonlManifest",
     ".csv.gz": "blip2cli.inputs.csv:CsvManifest",
+    ".csv.zst": "blip2cli.inputs.csv:CsvManifest",
 }
 """Suffix → class of the source that reads such a manifest. A class is made from (name as typed, ColumnChoice)."""
 
-TABLES = tuple(".parquet .jsonl .ndjson .jsonl.gz .jsonl.zst .csv .csv.gz .tsv .arrow .feather .ipc".split())
+TABLES = tuple(".parquet .jsonl .ndjson .jsonl.gz .jsonl.zst .csv .csv.gz .csv.zst .tsv .arrow .feather .ipc".split())
 """Those that a folder may be made of. Archives are too; JSON is read where it is named, for it may be anything."""
 
 RANGE = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{},]*(?:,[^{},]*)+))\}")

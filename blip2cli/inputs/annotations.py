@@ -1,4 +1,4 @@
-"""Annotation JSON: COCO's images and captions, VQAv2's and GQA's questions, and plain lists of objects.
+"""Annotation JSON: COCO's images and captions, VQAv2's and GQA's questions and answers, and plain lists of objects.
 
 Such a file is one JSON value, so it is read whole, once.
 """
@@ -54,6 +54,10 @@ class AnnotationManifest:
             else:
                 yield self._layout.broken(number, f"entry {number + 1} is not a JSON object")
 
+    def records(self) -> Iterator[Mapping[str, Any] | None]:
+        """The entries with all their fields, those too that are not carried; None for one that is no object."""
+        return (self._table.record(entry) if isinstance(entry, dict) else None for entry in self._table.entries)
+
     def count(self) -> int | None:
         return len(self._table.entries)
 
@@ -90,12 +94,14 @@ def _table(parsed: Any, root: str) -> Table | None:
         return _listed(parsed)
     if not isinstance(parsed, dict):
         return None
-    images, questions = parsed.get("images"), parsed.get("questions")
+    images, questions, annotations = (parsed.get(name) for name in ("images", "questions", "annotations"))
     if isinstance(images, list):
-        return _coco(images, _captions(parsed.get("annotations")))
+        return _coco(images, _captions(annotations))
     if isinstance(questions, list):
         named = set(_names(questions)) & set(IMAGE_COLUMNS)
         return _listed(questions) if named else _vqa(questions, str(parsed.get("data_subtype") or ""), root)
+    if isinstance(annotations, list) and {"question_id", "answers"} <= set(_names(annotations[:1])):
+        return _listed(annotations)
     first = next(iter(parsed.values()), None)
     return _gqa(parsed) if isinstance(first, dict) and {"question", "imageId"} <= set(first) else None
 

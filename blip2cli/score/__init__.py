@@ -1,0 +1,147 @@
+"""`blip2 score`: results against references, by the field's own metrics."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from blip2cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from blip2cli.score.matching import Matched
+    from blip2cli.score.predictions import Kind, Predictions
+    from blip2cli.score.records import Figure, Pair
+    from blip2cli.score.references import References
+
+METRICS: dict[str, tuple[str, ...]] = {
+    "blip2cli.score.answers:AnswerMetrics": ("vqa_accuracy", "vqa_accuracy_lavis", "exact_match", "normalised_match"),
+    "blip2cli.score.captions:CaptionMetrics": (
+        *("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider", "spice"),
+    ),
+}
+"""Class → the metrics that it measures. It is made from (pairs, names asked for or None)."""
+
+DEFAULT: dict[Kind, str] = dict(zip(("answers", "captions"), METRICS, strict=True))
+"""What measures results of a kind, where no metrics are named."""
+
+GROUPED_BY = "answer_type"
+"""The column by which figures are broken down, where the references have it and no other is named."""
+
+
+class Metrics(Protocol):
+    """Measures pairs. `left_out` are the metrics that cannot be had, each with the reason."""
+
+    left_out: dict[str, str]
+
+    def measure(self, pairs: Sequence[Pair]) -> dict[str, Figure]:
+        """A figure for each metric."""
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """What is scored against what, by which metrics, and where the figures go."""
+
+    results: tuple[str, ...]
+    references: tuple[str, ...]
+    column: str | None = None
+    reference_column: str | None = None
+    metrics: tuple[str, ...] | None = None
+    by: tuple[str, ...] = ()
+    partial: bool = False
+    out: Path | None = None
+    per_row: Path | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        known = [name for names in METRICS.values() for name in names]
+        wrong = next((name for name in self.metrics or () if name not in known), None)
+        if wrong is not None:
+            raise UsageError(f"there is no metric {wrong}", f"There are: {', '.join(known)}.")
+        if not self.results or not self.references:
+            raise UsageError("nothing to score", "Name results, and --references FILE.")
+        for path in (self.out, self.per_row):
+            if path is not None:
+                _check(path, self.overwrite)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The figures: of all pairs, and by column and value of the groups they fall into; each group with its pairs."""
+
+    matched: Matched
+    overall: dict[str, Figure]
+    groups: dict[str, dict[str, tuple[Sequence[Pair], dict[str, Figure]]]]
+    left_out: dict[str, str]
+
+
+def score(settings: ScoreSettings) -> None:
+    """Read, match, measure, and show or write the figures. Raises Blip2Error."""
+    from blip2cli.score.matching import LOOKED_AT, match
+    from blip2cli.score.predictions import read_predictions
+    from blip2cli.score.references import read_references
+    from blip2cli.score.report import report, warn
+
+    kept = (*LOOKED_AT, *settings.by, GROUPED_BY)
+    predictions = read_predictions(settings.results, settings.column, kept)
+    references = read_references(settings.references, settings.reference_column, predictions.kind, kept)
+    matched = match(predictions, references)
+    warn(settings, predictions, references, matched)
+    _complete(matched, references, settings.partial)
+    scores = _measured(settings, predictions, references, matched)
+    report(settings, predictions, references, scores)
+
+
+def _complete(matched: Matched, references: References, partial: bool) -> None:
+    if matched.unanswered and not partial:
+        raise UsageError(
+            f"{len(matched.unanswered):,} of {len(references.rows):,} references have no result, "
+            f"such as {matched.unanswered[0]!r}",
+            "Finish the run, or score what is there with --partial.",
+        )
+
+
+def _measured(settings: ScoreSettings, predictions: Predictions, references: References, matched: Matched) -> Scores:
+    measuring = _open(settings, references.kind, matched.pairs)
+    overall = {name: figure for each in measuring for name, figure in each.measure(matched.pairs).items()}
+    groups: dict[str, dict[str, tuple[Sequence[Pair], dict[str, Figure]]]] = {}
+    for column in settings.by or (GROUPED_BY,):
+        grouped = _grouped(matched.pairs, column)
+        if settings.by and list(grouped) == [""]:
+            raise UsageError(f"nothing has a column {column}", "--by names one of the references or of the results.")
+        if list(grouped) != [""]:
+            groups[column] = {
+                value: (pairs, {name: figure for each in measuring for name, figure in each.measure(pairs).items()})
+                for value, pairs in grouped.items()
+            }
+    return Scores(matched, overall, groups, {name: why for each in measuring for name, why in each.left_out.items()})
+
+
+def _open(settings: ScoreSettings, kind: Kind, pairs: Sequence[Pair]) -> list[Metrics]:
+    """What measures the metrics asked for, or those of the kind."""
+    asked = settings.metrics
+    chosen = [name for name, known in METRICS.items() if set(known) & set(asked or ())] if asked else [DEFAULT[kind]]
+    opened: list[Metrics] = []
+    for name in chosen:
+        module, _, cls = name.partition(":")
+        opened.append(getattr(import_module(module), cls)(pairs, asked))
+    return opened
+
+
+def _grouped(pairs: Sequence[Pair], column: str) -> dict[str, list[Pair]]:
+    """The pairs by their values in a column of the references, or of the results; "" for none. Sorted."""
+    grouped: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        value: Any = pair.reference.columns.get(column, pair.prediction.columns.get(column))
+        grouped.setdefault("" if value is None else str(value), []).append(pair)
+    return dict(sorted(grouped.items()))
+
+
+def _check(path: Path, overwrite: bool) -> None:
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UsageError(f"cannot write {path}", "Name a file in a folder that is there and may be written.")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists", "Use --overwrite to replace it, or another name.")

@@ -1,0 +1,76 @@
+"""Results and references as plain records, whatever kind of file they are in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from blip2cli.inputs import ColumnChoice, open_source
+from blip2cli.inputs.annotations import AnnotationManifest
+
+if TYPE_CHECKING:
+    from blip2cli.inputs import Source
+
+IMAGE = "image"
+"""The field that names a record's image."""
+
+
+def open_tables(names: Sequence[str]) -> tuple[Source, ...]:
+    """The tables that files, folders of shards and globs hold. Raises UsageError."""
+    return open_source(names, ColumnChoice(image_required=False)).parts
+
+
+def records(table: Source) -> Iterator[Mapping[str, Any] | None]:
+    """The rows by the names of their columns, the image's path as `image`; None for a row that cannot be read."""
+    if isinstance(table, AnnotationManifest):
+        for number, record in enumerate(table.records()):
+            yield record and {IMAGE: f"{table.name}#{number}", **record}
+        return
+    for row in table.rows():
+        broken = row.error is not None and not row.columns
+        yield None if broken else {**row.columns, IMAGE: row.name}
+
+
+def texts_in(cell: Any) -> list[str]:
+    """The texts of a cell: itself, the entries of a list (in CSV: of JSON), or their `answer` if they are objects."""
+    if cell is None:
+        return []
+    if isinstance(cell, str):
+        listed = _listed(cell)
+        return [cell] if listed is None else listed
+    if isinstance(cell, dict):
+        cell = cell.get("answer")
+        return [] if cell is None else [str(cell)]
+    if isinstance(cell, (list, tuple)):
+        return [text for entry in cell for text in ([entry] if isinstance(entry, str) else texts_in(entry))]
+    return [str(cell)]
+
+
+def _listed(cell: str) -> list[str] | None:
+    """The texts of a JSON list of texts; None for any other text."""
+    if not cell.startswith("["):
+        return None
+    try:
+        value = json.loads(cell)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, list) and all(isinstance(entry, str) for entry in value) else None
+
+
+def field(record: Mapping[str, Any], name: str) -> Any:
+    """The value of a column, or of a field within it, with a dot between their names."""
+    if name in record or "." not in name:
+        return record.get(name)
+    column, _, rest = name.partition(".")
+    inner = record.get(column)
+    return field(inner, rest) if isinstance(inner, dict) else None
+
+
+def identity(value: Any) -> str | None:
+    """An id as it is compared: 9, 9.0 and "9" are the same."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
