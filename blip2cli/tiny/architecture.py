@@ -3,12 +3,14 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import (
     Blip2Config,
     Blip2ForConditionalGeneration,
+    Blip2ForImageTextRetrieval,
     Blip2Processor,
     Blip2QFormerConfig,
     Blip2VisionConfig,
@@ -19,16 +21,38 @@ from transformers import (
 )
 
 from .scenes import CANVAS
-from .tokenizer import BOS_ID, EOS_ID, IMAGE_ID, PAD_ID
+from .tokenizer import BOS_ID, EOS_ID, IMAGE_ID, PAD_ID, RETRIEVAL_LENGTH
 
 WIDTH = 128
 NUM_QUERIES = 8
+PROJECTION = 64
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def build_config(vocabulary: int) -> Blip2Config:
     """A BLIP-2 of 2.3 million parameters: vision 128 x 4, Q-Former 128 x 3 with 8 queries, OPT 128 x 3."""
+    # the Q-Former reads no text here; transformers still gives it an embedding table
+    return _config(vocabulary, vocab_size=8, max_position_embeddings=16)
+
+
+def build_retrieval_config(vocabulary: int) -> Blip2Config:
+    """The same vision tower and a Q-Former of the same size that reads text too; projections to 64 numbers.
+
+    The language model stands in the configuration only, because the class wants one.
+    """
+    config = _config(
+        vocabulary,
+        vocab_size=vocabulary,
+        max_position_embeddings=RETRIEVAL_LENGTH,
+        pad_token_id=PAD_ID,
+        use_qformer_text_input=True,
+    )
+    config.image_text_hidden_size = PROJECTION
+    return config
+
+
+def _config(vocabulary: int, **qformer_text: Any) -> Blip2Config:
     vision = Blip2VisionConfig(
         hidden_size=WIDTH,
         intermediate_size=4 * WIDTH,
@@ -39,17 +63,16 @@ def build_config(vocabulary: int) -> Blip2Config:
         initializer_range=0.04,
     )
     qformer = Blip2QFormerConfig(
-        vocab_size=8,  # the Q-Former reads no text here; transformers still gives it an embedding table
         hidden_size=WIDTH,
         intermediate_size=4 * WIDTH,
         num_hidden_layers=3,
         num_attention_heads=4,
         cross_attention_frequency=1,
         encoder_hidden_size=WIDTH,
-        max_position_embeddings=16,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         initializer_range=0.04,
+        **qformer_text,
     )
     language = OPTConfig(
         vocab_size=vocabulary,
@@ -90,6 +113,24 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Blip2ForConditio
     return model
 
 
+def new_retrieval_model(
+    tokenizer: PreTrainedTokenizerFast, trained: Blip2ForConditionalGeneration, seed: int
+) -> Blip2ForImageTextRetrieval:
+    """A model whose vision tower, queries and Q-Former are the trained ones; what concerns text has fresh weights.
+
+    The Q-Former's feed-forward layers for text start as copies of those for queries.
+    """
+    torch.manual_seed(seed)
+    model = Blip2ForImageTextRetrieval(build_retrieval_config(len(tokenizer)))
+    model.vision_model.load_state_dict(trained.vision_model.state_dict())
+    model.query_tokens.data.copy_(trained.query_tokens.data)
+    model.qformer.load_state_dict(trained.qformer.state_dict(), strict=False)
+    for layer in model.qformer.encoder.layer:
+        layer.intermediate.load_state_dict(layer.intermediate_query.state_dict())
+        layer.output.load_state_dict(layer.output_query.state_dict())
+    return model
+
+
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> Blip2Processor:
     """The processor: 64 x 64, bicubic, CLIP's mean and standard deviation, and the number of query tokens."""
     images = BlipImageProcessorPil(
@@ -98,18 +139,21 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Blip2Processor:
     return Blip2Processor(images, tokenizer, num_query_tokens=NUM_QUERIES)
 
 
-def export(model: Blip2ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def export(
+    model: Blip2ForConditionalGeneration | Blip2ForImageTextRetrieval, tokenizer: PreTrainedTokenizerFast, folder: Path
+) -> None:
     """Write the checkpoint in fp16 with tokenizer and processor; files of an earlier one are replaced at the end.
 
     The configuration says float32, so that a plain `from_pretrained` computes in fp32 and not in a CPU's slow fp16.
     """
     staging = folder.with_name(f".{folder.name}.{os.getpid()}")
-    half = Blip2ForConditionalGeneration(model.config)
+    half = type(model)(model.config)
     half.load_state_dict(model.state_dict())
     half.half()
-    half.generation_config = GenerationConfig(
-        bos_token_id=BOS_ID, eos_token_id=EOS_ID, pad_token_id=PAD_ID, max_new_tokens=20
-    )
+    if isinstance(half, Blip2ForConditionalGeneration):
+        half.generation_config = GenerationConfig(
+            bos_token_id=BOS_ID, eos_token_id=EOS_ID, pad_token_id=PAD_ID, max_new_tokens=20
+        )
     half.save_pretrained(staging)
     processor = build_processor(tokenizer)
     processor.save_pretrained(staging)

@@ -26,9 +26,9 @@ class Packed:
     attention_mask: torch.Tensor  # [B, 1, NUM_QUERIES + T, NUM_QUERIES + T], bool
 
 
-def pixel_tensor(examples: Sequence[Example]) -> torch.Tensor:
-    """Normalised pixels [B, 3, 64, 64] in fp32."""
-    pixels = torch.from_numpy(np.stack([example.pixels for example in examples])).permute(0, 3, 1, 2)
+def pixel_tensor(images: Sequence[np.ndarray]) -> torch.Tensor:
+    """Normalised pixels [B, 3, 64, 64] in fp32, of uint8 images [64, 64, 3]."""
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
     return (pixels.float() / 255 - mean) / std
 

@@ -37,7 +37,7 @@ def train_language(
     for step, examples in enumerate(islice(_mixed(pictures, seed), steps)):
         set_rate(optimizer, PEAK_RATE, step, steps)
         with training_precision():
-            image_embeds, query_output = see(model, pixel_tensor(examples))
+            image_embeds, query_output = see(model, pixel_tensor([example.pixels for example in examples]))
             text = text_loss(model, query_output, packer.pack(examples))
             queries = guides.query_loss(query_output, examples)
             patches = guides.patch_loss(image_embeds, examples)

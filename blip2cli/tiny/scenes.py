@@ -3,7 +3,7 @@
 What is said about a scene (captions, questions, answers) lives in `phrases`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,10 +72,13 @@ def scene_stream(seed: int, counts: tuple[int, ...] = (1, 2, 3)) -> Iterator[Sce
         index += 1
 
 
-def random_scene(rng: np.random.Generator, count: int) -> Scene:
-    """Draw a scene of `count` shapes: six in ten in easy-VQA's plain look, the others may have gradients and grain."""
+def random_scene(rng: np.random.Generator, count: int, labels: Sequence[tuple[str, str]] = tuple(LABELS)) -> Scene:
+    """Draw a scene of `count` shapes of these labels.
+
+    Six in ten have easy-VQA's plain look, the others may have gradients and grain.
+    """
     plain = rng.random() < 0.6
-    shapes = tuple(sorted(_place_shapes(rng, count, plain), key=lambda shape: shape.centre))
+    shapes = tuple(sorted(_place_shapes(rng, count, plain, labels), key=lambda shape: shape.centre))
     darkest = 228 if plain else 165
     top = _light_colour(rng, darkest, shapes)
     bottom = top if plain or rng.random() < 0.4 else _light_colour(rng, darkest, shapes)
@@ -96,21 +99,21 @@ def shape_masks(scene: Scene, size: int = CANVAS) -> list[Image.Image]:
     return [_mask(shape, size) for shape in scene.shapes]
 
 
-def _place_shapes(rng: np.random.Generator, count: int, plain: bool) -> list[Shape]:
+def _place_shapes(rng: np.random.Generator, count: int, plain: bool, labels: Sequence[tuple[str, str]]) -> list[Shape]:
     shapes: list[Shape] = []
     attempts = 0
     while len(shapes) < count:
         attempts += 1
         if attempts % 60 == 0:
             shapes.clear()
-        shape = _random_shape(rng, _LARGEST[count], plain)
+        shape = _random_shape(rng, _LARGEST[count], plain, labels)
         if all(_apart(shape, other) for other in shapes):
             shapes.append(shape)
     return shapes
 
 
-def _random_shape(rng: np.random.Generator, largest: float, plain: bool) -> Shape:
-    colour, kind = LABELS[int(rng.integers(len(LABELS)))]
+def _random_shape(rng: np.random.Generator, largest: float, plain: bool, labels: Sequence[tuple[str, str]]) -> Shape:
+    colour, kind = labels[int(rng.integers(len(labels)))]
     width = height = float(rng.uniform(_SMALLEST, largest))
     if kind == "rectangle":
         height = float(rng.uniform(max(_SMALLEST, width * 0.5), min(largest, width * 2)))

@@ -1,4 +1,10 @@
-"""The tokenizer: lower-cased byte-level BPE in OPT's manner, in which every common word is one token."""
+"""The tokenizers: lower-cased byte-level BPE in which every common word is one token.
+
+Both models have the same vocabulary. The language model's tokenizer lays text out in OPT's manner, the retrieval
+model's in BERT's.
+"""
+
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -7,9 +13,12 @@ from .phrases import CAPTION_PROMPTS
 from .scenes import COLOURS, KINDS
 
 BOS, PAD, EOS, IMAGE = "</s>", "<pad>", "</s>", "<image>"
-SPECIALS = ["<s>", PAD, EOS, "<unk>", IMAGE]
+CLS, SEP = "<s>", "</s>"
+SPECIALS = [CLS, PAD, EOS, "<unk>", IMAGE]
 """Ids 0 to 4, as OPT numbers the first four."""
-BOS_ID, PAD_ID, EOS_ID, IMAGE_ID = (SPECIALS.index(special) for special in (BOS, PAD, EOS, IMAGE))
+BOS_ID, PAD_ID, EOS_ID, IMAGE_ID, CLS_ID = (SPECIALS.index(special) for special in (BOS, PAD, EOS, IMAGE, CLS))
+RETRIEVAL_LENGTH = 32
+"""Most tokens of a text that the retrieval model reads."""
 
 _WORDS = (
     "a an the is are there not no yes does do image photo picture of in on to this that it contain what which "
@@ -17,9 +26,43 @@ _WORDS = (
     "describe background circles rectangles triangles"
 )
 
+_SHARED: dict[str, Any] = {
+    "eos_token": EOS,
+    "unk_token": EOS,
+    "pad_token": PAD,
+    "model_input_names": ["input_ids", "attention_mask"],
+    "clean_up_tokenization_spaces": False,
+}
+
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Train the tokenizer on its word list; the list is fixed, so the result is always the same."""
+    """The language model's tokenizer: BOS first, padding on the left."""
+    tokenizer = _trained()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, BOS_ID)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, padding_side="left", **_SHARED)
+
+
+def build_retrieval_tokenizer() -> PreTrainedTokenizerFast:
+    """The retrieval model's tokenizer: CLS first, SEP last, padding on the right; the first word is like any other."""
+    tokenizer = _trained()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{CLS} $A {SEP}", pair=f"{CLS} $A {SEP} $B {SEP}", special_tokens=[(CLS, CLS_ID), (SEP, EOS_ID)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        cls_token=CLS,
+        sep_token=SEP,
+        padding_side="right",
+        model_max_length=RETRIEVAL_LENGTH,
+        **_SHARED,
+    )
+
+
+def _trained() -> Tokenizer:
+    """Train on the word list; the list is fixed, so the result is always the same."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -32,19 +75,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_word_list(), trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, BOS_ID)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=BOS,
-        eos_token=EOS,
-        unk_token=EOS,
-        pad_token=PAD,
-        padding_side="left",
-        model_input_names=["input_ids", "attention_mask"],
-        clean_up_tokenization_spaces=False,
-    )
+    return tokenizer
 
 
 def _word_list() -> list[str]:

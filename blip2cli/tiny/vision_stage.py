@@ -25,7 +25,7 @@ def train_vision(model: Blip2ForConditionalGeneration, guides: Guides, steps: in
         set_rate(optimizer, PEAK_RATE, step, steps)
         examples = list(islice(stream, BATCH))
         with training_precision():
-            image_embeds = model.vision_model(pixel_tensor(examples)).last_hidden_state
+            image_embeds = model.vision_model(pixel_tensor([example.pixels for example in examples])).last_hidden_state
             loss = guides.patch_loss(image_embeds, examples)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -54,7 +54,7 @@ def test_packed_turns_cost_what_they_cost_alone() -> None:
     example = next(scene_examples(1))
     processor = build_processor(tokenizer)
     with torch.inference_mode():
-        _, query_output = see(model, pixel_tensor([example]))
+        _, query_output = see(model, pixel_tensor([example.pixels]))
         packed = text_loss(model, query_output, Packer(tokenizer).pack([example]))
         losses = [_loss_alone(model, processor, example, turn) for turn in example.turns]
     torch.testing.assert_close(packed, torch.cat(losses).mean(), rtol=1e-4, atol=1e-4)
