@@ -11,9 +11,11 @@ import errno
 import os
 import stat
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
+from typing import TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
@@ -23,6 +25,11 @@ from blip2cli.errors import ImageError
 from blip2cli.fetch import fetch
 from blip2cli.records import ImageRef
 
+T = TypeVar("T")
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "JPEG2000", "ICO", "TGA", "DIB", "PCX")
 """The formats that are opened, whatever else Pillow can read: no EPS (runs a program), no PDF, no stub plug-ins."""
 
@@ -31,6 +38,8 @@ MAX_PIXELS = 178_956_970
 
 MAX_BYTES = 1 << 30
 """Largest file that is read."""
+
+THUMBNAIL_QUALITY = 65
 
 BLOCK = 1 << 20
 """Pixels of deep grey that are scaled at a time."""
@@ -85,16 +94,42 @@ def _read(path: str, offset: int, size: int | None) -> bytes:
 
 def decode(data: bytes, reading: Reading) -> np.ndarray:
     """Decode an encoded image to uint8 RGB [side, side, 3]. Raises ImageError."""
+    side = reading.side
+    enough = None if reading.exact else lambda size: (2 * side, 2 * side)
+    return _decoded(data, enough, lambda image: _pixels(image, side))
+
+
+def thumbnail(data: bytes, side: int) -> bytes:
+    """An encoded image as a small WebP: upright, in its proportions, its longer side at most `side`, without metadata.
+
+    Raises ImageError.
+    """
+
+    def enough(size: Size) -> Size:
+        width, height = (2 * side * pixels // max(size) for pixels in size)
+        return max(width, 1), max(height, 1)
+
+    return _decoded(data, enough, lambda image: _small(image, side))
+
+
+def _decoded(data: bytes, enough: Callable[[Size], Size] | None, then: Callable[[Image.Image], T]) -> T:
+    """What is made of a decoded image. Raises ImageError.
+
+    Args:
+        data: the encoded image.
+        enough: from the image's size to one at which a JPEG may be decoded instead, or a larger one; None for its own.
+        then: makes something of the image.
+    """
     if not data:
         raise ImageError("empty", "0 bytes")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata; what matters raises
         image = _open(data)
         try:
-            if not reading.exact:
-                image.draft(None, (2 * reading.side, 2 * reading.side))
+            if enough is not None:
+                image.draft(None, enough(image.size))
             image.load()
-            return _pixels(image, reading.side)
+            return then(image)
         except MemoryError:
             raise ImageError("too-large", f"{image.width} x {image.height} pixels do not fit in memory") from None
         except Exception as error:  # decoders raise all sorts on corrupt data, SyntaxError and struct.error among them
@@ -144,6 +179,15 @@ def _pixels(image: Image.Image, side: int) -> np.ndarray:
     upright = _upright(image)
     rgb = _eight_bits(upright).convert("RGB")
     return np.asarray(rgb.resize((side, side), Image.Resampling.BICUBIC))
+
+
+def _small(image: Image.Image, side: int) -> bytes:
+    rgb = _eight_bits(_upright(image)).convert("RGB")
+    rgb.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    rgb.info = {}  # whose colour profile would be written too
+    buffer = BytesIO()
+    rgb.save(buffer, "WEBP", quality=THUMBNAIL_QUALITY)
+    return buffer.getvalue()
 
 
 def _upright(image: Image.Image) -> Image.Image:

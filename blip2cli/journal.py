@@ -19,6 +19,8 @@ from blip2cli.errors import OutputError, UsageError
 from blip2cli.records import Result
 from blip2cli.storage import retried
 
+LONGEST_LINE = 1 << 24
+
 
 @dataclass(frozen=True)
 class Commit:
@@ -114,6 +116,17 @@ def committed(out: Path) -> Commit:
     """What the journal of an output says last."""
     lines = _whole_lines(path_of(out))
     return Commit(**lines[-1]) if len(lines) > 1 else Commit()
+
+
+def settings_in(journal: Path) -> dict[str, Any]:
+    """The settings of the run that a journal is of; none where there is no such journal."""
+    try:
+        with open(journal, "rb") as file:
+            first = json.loads(file.readline(LONGEST_LINE))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    settings = first.get("settings") if isinstance(first, dict) else None
+    return settings if isinstance(settings, dict) else {}
 
 
 @contextmanager

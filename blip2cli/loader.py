@@ -8,10 +8,8 @@ hand is then decoded again, each image apart, and new workers are started.
 
 from __future__ import annotations
 
-import faulthandler
 import hashlib
 import logging
-import os
 import signal
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,14 +27,12 @@ from blip2cli.errors import ImageError
 from blip2cli.images import Reading, bytes_of, decode
 from blip2cli.machine import cores
 from blip2cli.records import Batch, ImageRef, Row
+from blip2cli.worker import TIMED_OUT, keep_quiet, watchdog
 
 logger = logging.getLogger(__name__)
 
 FEW = 16
 """Up to this many rows no worker process is started, unless the number of workers is given."""
-
-TIMED_OUT = 1
-"""Exit code of a process whose watchdog has ended it."""
 
 FATAL = ("crashed", "timeout")
 """Kinds of error of images that a process died of."""
@@ -87,7 +83,7 @@ class Images(Dataset[Pixels]):
         known: dict[bytes, np.ndarray | str] = {}
         decoded = []
         for image in images:
-            with _watchdog(self.timeout if get_worker_info() else None):
+            with watchdog(self.timeout if get_worker_info() else None):
                 decoded.append(self.decode(image, known))
         return self.stack(decoded)
 
@@ -205,7 +201,7 @@ def _data_loader(images: Images, sent: _Sent, workers: int, loading: Loading) ->
         num_workers=workers,
         collate_fn=_unchanged,
         pin_memory=loading.pin_memory,
-        worker_init_fn=_keep_quiet,
+        worker_init_fn=_begin,
     )
     with _quiet_about_children():
         decoded = iter(loader)
@@ -226,33 +222,15 @@ def _quiet_about_children() -> Iterator[None]:
             signal.signal(signal.SIGCHLD, before)
 
 
-def _keep_quiet(_worker: int) -> None:
-    """Leave stderr and Ctrl-C to the parent: libtiff tells the terminal what it dislikes, and errors are rows here."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
-
-
-@contextmanager
-def _watchdog(seconds: float | None) -> Iterator[None]:
-    """End this process, whatever it hangs in, when the seconds have passed."""
-    if seconds is None:
-        yield
-        return
-    with open(os.devnull, "w") as nowhere:
-        faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
-        try:
-            yield
-        finally:
-            faulthandler.cancel_dump_traceback_later()
+def _begin(_worker: int) -> None:
+    keep_quiet()
 
 
 def _send_decoded(connection: Any, images: Images, places: Sequence[ImageRef | None]) -> None:
-    _keep_quiet(0)
+    keep_quiet()
     for place in places:
         try:
-            with _watchdog(images.timeout):
+            with watchdog(images.timeout):
                 decoded = images.decode(place, {})
         except Exception as error:
             decoded = b"", f"unreadable: {type(error).__name__}"

@@ -75,6 +75,18 @@ def show_summary(summary: dict[str, Any]) -> None:
         print(f"  {count:,} {kind}", file=sys.stderr)
 
 
+def show_report(out: Any, written: Any) -> None:
+    """What a report holds: a line on stderr, and another for what had no room in it."""
+    rows = "row" if written.rows == 1 else "rows"
+    print(
+        f"{out}: {written.rows:,} {rows}, {written.errors:,} with errors, {written.thumbnails:,} with thumbnails, "
+        f"{written.size / 1e6:.1f} MB",
+        file=sys.stderr,
+    )
+    for line in written.left_out:
+        print(f"  {line}", file=sys.stderr)
+
+
 def show_plan(plan: Sequence[tuple[str, str]]) -> None:
     """What would be done, on stdout: a heading and a line each."""
     width = max(len(heading) for heading, _ in plan)

@@ -24,15 +24,17 @@ MAY_IMPORT = {
     "job": "errors storage",
     "fetch": "version errors storage",
     "tiny": "",
+    "worker": "",
     # inputs → images → loader → model → tasks → outputs
     "inputs": "errors records storage",
     "images": "errors records storage fetch",
-    "loader": "errors records machine images",
+    "loader": "errors records machine images worker",
     "model": "errors records machine job tiny",
     "tasks": "errors records job stopwatch inputs model",
     "interrupts": "terminal",
     "journal": "errors records storage",
     "outputs": "errors records job stopwatch terminal storage images journal",
+    "report": "version errors machine records terminal worker storage inputs images journal outputs",
     # the whole way, and those who start it
     "summary": "version records job stopwatch terminal journal",
     "pipeline": "records job stopwatch interrupts images loader model tasks",
@@ -46,7 +48,7 @@ MAY_IMPORT = {
     "score": "version errors terminal inputs journal outputs",
     "engines": "errors records machine job stopwatch terminal interrupts loader model tasks journal outputs summary "
     "pipeline run retry plan",
-    "cli": "version errors job terminal tasks chat models engines bench score",
+    "cli": "version errors job terminal tasks chat report models engines bench score",
     # `blip2cli` itself, and `python -m blip2cli`
     "__init__": "api",
     "__main__": "cli",

@@ -22,7 +22,7 @@ from PIL import Image
 
 from blip2cli.errors import ImageError
 from blip2cli.images import Reading, decode
-from blip2cli.loader import _keep_quiet
+from blip2cli.worker import keep_quiet
 
 SLOWEST = 5.0
 """Seconds that a case may take."""
@@ -124,7 +124,7 @@ def outcome(number: int) -> str:
 
 
 def _send_outcomes(connection: Connection, first: int, last: int) -> None:
-    _keep_quiet(0)
+    keep_quiet()
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + MEMORY

@@ -1,0 +1,183 @@
+"""Output rows as the columns that a page shows: text, lists of texts, numbers. All of it bounded."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Literal
+
+from blip2cli.records import ImageRef, Row
+
+Cell = str | list[str] | int | float | None
+
+ANSWERS = ("answer", "caption", "captions", "text")
+"""Names of the column that a page is about, by rank; the first column of text where there is none of them."""
+
+QUESTIONS = ("question", "prompt")
+"""Names of the column that it answers."""
+
+SCORES = ("rank", "score", "itm", "itc", "logprob", "probability")
+"""Names of numbers that are shown first."""
+
+LISTS = ("captions", "logprobs", "probabilities")
+"""Columns that hold lists, which CSV has as JSON."""
+
+NUMBER = re.compile(r"-?(0|[1-9]\d{0,15})(\.\d+)?([eE][+-]?\d{1,3})?")
+
+MOST_LETTERS = 4_000
+"""Letters of a cell that are shown."""
+
+MOST_ITEMS = 16
+"""Items of a list that are shown."""
+
+MOST_TEXT = 64_000_000
+"""Letters of all cells together, behind which no further row is taken."""
+
+EXACT = 1 << 53
+"""Up to here JavaScript tells whole numbers apart."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One column: `values` has a cell for each row."""
+
+    name: str
+    kind: Literal["text", "texts", "number"]
+    values: list[Cell]
+
+
+@dataclass
+class Table:
+    """The rows of a page.
+
+    `faults` says, by the number of the row, why its image cannot be had; `pictures` where the others' are. `more` is
+    whether there are rows that were not taken, `total` how many there are with them, where it is known.
+    """
+
+    names: list[str] = field(default_factory=list)
+    errors: list[str | None] = field(default_factory=list)
+    fields: list[Field] = field(default_factory=list)
+    faults: dict[int, str] = field(default_factory=dict)
+    pictures: list[tuple[int, ImageRef]] = field(default_factory=list)
+    more: bool = False
+    total: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def failed(self) -> int:
+        """How many rows have an error."""
+        return sum(error is not None for error in self.errors)
+
+    @property
+    def answer(self) -> Field | None:
+        """The column that the page is about."""
+        texts = [one for one in self.fields if one.kind != "number" and one.name not in QUESTIONS]
+        return self._first(ANSWERS) or next(iter(texts), None)
+
+    @property
+    def question(self) -> Field | None:
+        """The column that it answers."""
+        return self._first(QUESTIONS)
+
+    @property
+    def scores(self) -> list[Field]:
+        """The columns of numbers, those that are scores first."""
+        numbers = [one for one in self.fields if one.kind == "number"]
+        return sorted(numbers, key=lambda one: SCORES.index(one.name) if one.name in SCORES else len(SCORES))
+
+    def _first(self, names: tuple[str, ...]) -> Field | None:
+        known = {one.name: one for one in self.fields if one.kind != "number"}
+        return next((known[name] for name in names if name in known), None)
+
+
+def table_of(rows: Iterable[Row], limit: int, total: int | None = None) -> Table:
+    """The rows as columns, up to the limit."""
+    table = Table(total=total)
+    columns: dict[str, list[Cell]] = {}
+    letters, every = 0, iter(rows)
+    for number, row in enumerate(islice(every, limit)):
+        cells = {name: _cell(name, value) for name, value in row.columns.items() if name != "error"}
+        error = row.columns.get("error") or (row.error if not cells else None)
+        table.names.append(row.name[:MOST_LETTERS])
+        table.errors.append(str(error)[:MOST_LETTERS] if error else None)
+        for name, cell in cells.items():
+            columns.setdefault(name, [None] * number).append(cell)
+        for values in columns.values():
+            values.extend([None] * (number + 1 - len(values)))
+        if row.error is not None:
+            table.faults[number] = row.error
+        elif row.image is not None:
+            table.pictures.append((number, row.image))
+        letters += len(row.name) + sum(_letters(cell) for cell in cells.values())
+        if letters > MOST_TEXT:
+            break
+    table.more = next(every, None) is not None
+    table.fields = [_field(name, values) for name, values in columns.items()]
+    return table
+
+
+def _field(name: str, values: list[Cell]) -> Field:
+    there = [value for value in values if value is not None]
+    if name not in (*ANSWERS, *QUESTIONS):
+        if all(isinstance(value, str) and (not value or NUMBER.fullmatch(value)) for value in there) and any(there):
+            values = [json.loads(value) if isinstance(value, str) and value else None for value in values]
+            return Field(name, "number", values)
+        if there and all(isinstance(value, (int, float)) for value in there):
+            return Field(name, "number", values)
+    if any(isinstance(value, list) for value in there):
+        return Field(name, "texts", [_listed(value) for value in values])
+    return Field(name, "text", [value if value is None else str(value) for value in values])
+
+
+def _listed(value: Cell) -> list[str] | None:
+    return value if isinstance(value, list) or value is None else [str(value)]
+
+
+def _cell(name: str, value: Any) -> Cell:
+    """A value as a page shows it."""
+    if name in LISTS and isinstance(value, str) and value.startswith("["):
+        value = _parsed(value)
+    if hasattr(value, "shape") and getattr(value, "shape", None):
+        return f"{' × '.join(map(str, value.shape))} {value.dtype}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        if not math.isfinite(value):
+            return None
+        return value if abs(value) <= EXACT else str(value)
+    if isinstance(value, (list, tuple)):
+        return _list(value)
+    return value if value is None else _text(value)
+
+
+def _list(values: list[Any] | tuple[Any, ...]) -> Cell:
+    if len(values) > MOST_ITEMS and isinstance(values[0], (int, float)):
+        return f"{len(values):,} numbers"
+    more = [f"… {len(values) - MOST_ITEMS:,} more"] if len(values) > MOST_ITEMS else []
+    return [*map(_text, values[:MOST_ITEMS]), *more]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (bytes, bytearray)):
+        return f"{len(value):,} bytes"
+    if isinstance(value, (Mapping, list, tuple)):
+        value = json.dumps(value, ensure_ascii=False, default=_text)
+    text = str(value)
+    return text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 1] + "…"
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _letters(cell: Cell) -> int:
+    return sum(map(len, cell)) if isinstance(cell, list) else len(cell) if isinstance(cell, str) else 8
