@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+IMAGES, PAGE = "Images", "Page"
+
 
 def report(
     results: Annotated[
@@ -15,46 +17,76 @@ def report(
             metavar="RESULTS...", help="Result files of any format, or folders of shards.", show_default=False
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The page.")] = Path("gallery.html"),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the page if it exists.")] = False,
     images: Annotated[
         list[str] | None,
         typer.Option(
+            "--images",
             metavar="INPUT",
-            help="Input of the run that holds the images, where the rows' names alone do not lead to them; repeatable.",
+            help="Input of the run, to take images from that the rows' names do not lead to; may be repeated.",
+            rich_help_panel=IMAGES,
+        ),
+    ] = None,
+    image_column: Annotated[
+        str | None,
+        typer.Option(
+            "--image-column", metavar="NAME", help="Column with the image's path or bytes.", rich_help_panel=IMAGES
         ),
     ] = None,
     image_root: Annotated[
         str | None,
         typer.Option(
+            "--image-root",
             metavar="FOLDER",
-            help="Folder that image paths start from. [default: here, or the results' own]".replace("[", r"\["),
+            help=r"Folder that image paths start from. \[default: here, or else the results' own]",
+            rich_help_panel=IMAGES,
         ),
     ] = None,
-    image_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Column with the image's path or bytes.")
-    ] = None,
-    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Fetch images behind URLs.")] = False,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Fetch the images behind URLs.", rich_help_panel=IMAGES)
+    ] = False,
     allow_private: Annotated[
         bool,
-        typer.Option("--allow-private", help="With --allow-remote: from this machine and private networks too."),
+        typer.Option(
+            "--allow-private",
+            help="With --allow-remote: from this machine and private networks too.",
+            rich_help_panel=IMAGES,
+        ),
     ] = False,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, max=50_000, help="Rows that are shown.")] = 10_000,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The page.", rich_help_panel=PAGE)] = Path(
+        "gallery.html"
+    ),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the page if it exists.", rich_help_panel=PAGE)
+    ] = False,
+    limit: Annotated[
+        int,
+        typer.Option("--limit", metavar="N", min=1, max=50_000, help="Rows that are shown.", rich_help_panel=PAGE),
+    ] = 10_000,
     thumbnail: Annotated[
         int | None,
         typer.Option(
+            "--thumbnail",
             metavar="PIXELS",
             min=0,
             max=1024,
-            help=r"Longer side of the thumbnails; 0 for none. \[default: 320, fewer above 500 rows]",
+            help=r"Longer side of the thumbnails; 0 for none. \[default: 320; above 500 rows 224, above 2,500 144]",
+            rich_help_panel=PAGE,
         ),
     ] = None,
     thumbnails_mb: Annotated[
         float,
-        typer.Option("--thumbnails-mb", metavar="MB", min=0, help="Megabytes the thumbnails may take in the page."),
+        typer.Option(
+            "--thumbnails-mb",
+            metavar="MB",
+            min=0,
+            help="Megabytes that the thumbnails may take in the page.",
+            rich_help_panel=PAGE,
+        ),
     ] = 64.0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary on stderr.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress and no summary on stderr.", rich_help_panel=PAGE)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=PAGE)] = False,
 ) -> None:
     """Write results as one HTML page with thumbnails, search, filters and histograms.
 

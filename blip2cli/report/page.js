@@ -313,15 +313,16 @@ search.addEventListener("keydown", (event) => {
 /* ---- one row in full ---- */
 
 const detail = $("detail");
+let open = 0; /* its place; the browser gives the focus back to the card it was opened from, which moves `current` */
 
 function openDetail(place) {
-  current = Math.max(0, Math.min(shown.length - 1, place));
-  const row = shown[current];
+  open = Math.max(0, Math.min(shown.length - 1, place));
+  const row = shown[open];
   showPicture($("detail-picture"), row);
   $("detail-name").textContent = data.names[row];
-  $("detail-place").textContent = `${(current + 1).toLocaleString("en")} of ${plural(shown.length, "row")}`;
-  $("previous").disabled = current === 0;
-  $("next").disabled = current === shown.length - 1;
+  $("detail-place").textContent = `${(open + 1).toLocaleString("en")} of ${plural(shown.length, "row")}`;
+  $("previous").disabled = open === 0;
+  $("next").disabled = open === shown.length - 1;
   const lead = [questions, answers].filter(Boolean);
   const fields = [...lead, ...data.fields.filter((field) => !lead.includes(field))];
   const fault = data.places[row] < 0 && data.side ? data.faults[row] : undefined;
@@ -345,14 +346,14 @@ function entry(name, text, look) {
   return item;
 }
 
-$("previous").addEventListener("click", () => openDetail(current - 1));
-$("next").addEventListener("click", () => openDetail(current + 1));
+$("previous").addEventListener("click", () => openDetail(open - 1));
+$("next").addEventListener("click", () => openDetail(open + 1));
 $("close").addEventListener("click", () => detail.close());
 detail.addEventListener("click", (event) => { if (event.target === detail) detail.close(); });
-detail.addEventListener("close", () => go(current));
+detail.addEventListener("close", () => go(open));
 detail.addEventListener("keydown", (event) => {
-  if (event.key === "ArrowRight" && current < shown.length - 1) openDetail(current + 1);
-  if (event.key === "ArrowLeft" && current > 0) openDetail(current - 1);
+  if (event.key === "ArrowRight" && open < shown.length - 1) openDetail(open + 1);
+  if (event.key === "ArrowLeft" && open > 0) openDetail(open - 1);
 });
 
 /* ---- histograms ---- */

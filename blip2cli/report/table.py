@@ -104,6 +104,8 @@ def table_of(rows: Iterable[Row], limit: int, total: int | None = None) -> Table
     for number, row in enumerate(islice(every, limit)):
         cells = {name: _cell(name, value) for name, value in row.columns.items() if name != "error"}
         error = row.columns.get("error") or (row.error if not cells else None)
+        if error:  # CSV has nothing but empty cells for what is not there
+            cells = {name: cell if cell != "" else None for name, cell in cells.items()}
         table.names.append(row.name[:MOST_LETTERS])
         table.errors.append(str(error)[:MOST_LETTERS] if error else None)
         for name, cell in cells.items():

@@ -1,0 +1,100 @@
+"""Fixtures: pages as data, and a headless browser to look at them with."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+REQUIRED = "BLIP2_REQUIRE_BROWSER"
+"""The variable that makes a missing browser a failure."""
+
+
+class Elements(HTMLParser):
+    """The elements of a page with their attributes, and the text directly behind each of their starts."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.started: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.open = False
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.started.append((tag, dict(attrs)))
+        self.texts.append("")
+        self.open = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self.open = False
+
+    def handle_data(self, data: str) -> None:
+        if self.open:
+            self.texts[-1] += data
+
+    def all(self, tag: str, **wanted: str) -> list[str]:
+        """The texts of the elements of that name with those attributes."""
+        found = zip(self.started, self.texts, strict=True)
+        return [text for (name, given), text in found if name == tag and wanted.items() <= given.items()]
+
+
+def data_of(page: Path) -> dict[str, Any]:
+    """What the page's script reads."""
+    return json.loads(Elements(page).all("script", id="data")[0])
+
+
+def thumbnails_of(page: Path) -> list[str]:
+    """The page's thumbnails, in base64."""
+    blocks = Elements(page).all("script", **{"class": "thumbnails"})
+    return [thumbnail for block in blocks for thumbnail in json.loads(block)]
+
+
+def column(page: Path, name: str) -> list[Any]:
+    """The values of a column."""
+    return next(field["values"] for field in data_of(page)["fields"] if field["name"] == name)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium. Where there is none, tests are skipped, or with BLIP2_REQUIRE_BROWSER fail."""
+    command = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if command is None:
+        say = pytest.fail if os.environ.get(REQUIRED) else pytest.skip
+        say("needs a browser: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=command, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def look(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Open a page, in a context with the given settings. What it logs, asks for or throws fails the test."""
+    contexts, faults = [], []
+
+    def opened(page: Path, width: int = 1280, **settings: Any) -> Any:
+        contexts.append(browser.new_context(viewport={"width": width, "height": 800}, **settings))
+        tab = contexts[-1].new_page()
+        tab.set_default_timeout(10_000)
+        tab.on("console", lambda message: faults.append(message.text))
+        tab.on("pageerror", lambda error: faults.append(str(error)))
+        tab.on("dialog", lambda dialog: faults.append(f"dialog: {dialog.message}"))
+        tab.on("request", lambda asked: None if asked.url.startswith(("file:", "data:")) else faults.append(asked.url))
+        tab.goto(page.resolve().as_uri())
+        return tab
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert faults == []
