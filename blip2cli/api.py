@@ -1,4 +1,4 @@
-"""The Python API: `Blip2`, which captions, answers and embeds what it is given, lazily."""
+"""The Python API: `Blip2`, which captions, answers, embeds and matches what it is given, lazily."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from typing import Any, Literal
 
 from blip2cli.images import Reading
 from blip2cli.inputs.objects import Objects
-from blip2cli.job import DEFAULT_MODEL, GenerationSettings, InputSettings, Job, ModelSettings, OutputSettings
+from blip2cli.job import GenerationSettings, InputSettings, Job, Kind, ModelSettings, OutputSettings
 from blip2cli.loader import Loading, load
-from blip2cli.model.blip2 import Blip2Model
+from blip2cli.model import load_model
 from blip2cli.model.checkpoint import find
 from blip2cli.outputs import Layout
 from blip2cli.stopwatch import Stopwatch
 from blip2cli.tasks import open_task
 from blip2cli.tasks.caption import CaptionOptions
 from blip2cli.tasks.embed import EmbedOptions
+from blip2cli.tasks.match import MatchOptions
 from blip2cli.tasks.vqa import VqaOptions
 from blip2cli.terminal import hush_libraries
 
 
 class Blip2:
-    """A loaded checkpoint.
+    """A loaded checkpoint; "tiny", which comes in both kinds, loads the other when it is asked for.
 
     Every method takes an image or any iterable of images (paths, bytes, Pillow images), takes from it as it goes, and
     yields rows in its order: dicts as the command line writes them, a bad image's with an `error`.
 
     Args:
-        model: hub id, local folder, or "tiny".
+        model: hub id, local folder, or "tiny"; None for Salesforce/blip2-opt-2.7b.
         revision: branch, tag or commit on the hub.
         dtype: auto, fp32, fp16, bf16, int8 or int4.
         device: auto, cpu, cuda, cuda:N or mps.
@@ -44,7 +45,7 @@ class Blip2:
 
     def __init__(
         self,
-        model: str = DEFAULT_MODEL,
+        model: str | None = None,
         *,
         revision: str | None = None,
         dtype: Literal["auto", "fp32", "fp16", "bf16", "int8", "int4"] = "auto",
@@ -58,7 +59,8 @@ class Blip2:
             model, revision, dtype, device, device_map=device_map, batch_size=str(batch_size or "auto"), workers=workers
         )
         self.settings.validate()
-        self.model = Blip2Model(find(self.settings), batch_size)
+        self.model = load_model(find(self.settings), batch_size)
+        self._models: dict[Kind, Any] = {self.model.checkpoint.kind: self.model}
 
     def caption(
         self, images: Iterable[Any], prompt: str | None = None, num_captions: int = 1, **generation: Any
@@ -100,6 +102,16 @@ class Blip2:
         """Rows with `features`, a NumPy array: [num_query_tokens, width] for the Q-Former, [width] otherwise."""
         return self._rows("embed", images, EmbedOptions(features, pool, store), {})
 
+    def match(
+        self,
+        images: Iterable[Any],
+        text: str | Sequence[str],
+        scores: Literal["both", "itc", "itm"] = "both",
+    ) -> Iterator[dict[str, Any]]:
+        """Rows with `text`, `itc` and `itm`, one for every image and text; for retrieval checkpoints."""
+        texts = tuple(map(_literal, (text,) if isinstance(text, str) else text))
+        return self._rows("match", images, MatchOptions(texts, scores=scores), {})
+
     def _rows(
         self, task_name: str, images: Iterable[Any], options: Any, generation: dict[str, Any]
     ) -> Iterator[dict[str, Any]]:
@@ -107,12 +119,19 @@ class Blip2:
             images = (images,)
         settings = GenerationSettings(**generation)
         job = Job(task_name, options, InputSettings((Objects(images),)), OutputSettings(), self.settings, settings)
-        task, checkpoint = open_task(job), self.model.checkpoint
+        task, model = open_task(job), self._model(job.kind)
+        checkpoint = model.checkpoint
         layout = Layout({}, task.columns(checkpoint), task.source.schema, {})
         reading = Reading(checkpoint.images.side, self.settings.exact_pixels)
-        loading = Loading(self.model.batch_size, self.settings.workers, checkpoint.device.type == "cuda")
-        results = task.results(self.model, load(task.source.rows(), reading, loading), Stopwatch())
+        loading = Loading(model.batch_size, self.settings.workers, checkpoint.device.type == "cuda")
+        results = task.results(model, load(task.source.rows(), reading, loading), Stopwatch())
         return (layout.record(result) for result in results)
+
+    def _model(self, kind: Kind) -> Any:
+        """The model of that kind. Raises CheckpointError where the checkpoint is of the other."""
+        if kind not in self._models:
+            self._models[kind] = load_model(find(self.settings, kind), self.settings.images_at_once)
+        return self._models[kind]
 
 
 def _literal(text: str) -> str:

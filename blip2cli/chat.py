@@ -260,13 +260,13 @@ def converse(job: Job) -> int:
     if asked:
         asked.check(())
     hush_libraries()
-    checkpoint = find(job.model)
+    checkpoint = find(job.model, job.kind)
     template = asked or Template(TEMPLATES[checkpoint.encoder_decoder], "--template")
     reading = Reading(checkpoint.images.side, job.model.exact_pixels)
     settings = with_length(job.generation, MAX_NEW_TOKENS)
-    screen, single = chat_screen(), job.model.model == "tiny" and options.turns is None
+    screen, single = chat_screen(), job.model_name == "tiny" and options.turns is None
     if not screen.scripted:
-        screen.told([f"Loading {job.model.model} ..."])
+        screen.told([f"Loading {job.model_name} ..."])
     limit = 0 if single else options.turns
     conversation = Conversation(Blip2Model(checkpoint, 1), settings, template, reading, limit)
     try:

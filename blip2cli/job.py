@@ -20,7 +20,11 @@ from blip2cli.storage import is_url
 
 FormatName = Literal["parquet", "jsonl", "csv", "arrow", "sidecar", "imagefolder", "webdataset", "npy", "coco", "vqa"]
 
+Kind = Literal["generation", "retrieval"]
+"""Kinds of checkpoint: with a language model that writes, or with heads that compare images with texts."""
+
 DEFAULT_MODEL = "Salesforce/blip2-opt-2.7b"
+DEFAULT_RETRIEVAL_MODEL = "Salesforce/blip2-itm-vit-g"
 
 
 def place(text: str) -> Path:
@@ -138,8 +142,15 @@ class ModelSettings:
 
     panel = "Model"
     model: Annotated[
-        str, Opt("Hub id, local folder, or 'tiny' (bundled).", ("--model", "-m"), "MODEL", env="BLIP2_MODEL")
-    ] = DEFAULT_MODEL
+        str | None,
+        Opt(
+            f"Hub id, local folder, or 'tiny' (bundled). [default: {DEFAULT_MODEL}; "
+            f"for retrieval {DEFAULT_RETRIEVAL_MODEL}]",
+            ("--model", "-m"),
+            "MODEL",
+            env="BLIP2_MODEL",
+        ),
+    ] = None
     revision: Annotated[str | None, Opt("Branch, tag or commit on the hub.", metavar="REV")] = None
     dtype: Annotated[
         Literal["auto", "fp32", "fp16", "bf16", "int8", "int4"], Opt("Precision; docs/models.md says what auto picks.")
@@ -165,6 +176,10 @@ class ModelSettings:
     exact_pixels: Annotated[
         bool, Opt("Decode large JPEGs at full scale: pixels equal to Pillow's, but several times slower.")
     ] = False
+
+    def name(self, kind: Kind | None) -> str:
+        """The checkpoint's name: the one given, or that kind's default."""
+        return self.model or (DEFAULT_RETRIEVAL_MODEL if kind == "retrieval" else DEFAULT_MODEL)
 
     @property
     def images_at_once(self) -> int | None:
@@ -299,10 +314,21 @@ class Job:
     def __post_init__(self) -> None:
         for record in (self.input, self.output, self.model, self.generation, self.engine, self.options):
             record.validate()
-        if not self.input.inputs and not getattr(self.options, "text", ()):
+        if not self.input.inputs and getattr(self.options, "needs_input", True):
             raise UsageError(
                 "no input given", "Name image files, folders, globs or manifests, or - for a list on stdin."
             )
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of checkpoint that the task needs."""
+        kind: Kind = getattr(self.options, "kind", "generation")
+        return kind
+
+    @property
+    def model_name(self) -> str:
+        """The name of the checkpoint."""
+        return self.model.name(self.kind)
 
     def fingerprint(self) -> dict[str, Any]:
         """What the rows depend on, as plain JSON values: a resumed run must have the same."""
@@ -310,7 +336,7 @@ class Job:
             "task": self.task,
             **_plain(self.options),
             **_plain(self.generation),
-            "model": _model_name(self.model.model),
+            "model": _model_name(self.model_name),
             "revision": self.model.revision,
             "dtype": self.model.dtype,
             "exact_pixels": self.model.exact_pixels,

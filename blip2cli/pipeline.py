@@ -10,7 +10,7 @@ from blip2cli.images import Reading
 from blip2cli.interrupts import Stop
 from blip2cli.job import Job
 from blip2cli.loader import Loading, load
-from blip2cli.model.blip2 import Blip2Model
+from blip2cli.model import load_model
 from blip2cli.model.checkpoint import Checkpoint
 from blip2cli.records import Result, Row
 from blip2cli.stopwatch import Stopwatch
@@ -47,7 +47,7 @@ class InProcess:
 
     def __init__(self, job: Job, task: Task, checkpoint: Checkpoint) -> None:
         self.job, self.task, self.checkpoint = job, task, checkpoint
-        self.model = Blip2Model(checkpoint, job.model.images_at_once)
+        self.model = load_model(checkpoint, job.model.images_at_once)
         self.watch = Stopwatch()
 
     def results(self, rows: Iterator[Row], stop: Stop) -> Iterator[Result]:

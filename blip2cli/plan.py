@@ -26,9 +26,9 @@ def plan(job: Job, task: Task) -> list[tuple[str, str]]:
     if job.input.shard:
         lines.append(("shard", job.input.shard))
     try:
-        checkpoint = find(job.model, fetch=False)
+        checkpoint = find(job.model, job.kind, fetch=False)
     except NotHere:
-        lines.append(("model", f"{job.model.model}, which would be fetched from the hub"))
+        lines.append(("model", f"{job.model_name}, which would be fetched from the hub"))
         return [*lines, *_output(job)]
     columns = [column.name for column in task.columns(checkpoint)]
     carried = carried_names(task.source.column_names(), task.columns(checkpoint)).values()
@@ -41,7 +41,7 @@ def _model(job: Job, checkpoint: Checkpoint) -> list[tuple[str, str]]:
     short = "; they do not fit" if weights > sum(free) else ""
     devices = ", ".join(map(str, checkpoint.devices))
     lines = [
-        ("model", f"{job.model.model}, in {checkpoint.folder}"),
+        ("model", f"{job.model_name}, in {checkpoint.folder}"),
         ("precision", f"{checkpoint.precision} on {devices}, batches of {job.model.batch_size}"),
         ("memory", f"{shown_bytes(weights)} of weights, {' + '.join(map(shown_bytes, free))} free{short}"),
     ]

@@ -74,10 +74,12 @@ class Column:
 class Result:
     """One output row: the row it answers, the values of the task's columns in their order, and the error if any.
 
-    `last` marks the last of the rows that belong to one input row: a commit may fall only behind such a row.
+    `last` marks the last of the rows that belong to one input row: a commit may fall only behind such a row. A row that
+    is `left_out` counts as done and is not written.
     """
 
     row: Row
     values: tuple[Any, ...]
     error: str | None = None
     last: bool = True
+    left_out: bool = False

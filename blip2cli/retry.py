@@ -82,7 +82,7 @@ def retry_errors(job: Job, task: Task, start: Start) -> None:
     if target is None or not begun(target.out):
         return
     out = target.out
-    layout = layout_of(job, task, find(job.model))
+    layout = layout_of(job, task, find(job.model, job.kind))
     old = open_output(job.output, layout, job.fingerprint())
     if not old.committed.errors:
         return

@@ -31,7 +31,7 @@ def run(job: Job, task: Task, start: Start = InProcess, amend: Amend = iter) -> 
         start: makes the pipeline that the rows go through, when it is known that there are any.
         amend: has the last word on the results, before they are written.
     """
-    checkpoint = find(job.model)
+    checkpoint = find(job.model, job.kind)
     layout = layout_of(job, task, checkpoint)
     output = open_output(job.output, layout, job.fingerprint())
     done, total = output.committed, task.source.count()

@@ -19,14 +19,16 @@ class Tally:
 
     def __init__(self, earlier: Commit) -> None:
         self.earlier = earlier
-        self.rows = self.images = 0
+        self.rows = self.images = self.left_out = 0
         self.kinds: Counter[str] = Counter()
 
     def add(self, results: list[Result]) -> tuple[int, int]:
         """Count results; gives how many input rows and how many errors are among them."""
         images = sum(result.last for result in results)
         errors = [result.error.partition(":")[0] for result in results if result.error is not None]
-        self.rows += len(results)
+        left_out = sum(result.left_out for result in results)
+        self.rows += len(results) - left_out
+        self.left_out += left_out
         self.images += images
         self.kinds.update(errors)
         return images, len(errors)
@@ -37,10 +39,11 @@ def close(job: Job, tally: Tally, watch: Stopwatch, batch_size: int | None) -> d
     seconds = watch.elapsed
     summary = {
         "task": job.task,
-        "model": job.model.model,
+        "model": job.model_name,
         "out": str(job.output.out) if job.output.out else None,
         "rows": tally.rows,
         "images": tally.images,
+        "left_out": tally.left_out,
         "resumed_at": tally.earlier.rows,
         "errors_before": tally.earlier.errors,
         "errors": sum(tally.kinds.values()),

@@ -65,9 +65,11 @@ def show_summary(summary: dict[str, Any]) -> None:
     where = f" to {summary['out']}" if summary["out"] else ""
     earlier = f", {summary['resumed_at']:,} before" if summary["resumed_at"] else ""
     earlier += f" ({summary['errors_before']:,} with errors)" if summary["errors_before"] else ""
+    left_out = f"{summary['left_out']:,} left out, " if summary["left_out"] else ""
     rows = "row" if summary["rows"] == 1 else "rows"
     print(
-        f"{summary['rows']:,} {rows}{where}{earlier}, {summary['errors']:,} with errors, in {summary['seconds']:.1f} s "
+        f"{summary['rows']:,} {rows}{where}{earlier}, {left_out}{summary['errors']:,} with errors, "
+        f"in {summary['seconds']:.1f} s "
         f"({summary['images_per_second']:.1f} images/s{'; seconds: ' + phases if phases else ''})",
         file=sys.stderr,
     )

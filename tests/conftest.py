@@ -1,4 +1,4 @@
-"""Fixtures: sample images, small random checkpoints of both kinds, and the command line as a user types it."""
+"""Fixtures: sample images, small random checkpoints of all kinds, and the command line as a user types it."""
 
 import json
 import subprocess
@@ -68,21 +68,35 @@ def t5_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_checkpoint(tmp_path_factory.mktemp("t5"), text)
 
 
-def save_checkpoint(folder: Path, text_config: object) -> Path:
+@pytest.fixture(scope="session")
+def retrieval_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random checkpoint with retrieval heads."""
+    from transformers import OPTConfig
+
+    unused = OPTConfig(hidden_size=32, num_hidden_layers=2, ffn_dim=64, num_attention_heads=4, word_embed_proj_dim=32)
+    return save_checkpoint(tmp_path_factory.mktemp("retrieval"), unused, "Blip2ForImageTextRetrieval")
+
+
+def save_checkpoint(folder: Path, text_config: object, architecture: str = "Blip2ForConditionalGeneration") -> Path:
     """Save a random BLIP-2 whose outputs depend on the image, with the bundled model's tokenizer."""
-    from transformers import AutoTokenizer, Blip2Config, Blip2ForConditionalGeneration, Blip2Processor
+    import transformers
+    from transformers import AutoTokenizer, Blip2Config, Blip2Processor
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
     torch.manual_seed(1)
+    reads = {"use_qformer_text_input": architecture == "Blip2ForImageTextRetrieval", "max_position_embeddings": 64}
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = Blip2Config(
         vision_config={**vision, "image_size": SIDE, "patch_size": 8, "initializer_range": 0.2},
-        qformer_config={**vision, "vocab_size": 437, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
+        qformer_config={
+            **vision, **reads, "vocab_size": 437, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0
+        },
         text_config=text_config.to_dict(),
         num_query_tokens=QUERIES,
+        image_text_hidden_size=16,
         image_token_index=4,
-    )
-    model = Blip2ForConditionalGeneration(config).eval()
+    )  # fmt: skip
+    model = getattr(transformers, architecture)(config).eval()
     for name, weight in model.named_parameters():
         if weight.dim() > 1:
             spread = 1.0 if name in ("query_tokens", "language_projection.weight") else 0.25

@@ -23,7 +23,7 @@ class Ours:
 
     def __init__(self, checkpoint: Path | str, dtype: Any, batch_size: int, device: str = "auto") -> None:
         settings = ModelSettings(model=str(checkpoint), dtype=dtype, device=device)
-        self.model = Blip2Model(find(settings), batch_size)
+        self.model = Blip2Model(find(settings, "generation"), batch_size)
 
     def batches(self, folder: Path, workers: int | None = None, exact: bool = False) -> Iterator[Batch]:
         """The folder's images as the run's loader gives them."""

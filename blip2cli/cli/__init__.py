@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from blip2cli import __version__
-from blip2cli.cli import bench, caption, chat, embed, models, report, score, vqa
+from blip2cli.cli import bench, caption, chat, embed, match, models, report, score, vqa
 from blip2cli.cli.failures import MISTYPED, show_mistyped
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.command("caption")(caption.caption)
 app.command("vqa")(vqa.vqa)
 app.command("embed")(embed.embed)
+app.command("match")(match.match)
 app.command("chat")(chat.chat)
 app.command("score")(score.score)
 app.command("report")(report.report)

@@ -42,7 +42,7 @@ def command(
             from blip2cli.cli.failures import reported
 
             with reported(debug):
-                function(_job(task, options, tuple(inputs or ()), given))
+                function(_job(task, records, tuple(inputs or ()), given))
 
         parameters = [inspect.Parameter("inputs", _KIND, default=None, annotation=argument)]
         offered = [parameter for record in records for parameter in _parameters(record)]
@@ -62,15 +62,15 @@ _KIND = inspect.Parameter.KEYWORD_ONLY
 SHARED = (InputSettings, ModelSettings, GenerationSettings, OutputSettings, EngineSettings)
 
 
-def _job(task: str, options: type, inputs: tuple[str, ...], given: dict[str, Any]) -> Job:
+def _job(task: str, records: tuple[type, ...], inputs: tuple[str, ...], given: dict[str, Any]) -> Job:
     def record(kind: type) -> Any:
-        names = {field.name for field in fields(kind)}
+        names = {field.name for field in fields(kind)} if kind in records else ()  # another's may have the same name
         values = {name: value for name, value in given.items() if name in names and value is not None}
         return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
     settings = InputSettings(**{**vars(record(InputSettings)), "inputs": inputs})
     shared = (OutputSettings, ModelSettings, GenerationSettings, EngineSettings)
-    return Job(task, record(options), settings, *map(record, shared))
+    return Job(task, record(records[0]), settings, *map(record, shared))
 
 
 def _parameters(record: Any) -> list[inspect.Parameter]:

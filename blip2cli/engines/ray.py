@@ -119,6 +119,7 @@ def _count(tally: Tally, said: Said, watch: Stopwatch, stretches: Stretches) -> 
     first, stop = stretches.bounds(said.number)
     tally.images += stop - first
     tally.rows += said.rows
+    tally.left_out += said.left_out
     tally.kinds.update(said.kinds)
     for phase, seconds in said.seconds.items():
         watch.seconds[phase] += seconds

@@ -51,8 +51,8 @@ class Order:
 class Said:
     """What a replica says: `images` and `errors` since it last spoke of this stretch, and at its end what it holds.
 
-    `kinds` counts the errors of the whole shard, `rows` its output rows; `last` names the stretch's last input row,
-    and `seconds` are those of each phase.
+    `kinds` counts the errors of the whole shard, `rows` its output rows, `left_out` those that are not written; `last`
+    names the stretch's last input row, and `seconds` are those of each phase.
     `failure` is the message, the hint and the exit code of what ends the run.
     """
 
@@ -61,6 +61,7 @@ class Said:
     errors: int = 0
     finished: bool = False
     rows: int = 0
+    left_out: int = 0
     kinds: Mapping[str, int] = field(default_factory=dict)
     last: str | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -106,13 +107,14 @@ class Replica:
         shard = ShardApart(order.target, layout, number)
         writer = BackgroundOutput(shard.output, float("inf"), Stopwatch())
         kinds: Counter[str] = Counter()
-        images = rows = told = told_errors = 0
+        images = rows = left_out = told = told_errors = 0
         last = None
         try:
             results = pipeline.results(order.task.source.stretch(first, stop), Stop())
             for group in by_input_row(results):
                 writer.write(group)
                 images, rows, last = images + 1, rows + len(group), group[-1].row.name
+                left_out += sum(result.left_out for result in group)
                 kinds.update(_kinds(group))
                 if images * SAID // (stop - first) > told * SAID // (stop - first) and images < stop - first:
                     yield Said(number, images - told, kinds.total() - told_errors)
@@ -131,11 +133,12 @@ class Replica:
         errors = kinds.total() - told_errors
         spent = pipeline.spent()
         seconds = {phase: taken - before.get(phase, 0.0) for phase, taken in spent.seconds.items()}
-        yield Said(number, images - told, errors, True, rows, dict(kinds), last, seconds, spent.batch_size)
+        rows -= left_out
+        yield Said(number, images - told, errors, True, rows, left_out, dict(kinds), last, seconds, spent.batch_size)
 
     @cached_property
     def _checkpoint(self) -> Checkpoint:
-        return find(self.order.job.model)
+        return find(self.order.job.model, self.order.job.kind)
 
     @cached_property
     def _layout(self) -> Layout:

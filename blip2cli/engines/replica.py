@@ -26,8 +26,8 @@ from blip2cli.tasks import Task
 
 READY, PULL, DONE, DRY, FAILED, ROWS, STOP = "ready", "pull", "done", "dry", "failed", "rows", "stop"
 
-Outputs = tuple[tuple[tuple[Any, ...], "str | None"], ...]
-"""The output rows of one input row: values and error each. The rows themselves stay with who sent them."""
+Outputs = tuple[tuple[tuple[Any, ...], "str | None", bool], ...]
+"""The output rows of one input row: values, error, and whether it is left out. Input rows stay with who sent them."""
 
 SEND_EVERY, SEND_ROWS = 0.1, 64
 """Finished rows are sent when so many seconds have passed, or so many rows have come together."""
@@ -73,9 +73,9 @@ class Feed(Stop):
 
     def give(self, results: Iterator[Result]) -> None:
         """Send the results, a few input rows at a time."""
-        outputs: list[tuple[tuple[Any, ...], str | None]] = []
+        outputs: list[tuple[tuple[Any, ...], str | None, bool]] = []
         for result in results:
-            outputs.append((result.values, result.error))
+            outputs.append((result.values, result.error, result.left_out))
             if result.last:
                 self.finished.append((result.row.index, tuple(outputs)))
                 outputs = []

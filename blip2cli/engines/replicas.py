@@ -230,8 +230,8 @@ class Replicas:
     def _taken(self, index: int) -> Iterator[Result]:
         row, outputs = self.finished.pop(index)
         self.suspicion.pop(index, None)
-        for number, (values, error) in enumerate(outputs, 1):
-            yield Result(row, values, error, number == len(outputs))
+        for number, (values, error, left_out) in enumerate(outputs, 1):
+            yield Result(row, values, error, number == len(outputs), left_out)
 
     def _bury(self, replica: _Replica) -> None:
         """Give the rows of a dead replica to the others, and start it anew, unless it has died too often."""

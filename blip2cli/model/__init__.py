@@ -1,1 +1,22 @@
-"""The model: checkpoint (names, dtype rules, repairs), encoder, decoder, and Blip2Model, their face."""
+"""The model: checkpoint (names, dtype rules, repairs), encoder, decoder, and a face for each kind of checkpoint."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from blip2cli.job import Kind
+    from blip2cli.model.checkpoint import Checkpoint
+
+FACES: dict[Kind, str] = {
+    "generation": "blip2cli.model.blip2:Blip2Model",
+    "retrieval": "blip2cli.model.retrieval:RetrievalModel",
+}
+"""Kind of checkpoint → the class that runs it, made from (Checkpoint, images encoded together or None)."""
+
+
+def load_model(checkpoint: Checkpoint, batch_size: int | None = None) -> Any:
+    """The checkpoint, loaded: a Blip2Model, or a RetrievalModel. Raises CheckpointError."""
+    module, _, cls = FACES[checkpoint.kind].partition(":")
+    return getattr(import_module(module), cls)(checkpoint, batch_size)

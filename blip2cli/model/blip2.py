@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -18,23 +17,18 @@ from blip2cli.model.encoder import Encoder
 from blip2cli.model.memory import SLOTS_PER_IMAGE, automatic_batch_size
 from blip2cli.model.opt import OptDecoder
 from blip2cli.model.pieces import Pieces
-from blip2cli.model.requests import Completion, EncodedImage, Request, TooLong
+from blip2cli.model.recent import Recent
+from blip2cli.model.requests import LONGEST_TOKEN, Completion, EncodedImage, Request, TooLong
 from blip2cli.model.sampling import Sampler
 from blip2cli.model.t5 import T5Decoder
 from blip2cli.records import Batch
 
-RECENT = 256
-"""Images whose encoding is kept, in case the same bytes come again."""
-
 ENCODER_ROOM = 2048
 """Prompt tokens that a Flan-T5 language model is given at most; it has no bound of its own."""
 
-LONGEST_TOKEN = 64
-"""Characters a token: a text that is longer than so many times its room is not even tokenised."""
-
 
 class Blip2Model:
-    """A loaded checkpoint.
+    """A loaded checkpoint with a language model.
 
     Args:
         checkpoint: what `checkpoint.find` found.
@@ -49,7 +43,7 @@ class Blip2Model:
         self.encoder = Encoder(self.model, checkpoint.images)
         self.batches = Batches(batch_size or automatic_batch_size(self.model, checkpoint.devices))
         self.started_with = self.batch_size
-        self._recent: OrderedDict[tuple[str, bytes], torch.Tensor] = OrderedDict()
+        self.recent = Recent(self.batches)
 
     @property
     def batch_size(self) -> int:
@@ -69,7 +63,7 @@ class Blip2Model:
             EncodedImage(torch.empty(0), 0, error=embeds.error)
             if isinstance(embeds, Failed)
             else EncodedImage(embeds, 0)
-            for embeds in self._encoded("embeds", self.encoder.query_embeds, batch)
+            for embeds in self.recent.encoded("embeds", self.encoder.query_embeds, batch)
         ]
 
     def query_output(self, batch: Batch) -> list[torch.Tensor | Failed]:
@@ -81,14 +75,14 @@ class Blip2Model:
         def encode(pixels: torch.Tensor) -> torch.Tensor:
             return self.encoder.query_output(self.encoder.vision(pixels)[0]).float().cpu()
 
-        return self._encoded("qformer", encode, batch)
+        return self.recent.encoded("qformer", encode, batch)
 
     def vision_output(self, batch: Batch) -> list[torch.Tensor | Failed]:
         """Pooled vision features of each image, fp32 [width] on the CPU.
 
         Equal to the pooler output of transformers' `Blip2Model.get_image_features`.
         """
-        return self._encoded("vision", lambda pixels: self.encoder.vision(pixels)[1].float().cpu(), batch)
+        return self.recent.encoded("vision", lambda pixels: self.encoder.vision(pixels)[1].float().cpu(), batch)
 
     def generate(
         self, requests: Iterable[Request], settings: GenerationSettings, returned: int = 1
@@ -180,30 +174,6 @@ class Blip2Model:
         flat = [end for ends in found for end in (ends if isinstance(ends, list) else [ends])]
         return tuple(dict.fromkeys(int(end) for end in flat))
 
-    @torch.inference_mode()
-    def _encoded(
-        self, kind: str, encode: Callable[[torch.Tensor], torch.Tensor], batch: Batch
-    ) -> list[torch.Tensor | Failed]:
-        """What `encode` gives for each image of the batch; for bytes seen lately, what it gave then."""
-        keys = [(kind, digest) for digest in batch.digests]
-        new = [at for at, key in enumerate(keys) if key not in self._recent]
-        failed: dict[tuple[str, bytes], Failed] = {}
-        if new:
-            whole = len(new) == len(keys)
-            pixels = batch.pixels if whole else batch.pixels[new]
-            for at, encoded in zip(new, self.batches.compute(encode, pixels, whole), strict=True):
-                if isinstance(encoded, Failed):
-                    failed[keys[at]] = encoded
-                else:
-                    self._recent[keys[at]] = encoded.clone()  # a view would keep its whole batch
-        images = [failed.get(key) or self._recent[key] for key in keys]
-        for key in keys:
-            if key not in failed:
-                self._recent.move_to_end(key)
-        while len(self._recent) > max(RECENT, len(keys)):
-            self._recent.popitem(last=False)
-        return images
-
     def _decoder(self, settings: GenerationSettings, returned: int) -> Decoder | BeamSearch:
         if settings.num_beams > 1:
             batches, image_token = Batches(self.batch_size), self.model.config.image_token_index or 0
@@ -219,4 +189,4 @@ class Blip2Model:
 
     def forget(self) -> None:
         """Forget the images seen lately."""
-        self._recent.clear()
+        self.recent.forget()

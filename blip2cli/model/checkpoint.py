@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from blip2cli.errors import CheckpointError, UsageError
-from blip2cli.job import devices_named
+from blip2cli.job import Kind, devices_named
 from blip2cli.model import packing, placement, quantize
 from blip2cli.model.hub import complete
 from blip2cli.model.precision import native_bf16, settled
-from blip2cli.tiny import MODEL_DIR
+from blip2cli.model.size import headers
+from blip2cli.tiny import MODEL_DIR, RETRIEVAL_DIR
 
 if TYPE_CHECKING:
-    from transformers import Blip2ForConditionalGeneration, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from blip2cli.job import ModelSettings
 
@@ -34,6 +35,26 @@ logger = logging.getLogger(__name__)
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 QUANTIZED = ("int8", "int4")
+
+CLASSES: dict[Kind, str] = {
+    "generation": "Blip2ForConditionalGeneration",
+    "retrieval": "Blip2ForImageTextRetrieval",
+}
+"""Kind of checkpoint → the class of transformers that it is."""
+
+TINY: dict[Kind, Path] = {"generation": MODEL_DIR, "retrieval": RETRIEVAL_DIR}
+
+REFUSED: dict[Kind, tuple[str, str]] = {
+    "generation": (
+        "is for retrieval: it has no language model, and writes nothing",
+        "Use it with match, search and embed --features itc; or another, such as Salesforce/blip2-opt-2.7b.",
+    ),
+    "retrieval": (
+        "has a language model, and no heads that compare images with texts",
+        "Use a retrieval checkpoint, such as Salesforce/blip2-itm-vit-g.",
+    ),
+}
+"""Kind of checkpoint that is needed → what is said of one of the other kind, and what to do."""
 
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 """What is fetched from the hub: no pickled weights, no code."""
@@ -58,9 +79,9 @@ class ImageSettings:
 class Checkpoint:
     """A checkpoint that has been found and may run as asked; its weights are not loaded yet.
 
-    `precision` is the choice made for `dtype` (auto settled): fp32, fp16, bf16, int8 or int4. `compiled` asks for
-    torch.compile on the image side and CUDA graphs in decoding. Where the language model's layers are to be spread,
-    `others` are the devices beside the first.
+    `kind` says what it is made for. `precision` is the choice made for `dtype` (auto settled): fp32, fp16, bf16, int8
+    or int4. `compiled` asks for torch.compile on the image side and CUDA graphs in decoding. Where the language model's
+    layers are to be spread, `others` are the devices beside the first.
     """
 
     name: str
@@ -70,6 +91,7 @@ class Checkpoint:
     device: torch.device
     precision: str
     compiled: bool = False
+    kind: Kind = "generation"
     others: tuple[torch.device, ...] = ()
 
     @property
@@ -89,11 +111,11 @@ class Checkpoint:
     @property
     def encoder_decoder(self) -> bool:
         """Whether the language model is an encoder-decoder (Flan-T5) rather than decoder only (OPT)."""
-        return not self.config.use_decoder_only_language_model
+        return _encoder_decoder(self.config, self.kind)
 
-    def load_model(self) -> Blip2ForConditionalGeneration:
+    def load_model(self) -> PreTrainedModel:
         """The model in its dtype on its device or devices, ready to run. Raises CheckpointError."""
-        from transformers import Blip2ForConditionalGeneration
+        import transformers
 
         on_cpu, quantized = self.device.type == "cpu", self.precision in QUANTIZED
         how: dict[str, Any] = {"dtype": self.dtype}
@@ -105,9 +127,10 @@ class Checkpoint:
         elif quantized:
             how["quantization_config"] = quantize.bitsandbytes_config(self.precision, self.dtype)
         try:
+            cls = getattr(transformers, CLASSES[self.kind])
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "The following device_map keys")  # query_tokens are no module
-                model = Blip2ForConditionalGeneration.from_pretrained(self.folder, use_safetensors=True, **how)
+                model = cls.from_pretrained(self.folder, use_safetensors=True, **how)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise _not_loaded(self.name, error) from error
         if parts:
@@ -121,10 +144,11 @@ class Checkpoint:
         if self.compiled:
             model.vision_model.compile()
             model.qformer.compile()
-        return model.eval()
+        ready: PreTrainedModel = model.eval()
+        return ready
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The language model's tokenizer, to which `</s>` or `<image>` in a text is text. Raises CheckpointError."""
+        """The tokenizer of what goes in, to which `</s>` or `<image>` in a text is text. Raises CheckpointError."""
         from transformers import AutoTokenizer
 
         try:
@@ -144,33 +168,37 @@ class NotHere(CheckpointError):
     """The checkpoint is not on this machine."""
 
 
-def find(settings: ModelSettings, fetch: bool = True) -> Checkpoint:
-    """Find the checkpoint that the settings name and decide device and precision.
+def find(settings: ModelSettings, kind: Kind | None = None, fetch: bool = True) -> Checkpoint:
+    """Find the checkpoint that the settings name, which must be of that kind if one is given; decide device, precision.
 
     Raises UsageError for a device or precision that cannot be had, CheckpointError for a checkpoint that cannot;
     NotHere where it would have to be fetched from the hub, and is not to be.
     """
-    name = settings.model
+    name = settings.name(kind)
     device, *others = [device_named(settings.device)] if settings.device_map is None else _every_device()
-    folder = _folder(name, settings.revision, fetch)
+    folder = TINY[kind or "generation"] if name == "tiny" else _folder(name, settings.revision, fetch)
     config = _config(name, folder)
-    precision = settled(settings.dtype, device.type, not config.use_decoder_only_language_model)
+    found = _kind(folder, config)
+    if kind is not None and kind != found:
+        fault, hint = REFUSED[kind]
+        raise CheckpointError(f"{name} {fault}", hint)
+    if others and found == "retrieval":
+        raise UsageError(f"--device-map spreads a language model, and {name} has none", "Leave it out.")
+    precision = settled(settings.dtype, device.type, _encoder_decoder(config, found))
     if settings.compile and device.type != "cuda":
         raise UsageError("--compile is for CUDA", f"Leave it out on {device.type}.")
     images = _image_settings(folder, config)
-    return Checkpoint(name, folder, config, images, device, precision, settings.compile, tuple(others))
+    return Checkpoint(name, folder, config, images, device, precision, settings.compile, found, tuple(others))
 
 
 def _folder(name: str, revision: str | None, fetch: bool) -> Path:
-    """Where the checkpoint lies: bundled, a local folder, in the hub's cache, or fetched from the hub now.
+    """Where the checkpoint lies: a local folder, in the hub's cache, or fetched from the hub now.
 
     What is in the cache whole is used as it is, without asking the hub: the same run gives the same rows tomorrow.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    if name == "tiny":
-        return MODEL_DIR
     if os.path.isdir(name):
         return Path(name)
     for cached in (True, False) if fetch else (True,):
@@ -206,6 +234,23 @@ def _config(name: str, folder: Path) -> Any:
             f"{name} has no weights in safetensors", "Pickled weights are not loaded; convert them first."
         )
     return config
+
+
+def _kind(folder: Path, config: Any) -> Kind:
+    """What the checkpoint is made for, by the class it was saved as; where that says nothing, by its weights."""
+    for kind, name in CLASSES.items():
+        if name in (config.architectures or ()):
+            return kind
+    try:
+        weights = headers(folder)
+    except Exception as error:  # safetensors' own, which has no public base
+        raise _not_loaded(str(folder), error) from error
+    return "retrieval" if any(name.startswith("itm_head.") for name in weights) else "generation"
+
+
+def _encoder_decoder(config: Any, kind: Kind) -> bool:
+    """Whether there is a language model that is an encoder-decoder; retrieval checkpoints only have its config."""
+    return kind == "generation" and not config.use_decoder_only_language_model
 
 
 def device_named(device: str) -> torch.device:

@@ -9,13 +9,15 @@ import torch
 from blip2cli.model.checkpoint import ImageSettings
 
 if TYPE_CHECKING:
-    from transformers import Blip2ForConditionalGeneration
+    from transformers import Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval
 
 
 class Encoder:
-    """The image side of a loaded model. Matches `Blip2ForConditionalGeneration.get_image_features`."""
+    """The image side of a loaded model of either kind. Matches `Blip2ForConditionalGeneration.get_image_features`."""
 
-    def __init__(self, model: Blip2ForConditionalGeneration, images: ImageSettings) -> None:
+    def __init__(
+        self, model: Blip2ForConditionalGeneration | Blip2ForImageTextRetrieval, images: ImageSettings
+    ) -> None:
         self.model = model
         self.device = model.query_tokens.device
         self.white = 1 / images.rescale  # dividing by 255 rounds as transformers' product in double precision does

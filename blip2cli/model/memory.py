@@ -39,21 +39,23 @@ def automatic_batch_size(model: Any, devices: Sequence[torch.device]) -> int:
     """Images to encode together: the largest power of two that is of use and, by the estimate, fits on each device."""
     small = sum(weight.numel() for weight in model.parameters()) < SMALL
     largest = LARGEST_SMALL if small else LARGEST.get(devices[0].type, LARGEST_ELSEWHERE)
-    fits = int(SHARE * min(map(free_bytes, devices)) / bytes_per_image(model.config, model.dtype.itemsize))
+    each = bytes_per_image(model.config, model.dtype.itemsize, writes=hasattr(model, "language_model"))
+    fits = int(SHARE * min(map(free_bytes, devices)) / each)
     return min(largest, 1 << max(fits, 1).bit_length() - 1)
 
 
-def bytes_per_image(config: Any, itemsize: int) -> int:
+def bytes_per_image(config: Any, itemsize: int, writes: bool = True) -> int:
     """An estimate of what an image of the batch takes at the widest point, weights apart.
 
     Vision: in a layer, states of every patch (input, normed, queries, keys, values, output) and the MLP's, before and
-    behind its activation. Language: keys and values of SLOTS_PER_IMAGE texts, twice, as the cache is copied to grow.
+    behind its activation. Language, where the model writes: keys and values of SLOTS_PER_IMAGE texts, twice, as the
+    cache is copied to grow. Matching an image with a text takes less than to encode it.
     """
     vision, text = config.vision_config, config.text_config
     patches = (vision.image_size // vision.patch_size) ** 2 + 1
     seen = patches * (6 * vision.hidden_size + 2 * vision.intermediate_size)
     layers, width = text.num_hidden_layers, text.hidden_size
-    kept = 2 * SLOTS_PER_IMAGE * COLUMNS * 2 * layers * width
+    kept = 2 * SLOTS_PER_IMAGE * COLUMNS * 2 * layers * width if writes else 0
     return int((seen + kept) * itemsize)
 
 

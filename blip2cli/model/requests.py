@@ -56,5 +56,9 @@ class Completion:
     scored: int = 0
 
 
+LONGEST_TOKEN = 64
+"""Characters a token: a text that is longer than so many times its room is not even tokenised."""
+
+
 class TooLong(Exception):
     """A text has more tokens than there is room for."""

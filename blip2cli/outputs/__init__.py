@@ -136,6 +136,11 @@ class Layout:
         return next(values[name] for name in names if name in values)
 
 
+def written(results: Sequence[Result]) -> list[Result]:
+    """Those of the results that are not left out."""
+    return [result for result in results if not result.left_out]
+
+
 def carried_names(names: Sequence[str], columns: tuple[Column, ...]) -> dict[str, str]:
     """Names of carried columns in the output: `input_NAME` where NAME is the output's own."""
     own = {*RESERVED, *(column.name for column in columns)}

@@ -9,7 +9,7 @@ from typing import Any
 
 from blip2cli.errors import OutputError
 from blip2cli.journal import Journal
-from blip2cli.outputs import Layout
+from blip2cli.outputs import Layout, written
 from blip2cli.outputs.appended import AppendedFile, unwritable
 from blip2cli.records import Result
 
@@ -41,9 +41,10 @@ class LinesOutput:
     def write(self, results: Sequence[Result]) -> None:
         if self.file.size > self.body and not self.file.held:
             self.file.cut(self.body)
-        self.file.write(self.text(results))
+        if rows := written(results):
+            self.file.write(self.text(rows))
         self.body = self.file.size
-        self.rows += len(results)
+        self.rows += len(rows)
         self.done = self.done.after(results)
 
     def commit(self) -> None:

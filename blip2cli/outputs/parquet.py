@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import OutputError, UsageError
 from blip2cli.journal import Journal, publish
-from blip2cli.outputs import Layout, parts_folder
+from blip2cli.outputs import Layout, parts_folder, written
 from blip2cli.records import Result
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ class ParquetOutput:
     def write(self, results: Sequence[Result]) -> None:
         from blip2cli.outputs.arrow import table_of
 
-        self.pending.append(table_of(results, self.layout, self.schema))
+        if rows := written(results):
+            self.pending.append(table_of(rows, self.layout, self.schema))
         self.done = self.done.after(results)
         if _full(self.pending):
             self.commit()
@@ -61,14 +62,15 @@ class ParquetOutput:
     def commit(self) -> None:
         import pyarrow as pa
 
-        if not self.pending:
+        if self.done.rows == self.journal.commit.rows:
             return
         try:
             self.folder.mkdir(exist_ok=True)
             if self.journal.commit.finished:
                 self._take_up_finished()
-            self._write(self._part(self.parts), iter([pa.concat_tables(self.pending)]))
-            self.parts += 1
+            if self.pending:
+                self._write(self._part(self.parts), iter([pa.concat_tables(self.pending)]))
+                self.parts += 1
             self.journal.add(replace(self.done, state={"parts": self.parts}))
         except OSError as error:
             raise self._unwritable(error) from None

@@ -11,7 +11,7 @@ from typing import Any
 
 from blip2cli.errors import OutputError, UsageError
 from blip2cli.journal import Commit, Journal, publish
-from blip2cli.outputs import Layout, Output, parts_folder
+from blip2cli.outputs import Layout, Output, parts_folder, written
 from blip2cli.records import Result
 
 Make = Callable[[Path, Layout, Any], Output]
@@ -57,12 +57,14 @@ class ShardedOutput:
 
     def write(self, results: Sequence[Result]) -> None:
         taken: list[Result] = []
+        rows = 0
         for result in results:
             taken.append(result)
-            if result.last and len(taken) >= (self._room or self.size):
+            rows += not result.left_out
+            if result.last and rows >= (self._room or self.size):
                 self._write(taken)
                 self._close()
-                taken = []
+                taken, rows = [], 0
         if taken:
             self._write(taken)
 
@@ -156,7 +158,7 @@ class ShardedOutput:
         except OSError as error:
             raise self._unwritable(error) from None
         assert self.current is not None
-        self.current.filled += len(results)
+        self.current.filled += len(written(results))
         inner.write(results)
 
     def _close(self) -> None:

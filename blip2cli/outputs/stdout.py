@@ -8,7 +8,7 @@ from typing import Any
 
 from blip2cli.errors import OutputError
 from blip2cli.journal import Commit
-from blip2cli.outputs import Layout
+from blip2cli.outputs import Layout, written
 from blip2cli.outputs.jsonl import json_line
 from blip2cli.records import Result
 from blip2cli.terminal import TablePrinter
@@ -23,7 +23,7 @@ class JsonlStream:
         self.layout = layout
 
     def write(self, results: Sequence[Result]) -> None:
-        lines = b"".join(json_line(self.layout.record(result)) for result in results)
+        lines = b"".join(json_line(self.layout.record(result)) for result in written(results))
         try:
             sys.stdout.buffer.write(lines)
             sys.stdout.buffer.flush()
@@ -54,7 +54,7 @@ class TableStream:
         self.table = TablePrinter(["image", *(column.name for column in layout.columns)])
 
     def write(self, results: Sequence[Result]) -> None:
-        for result in results:
+        for result in written(results):
             self.table.print_row([result.row.name, *map(_shown, result.values)], result.error)
 
     def commit(self) -> None:

@@ -11,7 +11,6 @@ from blip2cli.records import Batch, Column, Result
 if TYPE_CHECKING:
     from blip2cli.inputs import Sources
     from blip2cli.job import Job
-    from blip2cli.model.blip2 import Blip2Model
     from blip2cli.model.checkpoint import Checkpoint
     from blip2cli.stopwatch import Stopwatch
 
@@ -19,6 +18,7 @@ TASKS = {
     "caption": "blip2cli.tasks.caption:CaptionTask",
     "vqa": "blip2cli.tasks.vqa:VqaTask",
     "embed": "blip2cli.tasks.embed:EmbedTask",
+    "match": "blip2cli.tasks.match:MatchTask",
 }
 """Name → class. A class is made from (Job), which also opens its source and so checks the input."""
 
@@ -31,8 +31,8 @@ class Task(Protocol):
     def columns(self, checkpoint: Checkpoint) -> tuple[Column, ...]:
         """The columns that the task adds, from what is known of a checkpoint before it is loaded."""
 
-    def results(self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
-        """The output rows, in input order. Errors of single rows are rows."""
+    def results(self, model: Any, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
+        """The output rows, in input order. Errors of single rows are rows. The model is of the kind the job needs."""
 
 
 def source_of(job: Job, inputs: Sequence[Any], text: str | None = None, images: bool = True) -> Sources:

@@ -38,6 +38,11 @@ class EmbedOptions:
     text: Annotated[tuple[str, ...], Opt("A text to embed; may be repeated.", metavar="TEXT")] = ()
     text_column: Annotated[str, Opt("Manifest column with texts to embed.", metavar="NAME")] = "text"
 
+    @property
+    def needs_input(self) -> bool:
+        """Whether there is nothing to embed without INPUT."""
+        return not self.text
+
     def validate(self) -> None:
         if self.text and self.features != "text":
             raise UsageError("--text needs --features text", "Images go in as INPUT.")

@@ -87,6 +87,7 @@ def test_the_summary_tells_the_same_to_people_and_to_schedulers(typed: Run) -> N
         "out": "o.jsonl",
         "rows": 4,
         "images": 2,
+        "left_out": 0,
         "resumed_at": 0,
         "errors_before": 0,
         "errors": 2,

@@ -1,0 +1,18 @@
+"""blip2 match."""
+
+from __future__ import annotations
+
+from blip2cli.cli.options import command
+from blip2cli.job import EngineSettings, InputSettings, Job, ModelSettings, OutputSettings
+from blip2cli.tasks.match import MatchOptions
+
+
+@command("match", MatchOptions, InputSettings, ModelSettings, OutputSettings, EngineSettings)
+def match(job: Job) -> None:
+    """Score how well every image and its text, or several texts, go together.
+
+    [bold]blip2 match captions.parquet --threshold 0.5 --out good.parquet[/bold]
+    """
+    from blip2cli.engines import launch
+
+    launch(job)

@@ -1,0 +1,51 @@
+"""Images seen lately: what they were encoded to, in case the same bytes come again."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from blip2cli.model.batches import Batches, Failed
+from blip2cli.records import Batch
+
+
+class Recent:
+    """Encodings by the images' digests, `most` of them; what is not among them is computed in `batches`."""
+
+    def __init__(self, batches: Batches, most: int = 256) -> None:
+        self.batches = batches
+        self.most = most
+        self._kept: OrderedDict[tuple[str, bytes], Any] = OrderedDict()
+
+    @torch.inference_mode()
+    def encoded(self, kind: str, encode: Callable[[torch.Tensor], Iterable[Any]], batch: Batch) -> list[Any | Failed]:
+        """What `encode` gives for each image of the batch; for bytes seen lately, what it gave then.
+
+        It is given pixels and gives for each image something with a method `clone`, so that no view is kept, which
+        would keep its whole batch. `kind` tells apart what different functions give.
+        """
+        keys = [(kind, digest) for digest in batch.digests]
+        new = [at for at, key in enumerate(keys) if key not in self._kept]
+        failed: dict[tuple[str, bytes], Failed] = {}
+        if new:
+            whole = len(new) == len(keys)
+            pixels = batch.pixels if whole else batch.pixels[new]
+            for at, encoded in zip(new, self.batches.compute(encode, pixels, whole), strict=True):
+                if isinstance(encoded, Failed):
+                    failed[keys[at]] = encoded
+                else:
+                    self._kept[keys[at]] = encoded.clone()
+        images = [failed.get(key) or self._kept[key] for key in keys]
+        for key in keys:
+            if key not in failed:
+                self._kept.move_to_end(key)
+        while len(self._kept) > max(self.most, len(keys)):
+            self._kept.popitem(last=False)
+        return images
+
+    def forget(self) -> None:
+        """Forget all of them."""
+        self._kept.clear()

@@ -1,0 +1,210 @@
+"""Matching: how well images and texts go together, by ITC and ITM; and caption sets filtered by it, as CapFilt does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from blip2cli.errors import UsageError
+from blip2cli.inputs import Sources
+from blip2cli.job import Job, Kind, Opt
+from blip2cli.records import Batch, Column, Result, Row
+from blip2cli.tasks import source_of
+from blip2cli.tasks.template import MissingColumn, Template, lines_of
+
+if TYPE_CHECKING:
+    from blip2cli.model.batches import Failed
+    from blip2cli.model.checkpoint import Checkpoint
+    from blip2cli.model.retrieval import ReadText, RetrievalModel
+    from blip2cli.stopwatch import Stopwatch
+
+TEXT_COLUMNS = ("text", "caption")
+"""Columns that a row's text is looked for in where --text-column is not given."""
+
+PAIRS = 1024
+"""Pairs that are scored together at most; ITM works on as many of them at once as on images."""
+
+
+@dataclass(frozen=True)
+class MatchOptions:
+    """What `blip2 match` alone is told."""
+
+    panel = "Matching"
+    kind: ClassVar[Kind] = "retrieval"
+    text: Annotated[
+        tuple[str, ...],
+        Opt("Text for every image; may be repeated. {NAME} is a column.", ("--text", "-t"), "TEXT"),
+    ] = ()
+    texts: Annotated[Path | None, Opt("Text file with a text a line, for every image.", metavar="FILE")] = None
+    text_column: Annotated[
+        str | None, Opt("Manifest column with the row's text. [default: text, else caption]", metavar="NAME")
+    ] = None
+    scores: Annotated[
+        Literal["both", "itc", "itm"], Opt("ITC is cheap, ITM exact: it costs a pass of the Q-Former for every pair.")
+    ] = "both"
+    threshold: Annotated[
+        float | None, Opt("Write only rows that score so much or more, and those with errors.", metavar="X")
+    ] = None
+    threshold_on: Annotated[
+        Literal["itm", "itc"] | None, Opt("Score that --threshold is about. [default: itm, if it is computed]")
+    ] = None
+
+    @property
+    def computed(self) -> tuple[str, ...]:
+        """The scores that are written."""
+        return ("itc", "itm") if self.scores == "both" else (self.scores,)
+
+    @property
+    def decisive(self) -> str:
+        """The score that the threshold is about."""
+        return self.threshold_on or self.computed[-1]
+
+    def validate(self) -> None:
+        if self.text_column is not None and (self.text or self.texts is not None):
+            raise UsageError(
+                "--text-column does not go with --text or --texts", "Rows have their own texts, or all the same."
+            )
+        if any(not text.strip() for text in self.text):
+            raise UsageError("--text is empty", "Say something: --text 'a red circle'.")
+        if self.threshold_on is not None and self.threshold is None:
+            raise UsageError("--threshold-on needs --threshold", "Such as --threshold 0.5.")
+        if self.decisive not in self.computed:
+            raise UsageError(f"--threshold-on {self.decisive} needs that score", "Leave out --scores, or change it.")
+        lowest = 0 if self.decisive == "itm" else -1
+        if self.threshold is not None and not lowest <= self.threshold <= 1:
+            raise UsageError(
+                f"--threshold {self.threshold:g} is no {self.decisive.upper()} score", f"They go from {lowest} to 1."
+            )
+
+
+@dataclass(slots=True)
+class _Pair:
+    """An output row in the making: an image and a text, or what is wrong with them."""
+
+    row: Row
+    image: Any
+    text: str | None
+    error: str | None
+    last: bool
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+class MatchTask:
+    """The match task; columns `text`, `itc` and `itm`, an output row for every text of an image."""
+
+    def __init__(self, job: Job) -> None:
+        self.options: MatchOptions = job.options
+        if self.options.threshold is not None and job.output.retry_errors:
+            raise UsageError(
+                "--retry-errors does not go with --threshold",
+                "Run without --threshold, and filter the scores behind it.",
+            )
+        typed = self.options.text + (lines_of("--texts", self.options.texts) if self.options.texts else ())
+        self.texts = [Template(text, "--text") for text in typed]
+        self.text_column = None if self.texts else self.options.text_column or _text_column(job)
+        self.source: Sources = source_of(job, job.input.inputs, self.text_column)
+        if not self.texts and not all(hasattr(part, "manifest_text") for part in self.source.parts):
+            raise UsageError("no text is given", "Add --text 'a red circle', or give --texts FILE.")
+        for template in self.texts:
+            template.check(self.source.column_names())
+
+    def columns(self, checkpoint: Checkpoint) -> tuple[Column, ...]:
+        return (Column("text", "string"), *(Column(name, "number") for name in self.options.computed))
+
+    def results(self, model: RetrievalModel, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
+        for batch in watch.timed("reading", batches):
+            with watch.phase("encoding"):
+                images = model.see(batch)
+            for pairs in _some(self._pairs(batch, images), PAIRS):
+                with watch.phase("encoding"):
+                    self._score(model, pairs)
+                yield from map(self._result, pairs)
+
+    def _pairs(self, batch: Batch, images: Sequence[Any]) -> Iterator[_Pair]:
+        """A pair for every text of every row."""
+        for row, at, error in zip(batch.rows, batch.image_of, batch.errors, strict=True):
+            seen = None if at is None else images[at]
+            failure = getattr(seen, "error", None)
+            texts = self._texts(row)
+            for number, (text, fault) in enumerate(texts, 1):
+                yield _Pair(row, seen, text, error or failure or fault, number == len(texts))
+
+    def _texts(self, row: Row) -> list[tuple[str | None, str | None]]:
+        """The row's texts, each with what is wrong with it."""
+        if not self.texts:
+            missing = None if row.text and row.text.strip() else f"missing: nothing in column {self.text_column}"
+            return [(row.text, missing)]
+        return [_filled(template, row) for template in self.texts]
+
+    def _score(self, model: RetrievalModel, pairs: Sequence[_Pair]) -> None:
+        """Give each pair its scores, or its error; those that the threshold on ITC leaves out get no ITM."""
+        good = self._read(model, [pair for pair in pairs if pair.error is None])
+        if "itc" in self.options.computed or self.options.decisive == "itc":
+            _note("itc", good, _itc(model, good))
+        if "itm" in self.options.computed:
+            wanted = [(pair, text) for pair, text in good if not self._left_out(pair)]
+            _note("itm", wanted, model.itm([(pair.image, text) for pair, text in wanted]))
+
+    def _read(self, model: RetrievalModel, pairs: Sequence[_Pair]) -> list[tuple[_Pair, ReadText]]:
+        """The pairs with their texts as the model reads them, but for those it cannot read."""
+        texts = list(dict.fromkeys(pair.text or "" for pair in pairs))
+        read: dict[str, Any] = dict(zip(texts, model.read(texts), strict=True))
+        for pair in pairs:
+            pair.error = getattr(read[pair.text or ""], "error", None)
+        return [(pair, read[pair.text or ""]) for pair in pairs if pair.error is None]
+
+    def _left_out(self, pair: _Pair) -> bool:
+        """Whether the score that decides is there, and below the threshold."""
+        score = pair.scores.get(self.options.decisive)
+        return self.options.threshold is not None and score is not None and score < self.options.threshold
+
+    def _result(self, pair: _Pair) -> Result:
+        scores = [None if pair.error else pair.scores.get(name) for name in self.options.computed]
+        left_out = pair.error is None and self._left_out(pair)
+        return Result(pair.row, (pair.text, *scores), pair.error, pair.last, left_out)
+
+
+def _itc(model: RetrievalModel, pairs: Sequence[tuple[_Pair, ReadText]]) -> list[float]:
+    """The ITC score of each pair, out of the product of all its images with all its texts."""
+    images = {id(pair.image): pair.image for pair, _ in pairs}
+    texts = {id(text): text for _, text in pairs}
+    row, column = ({key: at for at, key in enumerate(some)} for some in (images, texts))
+    scores = model.itc(list(images.values()), list(texts.values()))
+    return [float(scores[row[id(pair.image)], column[id(text)]]) for pair, text in pairs]
+
+
+def _note(name: str, pairs: Sequence[tuple[_Pair, ReadText]], scores: Sequence[float | Failed]) -> None:
+    """Note the scores, as they are written, or the errors in their stead."""
+    from blip2cli.tasks.generation import short
+
+    for (pair, _), score in zip(pairs, scores, strict=True):
+        if not isinstance(score, float):
+            pair.error = score.error
+        elif math.isfinite(score):
+            pair.scores[name] = short(score)
+        else:
+            pair.error = f"failed: the {name.upper()} score is not finite"
+
+
+def _filled(template: Template, row: Row) -> tuple[str | None, str | None]:
+    """The text for a row, and what is wrong with it."""
+    try:
+        return template.fill(row), None
+    except MissingColumn as missing:
+        return None, str(missing)
+
+
+def _text_column(job: Job) -> str:
+    """The first of TEXT_COLUMNS that the input has, or the first of all."""
+    names = source_of(job, job.input.inputs).column_names()
+    return next((name for name in TEXT_COLUMNS if name in names), TEXT_COLUMNS[0])
+
+
+def _some(pairs: Iterator[_Pair], most: int) -> Iterator[list[_Pair]]:
+    """The pairs in lists."""
+    while some := list(islice(pairs, most)):
+        yield some

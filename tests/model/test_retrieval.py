@@ -1,0 +1,146 @@
+"""ITC and ITM equal `Blip2ForImageTextRetrieval` on one image and one text at a time, whatever stands beside them."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from blip2cli.errors import CheckpointError
+from blip2cli.images import Reading
+from blip2cli.inputs import ColumnChoice, open_source
+from blip2cli.job import ModelSettings
+from blip2cli.loader import Loading, load
+from blip2cli.model import load_model
+from blip2cli.model.batches import Failed
+from blip2cli.model.checkpoint import find
+from blip2cli.model.retrieval import RetrievalModel, SeenImage
+from blip2cli.records import Batch
+
+TEXTS = ["a red circle", "gray", "a blue triangle and a gray rectangle and a green circle", "is it red? é"]
+
+Score = Callable[[str, str, bool], Any]
+
+
+def model_of(checkpoint: Path, batch_size: int | None = None, dtype: Any = "fp32") -> RetrievalModel:
+    model = load_model(find(ModelSettings(str(checkpoint), dtype=dtype, device="cpu"), "retrieval"), batch_size)
+    assert isinstance(model, RetrievalModel)
+    return model
+
+
+def batches(model: RetrievalModel, photos: Path, size: int = 5) -> Iterator[Batch]:
+    rows = open_source([str(photos)], ColumnChoice()).rows()
+    return load(rows, Reading(model.checkpoint.images.side), Loading(size, workers=0))
+
+
+def seen(model: RetrievalModel, photos: Path) -> dict[str, SeenImage]:
+    """Every image by its path."""
+    return {
+        row.image.path: image
+        for batch in batches(model, photos)
+        for row, image in zip(batch.rows, model.see(batch), strict=True)
+    }
+
+
+@pytest.fixture(scope="module")
+def reference(retrieval_checkpoint: Path) -> Score:
+    """Outputs of transformers for a path, a text and whether ITM is wanted."""
+    from transformers import Blip2ForImageTextRetrieval, Blip2Processor
+
+    model = Blip2ForImageTextRetrieval.from_pretrained(retrieval_checkpoint).eval()
+    processor = Blip2Processor.from_pretrained(retrieval_checkpoint, backend="pil")
+
+    def score(path: str, text: str, itm: bool) -> Any:
+        inputs = processor(images=Image.open(path), text=text, return_tensors="pt")
+        with torch.no_grad():
+            return model(**inputs, use_image_text_matching_head=itm)
+
+    return score
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_scores_equal_transformers_on_one_pair_at_a_time(
+    retrieval_checkpoint: Path, photos: Path, reference: Score, batch_size: int
+) -> None:
+    model = model_of(retrieval_checkpoint, batch_size)
+    images, texts = seen(model, photos), model.read(TEXTS)
+    itc = model.itc(list(images.values()), texts)
+    itm = model.itm([(image, text) for image in images.values() for text in texts])
+    assert len(images) == 12 and itc.shape == (12, len(TEXTS))
+    expected_itc = torch.cat([reference(path, text, False).logits_per_image for path in images for text in TEXTS])
+    torch.testing.assert_close(itc.flatten(), expected_itc.flatten(), rtol=0, atol=1e-5)
+    logits = torch.cat([reference(path, text, True).logits_per_image for path in images for text in TEXTS])
+    torch.testing.assert_close(torch.tensor(itm), logits.softmax(-1)[:, 1], rtol=0, atol=1e-5)
+    assert min(itc.std(0).min(), itc.std(1).min(), torch.tensor(itm).view(12, -1).std(0).min()) > 0.001, (
+        "the random model's scores must differ for this to say much"
+    )
+
+
+def test_features_equal_the_normalised_projections(retrieval_checkpoint: Path, photos: Path, reference: Score) -> None:
+    model = model_of(retrieval_checkpoint)
+    for path, image in seen(model, photos).items():
+        theirs = reference(path, TEXTS[0], False)
+        torch.testing.assert_close(image.projected, theirs.image_embeds[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(model.read(TEXTS[:1])[0].projected, theirs.text_embeds[0], rtol=0, atol=1e-5)
+
+
+def test_texts_are_padded_on_the_right_whatever_the_tokenizer_says(retrieval_checkpoint: Path) -> None:
+    model = model_of(retrieval_checkpoint)
+    assert model.tokenizer.padding_side == "left"
+    together, alone = model.read(TEXTS), [model_of(retrieval_checkpoint).read([text])[0] for text in TEXTS]
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one.projected, other.projected, rtol=0, atol=1e-6)
+
+
+def test_a_text_without_room_fails_alone(retrieval_checkpoint: Path) -> None:
+    model = model_of(retrieval_checkpoint)
+    good, long, endless = model.read(["a red circle", "red" + " red" * 62, "x" * 100_000])
+    assert not isinstance(good, Failed)
+    assert long == Failed("text-too-long: 65 tokens, 64 fit")
+    assert endless.error.startswith("text-too-long: 100000 characters")
+    assert not isinstance(model.read(["red" + " red" * 61])[0], Failed)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+def test_other_precisions_score_nearly_the_same(retrieval_checkpoint: Path, photos: Path, dtype: str) -> None:
+    ours, exact = model_of(retrieval_checkpoint, dtype=dtype), model_of(retrieval_checkpoint)
+    both = [(model, list(seen(model, photos).values()), model.read(TEXTS)) for model in (ours, exact)]
+    itc, expected = (model.itc(images, texts) for model, images, texts in both)
+    torch.testing.assert_close(itc, expected, rtol=0, atol=0.1)
+    itm, probabilities = (
+        torch.tensor(model.itm([(image, text) for image in images for text in texts])) for model, images, texts in both
+    )
+    torch.testing.assert_close(itm, probabilities, rtol=0, atol=0.1)
+
+
+def test_the_q_former_stays_in_fp32_where_the_rest_is_fp16(retrieval_checkpoint: Path) -> None:
+    model = model_of(retrieval_checkpoint, dtype="fp16")
+    assert {weight.dtype for weight in model.model.qformer.parameters()} == {torch.float32}
+    assert model.model.vision_model.encoder.layers[0].mlp.fc1.weight.dtype == torch.float16
+    assert model.read(["a red circle"])[0].projected.dtype == torch.float32
+
+
+def test_a_checkpoint_of_the_other_kind_is_refused(retrieval_checkpoint: Path, opt_checkpoint: Path) -> None:
+    with pytest.raises(CheckpointError, match="no heads that compare"):
+        find(ModelSettings(str(opt_checkpoint)), "retrieval")
+    with pytest.raises(CheckpointError, match="writes nothing"):
+        find(ModelSettings(str(retrieval_checkpoint)), "generation")
+    assert find(ModelSettings(str(retrieval_checkpoint))).kind == "retrieval"
+
+
+def test_weights_tell_the_kind_where_the_config_does_not(retrieval_checkpoint: Path, tmp_path: Path) -> None:
+    from transformers import AutoConfig
+
+    shutil.copytree(retrieval_checkpoint, tmp_path / "bare")
+    config = AutoConfig.from_pretrained(retrieval_checkpoint)
+    config.architectures = None
+    config.save_pretrained(tmp_path / "bare")
+    assert find(ModelSettings(str(tmp_path / "bare"))).kind == "retrieval"
+    weights = load_file(tmp_path / "bare" / "model.safetensors")
+    save_file({name: weight for name, weight in weights.items() if not name.startswith("itm_head")},
+              tmp_path / "bare" / "model.safetensors", {"format": "pt"})  # fmt: skip
+    assert find(ModelSettings(str(tmp_path / "bare"))).kind == "generation"
