@@ -95,11 +95,11 @@ class Blip2:
     def embed(
         self,
         images: Iterable[Any],
-        features: Literal["qformer", "vision"] = "qformer",
+        features: Literal["qformer", "vision", "itc"] = "qformer",
         pool: Literal["none", "mean"] | None = None,
         store: Literal["fp32", "fp16"] = "fp32",
     ) -> Iterator[dict[str, Any]]:
-        """Rows with `features`, a NumPy array: [num_query_tokens, width] for the Q-Former, [width] otherwise."""
+        """Rows with `features`, a NumPy array: [num_query_tokens, width], or [width] for vision or pooled ones."""
         return self._rows("embed", images, EmbedOptions(features, pool, store), {})
 
     def match(

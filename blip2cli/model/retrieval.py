@@ -110,6 +110,19 @@ class RetrievalModel:
             del self._texts[next(iter(self._texts))]
         return read
 
+    def image_projections(self, batch: Batch) -> list[torch.Tensor | Failed]:
+        """What ITC compares of each image, fp32 [num_query_tokens, projection width] on the CPU, normalised.
+
+        Equal to `image_embeds` of transformers' `Blip2ForImageTextRetrieval`.
+        """
+        return self.recent.encoded(
+            "projected", lambda pixels: [image.projected.cpu() for image in self._see(pixels)], batch
+        )
+
+    def text_projections(self, texts: Sequence[str]) -> list[torch.Tensor | Failed]:
+        """What ITC compares of each text, fp32 [projection width] on the CPU, normalised: `text_embeds`."""
+        return [read if isinstance(read, Failed) else read.projected.cpu() for read in self.read(texts)]
+
     @torch.inference_mode()
     def itc(self, images: Sequence[SeenImage], texts: Sequence[ReadText]) -> torch.Tensor:
         """ITC scores fp32 [images, texts] on the CPU: the best of an image's query tokens, by the dot product."""

@@ -1,4 +1,4 @@
-"""Features: Q-Former outputs, pooled vision features, or text features, as tensors of a fixed shape."""
+"""Features of images or of texts, as tensors of a fixed shape."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from blip2cli.errors import UsageError
 from blip2cli.inputs import Sources
 from blip2cli.inputs.texts import Texts
-from blip2cli.job import Job, Opt
+from blip2cli.job import Job, Kind, Opt
 from blip2cli.records import Batch, Column, Result
 from blip2cli.tasks import source_of
 
@@ -29,14 +29,28 @@ class EmbedOptions:
 
     panel = "Features"
     features: Annotated[
-        Literal["qformer", "vision", "text"], Opt("Q-Former outputs, pooled vision features, or features of texts.")
+        Literal["qformer", "vision", "text", "itc"],
+        Opt("Q-Former outputs, pooled vision features, features of texts, or those of both that ITC compares."),
     ] = "qformer"
     pool: Annotated[Literal["none", "mean"] | None, Opt("mean averages the tokens. [default: none; texts: mean]")] = (
         None
     )
     store: Annotated[Literal["fp32", "fp16"], Opt("Precision of the numbers written.")] = "fp32"
     text: Annotated[tuple[str, ...], Opt("A text to embed; may be repeated.", metavar="TEXT")] = ()
-    text_column: Annotated[str, Opt("Manifest column with texts to embed.", metavar="NAME")] = "text"
+    text_column: Annotated[
+        str | None, Opt("Manifest column with texts to embed. [default: text, with --features text]", metavar="NAME")
+    ] = None
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of checkpoint that has these features."""
+        return "retrieval" if self.features == "itc" else "generation"
+
+    @property
+    def texts_column(self) -> str | None:
+        """The manifest column whose texts are embedded; None where images are."""
+        texts = self.features == "text" or self.text
+        return self.text_column or ("text" if texts else None)
 
     @property
     def needs_input(self) -> bool:
@@ -44,8 +58,11 @@ class EmbedOptions:
         return not self.text
 
     def validate(self) -> None:
-        if self.text and self.features != "text":
-            raise UsageError("--text needs --features text", "Images go in as INPUT.")
+        if self.texts_column and self.features not in ("text", "itc"):
+            name = "--text" if self.text else "--text-column"
+            raise UsageError(f"{name} needs --features text or itc", "Images go in as INPUT.")
+        if self.features == "itc" and self.pool is not None:
+            raise UsageError("--pool does not go with --features itc", "ITC takes the best of an image's query tokens.")
         if self.features == "text" and self.pool == "none":
             raise UsageError("--pool none does not go with --features text", "Texts differ in length; use --pool mean.")
 
@@ -55,15 +72,19 @@ class EmbedTask:
 
     def __init__(self, job: Job) -> None:
         self.options: EmbedOptions = job.options
-        texts = self.options.features == "text"
         typed = (Texts(self.options.text),) if self.options.text else ()
-        column = self.options.text_column if texts else None
-        self.source: Sources = source_of(job, (*job.input.inputs, *typed), column, images=not texts)
-        if texts and not all(hasattr(part, "manifest_text") for part in self.source.parts):
-            raise UsageError("--features text reads manifests, and --text", "Images have no text to embed.")
+        column = self.options.texts_column
+        self.source: Sources = source_of(job, (*job.input.inputs, *typed), column, images=column is None)
+        if column and not all(hasattr(part, "manifest_text") for part in self.source.parts):
+            raise UsageError("texts come from manifests, and --text", "Images have no text to embed.")
 
     def columns(self, checkpoint: Checkpoint) -> tuple[Column, ...]:
         config, store = checkpoint.config, self.options.store
+        if self.options.features == "itc":
+            width = config.image_text_hidden_size
+            if self.options.texts_column:
+                return (Column("text", "string"), Column("features", "tensor", (width,), store))
+            return (Column("features", "tensor", (config.num_query_tokens, width), store),)
         if self.options.features == "vision":
             return (Column("features", "tensor", (config.vision_config.hidden_size,), store),)
         if self.options.features == "text":
@@ -73,9 +94,9 @@ class EmbedTask:
         shape = (width,) if self.options.pool == "mean" else (config.num_query_tokens, width)
         return (Column("features", "tensor", shape, store),)
 
-    def results(self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
+    def results(self, model: Any, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
         for batch in watch.timed("reading", batches):
-            if self.options.features == "text":
+            if self.options.texts_column:
                 yield from self._text_results(model, batch, watch)
                 continue
             with watch.phase("encoding"):
@@ -84,23 +105,26 @@ class EmbedTask:
                 stored, failure = (None, None) if at is None else self._stored(features[at])
                 yield Result(row, (stored,), error or failure)
 
-    def _image_features(self, model: Blip2Model, batch: Batch) -> list[torch.Tensor | Failed]:
-        return model.vision_output(batch) if self.options.features == "vision" else model.query_output(batch)
+    def _image_features(self, model: Any, batch: Batch) -> list[torch.Tensor | Failed]:
+        if self.options.features == "itc":
+            features: list[torch.Tensor | Failed] = model.image_projections(batch)
+        elif self.options.features == "vision":
+            features = model.vision_output(batch)
+        else:
+            features = model.query_output(batch)
+        return features
 
-    def _text_results(self, model: Blip2Model, batch: Batch, watch: Stopwatch) -> Iterator[Result]:
-        from blip2cli.model.requests import TooLong
-
+    def _text_results(self, model: Any, batch: Batch, watch: Stopwatch) -> Iterator[Result]:
+        there = [row.text for row in batch.rows if row.text]
+        with watch.phase("encoding"):
+            itc = self.options.features == "itc"
+            features = iter(model.text_projections(there) if itc else [_text_output(model, text) for text in there])
         for row in batch.rows:
-            features, error = None, None
-            if not row.text:
-                error = f"missing: nothing in column {self.options.text_column}"
+            if row.text:
+                stored, error = self._stored(next(features))
+                yield Result(row, (row.text, stored), error)
             else:
-                try:
-                    with watch.phase("encoding"):
-                        features, error = self._stored(model.text_output(row.text))
-                except TooLong as too_long:
-                    error = f"text-too-long: {too_long}"
-            yield Result(row, (row.text, features), error)
+                yield Result(row, (row.text, None), f"missing: nothing in column {self.options.texts_column}")
 
     def _stored(self, features: torch.Tensor | Failed) -> tuple[np.ndarray | None, str | None]:
         """The features as they are written, pooled where that is asked for, or the error in their stead."""
@@ -111,6 +135,16 @@ class EmbedTask:
         pooled = self.options.pool == "mean" or self.options.features == "text"
         stored: Any = (features.mean(dim=0) if pooled and features.dim() > 1 else features).numpy()
         return stored.astype("float16") if self.options.store == "fp16" else stored, None
+
+
+def _text_output(model: Blip2Model, text: str) -> torch.Tensor | Failed:
+    from blip2cli.model.batches import Failed
+    from blip2cli.model.requests import TooLong
+
+    try:
+        return model.text_output(text)
+    except TooLong as too_long:
+        return Failed(f"text-too-long: {too_long}")
 
 
 def _opt_width(config: Any) -> int:
