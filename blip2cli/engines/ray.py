@@ -256,7 +256,7 @@ class _Cluster:
         context.enable_progress_bars = False
         context.target_max_block_size = 1  # so that every stretch is a task, and what is said of it comes at once
         context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
-        stretches = data.read_datasource(_datasource(order.stretches.left), num_cpus=0)
+        stretches = data.read_datasource(_datasource(order.stretches.left), num_cpus=0, concurrency=1)  # in order
         pool = data.ActorPoolStrategy(min_size=placed.fewest, max_size=placed.most, max_tasks_in_flight_per_actor=1)
         said = stretches.map_batches(
             replica,

@@ -30,7 +30,10 @@ from blip2cli.stopwatch import Stopwatch
 from blip2cli.tasks import Task
 
 SAID = 10
-"""How often a replica says how far it is with a stretch."""
+"""How often a replica says how far it is with a stretch, at most."""
+
+SAID_IN_ALL = 2_000
+"""How often all replicas do, at most, or once a stretch: Ray Data keeps a kilobyte of statistics for each time."""
 
 MOST_ATTEMPTS = 5
 """Attempts at a shard whose actors died, as far as they can be seen; behind them the run goes on without it."""
@@ -81,6 +84,7 @@ class Replica:
 
     def __init__(self, order: Order) -> None:
         self.order = order
+        self.parts = min(SAID, SAID_IN_ALL // max(1, len(order.stretches))) or 1
 
     def __call__(self, batch: Mapping[str, Any]) -> Iterator[dict[str, list[str]]]:
         for place in batch["place"]:
@@ -116,7 +120,10 @@ class Replica:
                 images, rows, last = images + 1, rows + len(group), group[-1].row.name
                 left_out += sum(result.left_out for result in group)
                 kinds.update(_kinds(group))
-                if images * SAID // (stop - first) > told * SAID // (stop - first) and images < stop - first:
+                if (
+                    images * self.parts // (stop - first) > told * self.parts // (stop - first)
+                    and images < stop - first
+                ):
                     yield Said(number, images - told, kinds.total() - told_errors)
                     told, told_errors = images, kinds.total()
             writer.stop()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from blip2cli import storage
 from blip2cli.errors import UsageError
@@ -19,6 +20,8 @@ from blip2cli.records import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+T = TypeVar("T")
 
 MANIFESTS = {
     ".parquet": "blip2cli.inputs.parquet:ParquetManifest",
@@ -50,6 +53,9 @@ RANGE = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{},]*(?:,[^{},]*)+))\}")
 
 MOST_NAMES = 1_000_000
 """Names that a range may stand for."""
+
+OPENED_AT_ONCE = 16
+"""Files that are opened side by side."""
 
 CACHED = "cache-"
 """What the names of files begin with that Hugging Face datasets keeps for itself."""
@@ -298,8 +304,8 @@ def _range_sources(names: list[str], columns: ColumnChoice) -> Iterator[Source]:
 
         yield TarShards(names[0], columns, tuple(names))
     else:
-        for name in names:
-            yield from _sources_of(name, columns)
+        for sources in _side_by_side(lambda name: list(_sources_of(name, columns)), names):
+            yield from sources
 
 
 def _url_sources(url: str, columns: ColumnChoice) -> Iterator[Source]:
@@ -316,7 +322,7 @@ def _url_sources(url: str, columns: ColumnChoice) -> Iterator[Source]:
             tables = [name for name in found if suffix_of(name) in MANIFESTS and suffix_of(name) != ".json"]
             if not images and not tables:
                 raise UsageError(f"no images found in {url}", "Give an image, a folder, a pattern, or a manifest.")
-            yield from [Files(images)] if images else [_file_source(name, columns) for name in tables]
+            yield from [Files(images)] if images else _file_sources(tables, columns)
     except OSError as error:
         raise UsageError(f"cannot read {url}: {error.strerror or error}", "Check the URL and your access.") from None
 
@@ -327,13 +333,13 @@ def _folder_sources(name: str, columns: ColumnChoice) -> Iterator[Source]:
     from blip2cli.inputs.saved import saved_files
 
     if saved := saved_files(name):
-        yield from (_file_source(file, columns) for file in saved)
+        yield from _file_sources(saved, columns)
     elif metadata := metadata_files(name, columns.written):
         beside = replace(columns, root=None, imagefolder=True)
         described = Sources(tuple(_file_source(file, beside) for file in metadata))
         yield from [ImageFolder(name, described)] if columns.image_required else described.parts
     elif next(images_below(name), None) is None and (files := _manifests_below(name)):
-        yield from (_file_source(file, columns) for file in files)
+        yield from _file_sources(files, columns)
     else:
         yield Folder(name)
 
@@ -357,6 +363,16 @@ def _file_source(name: str, columns: ColumnChoice) -> Source:
     raise UsageError(
         f"{name} is neither an image nor a manifest", f"Manifests end in {known}; a list of paths goes to -."
     )
+
+
+def _file_sources(names: Iterable[str], columns: ColumnChoice) -> list[Source]:
+    return _side_by_side(lambda name: _file_source(name, columns), names)
+
+
+def _side_by_side(opened: Callable[[str], T], names: Iterable[str]) -> list[T]:
+    """What is opened by these names, in their order. One takes long behind a URL, and there may be thousands."""
+    with ThreadPoolExecutor(OPENED_AT_ONCE) as pool:
+        return list(pool.map(opened, names))
 
 
 def _glob_sources(pattern: str, columns: ColumnChoice) -> Iterator[Source]:

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blip2cli.engines import ray
-from blip2cli.engines.ray_replica import SAID, Replica, Said
+from blip2cli.engines.ray_replica import Replica, Said
 from blip2cli.job import EngineSettings, GenerationSettings, InputSettings, Job, ModelSettings, OutputSettings
 from blip2cli.tasks.caption import CaptionOptions
 
@@ -40,7 +40,7 @@ class NullReplica(Replica):
     def _shard(self, number: int) -> Iterator[Said]:
         first, stop = self.order.stretches.bounds(number)
         last = next(self.order.task.source.stretch(stop - 1, stop)).name
-        told = [(stop - first) * part // SAID for part in range(SAID + 1)]
+        told = [(stop - first) * part // self.parts for part in range(self.parts + 1)]
         for before, behind in itertools.pairwise(told[:-1]):
             yield Said(number, behind - before)
         yield Said(number, told[-1] - told[-2], 0, True, stop - first, {}, last, {}, 1)
