@@ -122,6 +122,18 @@ def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], spare: Se
     console.print(table)
 
 
+def show_check(name: str, state: str, found: str, hint: str) -> None:
+    """A line of the doctor's on stdout, and what to do below it."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console, style = Console(highlight=False), {"ok": "green", "note": "yellow", "problem": "bold red"}[state]
+    line = Text.assemble((f"{state:<8}", style), (f"{name:<18}", "bold"), _harmless(found))
+    console.print(line, soft_wrap=True)
+    if hint:
+        console.print(Text(" " * 26 + _harmless(hint), style="dim"), soft_wrap=True)
+
+
 def print_records(records: Iterable[dict[str, Any]]) -> None:
     """JSON lines on stdout."""
     for record in records:

@@ -44,11 +44,12 @@ MAY_IMPORT = {
     "api": "job stopwatch terminal inputs images loader model tasks outputs",
     "bench": "version errors records machine job stopwatch terminal tiny inputs images loader model tasks outputs run",
     "chat": "errors records job terminal storage inputs images loader model tasks",
+    "doctor": "version job machine terminal model api",
     "models": "errors terminal tiny model",
     "score": "version errors terminal inputs journal outputs",
     "engines": "errors records machine job stopwatch terminal interrupts loader model tasks journal outputs summary "
     "pipeline run retry plan",
-    "cli": "version errors job terminal tasks chat report models engines bench score",
+    "cli": "version errors job terminal tasks chat doctor report models engines bench score",
     # `blip2cli` itself, and `python -m blip2cli`
     "__init__": "api",
     "__main__": "cli",

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from blip2cli import __version__
-from blip2cli.cli import bench, caption, chat, embed, match, models, report, score, vqa
+from blip2cli.cli import bench, caption, chat, doctor, embed, match, models, report, score, vqa
 from blip2cli.cli.failures import MISTYPED, show_mistyped
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command("chat")(chat.chat)
 app.command("score")(score.score)
 app.command("report")(report.report)
 app.command("models")(models.models)
+app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
 
 

@@ -31,6 +31,9 @@ CONTROL_GROUPS = (
 )
 """Where the kernel says the limit of a control group (versions 2 and 1), and the memory in use that is not a file's."""
 
+UNLIMITED = 1 << 60
+"""Version 1 of control groups writes no limit as a number beyond this one."""
+
 SHARE = 0.5
 """Of the free memory that an estimate may fill; the rest is for what it does not know of."""
 
@@ -77,6 +80,13 @@ def free_ram() -> int:
         if limit.isdigit() and used is not None:
             free.append(max(int(limit) - int(used), 0))
     return min(free)
+
+
+def group_limit() -> int | None:
+    """The memory that the control group may take; None without a limit."""
+    limits = [_read(folder / limit_file) for folder, limit_file, _ in CONTROL_GROUPS]
+    set_ones = [int(limit) for limit in limits if limit.isdigit() and int(limit) < UNLIMITED]
+    return min(set_ones, default=None)
 
 
 def _available() -> int:

@@ -1,0 +1,33 @@
+"""blip2 doctor."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from blip2cli.job import DEFAULT_MODEL
+
+
+def doctor(
+    model: Annotated[
+        str, typer.Option("--model", "-m", envvar="BLIP2_MODEL", help="Hub id, local folder, or 'tiny' (bundled).")
+    ] = DEFAULT_MODEL,
+    device: Annotated[str, typer.Option(help="Where the self-test runs: auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines, on a terminal too.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Look at this machine: versions, devices, memory, cache and hub, and a self-test.
+
+    [bold]blip2 doctor[/bold]
+    """
+    import sys
+
+    from blip2cli.cli.failures import reported
+
+    with reported(debug):
+        from blip2cli.doctor import examine_machine
+        from blip2cli.job import ModelSettings
+
+        if not examine_machine(ModelSettings(model, device=device), as_json or not sys.stdout.isatty()):
+            raise typer.Exit(1)
