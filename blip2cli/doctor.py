@@ -193,7 +193,7 @@ def cache(settings: ModelSettings) -> Iterator[Check]:
     cached = cached_models()
     size = sum(one.size for one in cached.values())
     yield Check("cache", "ok", f"{HF_HUB_CACHE}, {len(cached)} models, {_size(size)}")
-    name = settings.model
+    name = settings.name(None)
     source = (
         "BLIP2_MODEL" if os.environ.get("BLIP2_MODEL") == name else "default" if name == DEFAULT_MODEL else "--model"
     )

@@ -15,9 +15,12 @@ from blip2cli.model.catalogue import KNOWN, Known
 from blip2cli.model.hub import Cached, cached_models
 from blip2cli.model.memory import free_ram
 from blip2cli.model.precision import native_bf16, settled
-from blip2cli.tiny import MODEL_DIR
+from blip2cli.tiny import MODEL_DIR, RETRIEVAL_DIR
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
+
+TINY = (MODEL_DIR, RETRIEVAL_DIR)
+"""The two kinds of the bundled model."""
 
 BESIDE = 1 << 30
 """Bytes that must be free beside the weights: for PyTorch, an image in hand, and the keys and values of a text."""
@@ -72,7 +75,8 @@ def this_machine() -> Machine:
 def listed(machine: Machine) -> Iterator[Listed]:
     """The bundled model, those published, and other BLIP-2 checkpoints that the cache holds."""
     cached = cached_models()
-    yield _listed("tiny", examine(MODEL_DIR), machine)
+    for folder in TINY:
+        yield _listed("tiny", examine(folder), machine)
     for known in KNOWN:
         yield _listed(known.name, known, machine, cached.pop(known.name, None))
     for name, there in sorted(cached.items()):
@@ -133,22 +137,24 @@ class Described:
         return {**self.entry.record(), "folder": str(self.folder), **counted, **more}
 
 
-def described(model: str, machine: Machine) -> Described:
-    """A local folder, `tiny`, or what the cache holds of a hub id. Raises CheckpointError."""
-    there = None
+def described(model: str, machine: Machine) -> Iterator[Described]:
+    """A local folder, both kinds of `tiny`, or what the cache holds of a hub id. Raises CheckpointError."""
+    for folder, cached in _folders(model):
+        found = examine(folder)
+        yield Described(model, folder, found, _listed(model, found, machine, cached))
+
+
+def _folders(model: str) -> list[tuple[Path, Cached | None]]:
     if model == "tiny":
-        folder = MODEL_DIR
-    elif os.path.isdir(model):
-        folder = Path(model)
-    else:
-        there = cached_models().get(model)
-        if there is None:
-            raise CheckpointError(
-                f"{model} is neither a folder nor in the hub's cache", "Name a folder, or fetch it first."
-            )
-        folder = there.folder
-    found = examine(folder)
-    return Described(model, folder, found, _listed(model, found, machine, there))
+        return [(folder, None) for folder in TINY]
+    if os.path.isdir(model):
+        return [(Path(model), None)]
+    cached = cached_models().get(model)
+    if cached is None:
+        raise CheckpointError(
+            f"{model} is neither a folder nor in the hub's cache", "Name a folder, or fetch it first."
+        )
+    return [(cached.folder, cached)]
 
 
 def show(models: Sequence[str], as_json: bool) -> bool:
@@ -157,11 +163,12 @@ def show(models: Sequence[str], as_json: bool) -> bool:
 
     machine = this_machine()
     if models:
-        details = [described(model, machine) for model in models]
+        details = [detail for model in models for detail in described(model, machine)]
         if as_json:
             print_records(detail.record() for detail in details)
         else:
-            for detail in details:
+            for at, detail in enumerate(details):
+                print(end="\n" if at else "")
                 _show_detail(detail, machine)
         return all(detail.runs for detail in details)
     entries = listed(machine)

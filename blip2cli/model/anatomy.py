@@ -73,7 +73,7 @@ def examine(folder: Path) -> Anatomy:
         tuple(sorted({stored for _, stored in found.values()})),
         tokenizer,
         tuple(_missing(folder, bool(found), tokenizer)),
-        tuple(_old(folder, config, processor)),
+        tuple(_old(folder, config, processor, writes=_language_model(shapes) is not None)),
         tuple(sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))),
     )
 
@@ -121,13 +121,13 @@ def _all_there(folder: Path) -> bool:
     return complete(folder) or not (folder / "model.safetensors.index.json").exists()
 
 
-def _old(folder: Path, config: dict[str, Any], processor: dict[str, Any]) -> list[str]:
+def _old(folder: Path, config: dict[str, Any], processor: dict[str, Any], writes: bool) -> list[str]:
     tokens = (folder / "tokenizer.json", folder / "added_tokens.json")
     return [
         *([] if "num_query_tokens" in processor else ["num_query_tokens in the processor"]),
         *([] if config.get("image_token_index") is not None else ["image_token_index in the configuration"]),
         *([] if any('"<image>"' in _text(path) for path in tokens) else ["<image> in the tokenizer"]),
-        *([] if (folder / "generation_config.json").exists() else ["a generation configuration"]),
+        *([] if not writes or (folder / "generation_config.json").exists() else ["a generation configuration"]),
     ]
 
 

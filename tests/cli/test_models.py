@@ -47,8 +47,9 @@ def by_name(ran: Typed) -> dict[str, dict]:
 
 
 def test_every_known_checkpoint_is_listed_with_what_fits(typed: Run, cache: Callable[..., Path]) -> None:
-    rows = by_name(typed("models"))
-    assert list(rows) == ["tiny", *(known.name for known in KNOWN)]
+    ran = typed("models")
+    assert [row["model"] for row in ran.rows] == ["tiny", "tiny", *(known.name for known in KNOWN)]
+    rows = by_name(ran)
     assert rows["Salesforce/blip2-opt-2.7b"]["memory"]["fp32"] == 4 * rows["Salesforce/blip2-opt-2.7b"]["parameters"]
     assert rows["Salesforce/blip2-opt-2.7b"]["fits"] == ["fp16", "bf16", "int8"], "8 GB and one to spare"
     assert rows["Salesforce/blip2-flan-t5-xl"]["fits"] == ["bf16", "int8"], "no fp16"
@@ -85,6 +86,13 @@ def test_a_folder_is_taken_apart(typed: Run, request: pytest.FixtureRequest, kin
     saved = load_file(folder / "model.safetensors").values()
     assert row["parameters"] == sum(row["parts"].values()) == sum(weight.numel() for weight in saved)
     assert row["dtypes"] == ["F32"] and row["tokenizer"] and not row["missing"] and not row["unused"]
+
+
+def test_both_kinds_of_the_bundled_model_are_described(typed: Run) -> None:
+    writes, compares = typed("models", "tiny").rows
+    assert writes["language_model"].startswith("OPT, ") and "language model" in writes["parts"]
+    assert compares["language_model"] is None and "retrieval heads" in compares["parts"]
+    assert not any(row["missing"] or row["old"] for row in (writes, compares))
 
 
 def test_an_old_checkpoint_runs_and_a_torn_one_does_not(typed: Run, opt_checkpoint: Path) -> None:
