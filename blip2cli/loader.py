@@ -27,7 +27,7 @@ from blip2cli.errors import ImageError
 from blip2cli.images import Reading, bytes_of, decode
 from blip2cli.machine import cores
 from blip2cli.records import Batch, ImageRef, Row
-from blip2cli.worker import TIMED_OUT, keep_quiet, watchdog
+from blip2cli.worker import cause, keep_quiet, watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -133,15 +133,9 @@ class Images(Dataset[Pixels]):
                 yield ours.recv()
             except (EOFError, OSError):
                 process.join()
-                yield b"", self._cause(process.exitcode or 0)
+                yield b"", cause(process.exitcode or 0, self.timeout)
                 return
         process.join()
-
-    def _cause(self, exit_code: int) -> str:
-        if exit_code == TIMED_OUT:
-            return f"timeout: took longer than {self.timeout:g} s"
-        name = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
-        return f"crashed: the decoder died of it ({name})"
 
 
 class _Sent:

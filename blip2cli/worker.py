@@ -6,13 +6,12 @@ import faulthandler
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from functools import partial
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import islice
-from typing import Generic, TypeVar
+from multiprocessing.process import BaseProcess
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -20,8 +19,11 @@ R = TypeVar("R")
 TIMED_OUT = 1
 """Exit code of a process whose watchdog has ended it."""
 
-AT_ONCE = 32
-"""Items that are handed out together, for each process."""
+AT_ONCE = 8
+"""Items that are handed to a process together."""
+
+GRACE = 10.0
+"""Seconds that the end of a process may take whose pipe has ended."""
 
 
 def keep_quiet() -> None:
@@ -46,8 +48,16 @@ def watchdog(seconds: float | None) -> Iterator[None]:
             faulthandler.cancel_dump_traceback_later()
 
 
+def cause(exit_code: int, seconds: float) -> str:
+    """What a process died of at an image, as its error."""
+    if exit_code == TIMED_OUT:
+        return f"timeout: took longer than {seconds:g} s"
+    name = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
+    return f"crashed: the decoder died of it ({name})"
+
+
 def mapped(
-    work: Callable[[T], R], items: Iterable[T], workers: int, seconds: float, died: Callable[[T], R]
+    work: Callable[[T], R], items: Iterable[T], workers: int, seconds: float, died: Callable[[T, str], R]
 ) -> Generator[R]:
     """What `work` gives for each item, in their order.
 
@@ -56,51 +66,87 @@ def mapped(
         items: taken some ahead.
         workers: how many processes do the work; 0 for this one, where nothing bounds an item's time.
         seconds: after which a process that is still at an item is ended.
-        died: what an item gives that a process has died of.
+        died: what an item gives that a process has died of, from it and the cause.
     """
     if not workers:
         yield from map(work, items)
         return
     every = iter(items)
-    with _Processes(workers, work, seconds) as many, _Processes(1, work, seconds) as one:
-        while group := list(islice(every, AT_ONCE * workers)):
-            results = many.map(group)
-            if results is None:  # whose fault it was shows when each is alone
-                results = [(one.map([item]) or [died(item)])[0] for item in group]
-            yield from results
+    processes = [_Process(work, seconds) for _ in range(workers)]
+    turn: deque[tuple[_Process[T, R], list[T]]] = deque()
+    try:
+        for process in processes:
+            turn.append((process, process.send(list(islice(every, AT_ONCE)))))
+        while turn:
+            process, sent = turn.popleft()
+            for number, item in enumerate(sent, 1):
+                try:
+                    yield process.receive()
+                except EOFError:
+                    yield died(item, process.died_of())
+                    process.send(sent[number:])
+            if more := list(islice(every, AT_ONCE)):
+                turn.append((process, process.send(more)))
+    finally:
+        for process in processes:
+            process.kill()
 
 
-class _Processes(Generic[T, R]):
-    """A pool of processes for one function, made anew when one of them has died."""
+class _Process(Generic[T, R]):
+    """One process and the pipe to it; started when something is sent to it."""
 
-    def __init__(self, number: int, work: Callable[[T], R], seconds: float) -> None:
-        self.number = number
-        self.work = partial(_watched, work, seconds)
-        self.pool: ProcessPoolExecutor | None = None
+    def __init__(self, work: Callable[[T], R], seconds: float) -> None:
+        self.work, self.seconds = work, seconds
+        self.running: BaseProcess | None = None
+        self.connection: Any = None
 
-    def __enter__(self) -> _Processes[T, R]:
-        return self
+    def send(self, items: list[T]) -> list[T]:
+        """Hand out items; gives them back."""
+        if items:
+            if self.running is None:
+                self._start()
+            with suppress(OSError):  # it is dead, which shows when nothing comes back
+                self.connection.send(items)
+        return items
 
-    def map(self, items: Sequence[T]) -> list[R] | None:
-        """What becomes of the items; None where a process died."""
-        if self.pool is None:
-            context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
-            self.pool = ProcessPoolExecutor(self.number, context, keep_quiet)
+    def receive(self) -> R:
+        """The next result. Raises EOFError where the process died of its item."""
         try:
-            return list(self.pool.map(self.work, items))
-        except BrokenProcessPool:
-            self._end()
-            return None
+            result: R = self.connection.recv()
+        except OSError:
+            raise EOFError from None
+        return result
 
-    def __exit__(self, *_: object) -> None:
-        self._end()
+    def died_of(self) -> str:
+        """What it died of."""
+        assert self.running is not None
+        self.running.join(GRACE)
+        exit_code = self.running.exitcode or 0
+        self.kill()
+        return cause(exit_code, self.seconds)
 
-    def _end(self) -> None:
-        if self.pool is not None:
-            self.pool.shutdown(cancel_futures=True)
-            self.pool = None
+    def kill(self) -> None:
+        """Make an end of it, whatever it is at."""
+        if self.running is not None:
+            self.running.kill()
+            self.running.join()
+            self.connection.close()
+            self.running = None
+
+    def _start(self) -> None:
+        context: Any = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+        self.connection, theirs = context.Pipe()
+        self.running = context.Process(target=_serve, args=(theirs, self.work, self.seconds), daemon=True)
+        self.running.start()
+        theirs.close()
 
 
-def _watched(work: Callable[[T], R], seconds: float, item: T) -> R:
-    with watchdog(seconds):
-        return work(item)
+def _serve(connection: Any, work: Callable[[Any], Any], seconds: float) -> None:
+    """Do what comes through the pipe, until nobody holds its other end."""
+    keep_quiet()
+    with suppress(EOFError, BrokenPipeError):
+        while True:
+            for item in connection.recv():
+                with watchdog(seconds):
+                    result = work(item)
+                connection.send(result)

@@ -1,5 +1,6 @@
 """Processes that may die of an item."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -7,7 +8,7 @@ import time
 from blip2cli.worker import mapped
 
 
-def doubled(item: int) -> int:
+def doubled(item: int) -> int | str:
     if item == 13:
         os.kill(os.getpid(), signal.SIGKILL)
     if item == 50:
@@ -15,19 +16,26 @@ def doubled(item: int) -> int:
     return 2 * item
 
 
+def died(item: int, cause: str) -> int | str:
+    return cause
+
+
 def test_results_come_in_order_and_items_that_a_process_dies_of_or_hangs_in_cost_themselves_only() -> None:
-    results = list(mapped(doubled, range(70), 2, 2.0, lambda item: -item))
-    assert results == [-item if item in (13, 50) else 2 * item for item in range(70)]
+    results = list(mapped(doubled, range(70), 2, 1.0, died))
+    assert results[13] == "crashed: the decoder died of it (SIGKILL)"
+    assert results[50] == "timeout: took longer than 1 s"
+    results[13], results[50] = 26, 100
+    assert results == [2 * item for item in range(70)]
 
 
 def test_without_processes_the_work_is_done_here_as_it_is_asked_for() -> None:
     taken = []
-    results = mapped(doubled, (taken.append(item) or item for item in range(5)), 0, 1.0, lambda item: 0)  # type: ignore[func-returns-value]
+    results = mapped(doubled, (taken.append(item) or item for item in range(5)), 0, 1.0, died)  # type: ignore[func-returns-value]
     assert next(results) == 0 and len(taken) == 1
 
 
 def test_nothing_is_left_running_when_the_rest_is_not_wanted() -> None:
-    results = mapped(doubled, iter(range(10)), 2, 2.0, lambda item: 0)
-    assert next(results) == 0
-    results.close()
-    assert next(results, None) is None
+    results = mapped(doubled, iter(range(50)), 2, 60.0, died)
+    assert next(results) == 0 and len(multiprocessing.active_children()) == 2
+    results.close()  # though one of them sleeps over its item
+    assert multiprocessing.active_children() == []

@@ -15,13 +15,18 @@ from blip2cli.terminal import show_error
 
 INTERRUPTED = 130
 
+GO_ON = "Rows committed to --out are kept; the same command with --resume goes on."
+
 MISTYPED: type[Exception] = typer.BadParameter.__mro__[1]
 """What Typer raises for a command line that it cannot parse (click's UsageError, which Typer does not name)."""
 
 
 @contextmanager
-def reported(debug: bool) -> Iterator[None]:
-    """Run what is inside; every failure becomes its message and exit code, a traceback only with `debug`."""
+def reported(debug: bool, interrupted: str = GO_ON) -> Iterator[None]:
+    """Run what is inside; every failure becomes its message and exit code, a traceback only with `debug`.
+
+    `interrupted` is the hint after Ctrl-C.
+    """
     try:
         yield
     except Blip2Error as error:
@@ -30,7 +35,7 @@ def reported(debug: bool) -> Iterator[None]:
         show_error(error.message, error.hint)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
-        show_error("interrupted", "Rows committed to --out are kept; the same command with --resume goes on.")
+        show_error("interrupted", interrupted)
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:  # whoever read our rows has had enough of them
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -94,7 +94,7 @@ def report(
     """
     from blip2cli.cli.failures import reported
 
-    with reported(debug):
+    with reported(debug, "No page was written."):
         from blip2cli.report import ReportSettings, ResultFiles
         from blip2cli.report import report as write
 

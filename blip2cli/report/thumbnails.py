@@ -104,5 +104,5 @@ def _made(side: int, image: ImageRef) -> bytes | str:
         return f"unreadable: {type(error).__name__}"
 
 
-def _died(image: ImageRef) -> str:
-    return f"crashed: the decoder died of it, or took longer than {SECONDS:g} s"
+def _died(_image: ImageRef, cause: str) -> str:
+    return cause
