@@ -336,7 +336,7 @@ class Job:
             "task": self.task,
             **_plain(self.options),
             **_plain(self.generation),
-            "model": _model_name(self.model_name),
+            "model": absolute(self.model_name),
             "revision": self.model.revision,
             "dtype": self.model.dtype,
             "exact_pixels": self.model.exact_pixels,
@@ -357,5 +357,6 @@ def _jsonable(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _model_name(model: str) -> str:
+def absolute(model: str) -> str:
+    """A checkpoint's name, that of a folder from the root on."""
     return os.path.abspath(model) if os.path.isdir(model) else model

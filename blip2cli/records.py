@@ -65,7 +65,7 @@ class Column:
     """A column that a task adds. `tensor` has a shape and a dtype (fp32 or fp16); the others have none."""
 
     name: str
-    kind: Literal["string", "strings", "number", "numbers", "tensor"]
+    kind: Literal["string", "strings", "integer", "number", "numbers", "tensor"]
     shape: tuple[int, ...] = ()
     dtype: Literal["fp32", "fp16"] = "fp32"
 

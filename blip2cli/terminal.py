@@ -242,6 +242,11 @@ def show_error(message: str, hint: str) -> None:
         print(f"       {hint}", file=sys.stderr)
 
 
+def show_note(message: str) -> None:
+    """One line on stderr, of what was done."""
+    print(message, file=sys.stderr)
+
+
 def show_warning(message: str) -> None:
     """One line on stderr."""
     print(f"blip2: warning: {message}", file=sys.stderr)

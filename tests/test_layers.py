@@ -47,9 +47,10 @@ MAY_IMPORT = {
     "doctor": "version job machine terminal model api",
     "models": "errors terminal tiny model",
     "score": "version errors terminal inputs journal outputs",
+    "search": "version errors records job terminal inputs images loader model tasks journal outputs report",
     "engines": "errors records machine job stopwatch terminal interrupts loader model tasks journal outputs summary "
     "pipeline run retry plan",
-    "cli": "version errors job terminal tasks chat doctor report models engines bench score",
+    "cli": "version errors job terminal tasks chat doctor report models search engines bench score",
     # `blip2cli` itself, and `python -m blip2cli`
     "__init__": "api",
     "__main__": "cli",

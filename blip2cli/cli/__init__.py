@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from blip2cli import __version__
-from blip2cli.cli import bench, caption, chat, doctor, embed, match, models, report, score, vqa
+from blip2cli.cli import bench, caption, chat, doctor, embed, match, models, report, score, search, vqa
 from blip2cli.cli.failures import MISTYPED, show_mistyped
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("vqa")(vqa.vqa)
 app.command("embed")(embed.embed)
 app.command("match")(match.match)
 app.command("chat")(chat.chat)
+app.command("search")(search.search)
 app.command("score")(score.score)
 app.command("report")(report.report)
 app.command("models")(models.models)

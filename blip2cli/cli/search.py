@@ -1,0 +1,37 @@
+"""blip2 search."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from blip2cli.cli.options import command
+from blip2cli.job import Job, ModelSettings, OutputSettings
+from blip2cli.search import SearchOptions
+
+Arguments = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FEATURES [QUERY...]",
+        help="What blip2 embed --features itc wrote: a file or a folder; then texts to search for.",
+        show_default=False,
+    ),
+]
+WITHOUT = (
+    "devices", "device_map", "compile",
+    "shard_size", "resume", "retry_errors", "commit_every", "existing", "dry_run", "summary",
+)  # fmt: skip
+"""What is for runs over collections."""
+
+
+@command("search", SearchOptions, ModelSettings, OutputSettings, argument=Arguments, without=WITHOUT)
+def search(job: Job) -> None:
+    """Find the images that go best with a text, or with an image.
+
+    [bold]blip2 search feats.parquet "a red circle" --top-k 5[/bold]
+    """
+    from blip2cli.search import search as find
+
+    if not find(job):
+        raise typer.Exit(3)

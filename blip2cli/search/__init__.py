@@ -1,0 +1,107 @@
+"""Search: the images of a feature file that go best with a text or an image. What `blip2 search` does."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from blip2cli.errors import UsageError
+from blip2cli.job import Job, Kind, Opt
+
+if TYPE_CHECKING:
+    from blip2cli.search.features import Features
+    from blip2cli.search.results import Found
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What `blip2 search` alone is told."""
+
+    panel = "Search"
+    kind: ClassVar[Kind] = "retrieval"
+    image: Annotated[
+        tuple[str, ...], Opt("An image to search for others like it; may be repeated.", metavar="FILE")
+    ] = ()
+    top_k: Annotated[int, Opt("Rows for each query.", ("--top-k", "-k"), "K", min=1, max=100_000)] = 10
+    rerank: Annotated[
+        int | None, Opt("Rank the best N by ITM, which looks at their images again.", metavar="N", min=1)
+    ] = None
+    index: Annotated[
+        Path | None,
+        Opt("Index for many rows, by the extra `search`; built where there is none. Without: exact.", metavar="FILE"),
+    ] = None
+    image_root: Annotated[
+        str | None, Opt("Folder that the images' paths start from, for --rerank. [default: here]", metavar="FOLDER")
+    ] = None
+    allow_remote: Annotated[bool, Opt("Fetch the images behind URLs, for --rerank.")] = False
+    allow_private: Annotated[bool, Opt("With --allow-remote: from this machine and private networks too.")] = False
+    report: Annotated[Path | None, Opt("Write the rows as an HTML page too.", metavar="FILE")] = None
+
+    def validate(self) -> None:
+        if self.allow_private and not self.allow_remote:
+            raise UsageError("--allow-private needs --allow-remote", "Give both, or neither.")
+        if self.rerank is not None and self.image:
+            raise UsageError("--rerank does not go with --image", "ITM compares images with texts.")
+        if self.rerank is not None and self.rerank < self.top_k:
+            raise UsageError(
+                f"--rerank {self.rerank} is below --top-k {self.top_k}", f"Give --rerank {self.top_k} or more."
+            )
+
+
+def search(job: Job) -> bool:
+    """Search, and write what is found; whether all of it is without errors. Raises Blip2Error.
+
+    The job's first input is the feature file, the others are texts to search for.
+    """
+    from blip2cli.outputs import check_output
+    from blip2cli.search.features import open_features
+    from blip2cli.search.results import write
+    from blip2cli.terminal import hush_libraries, show_note
+
+    started = time.perf_counter()
+    file, *texts = map(str, job.input.inputs)
+    options: SearchOptions = job.options
+    if not texts and not options.image:
+        raise UsageError("no query is given", f"Such as blip2 search {file} 'a red circle', or --image FILE.")
+    check_output(job.output, job.task)
+    features = open_features(Path(file))
+    features.check_model(job.model_name, job.model.revision)
+    if options.report is not None:
+        _report_settings(job).check()
+    hush_libraries()
+    found = _found(job, features, texts)
+    good = write(job, features, found)
+    if not job.output.quiet:
+        queries = f"{len(found)} {'query' if len(found) == 1 else 'queries'}"
+        how = f"by {options.index}" if options.index else "exact"
+        show_note(f"{queries} over {features.rows:,} rows, {how}, in {time.perf_counter() - started:.1f} s")
+    return good
+
+
+def _found(job: Job, features: Features, texts: list[str]) -> list[Found]:
+    """What is found for each query, best first."""
+    from blip2cli.search.exact import best_rows
+    from blip2cli.search.index import Index
+    from blip2cli.search.queries import Queries
+    from blip2cli.search.rerank import rerank
+    from blip2cli.search.results import Found
+
+    options: SearchOptions = job.options
+    index = Index.of(features, options.index, job.output.quiet) if options.index is not None else None
+    queries = Queries(job)
+    vectors = [*queries.of_texts(texts), *queries.of_images(options.image)]
+    most = max(options.top_k, options.rerank or 0)
+    hits = best_rows(features, vectors, most) if index is None else index.best_rows(vectors, most)
+    names = [*texts, *options.image]
+    found = [Found(name, some) for name, some in zip(names, hits, strict=True)]
+    if options.rerank is None:
+        return found
+    return [rerank(queries.model, features, job, one, options.top_k) for one in found]
+
+
+def _report_settings(job: Job) -> Any:
+    from blip2cli.report import ReportSettings
+
+    return ReportSettings(job.options.report, job.output.overwrite, quiet=job.output.quiet)

@@ -1,0 +1,44 @@
+"""Feature files that are arrays of NumPy, with a Parquet file beside them of what their rows are about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+IMAGE = "image_path"
+"""The column that names the images, which is `image` elsewhere."""
+
+
+class ArrayPart:
+    """One array, mapped into memory, and its metadata. Rows that failed are zeros, and their metadata says so."""
+
+    def __init__(self, path: Path) -> None:
+        self.array = np.load(path, mmap_mode="r", allow_pickle=False)
+        number = path.stem.rpartition("_")[2]
+        metadata = path.parent.parent / "metadata" / f"metadata_{number}.parquet"
+        read = pq.read_table(metadata, memory_map=True)
+        names = ["image" if name == IMAGE else name for name in read.column_names]
+        self.table = read.rename_columns(names).replace_schema_metadata(read.schema.metadata)
+        self.rows = len(self.array)
+        if len(self.table) != self.rows:
+            raise ValueError(f"{path.name} has {self.rows} rows, its metadata {len(self.table)}")
+        self.shape = self.array.shape[1:]
+        self.schema: pa.Schema = self.table.schema
+
+    def blocks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        good = self.table["error"].is_null().to_numpy()
+        for first in range(0, self.rows, size):
+            yield self.array[first : first + size], good[first : first + size]
+
+    def vectors(self, rows: Sequence[int]) -> np.ndarray:
+        found: np.ndarray = self.array[list(rows)]
+        return found
+
+    def records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.table.take(list(rows)).to_pylist()
+        return found

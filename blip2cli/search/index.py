@@ -1,0 +1,117 @@
+"""An index of a feature file, for more rows than are looked at one by one: usearch's HNSW graph.
+
+Each query token of an image is a vector under the number of the image's row. What the graph finds is scored again by
+the features themselves, so that scores are those of the exact search; only rows may be missed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blip2cli.errors import OutputError, UsageError
+from blip2cli.journal import publish, write_atomically
+from blip2cli.search.exact import Best, Hit, scores_of
+from blip2cli.search.features import Features
+from blip2cli.terminal import Progress
+
+STORED = "f16"
+"""Precision of the vectors in the index."""
+
+WIDER = 4
+"""Vectors that are looked for, by rows that are wanted and an image's query tokens: a row may be found by several."""
+
+FEWEST, MOST = 256, 1 << 16
+"""Vectors that are looked for at least, and at most."""
+
+SAMPLE = 3
+"""Rows whose vectors tell whether the features are those that were indexed."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index that belongs to a feature file."""
+
+    features: Features
+    graph: Any
+
+    @staticmethod
+    def of(features: Features, path: Path, quiet: bool = False) -> Index:
+        """The index in a file, which is built where there is none.
+
+        Raises UsageError where it is of other features, or the library is missing; OutputError where it cannot be
+        written.
+        """
+        try:
+            from usearch.index import Index as Graph
+        except ImportError:
+            raise UsageError("--index needs the package usearch", "pip install 'blip2cli[search]'") from None
+        said = path.with_name(path.name + ".json")
+        if not path.exists() or not said.exists():
+            _build(features, path, said, quiet)
+        elif json.loads(said.read_text(encoding="utf-8")) != _identity(features):
+            raise UsageError(f"{path} is an index of other features than {features.path}", f"Remove it: rm {path}")
+        graph = Graph.restore(str(path), view=True)
+        if graph is None:
+            raise UsageError(f"{path} is no index", f"Remove it: rm {path}")
+        return Index(features, graph)
+
+    def best_rows(self, queries: Sequence[np.ndarray], most: int) -> list[list[Hit]]:
+        """The best rows for each query, as `exact.best_rows` finds them, but for those that the graph misses."""
+        return [self._best(query, most) for query in queries]
+
+    def _best(self, query: np.ndarray, most: int) -> list[Hit]:
+        count = min(max(FEWEST, most * WIDER * self.features.shape[0] // len(query)), MOST)
+        self.graph.expansion_search = count
+        keys = self.graph.search(query, min(count, len(self.graph))).keys
+        rows = np.unique(np.asarray(keys).reshape(-1)).astype(np.int64)
+        best = Best(most)
+        if len(rows):
+            best.offer(rows, scores_of(self.features.vectors(rows.tolist()), [query])[0])
+        return best.hits()
+
+
+def _build(features: Features, path: Path, said: Path, quiet: bool) -> None:
+    from usearch.index import Index as Graph
+
+    tokens, width = features.shape
+    graph = Graph(ndim=width, metric="ip", dtype=STORED, multi=True)
+    progress = Progress(features.rows, 0, quiet)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        for first, vectors, there in features.blocks():
+            rows = first + np.flatnonzero(there)
+            graph.add(np.repeat(rows, tokens), vectors[there].reshape(-1, width))
+            progress.advance(len(vectors), 0)
+        said.unlink(missing_ok=True)
+        graph.save(str(temporary))
+        with open(temporary, "r+b") as file:
+            os.fsync(file.fileno())
+        publish(temporary, path)
+        write_atomically(said, json.dumps(_identity(features), indent=2).encode() + b"\n")
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}", "Make room, or name another file."
+        ) from None
+    finally:
+        progress.close()
+
+
+def _identity(features: Features) -> dict[str, Any]:
+    """What an index must agree with its features in: their number, their shape, their model, and some of themselves."""
+    rows = sorted({features.rows * at // SAMPLE for at in range(SAMPLE)} | {features.rows - 1}) if features.rows else []
+    sample = features.vectors(rows).astype(np.float16) if rows else np.empty(0)
+    return {
+        "rows": features.rows,
+        "shape": list(features.shape),
+        "model": features.settings.get("model"),
+        "revision": features.settings.get("revision"),
+        "sample": hashlib.sha256(sample.tobytes()).hexdigest(),
+    }

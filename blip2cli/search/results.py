@@ -1,0 +1,98 @@
+"""What was found, written as other results are: to the terminal, a file, and a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from blip2cli import __version__
+from blip2cli.job import Job
+from blip2cli.outputs import Layout, carried_names, open_output
+from blip2cli.records import Column, ImageRef, Result, Row
+from blip2cli.terminal import show_warning
+
+if TYPE_CHECKING:
+    from blip2cli.search.exact import Hit
+    from blip2cli.search.features import Features
+
+OWN = ("image", "error")
+"""Columns of a feature file that are not carried: the first names the row, and no row with an error is found."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The rows for one query, best first. `unread` counts those whose images could not be read."""
+
+    query: str
+    hits: Sequence[Hit]
+    unread: int = 0
+
+
+def write(job: Job, features: Features, found: Sequence[Found]) -> bool:
+    """Write the rows; whether all of them are without errors."""
+    layout = _layout(job, features)
+    results = list(_results(features, layout, found))
+    output = open_output(job.output, layout, layout.metadata)
+    if results:
+        output.write(results)
+    output.finish()
+    unread = sum(one.unread for one in found)
+    if unread:
+        show_warning(f"{unread} images could not be read, and stand behind the others; paths start from --image-root")
+    if job.options.report is not None:
+        _report(job, layout, results)
+    return not unread
+
+
+def _layout(job: Job, features: Features) -> Layout:
+    import pyarrow as pa
+
+    columns = [Column("query", "string"), Column("rank", "integer"), Column("itc", "number")]
+    if job.options.rerank is not None:
+        columns.append(Column("itm", "number"))
+    schema = pa.schema([field for field in features.schema if field.name not in OWN])
+    metadata = {
+        "task": job.task,
+        "searched": str(features.path),
+        "model": job.model_name,
+        "revision": job.model.revision,
+        "top_k": job.options.top_k,
+        "rerank": job.options.rerank,
+        "index": str(job.options.index) if job.options.index else None,
+        "version": __version__,
+    }
+    return Layout(carried_names(schema.names, tuple(columns)), tuple(columns), lambda: schema, metadata)
+
+
+def _results(features: Features, layout: Layout, found: Sequence[Found]) -> Iterator[Result]:
+    from blip2cli.tasks.generation import short
+
+    rows = list(dict.fromkeys(hit.row for one in found for hit in one.hits))
+    records = dict(zip(rows, features.records(rows), strict=True))
+    number = 0
+    for one in found:
+        for rank, hit in enumerate(one.hits, 1):
+            record = records[hit.row]
+            row = Row(number, record["image"], columns={name: record[name] for name in layout.carried})
+            itm = None if hit.itm is None else short(hit.itm)
+            values = (one.query, rank, short(hit.itc), itm)[: len(layout.columns)]
+            yield Result(row, values, hit.error)
+            number += 1
+
+
+def _report(job: Job, layout: Layout, results: Sequence[Result]) -> None:
+    import os
+
+    from blip2cli.report import write_report
+    from blip2cli.search import _report_settings
+
+    def rows() -> Iterator[Row]:
+        for result in results:
+            record: dict[str, Any] = layout.record(result)
+            name = record.pop("image")
+            place = ImageRef(path=os.path.join(job.options.image_root or "", name))
+            yield Row(result.row.index, name, place, record)
+
+    title = f"search in {job.input.inputs[0]}"
+    write_report(rows(), _report_settings(job), title, {title: layout.metadata}, total=len(results))

@@ -1,0 +1,262 @@
+"""`blip2 search`: the exact search is brute force's, in every format; an index finds nearly all; ITM ranks again."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from blip2cli.errors import UsageError
+from blip2cli.search import features as features_module
+from blip2cli.search.exact import Best, best_rows, scores_of
+from blip2cli.search.features import Features, open_features
+from blip2cli.search.index import Index
+from tests.conftest import Typed, rows_of
+
+Run = Callable[..., Typed]
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+TOKENS, WIDTH = 4, 16
+
+
+def made(path: Path, rows: int, dtype: str = "float32", seed: int = 0, centres: int = 40) -> np.ndarray:
+    """Write features of images, each near one of some centres, every 7th row without any; gives them."""
+    rng = np.random.default_rng(seed)
+    middle = rng.standard_normal((centres, 1, WIDTH))[rng.integers(0, centres, rows)]
+    vectors = middle + rng.standard_normal((rows, TOKENS, WIDTH))
+    vectors = (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(dtype)
+    kind = pa.fixed_shape_tensor(pa.from_numpy_dtype(vectors.dtype), (TOKENS, WIDTH))
+    missing = pa.array(np.arange(rows) % 7 == 6)
+    storage = pa.FixedSizeListArray.from_arrays(vectors.reshape(-1), type=kind.storage_type, mask=missing)
+    columns = {
+        "image": pa.array([f"{at}.jpg" for at in range(rows)]),
+        "n": pa.array(range(rows)),
+        "features": pa.ExtensionArray.from_storage(kind, storage),
+        "error": pa.array(["missing: gone" if at % 7 == 6 else None for at in range(rows)]),
+    }
+    table = pa.table(columns).replace_schema_metadata({b"blip2": b'{"features": "itc", "model": "tiny"}'})
+    if path.suffix == ".arrow":
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table, max_chunksize=50)
+    else:
+        pq.write_table(table, path, row_group_size=50)
+    return vectors
+
+
+def brute_force(vectors: np.ndarray, query: np.ndarray, most: int) -> list[int]:
+    scores = np.einsum("rtw,qw->rtq", vectors.astype(np.float64), query.astype(np.float64)).max(1).mean(1)
+    scores[np.arange(len(vectors)) % 7 == 6] = -np.inf
+    return list(np.argsort(-scores, kind="stable")[:most])
+
+
+def queries() -> list[np.ndarray]:
+    """A text's vector, and an image's."""
+    rng = np.random.default_rng(5)
+    vectors = [rng.standard_normal((length, WIDTH)).astype(np.float32) for length in (1, TOKENS)]
+    return [one / np.linalg.norm(one, axis=-1, keepdims=True) for one in vectors]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("block", [1, 10_000, 32 << 20])
+def test_the_exact_search_finds_what_brute_force_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, dtype: str, block: int
+) -> None:
+    monkeypatch.setattr(features_module, "BLOCK", block)
+    vectors = made(tmp_path / f"f{suffix}", 333, dtype)
+    features = open_features(tmp_path / f"f{suffix}")
+    for query, hits in zip(queries(), best_rows(features, queries(), 20), strict=True):
+        assert [hit.row for hit in hits] == brute_force(vectors, query, 20)
+        expected = scores_of(features.vectors([hit.row for hit in hits]), [query])[0]
+        np.testing.assert_allclose([hit.itc for hit in hits], expected, rtol=0, atol=1e-6)
+
+
+def test_of_equal_rows_the_first_are_found() -> None:
+    best = Best(3)
+    for first in range(0, 20, 5):
+        best.offer(np.arange(first, first + 5), np.array([0.5, 0.1, 0.5, 0.9, 0.5], np.float32))
+    assert [hit.row for hit in best.hits()] == [3, 8, 13]
+    best = Best(4)
+    for first in range(0, 20, 5):
+        best.offer(np.arange(first, first + 5), np.full(5, 0.5, np.float32))
+    assert [hit.row for hit in best.hits()] == [0, 1, 2, 3]
+
+
+def test_a_folder_of_shards_is_one_file(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    parts = [made(tmp_path / "shards" / f"part-{at:05}.parquet", 21 * (at + 1), seed=at) for at in range(3)]
+    features = open_features(tmp_path / "shards")
+    assert features.rows == 21 + 42 + 63
+    hits = best_rows(features, queries()[:1], 10)[0]
+    assert [hit.row for hit in hits] == brute_force(np.concatenate(parts), queries()[0], 10)
+    records = features.records([100, 3, 30, 3])
+    assert [record["n"] for record in records] == [100 - 63, 3, 30 - 21, 3] and "features" not in records[0]
+
+
+def test_more_rows_than_there_are_is_all_that_are_good(tmp_path: Path) -> None:
+    made(tmp_path / "f.parquet", 14)
+    assert {hit.row for hit in best_rows(open_features(tmp_path / "f.parquet"), queries()[:1], 99)[0]} == (
+        set(range(14)) - {6, 13}
+    )
+
+
+def test_an_index_finds_nearly_what_the_exact_search_finds_with_the_same_scores(tmp_path: Path) -> None:
+    made(tmp_path / "f.arrow", 3000)
+    features = open_features(tmp_path / "f.arrow")
+    index = Index.of(features, tmp_path / "i.usearch", quiet=True)
+    rng = np.random.default_rng(7)
+    many = [one / np.linalg.norm(one) for one in rng.standard_normal((40, 1, WIDTH)).astype(np.float32)]
+    exact, found = best_rows(features, [*many, queries()[1]], 10), index.best_rows([*many, queries()[1]], 10)
+    recall = np.mean(
+        [len({hit.row for hit in a} & {hit.row for hit in b}) / 10 for a, b in zip(exact, found, strict=True)]
+    )
+    assert recall > 0.95
+    known = [{hit.row: hit.itc for hit in hits} for hits in exact]
+    for scores, hits in zip(known, found, strict=True):
+        assert all(scores.get(hit.row, hit.itc) == pytest.approx(hit.itc, abs=1e-6) for hit in hits)
+        assert not any(hit.row % 7 == 6 for hit in hits)
+
+
+def test_an_index_is_built_once_and_a_stale_one_is_refused(tmp_path: Path) -> None:
+    made(tmp_path / "f.parquet", 200)
+    features, path = open_features(tmp_path / "f.parquet"), tmp_path / "i.usearch"
+    first = Index.of(features, path, quiet=True).best_rows(queries(), 5)
+    built = path.stat().st_mtime_ns
+    assert Index.of(features, path, quiet=True).best_rows(queries(), 5) == first
+    assert path.stat().st_mtime_ns == built
+    for rows, seed in ((201, 0), (200, 1)):
+        made(tmp_path / "other.parquet", rows, seed=seed)
+        with pytest.raises(UsageError, match="index of other features"):
+            Index.of(open_features(tmp_path / "other.parquet"), path)
+    (tmp_path / "i.usearch.json").unlink()  # as if it had been killed while it was built
+    assert Index.of(features, path, quiet=True).best_rows(queries(), 5) == first
+
+
+def test_the_package_of_an_index_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(tmp_path / "f.parquet", 14)
+    monkeypatch.setitem(sys.modules, "usearch.index", None)
+    with pytest.raises(UsageError, match="usearch") as raised:
+        Index.of(open_features(tmp_path / "f.parquet"), tmp_path / "i.usearch")
+    assert "blip2cli[search]" in raised.value.hint
+
+
+@pytest.fixture
+def pictures(typed: Run) -> str:
+    """Features of the sample images, one of them broken."""
+    manifest = [
+        {"image": str(path), "label": path.stem} for path in sorted(EXAMPLES.glob("*.*")) if path.suffix != ".jsonl"
+    ]
+    Path("broken.png").write_bytes(b"no image")
+    lines = [*manifest, {"image": "broken.png", "label": "broken"}]
+    Path("pictures.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert typed("embed", "pictures.jsonl", "--features", "itc", "--out", "feats.parquet", "--dtype", "fp32").code == 3
+    return "feats.parquet"
+
+
+def test_a_text_finds_its_picture_and_carried_columns_come_along(typed: Run, pictures: str) -> None:
+    done = typed("search", pictures, "a red circle", "a teal triangle", "-k", 2, "--dtype", "fp32")
+    assert done.code == 0 and "2 queries over 6 rows, exact" in done.err
+    assert [(row["query"], row["rank"]) for row in done.rows] == [
+        ("a red circle", 1), ("a red circle", 2), ("a teal triangle", 1), ("a teal triangle", 2)
+    ]  # fmt: skip
+    assert [row["label"] for row in done.rows if row["rank"] == 1] == ["red-circle", "teal-triangle"]
+    assert list(done.rows[0]) == ["image", "label", "query", "rank", "itc", "error"]
+    match = typed("match", done.rows[0]["image"], "-t", "a red circle", "--dtype", "fp32").rows[0]
+    assert done.rows[0]["itc"] == pytest.approx(match["itc"], abs=2e-6)
+
+
+def test_every_format_of_features_gives_the_same_rows(typed: Run, pictures: str) -> None:
+    expected = typed("search", pictures, "a blue circle", "--dtype", "fp32").rows
+    assert len(expected) == 5
+    typed("embed", "pictures.jsonl", "--features", "itc", "--out", "arrays", "--format", "npy", "--dtype", "fp32")
+    typed("embed", "pictures.jsonl", "--features", "itc", "--out", "f.arrow", "--dtype", "fp32")
+    typed("embed", "pictures.jsonl", "--features", "itc", "--out", "shards", "--shard-size", 2, "--dtype", "fp32")
+    for path in ("arrays", "f.arrow", "shards"):
+        assert typed("search", path, "a blue circle", "--dtype", "fp32").rows == expected, path
+
+
+def test_an_image_finds_itself_first_with_a_score_of_one(typed: Run, pictures: str) -> None:
+    rows = typed("search", pictures, "--image", EXAMPLES / "blue-circle.png", "--dtype", "fp32").rows
+    assert Path(rows[0]["image"]).name == "blue-circle.png" and rows[0]["itc"] == pytest.approx(1, abs=1e-5)
+    assert rows[1]["itc"] < 0.99
+
+
+def test_itm_ranks_again_and_unreadable_images_stand_behind(typed: Run, pictures: str) -> None:
+    rows = typed("search", pictures, "a circle", "--rerank", 10, "--dtype", "fp32").rows
+    scores = {
+        row["image"]: row["itm"]
+        for row in typed("match", "pictures.jsonl", "-t", "a circle", "--dtype", "fp32").rows
+        if not row["error"]
+    }
+    assert [row["image"] for row in rows] == sorted(scores, key=lambda name: -scores[name])
+    assert all(row["itm"] == pytest.approx(scores[row["image"]], rel=1e-3) for row in rows)
+    table = pq.read_table(pictures)
+    names = pa.array([name.replace("red-circle", "gone") for name in table["image"].to_pylist()])
+    pq.write_table(table.set_column(0, "image", names), "moved.parquet")
+    done = typed("search", "moved.parquet", "a circle", "--rerank", 10, "--dtype", "fp32")
+    assert done.code == 3 and "1 images could not be read" in done.err
+    assert [row["image"] for row in done.rows[:4]] == [row["image"] for row in rows if "red-circle" not in row["image"]]
+    assert done.rows[4]["error"].startswith("missing") and done.rows[4]["itm"] is None and done.rows[4]["itc"]
+
+
+def test_results_go_to_files_and_a_report(typed: Run, pictures: str) -> None:
+    shown = typed("search", pictures, "a <b>circle</b>").rows
+    done = typed("search", pictures, "a <b>circle</b>", "--out", "found.parquet", "--report", "found.html")
+    assert done.code == 0 and not done.out
+    table = pq.read_table("found.parquet")
+    assert table.to_pylist() == shown and table.schema.field("rank").type == pa.int64()
+    page = Path("found.html").read_text()
+    assert "red-circle" in page and "<b>circle" not in page
+    again = typed("search", pictures, "x", "--out", "found.parquet")
+    assert again.code == 2 and "found.parquet exists" in again.err
+    typed("search", pictures, "a circle", "--out", "found.jsonl")
+    assert len(rows_of(Path("found.jsonl").read_text())) == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["feats.parquet"], "no query is given"),
+        (["feats.parquet", " "], "a query is empty"),
+        (["feats.parquet", "red " * 90], "text-too-long"),
+        (["feats.parquet", "--image", "broken.png"], "cannot search for broken.png: unsupported"),
+        (["gone.parquet", "x"], "no such file: gone.parquet"),
+        (["pictures.jsonl", "x"], "no Parquet or Arrow file"),
+        (["texts.parquet", "x"], "holds features of texts"),
+        (["qformer.parquet", "x"], "holds qformer features"),
+        (["broken.parquet", "x"], "cannot read broken.parquet"),
+        (["feats.parquet", "x", "--rerank", "3"], "--rerank 3 is below --top-k 10"),
+        (["feats.parquet", "x", "--rerank", "10", "--image", "a.png"], "--rerank does not go with --image"),
+    ],
+)
+def test_what_cannot_be_searched_is_told(typed: Run, pictures: str, words: list[str], said: str) -> None:
+    if words[0] == "texts.parquet":
+        typed("embed", "--features", "itc", "--text", "a", "--out", "texts.parquet")
+    elif words[0] == "qformer.parquet":
+        typed("embed", EXAMPLES / "red-circle.png", "--out", "qformer.parquet")
+    Path("broken.parquet").write_bytes(b"PAR1 nothing")
+    done = typed("search", *words)
+    assert done.code == 2 and said in done.err and done.err.count("\n") == 2
+
+
+def test_features_of_another_model_are_refused(typed: Run, pictures: str, retrieval_checkpoint: Path) -> None:
+    done = typed("search", pictures, "x", "--model", retrieval_checkpoint)
+    assert (
+        done.code == 2 and f"was made by tiny, not by {retrieval_checkpoint}" in done.err and "--model tiny" in done.err
+    )
+
+
+def test_memory_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features_module, "BLOCK", 50_000)
+    made(tmp_path / "f.arrow", 4000)
+    sizes: list[int] = []
+    blocks = Features.blocks
+    monkeypatch.setattr(
+        Features, "blocks", lambda self: (sizes.append(block[1].nbytes) or block for block in blocks(self))
+    )
+    best_rows(open_features(tmp_path / "f.arrow"), queries(), 10)
+    assert len(sizes) > 20 and max(sizes) <= 50_000
