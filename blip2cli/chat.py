@@ -237,11 +237,14 @@ class Chat:
 
 
 def _told(error: Exception) -> str:
-    """What went wrong in a line."""
+    """What went wrong, as it stands in a row."""
+    from blip2cli.model.requests import TooLong
+
     if isinstance(error, Blip2Error):
         return error.message
-    kind = {"TooLong": "prompt-too-long", "OutOfMemoryError": "out of memory"}.get(type(error).__name__)
-    return f"{kind or type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    if isinstance(error, TooLong):
+        return f"prompt-too-long: {error}"
+    return f"failed: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 
 def converse(job: Job) -> int:

@@ -8,7 +8,9 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -150,7 +152,11 @@ def test_questions_that_cannot_be_asked_do_not_end_the_chat(typed: Run, monkeypa
 
     monkeypatch.setattr(OptDecoder, "step", fail)
     ran = typed("chat", CIRCLE, stdin="a?\nb?\nwhat shape is it?\n")
-    assert [row["error"] for row in ran.rows] == ["out of memory: no memory", "RuntimeError: odd shape", None]
+    assert [row["error"] for row in ran.rows] == [
+        "failed: OutOfMemoryError: no memory",
+        "failed: RuntimeError: odd shape",
+        None,
+    ]
 
 
 def test_hostile_lines_are_text(typed: Run) -> None:
@@ -197,6 +203,26 @@ def test_an_answer_that_is_stopped_was_not_said(
     assert [turn.question for turn in conversation.turns] == ["b?"] and chat.failures == 0
 
 
+def test_a_script_that_is_interrupted_ends(typed: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(self: OptDecoder, tokens: Sequence[int]) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(OptDecoder, "step", interrupted)
+    ran = typed("chat", CIRCLE, stdin="a?\nb?\n")
+    assert (ran.code, ran.out, ran.err) == (130, "", "")
+
+
+def test_a_terminal_shows_a_script_as_it_goes_and_nothing_steers_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(b"what?\n\n \x1b[31mhow? \xff\n")))
+    screen = ChatTerminal()
+    assert list(screen.lines()) == ["what?", "\x1b[31mhow? \\xff"]
+    screen.piece("\x1b[2J")
+    screen.answered("a.png", "what?", "")
+    assert capsys.readouterr().out == "> what?\n>  [31mhow? \\xff\n [2J(no answer)\n"
+
+
 def test_a_bad_image_leaves_a_conversation_as_it_was(opt_checkpoint: Path, tmp_path: Path) -> None:
     conversation = talk(opt_checkpoint)
     list(conversation.ask("a?"))
@@ -221,6 +247,7 @@ def test_a_conversation_on_a_terminal(tmp_path: Path) -> None:
         assert "\n2\n" in wait_for(master, "\n> "), "the line above comes back"
         os.write(master, b"half a li")
         wait_for(master, "half a li")
+        time.sleep(0.5)  # Python's readline misses a signal that comes while it is not yet waiting for the next key
         running.send_signal(signal.SIGINT)
         wait_for(master, "\n> ")
         os.write(master, f"/image {CIRCLE}\n".encode())
@@ -239,7 +266,7 @@ def wait_for(terminal: int, end: str) -> str:
     """What the terminal shows from now on until it shows that at its end."""
     seen = ""
     while not seen.endswith(end):
-        ready, _, _ = select.select([terminal], [], [], 30)
+        ready, _, _ = select.select([terminal], [], [], 60)
         chunk = read_some(terminal).decode() if ready else ""
         assert chunk, seen
         seen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen + chunk).replace("\r\n", "\n").replace("\r", "")

@@ -1,14 +1,19 @@
 """`blip2 models`: what there is, what is cached, what fits."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from blip2cli import models
 from blip2cli.model.catalogue import KNOWN
+from blip2cli.models import this_machine
 from tests.conftest import Typed
 
 Run = Callable[..., Typed]
@@ -133,3 +138,33 @@ def test_what_is_no_checkpoint_is_two_lines(
             Path("nothing", name).write_text(text)
     ran = typed("models", "nothing")
     assert ran.code == 1 and ran.err.startswith(f"blip2: {message}") and ran.err.count("\n") == 2
+
+
+def test_neither_pytorch_nor_the_network_is_needed(tmp_path: Path) -> None:
+    script = """
+import socket, sys
+from blip2cli import models
+from blip2cli.cli import main
+models.GPU_SIGNS = ()
+socket.socket.connect = socket.getaddrinfo = None
+sys.argv = ["blip2", "models"]
+try:
+    main()
+except SystemExit as end:
+    print(end.code, [name for name in ("torch", "transformers") if name in sys.modules])
+"""
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path)}
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert ran.stdout.splitlines()[-1] in ("None []", "0 []"), ran.stderr
+
+
+def test_where_there_may_be_a_gpu_pytorch_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "GPU_SIGNS", (str(tmp_path),))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7, 9))
+    gpu = this_machine()
+    assert gpu == models.Machine("cuda", 7)
+    listed = {entry.model: entry for entry in models.listed(gpu)}
+    assert "int4" in listed["tiny"].memory and listed["tiny"].fits == ()
+    dtypes = [listed[f"Salesforce/blip2-{name}"].dtype for name in ("opt-2.7b", "flan-t5-xl")]
+    assert dtypes == ["fp16", "bf16"]
