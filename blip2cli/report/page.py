@@ -48,7 +48,8 @@ class Page:
         told = []
         if table.more:
             of = f" of {table.total:,}" if table.total is not None else ""
-            told.append(f"The first {len(table):,}{of} rows are shown (--limit {self.settings.limit}).")
+            bound = f"--limit {self.settings.limit}" if len(table) == self.settings.limit else "no room for more text"
+            told.append(f"The first {len(table):,}{of} rows are shown ({bound}).")
         if bare:
             bound = f"--thumbnails-mb {self.settings.thumbnails_mb:g}"
             told.append(f"{bare:,} rows are shown without their thumbnails, for which there was no room ({bound}).")

@@ -25,6 +25,9 @@ NUMBERED = re.compile(r"(.+)#\d+")
 """NAME#ROW: an image whose bytes stand in a manifest."""
 
 
+ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
+
+
 @dataclass(frozen=True)
 class Results:
     """The rows of result files, and their images, up to a limit."""
@@ -84,7 +87,13 @@ class Results:
         """The image's file: from this folder on, where a run named it so, or else from that of the results."""
         if self.columns.root is not None or image.path is None or storage.is_url(image.path):
             return image
-        return replace(image, path=name) if os.path.exists(name) else image
+        found = next(filter(os.path.exists, (name, _unescaped(name))), None)
+        return image if found is None else replace(image, path=found)
+
+
+def _unescaped(name: str) -> str:
+    """The path of a file with bytes in its name that are no UTF-8, which rows show as backslash escapes."""
+    return os.fsdecode(ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), name.encode()))
 
 
 def _taken(rows: Iterator[Row], wanted: dict[str, list[int]]) -> Iterator[tuple[int, ImageRef]]:

@@ -57,11 +57,10 @@ def album_of(pictures: Iterable[tuple[int, ImageRef]], table: Table, settings: R
             if number >= len(table):
                 continue
             key = _identity(image)
-            if key not in rows:
-                rows[key] = []
+            rows.setdefault(key, []).append(number)
+            if len(rows[key]) == 1:
                 asked.append(key)
                 yield image
-            rows[key].append(number)
 
     thumbnails: list[str] = []
     outcome: dict[Hashable, int | str] = {}

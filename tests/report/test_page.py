@@ -1,6 +1,7 @@
 """What a report holds, whatever the results' format, and what it leaves out."""
 
 import json
+import os
 import shutil
 from base64 import b64decode
 from collections.abc import Callable
@@ -122,6 +123,14 @@ def test_images_are_found_from_here_beside_the_results_and_below_the_root(typed:
     assert typed("report", name, "--image-root", "gone", "--overwrite").code == 2
 
 
+def test_images_are_found_whatever_bytes_their_names_have(typed: Run) -> None:
+    Path("photos").mkdir()
+    for name in (b"\xff\xfe.png", b"new\nline.png", b"back\\slash.png", b"a#1.png", b"<b>.png"):
+        Path("photos", os.fsdecode(name)).write_bytes(CIRCLE.read_bytes() + name)
+    typed("caption", "photos", "--out", "o.jsonl")
+    assert sorted(reported(typed, "o.jsonl")["places"]) == [0, 1, 2, 3, 4]
+
+
 def test_images_within_manifests_and_archives_are_found_by_their_rows_names(typed: Run) -> None:
     data = [path.read_bytes() for path in sorted(EXAMPLES.glob("*.png"))]
     pq.write_table(pa.table({"image": pa.array(data, pa.binary())}), "bytes.parquet")
@@ -208,6 +217,8 @@ def test_results_that_are_not_there_or_not_finished_are_told(typed: Run) -> None
     Path("o.parquet.parts").mkdir()
     assert typed("report", "o.parquet").err.startswith("blip2: o.parquet is not finished\n")
     assert typed("report", "gone.jsonl").code == 2 and typed("report", "-").code == 2
+    pq.write_table(pa.table({"image": pa.array([], pa.string())}), "none.parquet")
+    assert typed("report", "none.parquet", "--out", "none.html").err.startswith("none.html: 0 rows, ")
     assert "has no image column" in typed("report", results("o.jsonl", {"x": 1})).err
     assert not PAGE.exists()
 
