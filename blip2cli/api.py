@@ -115,7 +115,7 @@ class Blip2:
     def _rows(
         self, task_name: str, images: Iterable[Any], options: Any, generation: dict[str, Any]
     ) -> Iterator[dict[str, Any]]:
-        if isinstance(images, (str, bytes, os.PathLike)):
+        if isinstance(images, (str, bytes, bytearray, os.PathLike)) or hasattr(images, "convert"):
             images = (images,)
         settings = GenerationSettings(**generation)
         job = Job(task_name, options, InputSettings((Objects(images),)), OutputSettings(), self.settings, settings)

@@ -1,7 +1,8 @@
 """The Python API is lazy, keeps order, and turns bad images into rows."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,8 +48,9 @@ def test_features_are_arrays(tiny: Blip2) -> None:
     assert next(tiny.embed([EXAMPLES / "red-circle.png"], features="vision"))["features"].shape == (128,)
 
 
-def test_one_path_is_one_image(tiny: Blip2) -> None:
-    assert [row["caption"] for row in tiny.caption(str(EXAMPLES / "teal-triangle.png"))] == ["a teal triangle"]
+@pytest.mark.parametrize("made", [str, Path, Path.read_bytes, Image.open], ids=["str", "path", "bytes", "Pillow"])
+def test_one_image_need_not_be_in_a_list(tiny: Blip2, made: Callable[[Path], Any]) -> None:
+    assert [row["caption"] for row in tiny.caption(made(EXAMPLES / "teal-triangle.png"))] == ["a teal triangle"]
 
 
 def test_wrong_settings_are_named(tiny: Blip2) -> None:
