@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test lint chaos cluster-demo scale fuzz bench accuracy docs clean
+.PHONY: demo test lint chaos cluster-demo scale fuzz bench accuracy reference docs clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -42,8 +42,12 @@ bench: $(VENV)/.ready  ## Compare speed with the loop that everybody writes.
 accuracy: $(VENV)/.ready  ## Measure the bundled model.
 	$(BIN)/python -m blip2cli.tiny.accuracy
 
-docs: $(VENV)/.ready  ## Write the command-line reference.
+reference: $(VENV)/.ready  ## Write the command-line reference.
 	$(BIN)/python -m blip2cli.cli.reference > docs/cli.md
 
+docs: reference  ## Build the site of the pages, into build/docs, without a network.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet -f docs/site/mkdocs.yml
+	@echo 'To read it: python3 -m http.server -d build/docs, and then http://localhost:8000'
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache

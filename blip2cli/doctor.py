@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 GONE = "not installed"
 
-NOT_FOR_USERS = ("dev", "tiny-training")
+NOT_FOR_USERS = ("dev", "docs", "tiny-training")
 """Extras that only those who work on this program need."""
 
 FAST = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")

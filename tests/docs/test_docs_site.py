@@ -1,0 +1,71 @@
+"""The site of the pages is whole, needs nothing from elsewhere, and shows what the pages mean."""
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import FENCE, PAGES, REPOSITORY, name
+
+SETTINGS = REPOSITORY / "docs" / "site" / "mkdocs.yml"
+LOADS = {"script": "src", "img": "src", "iframe": "src", "link": "href", "source": "src"}
+"""Elements that make a browser fetch something, and where they say what."""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built so strictly that a broken link or a page missing from the navigation ends it."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", SETTINGS, "-d", folder]
+    built = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
+def test_every_page_is_in_the_site(site: Path) -> None:
+    names = {page.stem for page in PAGES if page.parent.name == "docs"}
+    assert names <= {page.stem for page in site.glob("*.html")}
+
+
+def test_the_site_fetches_nothing_from_elsewhere(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        assert [url for url in fetched_by(page) if re.match(r"(\w+:)?//", url)] == [], page
+    for sheet in site.rglob("*.css"):
+        imported = re.findall(r"(?:url\(|@import )[\"']?((?:\w+:)?//[^)\"']*)", sheet.read_text(encoding="utf-8"))
+        assert imported == [], sheet
+
+
+def test_the_python_reference_is_made_from_the_docstrings(site: Path) -> None:
+    page = (site / "api-reference.html").read_text(encoding="utf-8")
+    for documented in ("Blip2.caption", "errors.Blip2Error", "job.GenerationSettings.num_beams"):
+        assert f'id="blip2cli.{documented}"' in page
+    assert "Beams of beam search; 1 is greedy." in page
+    assert "Annotated" not in page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_lists_and_tables_begin_behind_an_empty_line(page: Path) -> None:
+    """Without it GitHub shows a list, and the site does not."""
+    prose = FENCE.sub("", page.read_text(encoding="utf-8"))
+    joined = re.findall(r"^(?!#|[-*] |\||\d+\. |\s)\S.*\n(?:[-*] |1\. |\|).*$", prose, re.MULTILINE)
+    assert joined == []
+
+
+class _Loaded(HTMLParser):
+    """Notes what a browser fetches for a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.urls: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.urls += [value for key, value in attrs if key == LOADS.get(tag) and value]
+
+
+def fetched_by(page: Path) -> list[str]:
+    loaded = _Loaded()
+    loaded.feed(page.read_text(encoding="utf-8"))
+    return loaded.urls
