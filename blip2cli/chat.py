@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from blip2cli.errors import Blip2Error, ImageError, UsageError
 from blip2cli.job import Job, Opt
+from blip2cli.tasks.template import Template, check_place
 
 if TYPE_CHECKING:
     from blip2cli.images import Reading
     from blip2cli.job import GenerationSettings
     from blip2cli.model.blip2 import Blip2Model
     from blip2cli.model.requests import EncodedImage
-    from blip2cli.tasks.template import Template
+    from blip2cli.records import Batch
 
 HELP = {
     "/image PATH": "talk about another image, from the start",
@@ -49,10 +50,7 @@ class ChatOptions:
     ] = None
 
     def validate(self) -> None:
-        if self.template is not None and "{}" not in self.template:
-            raise UsageError(
-                "--template has no place for the question", "Write {} where it goes: 'Question: {} Answer:'."
-            )
+        check_place(self.template)
 
 
 @dataclass(frozen=True)
@@ -82,17 +80,12 @@ class Conversation:
 
     def look_at(self, path: str) -> None:
         """Begin anew with another image. Raises ImageError, and then goes on with the one there was."""
-        from blip2cli.inputs.folder import image_row
-        from blip2cli.loader import Loading, load
-
-        row = image_row(os.path.expanduser(path))
-        (batch,) = load([row], self.reading, Loading(1, workers=0))
-        (image,) = self.model.encode(batch) if batch.errors[0] is None else (None,)
-        error = batch.errors[0] if image is None else image.error
-        if image is None or error:
-            raise ImageError(*str(error).split(": ", 1))
+        batch = read(path, self.reading)
+        (image,) = self.model.encode(batch)
+        if image.error:
+            raise ImageError(*image.error.split(": ", 1))
         image.uses = SHARED
-        self._image, self.name = image, row.name
+        self._image, self.name = image, batch.rows[0].name
         self.reset()
 
     def reset(self) -> None:
@@ -140,6 +133,17 @@ class Conversation:
         row = Row(0, self.name)
         said = [f"{self.template.fill(row, turn.question)} {turn.answer.removesuffix('.')}." for turn in turns]
         return " ".join([*said, self.template.fill(row, question)])
+
+
+def read(path: str, reading: Reading) -> Batch:
+    """One image, decoded. Raises ImageError."""
+    from blip2cli.inputs.folder import image_row
+    from blip2cli.loader import Loading, load
+
+    (batch,) = load([image_row(os.path.expanduser(path))], reading, Loading(1, workers=0))
+    if batch.errors[0]:
+        raise ImageError(*batch.errors[0].split(": ", 1))
+    return batch
 
 
 class Screen(Protocol):
@@ -249,36 +253,48 @@ def _told(error: Exception) -> str:
 
 def converse(job: Job) -> int:
     """Talk about the job's image until there are no more lines; gives how many questions failed. Raises Blip2Error."""
+    from blip2cli.terminal import chat_screen, hush_libraries
+
+    path = _only(job.input.inputs)
+    hush_libraries()
+    screen = chat_screen()
+    if not screen.scripted:
+        screen.told([f"Loading {job.model_name} ..."])
+    conversation = _begun(job, path)
+    if not screen.scripted:
+        screen.told([f"Talking about {conversation.name}; /help lists commands.", *([ALONE] if _alone(job) else [])])
+    return Chat(conversation, screen).run()
+
+
+def _begun(job: Job, path: str) -> Conversation:
+    """A conversation about the image; what is wrong is found before the model is loaded, where it can be."""
     from blip2cli.images import Reading
     from blip2cli.model.blip2 import Blip2Model
     from blip2cli.model.checkpoint import find
-    from blip2cli.tasks.generation import with_length
-    from blip2cli.tasks.template import Template
+    from blip2cli.tasks.generation import check_length, with_length
     from blip2cli.tasks.vqa import MAX_NEW_TOKENS, TEMPLATES
-    from blip2cli.terminal import chat_screen, hush_libraries
 
     options: ChatOptions = job.options
-    path = _only(job.input.inputs)
-    asked = Template(options.template, "--template") if options.template is not None else None
+    asked = options.template and Template(options.template, "--template")
     if asked:
         asked.check(())
-    hush_libraries()
     checkpoint = find(job.model, job.kind)
-    template = asked or Template(TEMPLATES[checkpoint.encoder_decoder], "--template")
     reading = Reading(checkpoint.images.side, job.model.exact_pixels)
-    settings = with_length(job.generation, MAX_NEW_TOKENS)
-    screen, single = chat_screen(), job.model_name == "tiny" and options.turns is None
-    if not screen.scripted:
-        screen.told([f"Loading {job.model_name} ..."])
-    limit = 0 if single else options.turns
-    conversation = Conversation(Blip2Model(checkpoint, 1), settings, template, reading, limit)
     try:
+        read(path, reading)
+        model, settings = Blip2Model(checkpoint, 1), with_length(job.generation, MAX_NEW_TOKENS)
+        check_length(model, settings)
+        template = asked or Template(TEMPLATES[checkpoint.encoder_decoder], "--template")
+        conversation = Conversation(model, settings, template, reading, 0 if _alone(job) else options.turns)
         conversation.look_at(path)
     except ImageError as error:
         raise UsageError(f"cannot use {path}: {error}", "Name another image.") from None
-    if not screen.scripted:
-        screen.told([f"Talking about {conversation.name}; /help lists commands.", *([ALONE] if single else [])])
-    return Chat(conversation, screen).run()
+    return conversation
+
+
+def _alone(job: Job) -> bool:
+    """Whether each question is asked by itself without anybody having said so."""
+    return job.model_name == "tiny" and job.options.turns is None
 
 
 def _only(inputs: tuple[Any, ...]) -> str:

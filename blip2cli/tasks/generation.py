@@ -74,7 +74,7 @@ class Generation:
 
     def results(self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
         """The output rows, in input order, as soon as all before them are done."""
-        self._check_length(model)
+        check_length(model, self.settings)
         opened: deque[_Open] = deque()
         beams = self.settings.num_beams > 1
         read = watch.timed("reading", batches)
@@ -151,14 +151,6 @@ class Generation:
             entry.missing = len(forced)
             yield from (Request((entry, at), image, ids, (0, len(one)), forced=one) for at, one in enumerate(forced))
 
-    def _check_length(self, model: Blip2Model) -> None:
-        most = self.settings.max_new_tokens or 1
-        room = model.prompt_room(most)
-        if room < 1:
-            raise UsageError(
-                f"--max-new-tokens {most} is more than the model has room for", f"Give {most + room - 1} at most."
-            )
-
     def _done(self, opened: deque[_Open]) -> Iterator[Result]:
         while opened and opened[0].missing == 0:
             entry = opened.popleft()
@@ -185,6 +177,16 @@ def score_values(texts: list[Text] | None, several: bool) -> tuple[Any, ...]:
 def short(number: float) -> float:
     """The number to six digits: the rest is noise."""
     return float(f"{number:.6g}")
+
+
+def check_length(model: Blip2Model, settings: GenerationSettings) -> None:
+    """See that the model has room for `max_new_tokens` behind an image and a prompt. Raises UsageError."""
+    most = settings.max_new_tokens or 1
+    room = model.prompt_room(most)
+    if room < 1:
+        raise UsageError(
+            f"--max-new-tokens {most} is more than the model has room for", f"Give {most + room - 1} at most."
+        )
 
 
 def with_length(settings: GenerationSettings, default: int) -> GenerationSettings:

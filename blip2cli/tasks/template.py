@@ -67,6 +67,12 @@ class Template:
         return "".join(parts)
 
 
+def check_place(template: str | None) -> None:
+    """See that a --template, if there is one, has a place for the question. Raises UsageError."""
+    if template is not None and "{}" not in template:
+        raise UsageError("--template has no place for the question", "Write {} where it goes: 'Question: {} Answer:'.")
+
+
 def lines_of(option: str, file: object) -> tuple[str, ...]:
     """The lines of a text file that are not blank. Raises UsageError."""
     from pathlib import Path

@@ -14,7 +14,7 @@ from blip2cli.inputs import Sources
 from blip2cli.job import Job, Opt
 from blip2cli.records import Batch, Column, Result, Row
 from blip2cli.tasks import source_of
-from blip2cli.tasks.template import MissingColumn, Template, lines_of
+from blip2cli.tasks.template import MissingColumn, Template, check_place, lines_of
 
 if TYPE_CHECKING:
     from blip2cli.model.blip2 import Blip2Model
@@ -51,10 +51,7 @@ class VqaOptions:
     ] = None
 
     def validate(self) -> None:
-        if self.template is not None and "{}" not in self.template:
-            raise UsageError(
-                "--template has no place for the question", "Write {} where it goes: 'Question: {} Answer:'."
-            )
+        check_place(self.template)
         if self.choices is not None and self.choices_column is not None:
             raise UsageError("--choices does not go with --choices-column", "Give one of them.")
         if self.choices is not None:

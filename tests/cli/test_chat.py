@@ -175,6 +175,7 @@ def test_hostile_lines_are_text(typed: Run) -> None:
         (("text.txt",), "cannot use text.txt: unsupported: "),
         ((CIRCLE, "--template", "Answer:"), "--template has no place for the question"),
         ((CIRCLE, "--template", "{a} {}"), "--template has a place for a"),
+        ((CIRCLE, "--max-new-tokens", 600), "--max-new-tokens 600 is more than the model has room for"),
         ((CIRCLE, "--scores"), "No such option: --scores"),
     ],
 )
