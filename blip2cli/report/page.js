@@ -20,9 +20,11 @@ const MARGIN = 800; /* pixels beyond the window that are filled too */
 
 const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 const capitalised = (text) => text.charAt(0).toUpperCase() + text.slice(1).replaceAll("_", " ");
+const singular = (name) => (name === "captions" ? "caption" : name);
 const folded = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
 const texts = (field, row) => (field?.kind === "texts" ? field.values[row] : [field?.values[row]]) ?? [];
-const written = (field, row) => texts(field, row).filter((text) => text != null).join("\n");
+const written = (field, row, mark = "") =>
+  texts(field, row).filter((text) => text != null).map((text, _, all) => (all.length > 1 ? mark + text : text)).join("\n");
 const words = (text) => text.split(/\s+/).filter(Boolean).length;
 
 function rounded(number) {
@@ -77,6 +79,7 @@ function showPicture(holder, row) {
 
 const search = $("search"), state = $("state"), question = $("question"), sort = $("sort"), direction = $("direction");
 const length = (row) => (data.errors[row] ? null : words(texts(answers, row)[0] ?? ""));
+const lengths = (row) => (data.errors[row] ? [] : texts(answers, row).filter((text) => text != null).map(words));
 const descending = () => direction.getAttribute("aria-pressed") === "true";
 const sorts = new Map([["length", length]]);
 scores.forEach((field) => sorts.set(`score:${field.name}`, (row) => field.values[row]));
@@ -131,13 +134,15 @@ function makeCard(place) {
   card.setAttribute("aria-posinset", place + 1);
   card.setAttribute("aria-setsize", shown.length);
   showPicture(part("picture"), row);
-  questions ? showText(part("question"), written(questions, row)) : part("question").remove();
+  if (questions) showText(part("question"), written(questions, row));
+  else part("question").remove();
   const error = data.errors[row];
-  const text = error ?? (answers ? written(answers, row) : "");
+  const text = error ?? (answers ? written(answers, row, "– ") : "");
   showText(part("answer"), text || (answers ? "(empty)" : ""));
   part("answer").classList.toggle("bad", error !== undefined);
   part("answer").classList.toggle("nothing", !text);
-  scores.length ? showScores(part("scores"), row) : part("scores").remove();
+  if (scores.length) showScores(part("scores"), row);
+  else part("scores").remove();
   showText(part("name").firstElementChild, data.names[row]);
   part("name").title = data.names[row];
   for (const name of ["question", "answer", "name"]) if (part(name)) part(name).id = `${card.id}-${name}`;
@@ -313,28 +318,31 @@ search.addEventListener("keydown", (event) => {
 /* ---- one row in full ---- */
 
 const detail = $("detail");
-let open = 0; /* its place; the browser gives the focus back to the card it was opened from, which moves `current` */
+let opened = 0; /* its place; the browser gives the focus back to the card it was opened from, which moves `current` */
 
 function openDetail(place) {
-  open = Math.max(0, Math.min(shown.length - 1, place));
-  const row = shown[open];
+  opened = Math.max(0, Math.min(shown.length - 1, place));
+  const row = shown[opened];
   showPicture($("detail-picture"), row);
   $("detail-name").textContent = data.names[row];
-  $("detail-place").textContent = `${(open + 1).toLocaleString("en")} of ${plural(shown.length, "row")}`;
-  $("previous").disabled = open === 0;
-  $("next").disabled = open === shown.length - 1;
+  $("detail-place").textContent = `${(opened + 1).toLocaleString("en")} of ${plural(shown.length, "row")}`;
+  $("previous").disabled = opened === 0;
+  $("next").disabled = opened === shown.length - 1;
   const lead = [questions, answers].filter(Boolean);
   const fields = [...lead, ...data.fields.filter((field) => !lead.includes(field))];
   const fault = data.places[row] < 0 && data.side ? data.faults[row] : undefined;
   $("detail-fields").replaceChildren(
     ...[data.errors[row] !== undefined && entry("error", data.errors[row], "bad")].filter(Boolean),
     ...fields.filter((field) => field.values[row] !== null).map((field) =>
-      entry(field.name, field.kind === "number" ? String(field.values[row]) : written(field, row), field === answers ? "lead" : "")),
+      entry(field.name, inFull(field, row), field === answers ? "lead" : "")),
     ...[fault !== undefined && fault !== data.errors[row] && entry("picture", fault, "")].filter(Boolean),
   );
   if (!detail.open) detail.showModal();
-  $("detail-name").focus();
+  const focused = document.activeElement;
+  if (focused.disabled || focused === $("close") || !detail.contains(focused)) $("detail-name").focus();
 }
+
+const inFull = (field, row) => (field.kind === "number" ? String(field.values[row]) : written(field, row, "– "));
 
 function entry(name, text, look) {
   const item = document.createElement("div"), term = document.createElement("dt"), value = document.createElement("dd");
@@ -346,14 +354,14 @@ function entry(name, text, look) {
   return item;
 }
 
-$("previous").addEventListener("click", () => openDetail(open - 1));
-$("next").addEventListener("click", () => openDetail(open + 1));
+$("previous").addEventListener("click", () => openDetail(opened - 1));
+$("next").addEventListener("click", () => openDetail(opened + 1));
 $("close").addEventListener("click", () => detail.close());
 detail.addEventListener("click", (event) => { if (event.target === detail) detail.close(); });
-detail.addEventListener("close", () => go(open));
+detail.addEventListener("close", () => go(opened));
 detail.addEventListener("keydown", (event) => {
-  if (event.key === "ArrowRight" && open < shown.length - 1) openDetail(open + 1);
-  if (event.key === "ArrowLeft" && open > 0) openDetail(open - 1);
+  if (event.key === "ArrowRight" && opened < shown.length - 1) openDetail(opened + 1);
+  if (event.key === "ArrowLeft" && opened > 0) openDetail(opened - 1);
 });
 
 /* ---- histograms ---- */
@@ -401,8 +409,9 @@ function counted(values, { low, width, count }) {
 function drawCharts() {
   for (const chart of charts) {
     const values = shown.flatMap(chart.valuesOf).sort((one, other) => one - other);
+    const median = values[Math.floor((values.length - 1) / 2)];
     const told = values.length
-      ? `min ${rounded(values[0])} · median ${rounded(values[Math.floor((values.length - 1) / 2)])} · max ${rounded(values.at(-1))}`
+      ? `min ${rounded(values[0])} · median ${rounded(median)} · max ${rounded(values.at(-1))}`
       : "none of the rows shown has a value";
     chart.numbers.textContent = told;
     chart.svg.setAttribute("aria-label", `Histogram of ${chart.title}, ${plural(values.length, "value")}: ${told}`);
@@ -414,7 +423,8 @@ function drawBars(chart, now) {
   const most = Math.max(...chart.all), count = chart.all.length;
   chart.svg.setAttribute("viewBox", `0 0 ${count} 100`);
   const bars = [["all", chart.all], ["now", now]].flatMap(([look, counts]) => counts.map((number, at) => {
-    const bar = svgElement("rect", { class: look, x: at + 0.06, width: 0.88, y: 100 - (100 * number) / most, height: (100 * number) / most });
+    const height = (100 * number) / most;
+    const bar = svgElement("rect", { class: look, x: at + 0.06, width: 0.88, y: 100 - height, height });
     const title = svgElement("title", {});
     title.textContent = `${binName(chart.bins, at)}: ${number.toLocaleString("en")}`;
     bar.append(title);
@@ -453,7 +463,9 @@ function showTheme() {
 }
 
 theme.addEventListener("click", () => {
-  document.documentElement.dataset.theme = remembered(showTheme() ? "light" : "dark") ?? (showTheme() ? "light" : "dark");
+  const other = showTheme() ? "light" : "dark";
+  document.documentElement.dataset.theme = other;
+  remembered(other);
   showTheme();
 });
 prefersDark.addEventListener("change", showTheme);
@@ -485,13 +497,16 @@ function begin() {
   if (remembered()) document.documentElement.dataset.theme = remembered();
   showTheme();
   addQuestions();
-  if (answers) sort.append(new Option(`${capitalised(answers.name)} length`, "length"));
+  if (answers) sort.append(new Option(`${capitalised(singular(answers.name))} length`, "length"));
   scores.forEach((field) => sort.append(new Option(capitalised(field.name), `score:${field.name}`)));
   const look = document.documentElement.style;
-  if (questions) look.setProperty("--question-lines", 2), look.setProperty("--answer-lines", 2);
+  if (questions) {
+    look.setProperty("--question-lines", 2);
+    look.setProperty("--answer-lines", 2);
+  }
   look.setProperty("--score-lines", Math.min(scores.length, MOST_SCORES));
   if (!data.side) document.body.classList.add("no-thumbnails");
-  if (answers) addChart(`${capitalised(answers.name)} length in words`, (row) => (data.errors[row] ? [] : texts(answers, row).filter((text) => text != null).map(words)));
+  if (answers) addChart(`${capitalised(singular(answers.name))} length in words`, lengths);
   for (const field of scores.slice(0, MOST_CHARTS)) {
     addChart(capitalised(field.name), (row) => (field.values[row] === null ? [] : [field.values[row]]));
   }

@@ -133,8 +133,12 @@ def test_all_can_be_done_with_the_keyboard(page: Path, look: Look) -> None:
     tab.keyboard.press("ArrowRight")
     assert detail.get_by_role("heading").inner_text() == "photos/0002.jpg"
     assert "3 of 540 rows" in detail.inner_text() and "a thing numbered n2 and more and more" in detail.inner_text()
+    detail.get_by_role("button", name="Next").focus()
+    tab.keyboard.press("Enter")
+    tab.keyboard.press("Enter")
+    assert detail.get_by_role("heading").inner_text() == "photos/0004.jpg", "the button keeps the focus"
     tab.keyboard.press("Escape")
-    assert not detail.is_visible() and focused(tab) == 3
+    assert not detail.is_visible() and focused(tab) == 5
 
 
 def test_a_focused_card_that_is_scrolled_away_is_found_again(page: Path, look: Look) -> None:
@@ -196,6 +200,19 @@ def test_histograms_tell_their_numbers_in_words_and_follow_the_filters(page: Pat
     tab.get_by_role("searchbox").fill("n3")
     label = tab.get_by_role("img", name="Histogram of Score").get_attribute("aria-label")
     assert f"{count(tab).split()[0]} values" in label
+
+
+def test_several_captions_of_an_image_are_lines_of_its_card(tmp_path: Path, look: Look) -> None:
+    captions = [["a dog"], ["a red dog", "an old dog asleep"]]
+    rows = [Row(n, f"{n}.jpg", columns={"captions": some, "error": None}) for n, some in enumerate(captions)]
+    write_report(rows, ReportSettings(tmp_path / "page.html", quiet=True), "several", {})
+    tab = look(tmp_path / "page.html")
+    assert tab.locator(".card .answer").all_inner_texts() == ["a dog", "– a red dog\n– an old dog asleep"]
+    lengths = tab.get_by_role("img", name="Histogram of Caption length in words, 3 values")
+    assert "min 2 · median 3 · max 4" in lengths.get_attribute("aria-label")
+    tab.get_by_label("Sort by").select_option("Caption length")
+    tab.get_by_role("button", name="Descending").click()
+    assert names(tab) == ["1.jpg", "0.jpg"]
 
 
 def test_light_and_dark_follow_the_system_and_the_button(page: Path, look: Look) -> None:
