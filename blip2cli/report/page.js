@@ -337,9 +337,9 @@ function openDetail(place) {
       entry(field.name, inFull(field, row), field === answers ? "lead" : "")),
     ...[fault !== undefined && fault !== data.errors[row] && entry("picture", fault, "")].filter(Boolean),
   );
-  if (!detail.open) detail.showModal();
-  const focused = document.activeElement;
-  if (focused.disabled || focused === $("close") || !detail.contains(focused)) $("detail-name").focus();
+  const opening = !detail.open;
+  if (opening) detail.showModal();
+  if (opening || document.activeElement.disabled || !detail.contains(document.activeElement)) $("detail-name").focus();
 }
 
 const inFull = (field, row) => (field.kind === "number" ? String(field.values[row]) : written(field, row, "– "));

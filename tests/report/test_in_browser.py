@@ -130,6 +130,7 @@ def test_all_can_be_done_with_the_keyboard(page: Path, look: Look) -> None:
     tab.keyboard.press("Enter")
     detail = tab.get_by_role("dialog")
     assert detail.get_by_role("heading").inner_text() == "photos/0001.jpg"
+    assert tab.evaluate("document.activeElement.id") == "detail-name"
     tab.keyboard.press("ArrowRight")
     assert detail.get_by_role("heading").inner_text() == "photos/0002.jpg"
     assert "3 of 540 rows" in detail.inner_text() and "a thing numbered n2 and more and more" in detail.inner_text()

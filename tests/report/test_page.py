@@ -39,7 +39,7 @@ def reported(typed: Run, *words: object) -> dict:
     return data_of(PAGE)
 
 
-@pytest.mark.parametrize("out", ["o.jsonl", "o.parquet", "o.csv", "o.tsv", "o.arrow", "o.jsonl.gz", "shards"])
+@pytest.mark.parametrize("out", ["o.jsonl", "o.parquet", "o.csv", "o.arrow", "shards"])
 def test_the_page_is_the_same_for_every_format(typed: Run, out: str) -> None:
     shutil.copytree(EXAMPLES, "photos")
     Path("photos/bad.png").write_text("junk")
@@ -184,6 +184,33 @@ def test_thumbnails_have_the_side_that_is_asked_for(typed: Run) -> None:
         with Image.open(BytesIO(b64decode(thumbnails_of(PAGE)[0]))) as thumbnail:
             assert thumbnail.size == size and thumbnail.format == "WEBP"
     assert reported(typed, name, "--thumbnail", 0)["places"] == [-1] and thumbnails_of(PAGE) == []
+
+
+NAMES = (
+    "",
+    None,
+    7,
+    "\0",
+    "a" * 5000,
+    "http://[",
+    "s3://",
+    "gone.parquet#1",
+    "folder.zip/a.png",
+    "..",
+    "#3",
+    "~",
+    "\ud83d",
+    {},
+)
+
+
+def test_names_of_any_kind_are_rows_without_pictures(typed: Run) -> None:
+    Path("folder.zip").mkdir()
+    Path("broken.parquet").write_text("junk")
+    names = (*NAMES, "broken.parquet#0")
+    data = reported(typed, results("o.jsonl", *({"image": name, "caption": "x"} for name in names)))
+    assert data["places"] == [-1] * len(names) and len(data["faults"]) == len(names)
+    assert column(PAGE, "caption") == ["x"] * len(names)
 
 
 # ---- bounds ----
