@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test lint chaos cluster-demo scale fuzz bench accuracy reference docs clean
+.PHONY: demo test lint chaos cluster-demo scale fuzz bench accuracy reference docs docs-pictures clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +48,9 @@ reference: $(VENV)/.ready  ## Write the command-line reference.
 docs: reference  ## Build the site of the pages, into build/docs, without a network.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet -f docs/site/mkdocs.yml
 	@echo 'To read it: python3 -m http.server -d build/docs, and then http://localhost:8000'
+
+docs-pictures: $(VENV)/.ready  ## Draw the tour's pictures of the terminal again.
+	$(BIN)/python -m docs.site.pictures
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache

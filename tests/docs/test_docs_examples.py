@@ -12,10 +12,7 @@ import pty
 import re
 import shlex
 import shutil
-import socket
 import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +22,7 @@ from typer.main import get_command
 
 from blip2cli.cli import app
 from tests.docs.pages import PAGES, REPOSITORY, Example, blocks, examples, name, only_shown
-from tests.docs.warm import install
+from tests.docs.warm import warm_blip2
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 RUN = ("console", "pycon")
@@ -35,20 +32,8 @@ SHOWN = [page for page in PAGES if any(kind in RUN for kind, _ in blocks(page))]
 @pytest.fixture(scope="module")
 def warm() -> Iterator[Path]:
     """A folder with a command `blip2` that needs no time to start."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # an address of a socket may have some hundred letters only
-        folder = Path(name)
-        with socket.socket(socket.AF_UNIX) as listening:
-            listening.bind(str(folder / "socket"))
-            listening.listen()
-            number, one_thread = listening.fileno(), {**os.environ, "OMP_NUM_THREADS": "1"}
-            arguments = [sys.executable, "-m", "tests.docs.warm", str(number)]
-            server = subprocess.Popen(
-                arguments, cwd=REPOSITORY, pass_fds=[number], stdin=subprocess.DEVNULL, env=one_thread
-            )
-        install(folder, str(folder / "socket"))
+    with warm_blip2() as folder:
         yield folder
-        server.kill()
-        server.wait()
 
 
 @pytest.fixture

@@ -5,10 +5,12 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
-from tests.docs.pages import FENCE, PAGES, REPOSITORY, name
+from docs.site.pictures import BLOCK
+from tests.docs.pages import FENCE, PAGES, REPOSITORY, examples, name
 
 SETTINGS = REPOSITORY / "docs" / "site" / "mkdocs.yml"
 LOADS = {"script": "src", "img": "src", "iframe": "src", "link": "href", "source": "src"}
@@ -36,6 +38,9 @@ def test_the_site_fetches_nothing_from_elsewhere(site: Path) -> None:
     for sheet in site.rglob("*.css"):
         imported = re.findall(r"(?:url\(|@import )[\"']?((?:\w+:)?//[^)\"']*)", sheet.read_text(encoding="utf-8"))
         assert imported == [], sheet
+    for picture in site.rglob("*.svg"):
+        fetched = r"@font-face|@import|href=[\"']?(?:\w+:)?//"
+        assert re.findall(fetched, picture.read_text(encoding="utf-8")) == [], picture
 
 
 def test_the_python_reference_is_made_from_the_docstrings(site: Path) -> None:
@@ -46,12 +51,25 @@ def test_the_python_reference_is_made_from_the_docstrings(site: Path) -> None:
     assert "Annotated" not in page
 
 
+def test_the_pictures_of_the_tour_are_of_its_commands() -> None:
+    tour = (REPOSITORY / "docs" / "tour.md").read_text(encoding="utf-8")
+    for block, picture in BLOCK.findall(tour):
+        if picture:
+            words = "".join(ElementTree.parse(REPOSITORY / "docs" / picture).getroot().itertext())
+            for example in examples(block):
+                assert without_spaces(example.command) in without_spaces(words), picture
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_lists_and_tables_begin_behind_an_empty_line(page: Path) -> None:
     """Without it GitHub shows a list, and the site does not."""
     prose = FENCE.sub("", page.read_text(encoding="utf-8"))
     joined = re.findall(r"^(?!#|[-*] |\||\d+\. |\s)\S.*\n(?:[-*] |1\. |\|).*$", prose, re.MULTILINE)
     assert joined == []
+
+
+def without_spaces(text: str) -> str:
+    return "".join(text.split())
 
 
 class _Loaded(HTMLParser):

@@ -7,8 +7,14 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from tests.docs.pages import REPOSITORY
 
 CLIENT = """\
 #!{python} -SE
@@ -19,6 +25,27 @@ with socket.socket(socket.AF_UNIX) as server:
     socket.send_fds(server, [json.dumps(told).encode()], [0, 1, 2])
     sys.exit(ord(server.recv(1) or b"?"))
 """
+
+
+@contextmanager
+def warm_blip2() -> Iterator[Path]:
+    """A folder with such a command, which is there while inside."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # an address of a socket may have some hundred letters only
+        folder = Path(name)
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(folder / "socket"))
+            listening.listen()
+            number, one_thread = listening.fileno(), {**os.environ, "OMP_NUM_THREADS": "1"}
+            arguments = [sys.executable, "-m", "tests.docs.warm", str(number)]
+            server = subprocess.Popen(
+                arguments, cwd=REPOSITORY, pass_fds=[number], stdin=subprocess.DEVNULL, env=one_thread
+            )
+        install(folder, str(folder / "socket"))
+        try:
+            yield folder
+        finally:
+            server.kill()
+            server.wait()
 
 
 def install(folder: Path, address: str) -> None:

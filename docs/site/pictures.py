@@ -1,0 +1,88 @@
+"""Draws the pictures of the terminal in docs/tour.md: `make docs-pictures`.
+
+The page's console blocks are run one after the other, in a copy of docs/ and on a terminal of their own; a picture that
+stands below a block shows its commands and what they wrote. Only times differ between two drawings.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import shutil
+import struct
+import subprocess
+import tempfile
+import termios
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from tests.docs.pages import REPOSITORY, examples
+from tests.docs.warm import warm_blip2
+
+DOCS = REPOSITORY / "docs"
+BLOCK = re.compile(r"^```console\n(.*?)^```$(?:\n\n!\[[^\]]*\]\((tour/[\w-]+\.svg)\))?", re.DOTALL | re.MULTILINE)
+COLUMNS, LINES = 92, 50
+FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
+"""What Rich would have a reader fetch."""
+
+
+def draw(page: Path) -> None:
+    """Run the page's commands, and write its pictures."""
+    with tempfile.TemporaryDirectory() as name, warm_blip2() as commands:
+        folder = Path(name)
+        shutil.copytree(DOCS, folder / "docs")
+        for block, picture in BLOCK.findall(page.read_text(encoding="utf-8")):
+            shown = Text("\n").join(_session(example.command, folder, commands) for example in examples(block))
+            if picture:
+                _save(shown, DOCS / picture)
+
+
+def _session(command: str, folder: Path, commands: Path) -> Text:
+    """The command as it was typed, and what the terminal showed."""
+    lines = _output(command, folder, commands).replace("\r\n", "\n").rstrip().split("\n")
+    written = [Text.from_ansi(line.rpartition("\r")[2]) for line in lines if line]  # what a progress bar left
+    return Text("\n").join([Text.assemble(("$ ", "green"), (command, "bold")), *written])
+
+
+def _output(command: str, folder: Path, commands: Path) -> str:
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+    environment = {**os.environ, "PATH": f"{commands}:{os.environ['PATH']}", "TERM": "xterm-256color"}
+    for variable in ("BLIP2_MODEL", "COLUMNS", "LINES", "NO_COLOR"):
+        environment.pop(variable, None)
+    process = subprocess.Popen(
+        ["bash", "-c", command], cwd=folder, env=environment, stdin=slave, stdout=slave, stderr=slave
+    )
+    os.close(slave)
+    chunks = []
+    while chunk := _read(master):
+        chunks.append(chunk)
+    os.close(master)
+    process.wait()
+    return b"".join(chunks).decode()
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # what Linux says once nobody holds the other end
+        return b""
+
+
+def _save(shown: Text, picture: Path) -> None:
+    with open(os.devnull, "w") as nowhere:
+        console = Console(record=True, width=COLUMNS, file=nowhere, force_terminal=True, color_system="truecolor")
+        console.print(shown, overflow="fold", no_wrap=False)
+        console.print()  # for the picture ends a little above its last line
+    picture.parent.mkdir(exist_ok=True)
+    svg = FONTS.sub("", console.export_svg(title="", unique_id=picture.stem))
+    picture.write_text(svg, encoding="utf-8")
+    print(f"{picture.relative_to(REPOSITORY)}: {picture.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    draw(DOCS / "tour.md")
