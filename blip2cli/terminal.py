@@ -291,7 +291,7 @@ def show_figures(title: str, names: Sequence[str], rows: Sequence[tuple[str, Seq
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("")
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     for name, figures in rows:
         table.add_row(Text(_harmless(name), style="cyan"), *figures)
     console = Console(highlight=False)

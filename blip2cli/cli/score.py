@@ -61,10 +61,10 @@ def score(
     with reported(debug):
         from blip2cli.score import ScoreSettings, score
 
-        names = tuple(name.strip() for name in metrics.split(",") if name.strip()) if metrics else None
+        names = tuple(name.strip() for name in metrics.split(",") if name.strip()) if metrics else ()
         score(
             ScoreSettings(
-                tuple(results), tuple(references), column, reference_column, names, tuple(by or ()),
+                tuple(results), tuple(references), column, reference_column, names or None, tuple(by or ()),
                 partial, out, per_row, overwrite,
             )
         )  # fmt: skip

@@ -63,9 +63,14 @@ class ScoreSettings:
             raise UsageError(f"there is no metric {wrong}", f"There are: {', '.join(known)}.")
         if not self.results or not self.references:
             raise UsageError("nothing to score", "Name results, and --references FILE.")
-        for path in (self.out, self.per_row):
-            if path is not None:
-                _check(path, self.overwrite)
+        written = [path for path in (self.out, self.per_row) if path is not None]
+        read = {os.path.realpath(name) for name in (*self.results, *self.references)}
+        for path in written:
+            _check(path, self.overwrite)
+            if os.path.realpath(path) in read:
+                raise UsageError(f"{path} is what is scored", "Name another file.")
+        if len(set(map(os.path.realpath, written))) < len(written):
+            raise UsageError("--out and --per-row are the same file", "Name two.")
 
 
 @dataclass(frozen=True)

@@ -109,8 +109,8 @@ class CaptionMetrics:
 def tokenized(texts: Iterable[str]) -> dict[str, str]:
     """Each text in lower case, in words with spaces between, without punctuation, as the COCO evaluation makes it.
 
-    The behaviour is that of pycocoevalcap's PTBTokenizer, which writes into its own folder, depends on the user's
-    locale, and gives a text with an odd line break to the next image; here a line break is a space.
+    The behaviour is that of pycocoevalcap's PTBTokenizer, which writes into its own folder, and where a text has an odd
+    line break gives each image the text of another; here a line break is a space.
     """
     from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS, STANFORD_CORENLP_3_4_1_JAR
 

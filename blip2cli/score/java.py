@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 from blip2cli.errors import Blip2Error
 
-SETTINGS = "-Dfile.encoding=UTF-8 -Duser.language=en -Duser.country=US"
-"""Text and numbers are the same whatever the user's locale."""
+SETTINGS = "-Duser.language=en -Duser.country=US"
+"""METEOR writes and reads numbers as the user's country does, and pycocoevalcap knows a decimal point only."""
 
 
 def installed() -> bool:

@@ -7,6 +7,7 @@ SPICE is not in it: its models are not on PyPI.
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def files(tmp_path: Path) -> Path:
 def test_every_image_has_the_figures_that_the_evaluation_gives_it(
     typed: Callable[..., Typed], files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LC_ALL", "C")  # where Java would read UTF-8 as something else
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE")  # where a half is 0,5
     run = typed("score", "results.json", "--references", "coco.json", "--per-row", "rows.jsonl")
     assert run.code == 0, run.err
     told = json.loads(run.out)
@@ -84,7 +85,8 @@ def test_meteor_that_dies_is_left_out_with_the_reason(
     java = files / "bin" / "java"
     java.parent.mkdir()
     java.write_text(
-        f'#!/bin/sh\ncase "$*" in *meteor*) echo "no memory" >&2; exit 1;; *) exec {shutil.which("java")} "$@";; esac\n'
+        '#!/bin/sh\ncase "$*" in *meteor-1.5.jar*) echo "no memory" >&2; exit 1;; '
+        f'*) exec {shutil.which("java")} "$@";; esac\n'
     )
     java.chmod(0o755)
     monkeypatch.setenv("PATH", f"{java.parent}:/usr/bin:/bin")
@@ -93,3 +95,45 @@ def test_meteor_that_dies_is_left_out_with_the_reason(
     told = json.loads(run.out)
     assert "meteor" not in told["metrics"] and "no memory" in told["left_out"]["meteor"]
     assert told["metrics"]["cider"] == round(100 * OFFICIAL["overall"]["cider"], 2)
+
+
+def test_without_pycocoevalcap_captions_are_refused(
+    typed: Callable[..., Typed], files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blip2cli.score.captions.find_spec", lambda name: None)
+    run = typed("score", "results.json", "--references", "coco.json")
+    assert run.code == 2
+    assert run.err.splitlines()[1].strip() == "Install it: pip install 'blip2cli[score]'"
+
+
+@needs_java
+def test_spice_takes_its_figures_from_its_program(
+    typed: Callable[..., Typed], files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in for SPICE, whose models are not to be had here, that scores images by their place."""
+    from blip2cli.score import captions
+
+    package = captions._package()
+    (files / "package" / "spice" / "lib").mkdir(parents=True)
+    (files / "package" / "tokenizer").symlink_to(package / "tokenizer")
+    for name in ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar"):
+        (files / "package" / "spice" / "lib" / name).touch()
+    monkeypatch.setattr(captions, "_package", lambda: files / "package")
+    java = files / "bin" / "java"
+    java.parent.mkdir()
+    program = (
+        "import json, sys; given, made = sys.argv[4], sys.argv[8]; "
+        "scores = lambda entry: {'All': {'f': entry['image_id'] / 100}}; "
+        "entries = json.load(open(given)); "
+        "json.dump([{**entry, 'scores': scores(entry)} for entry in entries], open(made, 'w'))"
+    )
+    java.write_text(
+        f'#!/bin/sh\ncase "$*" in *spice-1.0.jar*) exec {sys.executable} -c "{program}" "$@";; '
+        f'*) exec {shutil.which("java")} "$@";; esac\n'
+    )
+    java.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{java.parent}:/usr/bin:/bin")
+    run = typed("score", "results.json", "--references", "coco.json", "--metrics", "spice", "--per-row", "rows.jsonl")
+    assert run.code == 0, run.err
+    assert json.loads(run.out)["metrics"] == {"spice": 19.5}
+    assert json.loads((files / "rows.jsonl").read_text().splitlines()[3])["spice"] == 3.0

@@ -1,6 +1,6 @@
 """Accuracies equal the official evaluation's, question by question.
 
-vqa_official.json holds 454 made-up questions, and what vqaEvaluation/vqaEval.py of github.com/GT-Vision-Lab/VQA (commit
+vqa_official.json holds 463 made-up questions, and what vqaEvaluation/vqaEval.py of github.com/GT-Vision-Lab/VQA (commit
 a013f00, its two print statements put into brackets for Python 3.11) and lavis/common/vqa_tools/vqa_eval.py of
 github.com/salesforce/LAVIS (commit 506965b) gave for them, each run once outside this repository. In it are all
 contractions, numbers and articles the evaluation knows, punctuation with and without spaces, commas in numbers, more

@@ -109,6 +109,14 @@ def test_results_may_carry_their_references(typed: Callable[..., Typed], tmp_pat
     assert told["matched_by"] == "image and question"
 
 
+def test_what_is_scored_is_the_last_text_not_one_that_was_carried(typed: Callable[..., Typed], tmp_path: Path) -> None:
+    written = {"image": "a.png", "answer": "carried", "captions": ["carried"], "caption": "written", "error": None}
+    write_lines(tmp_path / "r.jsonl", [written])
+    write_lines(tmp_path / "truth.jsonl", [{"image": "a.png", "caption": "written"}])
+    told = json.loads(typed("score", "r.jsonl", "-r", "truth.jsonl", "--metrics", "exact_match").out)
+    assert (told["column"], told["metrics"]) == ("caption", {"exact_match": 100.0})
+
+
 def test_gqa_is_scored_by_equality(typed: Callable[..., Typed], tmp_path: Path) -> None:
     questions = {
         "05": {"imageId": "n1", "question": "what is it?", "answer": "t-shirt", "types": {"structural": "query"}},
@@ -265,6 +273,8 @@ def on_terminal(folder: Path, *arguments: str) -> str:
         (("--reference-column", "prose"), "annotations.json: no column prose"),
         (("-r", "gone.json"), "no such input: gone.json"),
         (("--out", "gone/figures.json"), "cannot write gone/figures.json"),
+        (("--out", "f.json", "--per-row", "f.json"), "--out and --per-row are the same file"),
+        (("--out", "answers.jsonl", "--overwrite"), "answers.jsonl is what is scored"),
     ],
 )
 def test_what_cannot_be_scored_is_an_error_of_usage(
