@@ -42,12 +42,13 @@ MAY_IMPORT = {
     "retry": "records job inputs model tasks journal outputs pipeline run",
     "plan": "errors records job inputs model tasks journal outputs",
     "api": "job stopwatch terminal inputs images loader model tasks outputs",
-    "bench": "version errors records machine job stopwatch terminal tiny inputs images loader model tasks outputs run",
     "chat": "errors records job terminal storage inputs images loader model tasks",
     "doctor": "version job machine terminal model api",
     "models": "errors terminal tiny model",
     "score": "version errors terminal inputs journal outputs",
     "search": "version errors records job terminal inputs images loader model tasks journal outputs report",
+    "bench": "version errors records machine job stopwatch terminal tiny inputs images loader model tasks outputs run "
+    "search",
     "engines": "errors records machine job stopwatch terminal interrupts loader model tasks journal outputs summary "
     "pipeline run retry plan",
     "cli": "version errors job terminal tasks chat doctor report models search engines bench score",

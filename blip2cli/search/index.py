@@ -28,8 +28,12 @@ STORED = "f16"
 WIDER = 4
 """Vectors that are looked for, by rows that are wanted and an image's query tokens: a row may be found by several."""
 
-FEWEST, MOST = 256, 1 << 16
-"""Vectors that are looked for at least, and at most."""
+FEWEST, MOST = 4096, 1 << 16
+"""Vectors that are looked for at least, and at most. Texts do not lie among images, where few would do: docs/search.md
+has what is found by how many."""
+
+SCORED = 64
+"""Rows that are scored by the features themselves, beyond WIDER times those that are wanted."""
 
 SAMPLE = 3
 """Rows whose vectors tell whether the features are those that were indexed."""
@@ -68,13 +72,18 @@ class Index:
         return [self._best(query, most) for query in queries]
 
     def _best(self, query: np.ndarray, most: int) -> list[Hit]:
-        count = min(max(FEWEST, most * WIDER * self.features.shape[0] // len(query)), MOST)
+        count = min(max(FEWEST, most * WIDER * self.features.shape[0] // len(query)), MOST, len(self.graph))
         self.graph.expansion_search = count
-        keys = self.graph.search(query, min(count, len(self.graph))).keys
-        rows = np.unique(np.asarray(keys).reshape(-1)).astype(np.int64)
+        estimates: dict[int, float] = {}
+        for vector in query:
+            found = self.graph.search(vector, count)
+            rows, nearest = np.unique(found.keys, return_index=True)  # the nearest come first
+            for row, distance in zip(rows.tolist(), found.distances[nearest].tolist(), strict=True):
+                estimates[row] = estimates.get(row, 0.0) + 1 - distance
+        likely = sorted(estimates, key=lambda row: -estimates[row])[: most * WIDER + SCORED]
         best = Best(most)
-        if len(rows):
-            best.offer(rows, scores_of(self.features.vectors(rows.tolist()), [query])[0])
+        if likely:
+            best.offer(np.array(sorted(likely)), scores_of(self.features.vectors(sorted(likely)), [query])[0])
         return best.hits()
 
 

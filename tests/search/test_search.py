@@ -15,6 +15,7 @@ from blip2cli.search import features as features_module
 from blip2cli.search.exact import Best, best_rows, scores_of
 from blip2cli.search.features import Features, open_features
 from blip2cli.search.index import Index
+from blip2cli.tiny.scenes import random_scene, render
 from tests.conftest import Typed, rows_of
 
 Run = Callable[..., Typed]
@@ -260,3 +261,15 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.
     )
     best_rows(open_features(tmp_path / "f.arrow"), queries(), 10)
     assert len(sizes) > 20 and max(sizes) <= 50_000
+
+
+def test_an_image_finds_others_of_the_same_shape_and_colour(typed: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(11)
+    for at in range(60):
+        label = [("red", "circle"), ("blue", "circle"), ("red", "triangle"), ("green", "rectangle")][at % 4]
+        render(random_scene(rng, 1, [label])).save(tmp_path / f"{at:02}.png")
+    typed("embed", tmp_path, "--features", "itc", "--out", "scenes.parquet")
+    asked = [word for at in range(8) for word in ("--image", tmp_path / f"{at:02}.png")]
+    rows = typed("search", "scenes.parquet", *asked, "--top-k", 15).rows
+    kinds = [int(Path(row["image"]).stem) % 4 == int(Path(row["query"]).stem) % 4 for row in rows]
+    assert len(kinds) == 8 * 15 and sum(kinds) > 0.95 * len(kinds)
