@@ -13,7 +13,7 @@ from blip2cli.errors import UsageError
 
 if TYPE_CHECKING:
     from blip2cli.score.matching import Matched
-    from blip2cli.score.predictions import Kind, Predictions
+    from blip2cli.score.predictions import Kind
     from blip2cli.score.records import Figure, Pair
     from blip2cli.score.references import References
 
@@ -74,12 +74,20 @@ class ScoreSettings:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Some pairs, and their figures by metric."""
+
+    pairs: Sequence[Pair]
+    figures: dict[str, Figure]
+
+
+@dataclass(frozen=True)
 class Scores:
-    """The figures: of all pairs, and by column and value of the groups they fall into; each group with its pairs."""
+    """What was matched, and measured: all pairs together, and by column and value the groups they fall into."""
 
     matched: Matched
-    overall: dict[str, Figure]
-    groups: dict[str, dict[str, tuple[Sequence[Pair], dict[str, Figure]]]]
+    every: Group
+    groups: dict[str, dict[str, Group]]
     left_out: dict[str, str]
 
 
@@ -96,7 +104,7 @@ def score(settings: ScoreSettings) -> None:
     matched = match(predictions, references)
     warn(settings, predictions, references, matched)
     _complete(matched, references, settings.partial)
-    scores = _measured(settings, predictions, references, matched)
+    scores = _measured(settings, references, matched)
     report(settings, predictions, references, scores)
 
 
@@ -109,20 +117,16 @@ def _complete(matched: Matched, references: References, partial: bool) -> None:
         )
 
 
-def _measured(settings: ScoreSettings, predictions: Predictions, references: References, matched: Matched) -> Scores:
+def _measured(settings: ScoreSettings, references: References, matched: Matched) -> Scores:
+    groups = _groups(settings.by, matched.pairs)
     measuring = _open(settings, references.kind, matched.pairs)
-    overall = {name: figure for each in measuring for name, figure in each.measure(matched.pairs).items()}
-    groups: dict[str, dict[str, tuple[Sequence[Pair], dict[str, Figure]]]] = {}
-    for column in settings.by or (GROUPED_BY,):
-        grouped = _grouped(matched.pairs, column)
-        if settings.by and list(grouped) == [""]:
-            raise UsageError(f"nothing has a column {column}", "--by names one of the references or of the results.")
-        if list(grouped) != [""]:
-            groups[column] = {
-                value: (pairs, {name: figure for each in measuring for name, figure in each.measure(pairs).items()})
-                for value, pairs in grouped.items()
-            }
-    return Scores(matched, overall, groups, {name: why for each in measuring for name, why in each.left_out.items()})
+
+    def measured(pairs: Sequence[Pair]) -> Group:
+        return Group(pairs, {name: figure for each in measuring for name, figure in each.measure(pairs).items()})
+
+    every = measured(matched.pairs)
+    parts = {column: {value: measured(pairs) for value, pairs in some.items()} for column, some in groups.items()}
+    return Scores(matched, every, parts, {name: why for each in measuring for name, why in each.left_out.items()})
 
 
 def _open(settings: ScoreSettings, kind: Kind, pairs: Sequence[Pair]) -> list[Metrics]:
@@ -134,6 +138,15 @@ def _open(settings: ScoreSettings, kind: Kind, pairs: Sequence[Pair]) -> list[Me
         module, _, cls = name.partition(":")
         opened.append(getattr(import_module(module), cls)(pairs, asked))
     return opened
+
+
+def _groups(columns: Sequence[str], pairs: Sequence[Pair]) -> dict[str, dict[str, list[Pair]]]:
+    """The pairs by column and value. Raises UsageError for a column that none of them has."""
+    groups = {column: _grouped(pairs, column) for column in columns or (GROUPED_BY,)}
+    unknown = [column for column, grouped in groups.items() if list(grouped) == [""]]
+    if columns and unknown:
+        raise UsageError(f"nothing has a column {unknown[0]}", "--by names one of the references or of the results.")
+    return {column: grouped for column, grouped in groups.items() if column not in unknown}
 
 
 def _grouped(pairs: Sequence[Pair], column: str) -> dict[str, list[Pair]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from blip2cli import __version__
 from blip2cli.journal import write_atomically
 from blip2cli.outputs.jsonl import json_line
-from blip2cli.score import Scores, ScoreSettings
+from blip2cli.score import Group, Scores, ScoreSettings
 from blip2cli.score.matching import Matched
 from blip2cli.score.predictions import Predictions
 from blip2cli.score.records import Figure
@@ -76,9 +76,9 @@ def summary(
         "lists_of_texts": predictions.several,
         "unreadable_rows": predictions.unreadable + references.unreadable,
         "references_without_text": references.without_text,
-        "metrics": _rounded(scores.overall),
+        "metrics": _rounded(scores.every.figures),
         "by": {
-            column: {value: {"scored": len(pairs), **_rounded(figures)} for value, (pairs, figures) in groups.items()}
+            column: {value: {"scored": len(group.pairs), **_rounded(group.figures)} for value, group in groups.items()}
             for column, groups in scores.groups.items()
         },
         "left_out": scores.left_out,
@@ -86,11 +86,11 @@ def summary(
     }
 
 
-def per_row(scores: Scores) -> Any:
+def per_row(scores: Scores) -> Iterator[dict[str, Any]]:
     """A record for each pair: what both go by, the texts, and its own figures."""
-    for at, pair in enumerate(scores.matched.pairs):
+    for at, pair in enumerate(scores.every.pairs):
         columns = {**pair.prediction.columns, **pair.reference.columns}
-        figures = {name: _round(figure.rows[at]) for name, figure in scores.overall.items()}
+        figures = {name: _round(figure.rows[at]) for name, figure in scores.every.figures.items()}
         texts = {"text": pair.prediction.text, "references": list(pair.reference.texts)}
         yield {"key": pair.key, **columns, **texts, **figures, "error": pair.prediction.error}
 
@@ -104,14 +104,14 @@ def _round(value: float) -> float | None:
 
 
 def _show(settings: ScoreSettings, scores: Scores) -> None:
-    names = ["scored", *scores.overall]
-    rows = [("all", _cells(len(scores.matched.pairs), names, scores.overall))]
+    metrics = list(scores.every.figures)
+    rows = [("all", _cells(scores.every, metrics))]
     for groups in scores.groups.values():
-        rows += [(value or "(none)", _cells(len(pairs), names, figures)) for value, (pairs, figures) in groups.items()]
+        rows += [(value or "(none)", _cells(group, metrics)) for value, group in groups.items()]
     title = f"{', '.join(settings.results)} against {', '.join(settings.references)}, by {scores.matched.way}; per cent"
-    show_figures(title, names, rows)
+    show_figures(title, ["scored", *metrics], rows)
 
 
-def _cells(count: int, names: Sequence[str], figures: Mapping[str, Figure]) -> list[str]:
-    values = [figures[name].overall if name in figures else math.nan for name in names[1:]]
-    return [f"{count:,}", *("–" if math.isnan(value) else f"{value:.{DIGITS}f}" for value in values)]
+def _cells(group: Group, metrics: Sequence[str]) -> list[str]:
+    values = [group.figures[name].overall if name in group.figures else math.nan for name in metrics]
+    return [f"{len(group.pairs):,}", *("–" if math.isnan(value) else f"{value:.{DIGITS}f}" for value in values)]

@@ -300,3 +300,18 @@ def test_broken_rows_are_counted(typed: Callable[..., Typed], annotations: Path)
     run = typed("score", "answers.jsonl", "-r", "annotations.json")
     assert run.code == 0
     assert run.err == "blip2: warning: rows of the results that cannot be read: 2\n"
+
+
+def test_the_table_of_metrics_is_what_each_of_their_classes_measures() -> None:
+    from blip2cli.score import METRICS, answers, captions
+
+    assert list(METRICS.values()) == [tuple(answers.METRICS), captions.METRICS]
+
+
+def test_compressed_csv_as_blip2_writes_it_is_read(typed: Callable[..., Typed], annotations: Path) -> None:
+    import zstandard
+
+    plain = write_csv(annotations.parent / "answers.csv", rows()).read_bytes()
+    (annotations.parent / "answers.csv.zst").write_bytes(zstandard.compress(plain))
+    run = typed("score", "answers.csv.zst", "-r", "annotations.json")
+    assert json.loads(run.out)["metrics"] == ACCURACY
