@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,4 +67,22 @@ def scores_of(vectors: np.ndarray, queries: Sequence[np.ndarray]) -> list[np.nda
     """
     rows, tokens, width = vectors.shape
     flat = vectors.reshape(rows * tokens, width)
-    return [(flat @ query.T).reshape(rows, tokens, len(query)).max(axis=1).mean(axis=1) for query in queries]
+    scores: list[np.ndarray] = []
+    for some in _together(queries, width):
+        asked = np.concatenate(some)
+        best = (flat @ asked.T).reshape(rows, tokens, len(asked)).max(axis=1)  # [rows, vectors of the queries]
+        ends = np.cumsum([len(query) for query in some])[:-1]
+        scores += [part.mean(axis=1) for part in np.split(best, ends, axis=1)]
+    return scores
+
+
+def _together(queries: Sequence[np.ndarray], most: int) -> Iterator[list[np.ndarray]]:
+    """The queries in lists of up to so many vectors, or of one: products take about the memory of what they are of."""
+    some: list[np.ndarray] = []
+    for query in queries:
+        if some and sum(map(len, some)) + len(query) > most:
+            yield some
+            some = []
+        some.append(query)
+    if some:
+        yield some
