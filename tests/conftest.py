@@ -1,12 +1,17 @@
-"""Fixtures: sample images, small random checkpoints of all kinds, and the command line as a user types it."""
+"""Fixtures: sample images, small random checkpoints of all kinds, the command line as a user types it, and a
+headless browser.
+"""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +24,13 @@ from blip2cli.tiny import MODEL_DIR
 SIDE = 32
 QUERIES = 4
 ENDS = list(range(10, 60))  # so many that random texts end early, at different lengths
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+REQUIRED = "BLIP2_REQUIRE_BROWSER"
+"""The variable that makes a missing browser a failure."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -119,6 +131,21 @@ def blip2(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )  # fmt: skip
 
     return run
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium. Where there is none, tests are skipped, or with BLIP2_REQUIRE_BROWSER fail."""
+    command = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if command is None:
+        say = pytest.fail if os.environ.get(REQUIRED) else pytest.skip
+        say("needs a browser: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=command, args=FLAGS)
+        yield chromium
+        chromium.close()
 
 
 @dataclass(frozen=True)

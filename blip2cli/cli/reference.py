@@ -60,7 +60,7 @@ def _row(parameter: inspect.Parameter, kind: Any, info: OptionInfo) -> str:
     words = " ".join(filter(None, [flags, _value(kind, info)]))
     text, _, told = _plain(info.help).partition(" [default: ")
     default = told.removesuffix("]")
-    if not default and parameter.default is not None and parameter.default is not False:
+    if not default and parameter.default not in (None, "") and parameter.default is not False:
         default = f"`{parameter.default}`"
     variable = f" Environment variable: `{info.envvar}`." if info.envvar else ""
     cells = (words, default, text + variable)

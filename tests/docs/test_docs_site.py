@@ -3,8 +3,14 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -43,6 +49,21 @@ def test_the_site_fetches_nothing_from_elsewhere(site: Path) -> None:
         assert re.findall(fetched, picture.read_text(encoding="utf-8")) == [], picture
 
 
+def test_search_finds_a_page_and_no_page_is_wider_than_a_phone(site: Path, browser: Any) -> None:
+    faults: list[str] = []
+    with served(site) as address, closing(browser.new_context(viewport={"width": 390, "height": 800})) as context:
+        tab = context.new_page()
+        tab.on("console", lambda message: faults.append(message.text))
+        tab.on("request", lambda asked: None if asked.url.startswith((address, "data:")) else faults.append(asked.url))
+        for page in ("index", "tour", "cli", "api-reference", "performance"):
+            tab.goto(f"{address}/{page}.html")
+            assert tab.evaluate("document.documentElement.scrollWidth") <= 390, page
+        tab.set_viewport_size({"width": 1280, "height": 800})
+        tab.get_by_placeholder("Search").fill("torn")
+        tab.locator(".md-search-result__item", has_text="Images that are broken").first.wait_for(timeout=10_000)
+    assert faults == []
+
+
 def test_the_python_reference_is_made_from_the_docstrings(site: Path) -> None:
     page = (site / "api-reference.html").read_text(encoding="utf-8")
     for documented in ("Blip2.caption", "errors.Blip2Error", "job.GenerationSettings.num_beams"):
@@ -66,6 +87,23 @@ def test_lists_and_tables_begin_behind_an_empty_line(page: Path) -> None:
     prose = FENCE.sub("", page.read_text(encoding="utf-8"))
     joined = re.findall(r"^(?!#|[-*] |\||\d+\. |\s)\S.*\n(?:[-*] |1\. |\|).*$", prose, re.MULTILINE)
     assert joined == []
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address at which a folder is served while inside."""
+    handler = partial(Quiet, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves files, and says nothing of it."""
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
 
 
 def without_spaces(text: str) -> str:

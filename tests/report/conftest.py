@@ -1,22 +1,12 @@
-"""Fixtures: pages as data, and a headless browser to look at them with."""
+"""Fixtures: pages as data, and looking at them with a headless browser."""
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
-REQUIRED = "BLIP2_REQUIRE_BROWSER"
-"""The variable that makes a missing browser a failure."""
 
 
 class Elements(HTMLParser):
@@ -61,21 +51,6 @@ def thumbnails_of(page: Path) -> list[str]:
 def column(page: Path, name: str) -> list[Any]:
     """The values of a column."""
     return next(field["values"] for field in data_of(page)["fields"] if field["name"] == name)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Chromium. Where there is none, tests are skipped, or with BLIP2_REQUIRE_BROWSER fail."""
-    command = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if command is None:
-        say = pytest.fail if os.environ.get(REQUIRED) else pytest.skip
-        say("needs a browser: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=command, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from typing import Any
 from blip2cli.bench.material import save_photos
 from blip2cli.records import ImageRef, Row
 from blip2cli.report import ReportSettings, write_report
-from tests.report.conftest import BROWSERS, FLAGS
+from tests.conftest import BROWSERS, FLAGS
 
 WORDS = (
     "a the red small dog cat park sitting on bench with person umbrella street city green field cars tall water".split()
