@@ -39,7 +39,7 @@ fuzz: $(VENV)/.ready  ## Decode 5,000 images that were tampered with.
 bench: $(VENV)/.ready  ## Compare speed with the loop that everybody writes.
 	$(BIN)/python -m blip2cli.bench.compare
 
-accuracy: $(VENV)/.ready  ## Measure the bundled model.
+accuracy: $(VENV)/.ready  ## Measure the bundled models.
 	$(BIN)/python -m blip2cli.tiny.accuracy
 
 reference: $(VENV)/.ready  ## Write the command-line reference.

@@ -1,7 +1,8 @@
-"""Measure the bundled model as a user runs it: `python -m blip2cli.tiny.accuracy [--dtype fp32 bf16 int8]`.
+"""Measure the bundled models as a user runs them: `python -m blip2cli.tiny.accuracy [--dtype fp32 bf16 int8]`.
 
 Writes easy-VQA's test split and held-out scenes to a temporary folder, runs `blip2 vqa` and `blip2 caption` on them
-for each dtype, and prints a Markdown table of what was right, in per cent. Needs the easy-vqa package.
+for each dtype, and prints a Markdown table of what was right, in per cent. Needs the easy-vqa package. A second table
+is about retrieval among held-out scenes, with transformers' class in fp32.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from . import RETRIEVAL_DIR
 from .easy_vqa import pictures
 from .phrases import HOW_MANY, caption, named_shapes, scene_caption, scene_questions
 from .scenes import render, scene_stream
@@ -67,11 +69,20 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000, help="easy-VQA test images (default: all 1,000)")
     parser.add_argument("--scenes", type=int, default=900, help="rendered scenes, a third of each count (default: 900)")
     parser.add_argument("--model", default="tiny", help="name or folder of the checkpoint (default: tiny)")
+    parser.add_argument("--gallery", type=int, default=500, help="scenes to find each other's captions (default: 500)")
+    parser.add_argument(
+        "--retrieval-model",
+        type=Path,
+        default=RETRIEVAL_DIR,
+        help="folder of the retrieval checkpoint (default: bundled)",
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         material = write_material(Path(folder), options.images, options.scenes)
         tallies = {dtype: measure(material, options.model, dtype) for dtype in options.dtype}
     print(table(tallies))
+    print()
+    print(table({"fp32": measure_retrieval(options.retrieval_model, options.gallery)}))
 
 
 def write_material(root: Path, images: int, scenes: int) -> Material:
@@ -98,6 +109,16 @@ def measure(material: Material, model: str, dtype: str) -> Tally:
     for item in material.captioned:
         tally_caption(tally, item, said[item.image])
     return tally
+
+
+def measure_retrieval(folder: Path, number: int) -> Tally:
+    """Recall and ITM's verdicts among `number` scenes that all show something else."""
+    from transformers import AutoTokenizer, Blip2ForImageTextRetrieval
+
+    from .retrieval_validation import gallery, retrieval_figures
+
+    model = Blip2ForImageTextRetrieval.from_pretrained(folder, use_safetensors=True)
+    return retrieval_figures(model, AutoTokenizer.from_pretrained(folder), gallery(ACCURACY_SEED, number))
 
 
 def tally_caption(tally: Tally, item: Captioned, said: str) -> None:

@@ -9,11 +9,12 @@ from transformers import PreTrainedTokenizerFast
 
 from .batches import pixel_tensor
 from .heads import Tokens, tokens_of
-from .scenes import LABELS, random_scene, render
+from .scenes import COLOURS, KINDS, random_scene, render
 from .statements import false_statement, full_statement, partial_statement, told, wording
 
-_COUNTS = (1, 2, 3, 2, 3)
-_PALETTE = 6  # labels that every second batch keeps to, so that its scenes are easily mistaken for each other
+_GROUP = 8  # scenes of few colours and kinds, easily mistaken for each other: the same words, bound in other ways
+_COUNTS = (1, 2, 3, 2, 3, 2, 3, 3)
+_COLOURS, _KINDS = 3, 2
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,12 @@ class Pairs:
 
 
 def described_batches(tokenizer: PreTrainedTokenizerFast, images: int, seed: int) -> Iterator[Described]:
-    """Batches for ever, no scene drawn twice; batch i depends on the seed and i alone."""
+    """Batches of `images` scenes, a multiple of 8, for ever; batch i depends on the seed and i alone."""
     number = 0
     while True:
         rng = np.random.default_rng((seed, number))
-        palette = LABELS if number % 2 else [LABELS[int(index)] for index in rng.permutation(len(LABELS))[:_PALETTE]]
-        scenes = [random_scene(rng, _COUNTS[index % len(_COUNTS)], palette) for index in range(images)]
+        palettes = [_palette(rng) for _ in range(images // _GROUP)]
+        scenes = [random_scene(rng, count, palette) for palette in palettes for count in _COUNTS]
         statements = [full_statement(scene) for scene in scenes]
         statements += [partial_statement(scene, rng) for scene in scenes]
         statements += [false_statement(scene, rng) for scene in scenes]
@@ -53,19 +54,19 @@ def described_batches(tokenizer: PreTrainedTokenizerFast, images: int, seed: int
 
 
 def choose_pairs(logits: torch.Tensor, told: torch.Tensor) -> Pairs:
-    """Three pairs for each image: one true, one of an image and a false text, one of a true text and another image.
+    """Four pairs for each image: with both its true texts, with a false text, and one of them with another image.
 
     The false texts are near misses or hard negatives. As in the paper, hard negatives are drawn with the odds of ITC's
     `logits` [3 B, B], here among the pairs that are false.
     """
     number = told.shape[1]
     own = torch.arange(number)
-    true_texts = own + number * torch.randint(2, (number,))
-    near_misses = torch.rand(number) < 0.5
-    false_texts = torch.where(near_misses, own + 2 * number, _draw_false(logits.T, told.T))
-    other_images = _draw_false(logits[true_texts], told[true_texts])
-    images = torch.cat([own, own, other_images])
-    texts = torch.cat([true_texts, false_texts, true_texts])
+    full, partial, near_misses = own, own + number, own + 2 * number
+    false_texts = torch.where(torch.rand(number) < 0.5, near_misses, _draw_false(logits.T, told.T))
+    asked = torch.where(torch.rand(number) < 0.5, full, partial)
+    other_images = _draw_false(logits[asked], told[asked])
+    images = torch.cat([own, own, own, other_images])
+    texts = torch.cat([full, partial, false_texts, asked])
     return Pairs(images, texts, (told[texts, images] > 0).long())
 
 
@@ -73,3 +74,9 @@ def _draw_false(logits: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
     """A column for each row, of those where nothing true is told; any column in a row that has none."""
     odds = logits.float().masked_fill(told > 0, -1e4).softmax(dim=1)
     return torch.multinomial(odds, 1)[:, 0]
+
+
+def _palette(rng: np.random.Generator) -> list[tuple[str, str]]:
+    colours = rng.choice(list(COLOURS), _COLOURS, replace=False).tolist()
+    kinds = rng.choice(KINDS, _KINDS, replace=False).tolist()
+    return [(colour, kind) for colour in colours for kind in kinds]

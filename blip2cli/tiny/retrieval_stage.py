@@ -20,7 +20,7 @@ from .schedule import new_optimizer, set_rate, training_precision
 IMAGES = 32
 PEAK_RATE = 1e-3
 _ITC_ALONE = 0.15  # share of the steps before ITM joins, whose negatives would not yet be hard
-_SHARPNESS = 2  # a text that tells half of an image is a quarter as good for it as one that tells everything
+_SHARPNESS = 3  # a text that tells half of an image is an eighth as good for it as one that tells everything
 
 
 class ContrastiveLoss(nn.Module):

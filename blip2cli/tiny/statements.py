@@ -113,14 +113,14 @@ def _changed(statement: Statement, rng: np.random.Generator) -> Statement:
     things = list(statement)
     place = int(rng.integers(len(things)))
     draw = rng.random()
-    if draw < 0.3:
-        things[place] = replace(things[place], colour=_pick(rng, tuple(COLOURS)))
-    elif draw < 0.6:
-        things[place] = replace(things[place], kind=_pick(rng, KINDS))
-    elif draw < 0.8 and len(things) > 1:
+    if len(things) > 1 and draw < 0.4:
         other = (place + 1) % len(things)
         one, two = things[place], things[other]
         things[place], things[other] = replace(one, colour=two.colour), replace(two, colour=one.colour)
+    elif draw < 0.6:
+        things[place] = replace(things[place], colour=_pick(rng, tuple(COLOURS)))
+    elif draw < 0.8:
+        things[place] = replace(things[place], kind=_pick(rng, KINDS))
     elif len(things) < MAX_THINGS:
         more = things[place] if rng.random() < 0.5 else Thing(_pick(rng, tuple(COLOURS)), _pick(rng, KINDS))
         things.insert(int(rng.integers(len(things) + 1)), more)

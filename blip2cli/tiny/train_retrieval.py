@@ -19,7 +19,7 @@ from .tokenizer import build_retrieval_tokenizer
 from .validation import HELD_OUT_SEED
 
 SEED = 31
-STEPS = 2400
+STEPS = 2800
 _GALLERY = 200
 
 
@@ -51,7 +51,7 @@ def train(out: Path, start: Path, steps: int, validate_every: int) -> None:
     def after_step(done: int) -> None:
         if done % validate_every == 0 or done == steps:
             print(f"step {done}: {per_cent(retrieval_figures(model, tokenizer, validation))}", flush=True)
-            export(model, tokenizer, out)
+            export(model, build_retrieval_tokenizer(), out)  # a used one would keep its padding
 
     train_retrieval(model, tokenizer, steps, SEED, after_step)
     print(f"done in {(time.monotonic() - started) / 60:.1f} minutes", flush=True)

@@ -1,6 +1,7 @@
 """The bundled retrieval model: small, safe to load, and able to match, through plain transformers."""
 
 import json
+import math
 from itertools import islice
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def test_the_pieces_equal_the_classes_own_forward(
 
 def test_held_out_images_and_captions_find_each_other(model: Blip2ForImageTextRetrieval, held_out: Gallery) -> None:
     figures = retrieval_figures(model, build_retrieval_tokenizer(), held_out)
-    assert {name: sum(right) for name, right in figures.items() if sum(right) < 36} == {}
+    assert {name: sum(right) for name, right in figures.items() if sum(right) < 40} == {}
 
 
 @pytest.mark.parametrize(
@@ -151,20 +152,22 @@ def test_two_steps_change_all_but_the_vision_tower_and_the_result_loads(tmp_path
 
 
 def test_negatives_are_false_pairs_and_the_likely_ones_more_often() -> None:
-    batch = next(described_batches(build_retrieval_tokenizer(), images=12, seed=3))
+    batch = next(described_batches(build_retrieval_tokenizer(), images=16, seed=3))
     torch.manual_seed(0)
-    logits = torch.randn(36, 12) * 4
+    logits = torch.randn(48, 16) * 4
     false = logits[batch.told == 0].mean()
     for _ in range(20):
         pairs = choose_pairs(logits, batch.told)
-        assert pairs.match.tolist() == [1] * 12 + [0] * 24
+        true_of_all = (batch.told[pairs.texts] > 0).all(dim=1)  # "a shape" has no negative
+        assert pairs.match[:32].all() and not pairs.match[32:][~true_of_all[32:]].any()
         assert torch.equal(pairs.match, (batch.told[pairs.texts, pairs.images] > 0).long())
-        assert logits[pairs.texts[24:], pairs.images[24:]].mean() > false + 2
+        assert logits[pairs.texts[32:], pairs.images[32:]].mean() > false + 1.5
 
 
 def test_what_is_true_of_several_images_is_no_negative() -> None:
     told = torch.tensor([[1.0, 0.5], [0.0, 1.0], [0.0, 0.0]])
     contrast = ContrastiveLoss()
-    fitting = contrast.log_temperature.exp() * torch.tensor([[0.0, -1.386], [-50, 0], [-50, -50]])
-    assert contrast(fitting, told).item() < 0.01
-    assert contrast(torch.zeros(3, 2), told).item() > 0.1
+    fitting = torch.tensor([[0.0, -math.log(8)], [-50, 0], [-50, -50]])  # half is told: an eighth of the weight
+    one_to_one = torch.tensor([[0.0, -50], [-50, 0], [-50, -50]])
+    temperature = contrast.log_temperature.exp()
+    assert contrast(fitting * temperature, told).item() < 0.02 < contrast(one_to_one * temperature, told).item()
