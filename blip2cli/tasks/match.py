@@ -143,7 +143,7 @@ class MatchTask:
     def _score(self, model: RetrievalModel, pairs: Sequence[_Pair]) -> None:
         """Give each pair its scores, or its error; those that the threshold on ITC leaves out get no ITM."""
         good = self._read(model, [pair for pair in pairs if pair.error is None])
-        if "itc" in self.options.computed or self.options.decisive == "itc":
+        if "itc" in self.options.computed:
             _note("itc", good, _itc(model, good))
         if "itm" in self.options.computed:
             wanted = [(pair, text) for pair, text in good if not self._left_out(pair)]
@@ -173,8 +173,8 @@ def _itc(model: RetrievalModel, pairs: Sequence[tuple[_Pair, ReadText]]) -> list
     images = {id(pair.image): pair.image for pair, _ in pairs}
     texts = {id(text): text for _, text in pairs}
     row, column = ({key: at for at, key in enumerate(some)} for some in (images, texts))
-    scores = model.itc(list(images.values()), list(texts.values()))
-    return [float(scores[row[id(pair.image)], column[id(text)]]) for pair, text in pairs]
+    scores: list[list[float]] = model.itc(list(images.values()), list(texts.values())).tolist()
+    return [scores[row[id(pair.image)]][column[id(text)]] for pair, text in pairs]
 
 
 def _note(name: str, pairs: Sequence[tuple[_Pair, ReadText]], scores: Sequence[float | Failed]) -> None:

@@ -96,6 +96,24 @@ def test_texts_are_padded_on_the_right_whatever_the_tokenizer_says(retrieval_che
         torch.testing.assert_close(one.projected, other.projected, rtol=0, atol=1e-6)
 
 
+def test_berts_tokenizer_is_used_as_the_published_checkpoints_have_it(
+    retrieval_checkpoint: Path, tmp_path: Path
+) -> None:
+    from transformers import BertTokenizerFast
+
+    folder = shutil.copytree(retrieval_checkpoint, tmp_path / "bert")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[", "]", "sep", "a", "cat", "dog", "##s"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    for name in ("tokenizer.json", "tokenizer_config.json", "processor_config.json"):
+        (folder / name).unlink(missing_ok=True)
+    BertTokenizerFast(str(tmp_path / "vocab.txt"), bos_token="[DEC]").save_pretrained(folder)
+    read = model_of(folder).read(["A cats", "a cat [SEP] dog"])
+    assert [[words[at] for at in text.ids] for text in read] == [
+        ["[CLS]", "a", "cat", "##s", "[SEP]"],
+        ["[CLS]", "a", "cat", "[", "sep", "]", "dog", "[SEP]"],
+    ]
+
+
 def test_a_text_without_room_fails_alone(retrieval_checkpoint: Path) -> None:
     model = model_of(retrieval_checkpoint)
     good, long, endless = model.read(["a red circle", "red" + " red" * 62, "x" * 100_000])
