@@ -59,9 +59,23 @@ def test_search_finds_a_page_and_no_page_is_wider_than_a_phone(site: Path, brows
             tab.goto(f"{address}/{page}.html")
             assert tab.evaluate("document.documentElement.scrollWidth") <= 390, page
         tab.set_viewport_size({"width": 1280, "height": 800})
-        tab.get_by_placeholder("Search").fill("torn")
+        tab.get_by_placeholder("Search").press_sequentially("torn", delay=20)
         tab.locator(".md-search-result__item", has_text="Images that are broken").first.wait_for(timeout=10_000)
     assert faults == []
+
+
+def test_copying_an_example_takes_what_is_typed(site: Path, browser: Any) -> None:
+    permissions = ["clipboard-read", "clipboard-write"]
+    with served(site) as address, closing(browser.new_context(permissions=permissions)) as context:
+        tab = context.new_page()
+        for page, at, typed in (
+            ("tour", 2, "blip2 vqa docs/examples/questions.jsonl --model tiny --scores --out answers.parquet"),
+            ("api", 0, 'from blip2cli import Blip2\nmodel = Blip2("tiny")'),
+        ):
+            tab.goto(f"{address}/{page}.html")
+            tab.locator("[data-md-type=copy]").nth(at).click()
+            tab.get_by_text("Copied to clipboard").wait_for(timeout=10_000)
+            assert tab.evaluate("navigator.clipboard.readText()") == typed
 
 
 def test_the_python_reference_is_made_from_the_docstrings(site: Path) -> None:
