@@ -21,6 +21,7 @@ class SearchOptions:
 
     panel = "Search"
     kind: ClassVar[Kind] = "retrieval"
+    needs_input: ClassVar[bool] = False
     image: Annotated[
         tuple[str, ...], Opt("An image to search for others like it; may be repeated.", metavar="FILE")
     ] = ()
@@ -60,6 +61,8 @@ def search(job: Job) -> bool:
     from blip2cli.search.results import write
     from blip2cli.terminal import hush_libraries, show_note
 
+    if not job.input.inputs:
+        raise UsageError("no features are given", "Such as blip2 search feats.parquet 'a red circle'.")
     started = time.perf_counter()
     file, *texts = map(str, job.input.inputs)
     options: SearchOptions = job.options
@@ -92,6 +95,11 @@ def _found(job: Job, features: Features, texts: list[str]) -> list[Found]:
     index = Index.of(features, options.index, job.output.quiet) if options.index is not None else None
     queries = Queries(job)
     vectors = [*queries.of_texts(texts), *queries.of_images(options.image)]
+    if vectors[0].shape[-1] != features.shape[1]:
+        raise UsageError(
+            f"{features.path} has features of {features.shape[1]} numbers, the model of {vectors[0].shape[-1]}",
+            "The checkpoint is another than the one that made them; write them again.",
+        )
     most = max(options.top_k, options.rerank or 0)
     hits = best_rows(features, vectors, most) if index is None else index.best_rows(vectors, most)
     names = [*texts, *options.image]

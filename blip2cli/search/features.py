@@ -130,16 +130,27 @@ def open_features(path: Path) -> Features:
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:160]
         raise UsageError(f"cannot read {path}: {reason}", HINT) from None
-    settings = [json.loads((part.schema.metadata or {}).get(KEY, b"{}")) for part in parts]
+    settings = [_settings(part) for part in parts]
     for part, said in zip(parts, settings, strict=True):
         kind = said.get("features")
         if kind != "itc":
             raise UsageError(f"{path} holds {f'{kind} features' if kind else 'no features that are known'}", HINT)
+        if not {"image", "error"} <= set(part.schema.names):
+            raise UsageError(f"{path} has no columns image and error", HINT)
         if len(part.shape) != 2:
             raise UsageError(f"{path} holds features of texts", "Search goes through those of images.")
         if said.get("model") != settings[0].get("model") or part.shape != parts[0].shape:
             raise UsageError(f"{path} holds features of several models", "Search them one by one.")
     return Features(path, parts, settings[0])
+
+
+def _settings(part: Part) -> dict[str, Any]:
+    """What `embed` has put beside the features; empty where it is something else."""
+    try:
+        said = json.loads((part.schema.metadata or {}).get(KEY, b"{}"))
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def _parts(path: Path) -> Iterator[Part]:

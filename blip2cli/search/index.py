@@ -57,14 +57,18 @@ class Index:
             from usearch.index import Index as Graph
         except ImportError:
             raise UsageError("--index needs the package usearch", "pip install 'blip2cli[search]'") from None
-        said = path.with_name(path.name + ".json")
-        if not path.exists() or not said.exists():
-            _build(features, path, said, quiet)
-        elif json.loads(said.read_text(encoding="utf-8")) != _identity(features):
+        if not path.exists():
+            _build(features, path, quiet)
+        elif (said := _said(path)) is None:
+            raise UsageError(f"{path} is there, and is no index of blip2", "Name another file.")
+        elif said != _identity(features):
             raise UsageError(f"{path} is an index of other features than {features.path}", f"Remove it: rm {path}")
-        graph = Graph.restore(str(path), view=True)
+        try:
+            graph = Graph.restore(str(path), view=True)
+        except (RuntimeError, ValueError, OSError):
+            graph = None
         if graph is None:
-            raise UsageError(f"{path} is no index", f"Remove it: rm {path}")
+            raise UsageError(f"{path} is damaged", f"Remove it: rm {path}")
         return Index(features, graph)
 
     def best_rows(self, queries: Sequence[np.ndarray], most: int) -> list[list[Hit]]:
@@ -87,9 +91,11 @@ class Index:
         return best.hits()
 
 
-def _build(features: Features, path: Path, said: Path, quiet: bool) -> None:
+def _build(features: Features, path: Path, quiet: bool) -> None:
     from usearch.index import Index as Graph
 
+    if not path.parent.is_dir():
+        raise UsageError(f"cannot write {path}: there is no folder {path.parent}", f"Make it: mkdir -p {path.parent}")
     tokens, width = features.shape
     graph = Graph(ndim=width, metric="ip", dtype=STORED, multi=True)
     progress = Progress(features.rows, 0, quiet)
@@ -99,18 +105,29 @@ def _build(features: Features, path: Path, said: Path, quiet: bool) -> None:
             rows = first + np.flatnonzero(there)
             graph.add(np.repeat(rows, tokens), vectors[there].reshape(-1, width))
             progress.advance(len(vectors), 0)
-        said.unlink(missing_ok=True)
         graph.save(str(temporary))
         with open(temporary, "r+b") as file:
             os.fsync(file.fileno())
-        publish(temporary, path)
-        write_atomically(said, json.dumps(_identity(features), indent=2).encode() + b"\n")
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}", "Make room, or name another file."
-        ) from None
+        write_atomically(_beside(path), json.dumps(_identity(features), indent=2).encode() + b"\n")
+        publish(temporary, path)  # last, so that an index is never there without it
+    except (OSError, RuntimeError) as error:  # the latter is usearch's
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"cannot write {path}: {reason}", "Make room, or name another file.") from None
     finally:
         progress.close()
+
+
+def _beside(path: Path) -> Path:
+    """The file beside an index that says what it is of."""
+    return path.with_name(path.name + ".json")
+
+
+def _said(path: Path) -> Any:
+    """What is said of an index; None where nothing is."""
+    try:
+        return json.loads(_beside(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _identity(features: Features) -> dict[str, Any]:

@@ -133,8 +133,21 @@ def test_an_index_is_built_once_and_a_stale_one_is_refused(tmp_path: Path) -> No
         made(tmp_path / "other.parquet", rows, seed=seed)
         with pytest.raises(UsageError, match="index of other features"):
             Index.of(open_features(tmp_path / "other.parquet"), path)
-    (tmp_path / "i.usearch.json").unlink()  # as if it had been killed while it was built
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(UsageError, match="is damaged"):
+        Index.of(features, path)
+    path.unlink()  # as if it had been killed just before it was whole
     assert Index.of(features, path, quiet=True).best_rows(queries(), 5) == first
+
+
+def test_a_file_that_is_no_index_is_left_alone(tmp_path: Path) -> None:
+    made(tmp_path / "f.parquet", 20)
+    before = (tmp_path / "f.parquet").read_bytes()
+    with pytest.raises(UsageError, match="is no index of blip2"):
+        Index.of(open_features(tmp_path / "f.parquet"), tmp_path / "f.parquet")
+    with pytest.raises(UsageError, match="there is no folder"):
+        Index.of(open_features(tmp_path / "f.parquet"), tmp_path / "gone" / "i.usearch")
+    assert (tmp_path / "f.parquet").read_bytes() == before
 
 
 def test_the_package_of_an_index_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,6 +235,7 @@ def test_results_go_to_files_and_a_report(typed: Run, pictures: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        ([], "no features are given"),
         (["feats.parquet"], "no query is given"),
         (["feats.parquet", " "], "a query is empty"),
         (["feats.parquet", "red " * 90], "text-too-long"),
@@ -236,9 +250,9 @@ def test_results_go_to_files_and_a_report(typed: Run, pictures: str) -> None:
     ],
 )
 def test_what_cannot_be_searched_is_told(typed: Run, pictures: str, words: list[str], said: str) -> None:
-    if words[0] == "texts.parquet":
+    if "texts.parquet" in words:
         typed("embed", "--features", "itc", "--text", "a", "--out", "texts.parquet")
-    elif words[0] == "qformer.parquet":
+    elif "qformer.parquet" in words:
         typed("embed", EXAMPLES / "red-circle.png", "--out", "qformer.parquet")
     Path("broken.parquet").write_bytes(b"PAR1 nothing")
     done = typed("search", *words)
@@ -274,3 +288,22 @@ def test_an_image_finds_others_of_the_same_shape_and_colour(typed: Run, tmp_path
     rows = typed("search", "scenes.parquet", *asked, "--top-k", 15).rows
     kinds = [int(Path(row["image"]).stem) % 4 == int(Path(row["query"]).stem) % 4 for row in rows]
     assert len(kinds) == 8 * 15 and sum(kinds) > 0.95 * len(kinds)
+
+
+@pytest.mark.parametrize(
+    ("said", "names", "message"),
+    [
+        (b"{", ["image", "features", "error"], "no features that are known"),
+        (b"[]", ["image", "features", "error"], "no features that are known"),
+        (b'{"features": "itc", "model": "tiny"}', ["n", "features", "error"], "no columns image and error"),
+        (b'{"features": "itc", "model": "tiny"}', ["image", "features", "error"], "features of 16 numbers"),
+    ],
+)
+def test_files_that_others_have_made_are_told_from_ours(
+    typed: Run, tmp_path: Path, said: bytes, names: list[str], message: str
+) -> None:
+    made(tmp_path / "f.parquet", 20)
+    table = pq.read_table("f.parquet").select(names).replace_schema_metadata({b"blip2": said})
+    pq.write_table(table, "g.parquet")
+    done = typed("search", "g.parquet", "a red circle")
+    assert done.code == 2 and message in done.err
