@@ -1,7 +1,8 @@
-"""Draws the pictures of the terminal in docs/tour.md: `make docs-pictures`.
+"""Draws the pictures in docs/tour.md: `make docs-pictures`, which needs Chromium.
 
-The page's console blocks are run one after the other, in a copy of docs/ and on a terminal of their own; a picture that
-stands below a block shows its commands and what they wrote. Only times differ between two drawings.
+The page's console blocks are run one after the other, in a copy of docs/ and on a terminal of their own. An SVG that
+stands below a block shows its commands and what they wrote, a PNG the HTML page that they made. Only times differ
+between two drawings.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ import tempfile
 import termios
 from pathlib import Path
 
+from playwright.sync_api import sync_playwright
 from rich.console import Console
 from rich.text import Text
 
+from tests.conftest import BROWSERS, FLAGS
 from tests.docs.pages import REPOSITORY, examples
 from tests.docs.warm import warm_blip2
 
 DOCS = REPOSITORY / "docs"
-BLOCK = re.compile(r"^```console\n(.*?)^```$(?:\n\n!\[[^\]]*\]\((tour/[\w-]+\.svg)\))?", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```console\n(.*?)^```$(?:\n\n!\[[^\]]*\]\((tour/[\w-]+\.\w+)\))?", re.DOTALL | re.MULTILINE)
 COLUMNS, LINES = 92, 50
 FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 """What Rich would have a reader fetch."""
@@ -37,8 +40,10 @@ def draw(page: Path) -> None:
         shutil.copytree(DOCS, folder / "docs")
         for block, picture in BLOCK.findall(page.read_text(encoding="utf-8")):
             shown = Text("\n").join(_session(example.command, folder, commands) for example in examples(block))
-            if picture:
+            if picture.endswith(".svg"):
                 _save(shown, DOCS / picture)
+            elif picture:
+                _photograph(next(folder.glob("*.html")), DOCS / picture)
 
 
 def _session(command: str, folder: Path, commands: Path) -> Text:
@@ -81,6 +86,20 @@ def _save(shown: Text, picture: Path) -> None:
     picture.parent.mkdir(exist_ok=True)
     svg = FONTS.sub("", console.export_svg(title="", unique_id=picture.stem))
     picture.write_text(svg, encoding="utf-8")
+    _told(picture)
+
+
+def _photograph(page: Path, picture: Path) -> None:
+    command = next(filter(None, map(shutil.which, BROWSERS)))
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=command, args=FLAGS) as browser:
+        tab = browser.new_page(viewport={"width": 1000, "height": 720})
+        tab.goto(page.as_uri())
+        tab.wait_for_timeout(500)  # for thumbnails to appear
+        tab.screenshot(path=picture)
+    _told(picture)
+
+
+def _told(picture: Path) -> None:
     print(f"{picture.relative_to(REPOSITORY)}: {picture.stat().st_size / 1000:.0f} kB")
 
 
