@@ -205,6 +205,7 @@ def test_layouts_killed_at_each_commit_end_the_same(
 ) -> None:
     task, *options = LAYOUTS[layout]
     words = [task, "photos", EXAMPLES, *options, "--shard-size", 4, "--commit-every", 0, "--workers", 0]
+    words += ["--batch-size", 1]  # features in other company differ in their last bits on some processors
     typed(*words, "--out", "whole")
     add = Journal.add
     for step in (2, 3):
@@ -224,7 +225,7 @@ def test_layouts_killed_at_each_commit_end_the_same(
             with monkeypatch.context() as patched:
                 patched.setattr(Journal, "add", dying)
                 try:
-                    typed(*words, "--batch-size", 1, "--out", out, "--resume")
+                    typed(*words, "--out", out, "--resume")
                 except Killed:
                     continue
             break
