@@ -27,7 +27,7 @@ class SearchOptions:
     ] = ()
     top_k: Annotated[int, Opt("Rows for each query.", ("--top-k", "-k"), "K", min=1, max=100_000)] = 10
     rerank: Annotated[
-        int | None, Opt("Rank the best N by ITM, which looks at their images again.", metavar="N", min=1)
+        int | None, Opt("Rank the best N by ITC + ITM, which looks at their images again.", metavar="N", min=1)
     ] = None
     index: Annotated[
         Path | None,

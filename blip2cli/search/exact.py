@@ -12,7 +12,7 @@ from blip2cli.search.features import Features
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A row that was found. `itc` is its score; `itm` is there where it was ranked by it, or `error` in its stead."""
+    """A row that was found. `itc` is its score; `itm` is there where it was ranked again, or `error` in its stead."""
 
     row: int
     itc: float

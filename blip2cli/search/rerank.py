@@ -1,7 +1,8 @@
-"""Ranking what ITC has found by ITM, which looks at the images again."""
+"""Ranking what ITC has found by ITM too, which looks at the images again."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def rerank(model: RetrievalModel, features: Features, job: Job, found: Found, most: int) -> Found:
-    """The best of what was found for a text, by ITM; behind them those whose images cannot be read, by ITC."""
+    """The best of what was found for a text, by ITC + ITM; behind them those that ITM cannot score, by ITC."""
     text = model.read([found.query])[0]
     assert not isinstance(text, Failed), "it has been a query"
     reading = Reading(model.checkpoint.images.side, job.model.exact_pixels)
@@ -39,9 +40,15 @@ def rerank(model: RetrievalModel, features: Features, job: Job, found: Found, mo
         for image in images:
             score = image if isinstance(image, Failed) else next(scores)
             hit = next(hits)
-            ranked.append(replace(hit, error=score.error) if isinstance(score, Failed) else replace(hit, itm=score))
-    ranked.sort(key=lambda hit: (hit.itm is None, -(hit.itm or 0.0)))  # which leaves equals as ITC has them
+            ranked.append(_scored(hit, score))
+    ranked.sort(key=lambda hit: (hit.itm is None, -hit.itc - (hit.itm or 0.0)))
     return Found(found.query, ranked[:most], sum(hit.itm is None for hit in ranked))
+
+
+def _scored(hit: Hit, score: float | Failed) -> Hit:
+    if isinstance(score, Failed):
+        return replace(hit, error=score.error)
+    return replace(hit, itm=score) if math.isfinite(score) else replace(hit, error="failed: the ITM score is not finite")
 
 
 def _rows(features: Features, job: Job, hits: Sequence[Hit]) -> Iterator[Row]:

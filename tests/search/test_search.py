@@ -199,7 +199,7 @@ def test_an_image_finds_itself_first_with_a_score_of_one(typed: Run, pictures: s
     assert rows[1]["itc"] < 0.99
 
 
-def test_itm_ranks_again_and_unreadable_images_stand_behind(typed: Run, pictures: str) -> None:
+def test_itc_and_itm_rank_again_and_unreadable_images_stand_behind(typed: Run, pictures: str) -> None:
     rows = typed("search", pictures, "a circle", "--rerank", 10, "--dtype", "fp32").rows
     scores = {
         row["image"]: row["itm"]
@@ -207,7 +207,8 @@ def test_itm_ranks_again_and_unreadable_images_stand_behind(typed: Run, pictures
         if not row["error"]
     }
     assert {row["image"] for row in rows} == set(scores)
-    assert [row["itm"] for row in rows] == sorted((row["itm"] for row in rows), reverse=True)
+    sums = [row["itc"] + row["itm"] for row in rows]
+    assert sums == sorted(sums, reverse=True)
     assert all(row["itm"] == pytest.approx(scores[row["image"]], rel=1e-3) for row in rows)
     table = pq.read_table(pictures)
     names = pa.array([name.replace("red-circle", "gone") for name in table["image"].to_pylist()])
