@@ -6,10 +6,17 @@ in a registry ("blip2cli.room.file:Class") count as imports too.
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+
+if sys.version_info >= (3, 11):
+    from tomllib import loads
+else:
+    from tomli import loads
 
 PACKAGE = Path(__file__).parents[1] / "blip2cli"
 
@@ -106,3 +113,22 @@ def room_of(name: str) -> str | None:
     if package != PACKAGE.name:
         return None
     return "version" if rest == "__version__" else re.split(r"[.:]", rest)[0] or "__init__"
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    declared = {re.split(r"[^\w-]", line, maxsplit=1)[0].lower().replace("-", "_") for line in requirements()}
+    providers = packages_distributions()
+    for file in PACKAGE.rglob("*.py"):
+        for name in {name.partition(".")[0] for name in names_imported(file)} - {
+            PACKAGE.name,
+            *sys.stdlib_module_names,
+        }:
+            known = {provider.lower().replace("-", "_") for provider in providers.get(name, [name])}
+            assert known & declared, f"{file} imports {name}"
+
+
+def requirements() -> list[str]:
+    """What pyproject.toml declares, extras and all but those for developers."""
+    project = loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {name: lines for name, lines in project["optional-dependencies"].items() if name not in ("dev", "docs")}
+    return [*project["dependencies"], *(line for lines in extras.values() for line in lines)]

@@ -26,7 +26,7 @@ def bench(
     """
     from blip2cli.cli.failures import reported
 
-    with reported(debug):
+    with reported(debug, "The rows above are measured."):
         from blip2cli.bench.own import BenchSettings, measure_and_show
 
         measure_and_show(BenchSettings(model, device, dtypes, batch_sizes, images, tokens))

@@ -16,16 +16,17 @@ from blip2cli.terminal import show_error
 INTERRUPTED = 130
 
 GO_ON = "Rows committed to --out are kept; the same command with --resume goes on."
+"""The hint after Ctrl-C, for commands with --resume."""
 
 MISTYPED: type[Exception] = typer.BadParameter.__mro__[1]
 """What Typer raises for a command line that it cannot parse (click's UsageError, which Typer does not name)."""
 
 
 @contextmanager
-def reported(debug: bool, interrupted: str = GO_ON) -> Iterator[None]:
+def reported(debug: bool, interrupted: str = "") -> Iterator[None]:
     """Run what is inside; every failure becomes its message and exit code, a traceback only with `debug`.
 
-    `interrupted` is the hint after Ctrl-C.
+    `interrupted` is the hint after Ctrl-C; without one, there is nothing to go on with.
     """
     try:
         yield

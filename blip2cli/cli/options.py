@@ -39,9 +39,9 @@ def command(
 
     def wrap(function: Callable[[Job], None]) -> Callable[..., None]:
         def started(inputs: list[str] | None = None, config: Any = None, debug: bool = False, **given: Any) -> None:
-            from blip2cli.cli.failures import reported
+            from blip2cli.cli.failures import GO_ON, reported
 
-            with reported(debug):
+            with reported(debug, GO_ON if "resume" in given else "Nothing was written."):
                 function(_job(task, records, tuple(inputs or ()), given))
 
         parameters = [inspect.Parameter("inputs", _KIND, default=None, annotation=argument)]

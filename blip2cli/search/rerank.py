@@ -48,7 +48,9 @@ def rerank(model: RetrievalModel, features: Features, job: Job, found: Found, mo
 def _scored(hit: Hit, score: float | Failed) -> Hit:
     if isinstance(score, Failed):
         return replace(hit, error=score.error)
-    return replace(hit, itm=score) if math.isfinite(score) else replace(hit, error="failed: the ITM score is not finite")
+    return (
+        replace(hit, itm=score) if math.isfinite(score) else replace(hit, error="failed: the ITM score is not finite")
+    )
 
 
 def _rows(features: Features, job: Job, hits: Sequence[Hit]) -> Iterator[Row]:

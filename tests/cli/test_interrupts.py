@@ -91,3 +91,30 @@ def test_a_second_run_on_an_output_is_refused(tmp_path: Path, typed: Callable[..
     assert (tmp_path / "o.jsonl.lock").exists()
     goes_on(tmp_path, typed)
     assert not (tmp_path / "o.jsonl.lock").exists(), "the lock of a dead process is in nobody's way"
+
+
+@pytest.mark.parametrize(
+    ("words", "interrupted", "hint"),
+    [
+        (["search", "f.parquet", "x"], "blip2cli.search.search", "Nothing was written."),
+        (["score", "r.jsonl", "-r", "r.json"], "blip2cli.score.score", "No figures were written."),
+        (["bench"], "blip2cli.bench.own.measure_and_show", "The rows above are measured."),
+        (["doctor"], "blip2cli.doctor.examine_machine", None),
+        (["models"], "blip2cli.models.show", None),
+    ],
+)
+def test_a_command_without_resume_does_not_promise_it(
+    typed: Callable[..., Typed],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    interrupted: str,
+    hint: str | None,
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    Path("r.jsonl").touch()
+    monkeypatch.setattr(interrupted, stop)
+    ran = typed(*words)
+    assert ran.code == 130
+    assert ran.err.splitlines() == ["blip2: interrupted", *([] if hint is None else [f"       {hint}"])]
