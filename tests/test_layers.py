@@ -119,10 +119,8 @@ def test_every_package_that_is_imported_is_declared() -> None:
     declared = {re.split(r"[^\w-]", line, maxsplit=1)[0].lower().replace("-", "_") for line in requirements()}
     providers = packages_distributions()
     for file in PACKAGE.rglob("*.py"):
-        for name in {name.partition(".")[0] for name in names_imported(file)} - {
-            PACKAGE.name,
-            *sys.stdlib_module_names,
-        }:
+        imported = {name.partition(".")[0] for name in names_imported(file)}
+        for name in imported - {PACKAGE.name, *sys.stdlib_module_names}:
             known = {provider.lower().replace("-", "_") for provider in providers.get(name, [name])}
             assert known & declared, f"{file} imports {name}"
 

@@ -19,6 +19,8 @@ class ArrayPart:
 
     def __init__(self, path: Path) -> None:
         self.array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(self.array, np.ndarray) or self.array.ndim < 2 or self.array.dtype.kind != "f":
+            raise ValueError(f"{path.name} is no array of features")
         number = path.stem.rpartition("_")[2]
         metadata = path.parent.parent / "metadata" / f"metadata_{number}.parquet"
         read = pq.read_table(metadata, memory_map=True)

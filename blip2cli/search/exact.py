@@ -29,10 +29,11 @@ class Best:
     scores: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
 
     def offer(self, rows: np.ndarray, scores: np.ndarray) -> None:
-        """Take what is among the best. Rows come in rising order."""
+        """Take what is among the best. Rows come in rising order; a score that is not finite is none."""
+        better = np.isfinite(scores)
         if len(self.rows) == self.most:
-            better = scores > self.scores[-1]
-            rows, scores = rows[better], scores[better]
+            better &= scores > self.scores[-1]
+        rows, scores = rows[better], scores[better]
         rows, scores = np.concatenate([self.rows, rows]), np.concatenate([self.scores, scores])
         order = np.argsort(-scores, kind="stable")[: self.most]
         self.rows, self.scores = rows[order], scores[order]

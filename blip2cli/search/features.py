@@ -90,7 +90,7 @@ class Features:
         """See that a query by this model can be compared with the features. Raises UsageError."""
         from blip2cli.job import absolute
 
-        theirs = (self.settings.get("model"), self.settings.get("revision"))
+        theirs = _made_by(self.settings)
         if theirs[0] != absolute(model):
             raise UsageError(
                 f"{self.path} was made by {theirs[0]}, not by {absolute(model)}", f"Add --model {theirs[0]}"
@@ -121,13 +121,13 @@ class Features:
 def open_features(path: Path) -> Features:
     """Open what `embed` wrote: a Parquet or Arrow file, a folder of them, or arrays with their metadata.
 
-    Raises UsageError for anything else, and for other features than those of images for ITC.
+    Raises UsageError for anything else, for other features than those of images for ITC, and for parts that differ.
     """
     import pyarrow as pa
 
     try:
         parts = tuple(_parts(path))
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+    except (OSError, EOFError, ValueError, KeyError, pa.ArrowException) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:160]
         raise UsageError(f"cannot read {path}: {reason}", HINT) from None
     settings = [_settings(part) for part in parts]
@@ -135,20 +135,35 @@ def open_features(path: Path) -> Features:
         kind = said.get("features")
         if kind != "itc":
             raise UsageError(f"{path} holds {f'{kind} features' if kind else 'no features that are known'}", HINT)
-        if not {"image", "error"} <= set(part.schema.names):
+        if not {"image", "error"} <= set(part.schema.names) or not _is_text(part.schema.field("image").type):
             raise UsageError(f"{path} has no columns image and error", HINT)
         if len(part.shape) != 2:
             raise UsageError(f"{path} holds features of texts", "Search goes through those of images.")
-        if said.get("model") != settings[0].get("model") or part.shape != parts[0].shape:
+        if 0 in part.shape:
+            raise UsageError(f"{path} holds features without numbers", HINT)
+        if _made_by(said) != _made_by(settings[0]) or part.shape != parts[0].shape:
             raise UsageError(f"{path} holds features of several models", "Search them one by one.")
+        if part.schema.names != parts[0].schema.names:
+            raise UsageError(f"{path} holds files with different columns", "Search them one by one.")
     return Features(path, parts, settings[0])
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _made_by(settings: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The model, and its revision."""
+    return settings.get("model"), settings.get("revision")
 
 
 def _settings(part: Part) -> dict[str, Any]:
     """What `embed` has put beside the features; empty where it is something else."""
     try:
         said = json.loads((part.schema.metadata or {}).get(KEY, b"{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
 

@@ -67,7 +67,7 @@ class Index:
             graph = Graph.restore(str(path), view=True)
         except (RuntimeError, ValueError, OSError):
             graph = None
-        if graph is None:
+        if graph is None or graph.ndim != features.shape[1]:
             raise UsageError(f"{path} is damaged", f"Remove it: rm {path}")
         return Index(features, graph)
 
@@ -82,6 +82,8 @@ class Index:
         for vector in query:
             found = self.graph.search(vector, count)
             rows, nearest = np.unique(found.keys, return_index=True)  # the nearest come first
+            if len(rows) and rows[-1] >= self.features.rows:
+                raise UsageError("the index names rows that its features do not have", "Remove it; it is damaged.")
             for row, distance in zip(rows.tolist(), found.distances[nearest].tolist(), strict=True):
                 estimates[row] = estimates.get(row, 0.0) + 1 - distance
         likely = sorted(estimates, key=lambda row: -estimates[row])[: most * WIDER + SCORED]
@@ -111,6 +113,7 @@ def _build(features: Features, path: Path, quiet: bool) -> None:
         write_atomically(_beside(path), json.dumps(_identity(features), indent=2).encode() + b"\n")
         publish(temporary, path)  # last, so that an index is never there without it
     except (OSError, RuntimeError) as error:  # the latter is usearch's
+        temporary.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or error
         raise OutputError(f"cannot write {path}: {reason}", "Make room, or name another file.") from None
     finally:

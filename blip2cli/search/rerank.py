@@ -8,14 +8,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from blip2cli.images import Reading
-from blip2cli.inputs.manifest import Layout
 from blip2cli.job import Job
 from blip2cli.loader import Loading, load
 from blip2cli.model.batches import Failed
 from blip2cli.records import Row
 from blip2cli.search.exact import Hit
 from blip2cli.search.features import Features
-from blip2cli.search.results import Found
+from blip2cli.search.results import Found, places_of
 
 if TYPE_CHECKING:
     from blip2cli.model.retrieval import RetrievalModel
@@ -48,20 +47,15 @@ def rerank(model: RetrievalModel, features: Features, job: Job, found: Found, mo
 def _scored(hit: Hit, score: float | Failed) -> Hit:
     if isinstance(score, Failed):
         return replace(hit, error=score.error)
-    return (
-        replace(hit, itm=score) if math.isfinite(score) else replace(hit, error="failed: the ITM score is not finite")
-    )
+    if not math.isfinite(score):
+        return replace(hit, error="failed: the ITM score is not finite")
+    return replace(hit, itm=score)
 
 
 def _rows(features: Features, job: Job, hits: Sequence[Hit]) -> Iterator[Row]:
-    """Where the images of the rows are: their names are paths from here, or from --image-root."""
-    given = job.options
-    layout = Layout(
-        str(features.path), "image", None, (), given.image_root or "",
-        allow_remote=given.allow_remote, allow_private=given.allow_private,
-    )  # fmt: skip
-    records = features.records([hit.row for hit in hits])
+    """The rows that were found, with their images."""
+    places, records = places_of(features, job), features.records([hit.row for hit in hits])
     return (
-        replace(layout.row(record, hit.row), index=at)
+        replace(places.row(record, hit.row), index=at)
         for at, (record, hit) in enumerate(zip(records, hits, strict=True))
     )

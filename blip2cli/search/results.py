@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from blip2cli import __version__
+from blip2cli.inputs.manifest import Layout as Manifest
 from blip2cli.job import Job
 from blip2cli.outputs import Layout, carried_names, open_output
-from blip2cli.records import Column, ImageRef, Result, Row
+from blip2cli.records import Column, Result, Row
 from blip2cli.terminal import show_warning
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def write(job: Job, features: Features, found: Sequence[Found]) -> bool:
     if unread:
         show_warning(f"{unread} images could not be read, and stand behind the others; paths start from --image-root")
     if job.options.report is not None:
-        _report(job, layout, results)
+        _report(job, features, layout, results)
     return not unread
 
 
@@ -81,18 +82,29 @@ def _results(features: Features, layout: Layout, found: Sequence[Found]) -> Iter
             number += 1
 
 
-def _report(job: Job, layout: Layout, results: Sequence[Result]) -> None:
-    import os
+def places_of(features: Features, job: Job) -> Manifest:
+    """Where the images of rows are: their names are paths from here, or from --image-root, or URLs.
 
+    A feature file may come from anybody, as a manifest may, and is treated as one.
+    """
+    given = job.options
+    return Manifest(
+        str(features.path), "image", None, (), given.image_root or "",
+        allow_remote=given.allow_remote, allow_private=given.allow_private,
+    )  # fmt: skip
+
+
+def _report(job: Job, features: Features, layout: Layout, results: Sequence[Result]) -> None:
     from blip2cli.report import write_report
     from blip2cli.search import _report_settings
+
+    places = places_of(features, job)
 
     def rows() -> Iterator[Row]:
         for result in results:
             record: dict[str, Any] = layout.record(result)
-            name = record.pop("image")
-            place = ImageRef(path=os.path.join(job.options.image_root or "", name))
-            yield Row(result.row.index, name, place, record)
+            placed = places.row({"image": record.pop("image")}, result.row.index)
+            yield replace(placed, index=result.row.index, columns=record)
 
     title = f"search in {job.input.inputs[0]}"
     write_report(rows(), _report_settings(job), title, {title: layout.metadata}, total=len(results))

@@ -308,3 +308,94 @@ def test_files_that_others_have_made_are_told_from_ours(
     pq.write_table(table, "g.parquet")
     done = typed("search", "g.parquet", "a red circle")
     assert done.code == 2 and message in done.err
+
+
+def test_features_that_are_not_finite_are_never_found(tmp_path: Path) -> None:
+    vectors = made(tmp_path / "f.parquet", 70)
+    table = pq.read_table(tmp_path / "f.parquet")
+    vectors[3], vectors[5, 1, 2] = np.nan, np.inf
+    kind = table.schema.field("features").type
+    storage = pa.FixedSizeListArray.from_arrays(vectors.reshape(-1), type=kind.storage_type)
+    at = table.schema.get_field_index("features")
+    pq.write_table(
+        table.set_column(at, "features", pa.ExtensionArray.from_storage(kind, storage)), tmp_path / "g.parquet"
+    )
+    features = open_features(tmp_path / "g.parquet")
+    index = Index.of(features, tmp_path / "i.usearch", quiet=True)
+    for find in (lambda: best_rows(features, queries(), 70), lambda: index.best_rows(queries(), 70)):
+        for hits in find():
+            assert 3 not in {hit.row for hit in hits} and np.isfinite([hit.itc for hit in hits]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda table: table.replace_schema_metadata({b"blip2": b'{"features": "itc", "model": "a"}'}),
+            "several models",
+        ),
+        (
+            lambda table: table.replace_schema_metadata(
+                {b"blip2": b'{"features": "itc", "model": "tiny", "revision": "b"}'}
+            ),
+            "several models",
+        ),
+        (
+            lambda table: table.rename_columns(["image", "m", "features", "error"]).replace_schema_metadata(
+                table.schema.metadata
+            ),
+            "different columns",
+        ),
+        (lambda table: table.set_column(0, "image", pa.array(range(len(table)))), "no columns image and error"),
+        (lambda table: table.replace_schema_metadata({b"blip2": b"[" * 100_000}), "no features that are known"),
+    ],
+)
+def test_parts_that_differ_are_refused(tmp_path: Path, change: Callable[[pa.Table], pa.Table], message: str) -> None:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for name in ("a.parquet", "b.parquet"):
+        made(folder / name, 14)
+    pq.write_table(change(pq.read_table(folder / "b.parquet")), folder / "b.parquet")
+    with pytest.raises(UsageError, match=message):
+        open_features(folder)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.array(3.0), np.array(["a"] * 6), np.zeros(6), np.zeros((6, 0, 8), np.float32), b"", b"\x93NUMPY" + b"x" * 99],
+)
+def test_arrays_that_are_no_features_are_told(typed: Run, pictures: str, array: np.ndarray | bytes) -> None:
+    typed("embed", "pictures.jsonl", "--features", "itc", "--out", "arrays", "--format", "npy")
+    (path,) = Path("arrays").glob("img_emb/*.npy")
+    if isinstance(array, bytes):
+        path.write_bytes(array)
+    else:
+        np.save(path, array)
+    with pytest.raises(UsageError):
+        open_features(Path("arrays"))
+
+
+def test_a_report_fetches_no_url_of_a_feature_file_unasked(typed: Run, pictures: str) -> None:
+    table = pq.read_table(pictures)
+    names = pa.array([f"http://127.0.0.1:9/{at}.png" for at in range(len(table))])
+    pq.write_table(table.set_column(0, "image", names), "urls.parquet")
+    assert typed("search", "urls.parquet", "a circle", "--report", "found.html").code == 0
+    assert "a URL in a manifest; --allow-remote fetches it" in Path("found.html").read_text()
+
+
+def test_an_index_of_rows_that_are_not_there_is_told(tmp_path: Path) -> None:
+    from usearch.index import Index as Graph
+
+    made(tmp_path / "f.parquet", 20)
+    features, path = open_features(tmp_path / "f.parquet"), tmp_path / "i.usearch"
+    Index.of(features, path, quiet=True)
+    graph = Graph(ndim=WIDTH, metric="ip", dtype="f16", multi=True)
+    graph.add(np.array([10**12]), np.ones((1, WIDTH), np.float32))
+    graph.save(str(path))
+    with pytest.raises(UsageError, match="names rows that its features do not have"):
+        Index.of(features, path).best_rows(queries(), 5)
+    narrow = Graph(ndim=8, metric="ip", dtype="f16", multi=True)
+    narrow.add(np.array([1]), np.ones((1, 8), np.float32))
+    narrow.save(str(path))
+    with pytest.raises(UsageError, match="is damaged"):
+        Index.of(features, path)
