@@ -81,8 +81,8 @@ def show_report(out: Any, written: Any) -> None:
     """What a report holds: a line on stderr, and another for what had no room in it."""
     rows = "row" if written.rows == 1 else "rows"
     print(
-        f"{out}: {written.rows:,} {rows}, {written.errors:,} with errors, {written.thumbnails:,} with thumbnails, "
-        f"{written.size / 1e6:.1f} MB",
+        f"{_harmless(str(out))}: {written.rows:,} {rows}, {written.errors:,} with errors, "
+        f"{written.thumbnails:,} with thumbnails, {written.size / 1e6:.1f} MB",
         file=sys.stderr,
     )
     for line in written.left_out:
@@ -237,19 +237,19 @@ def _edit_lines() -> None:
 
 def show_error(message: str, hint: str) -> None:
     """What is wrong, and what to do: two lines on stderr."""
-    print(f"blip2: {message}", file=sys.stderr)
+    print(f"blip2: {_harmless(message)}", file=sys.stderr)
     if hint:
-        print(f"       {hint}", file=sys.stderr)
+        print(f"       {_harmless(hint)}", file=sys.stderr)
 
 
 def show_note(message: str) -> None:
     """One line on stderr, of what was done."""
-    print(message, file=sys.stderr)
+    print(_harmless(message), file=sys.stderr)
 
 
 def show_warning(message: str) -> None:
     """One line on stderr."""
-    print(f"blip2: warning: {message}", file=sys.stderr)
+    print(f"blip2: warning: {_harmless(message)}", file=sys.stderr)
 
 
 class TablePrinter:

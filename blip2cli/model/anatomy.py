@@ -52,6 +52,15 @@ class Anatomy:
 
 def examine(folder: Path) -> Anatomy:
     """Take a folder apart. Raises CheckpointError where it is no BLIP-2, or cannot be read."""
+    try:
+        return _examined(folder)
+    except (TypeError, ValueError, IndexError, AttributeError):
+        raise CheckpointError(
+            f"{folder} has a configuration or weights that make no sense", "Copy or fetch it again."
+        ) from None
+
+
+def _examined(folder: Path) -> Anatomy:
     config = _json(folder / "config.json")
     kind = config.get("model_type")
     if kind not in ("blip-2", "blip_2"):
@@ -135,7 +144,7 @@ def _json(path: Path) -> dict[str, Any]:
     """A JSON file's object; empty where there is no such file. Raises CheckpointError."""
     try:
         loaded = json.loads(_text(path) or "{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is no JSON: {error}", "Copy or fetch it again.") from None
     return loaded if isinstance(loaded, dict) else {}
 

@@ -40,7 +40,7 @@ def complete(folder: Path) -> bool:
     if index.exists():
         try:
             shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, AttributeError):
+            return all((folder / shard).exists() for shard in shards)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # another file altogether
             return False
-        return all((folder / shard).exists() for shard in shards)
     return (folder / "config.json").exists() and (folder / "model.safetensors").exists()

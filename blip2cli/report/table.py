@@ -26,7 +26,8 @@ SCORES = ("rank", "score", "itm", "itc", "logprob", "probability")
 LISTS = ("captions", "logprobs", "probabilities")
 """Columns that hold lists, which CSV has as JSON."""
 
-NUMBER = re.compile(r"-?(0|[1-9]\d{0,15})(\.\d+)?([eE][+-]?\d{1,3})?")
+NUMBER = re.compile(r"-?(0|[1-9]\d{0,15})(\.\d+)?([eE][+-]?\d{1,2})?")
+"""Text that is a number, and one that is finite."""
 
 MOST_LETTERS = 4_000
 """Letters of a cell that are shown."""
@@ -149,9 +150,9 @@ def _cell(name: str, value: Any) -> Cell:
         return f"{' × '.join(map(str, value.shape))} {value.dtype}"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     if isinstance(value, (int, float)):
-        if not math.isfinite(value):
-            return None
         return value if abs(value) <= EXACT else str(value)
     if isinstance(value, (list, tuple)):
         return _list(value)

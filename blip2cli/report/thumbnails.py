@@ -64,7 +64,7 @@ def album_of(pictures: Iterable[tuple[int, ImageRef]], table: Table, settings: R
 
     thumbnails: list[str] = []
     outcome: dict[Hashable, int | str] = {}
-    room = int(settings.thumbnails_mb * 1e6)
+    room = settings.thumbnails_mb * 1e6
     workers = cores() if len(table) > FEW else 0
     progress = Progress(None, 0, settings.quiet)
     with closing(mapped(partial(_made, side), distinct(), workers, SECONDS, _died)) as all_made:
@@ -82,7 +82,8 @@ def album_of(pictures: Iterable[tuple[int, ImageRef]], table: Table, settings: R
     place = {number: at for number, at in told.items() if isinstance(at, int)}
     faults = {**table.faults, **{number: fault for number, fault in told.items() if isinstance(fault, str)}}
     if room >= 0:
-        faults.update({number: NOT_FOUND for number in range(len(table)) if number not in {*place, *faults}})
+        told_of = {*place, *faults}
+        faults.update({number: NOT_FOUND for number in range(len(table)) if number not in told_of})
     return Album(side, thumbnails, place, faults)
 
 

@@ -74,6 +74,10 @@ def test_what_is_cached_is_told_whole_or_in_part_and_others_are_found(
     assert rows["Salesforce/blip2-opt-2.7b"]["cached"] == "whole"
     assert rows["Salesforce/blip2-opt-2.7b"]["revision"] == REVISION
     assert rows["Salesforce/blip2-flan-t5-xl"]["cached"] == "in part"
+    for number, index in enumerate(("[]", '{"weight_map": []}', '{"weight_map": {"a": 3, "b": []}}', "[" * 100_000)):
+        folder_of_index = cache(f"somebody/torn{number}", tmp_path, "config.json")
+        (folder_of_index / "model.safetensors.index.json").write_text(index)
+    assert typed("models").code == 0
     mine = rows["somebody/mine"]
     assert (mine["cached"], mine["language_model"]) == ("whole", "T5, 2 layers of 32")
     assert mine["size"] == sum(path.stat().st_size for path in folder.iterdir())
@@ -127,6 +131,13 @@ def test_an_old_checkpoint_runs_and_a_torn_one_does_not(typed: Run, opt_checkpoi
             {"config.json": '{"model_type": "blip-2"}', "model.safetensors": "rubbish"},
             "cannot read the weights in nothing",
         ),
+        ({"config.json": "[" * 100_000}, "nothing/config.json is no JSON"),
+        ({"config.json": '{"model_type": "blip-2", "vision_config": 3}'}, "nothing has a configuration or weights"),
+        (
+            {"config.json": '{"model_type": "blip-2"}', "preprocessor_config.json": '{"size": {"height": "x"}}'},
+            "nothing has a configuration or weights",
+        ),
+        ({"config.json": '{"model_type": "\\u001b[2J\\nbert"}'}, "nothing is a  [2J bert checkpoint, not BLIP-2"),
     ],
 )
 def test_what_is_no_checkpoint_is_two_lines(

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from base64 import b64decode
 from collections.abc import Callable
 from io import BytesIO
@@ -14,8 +15,10 @@ import pytest
 from PIL import Image
 
 from blip2cli.records import Row
+from blip2cli.report import ReportSettings
 from blip2cli.report.page import digest, embedded
 from blip2cli.report.table import MOST_LETTERS, table_of
+from blip2cli.report.thumbnails import album_of
 from tests.conftest import Typed
 from tests.report.conftest import Elements, column, data_of, thumbnails_of
 
@@ -275,3 +278,19 @@ def test_the_page_has_its_own_scripts_and_styles_only_and_a_policy_that_says_so(
     assert rules["default-src"] == "'none'" and rules["img-src"] == "data:"
     assert rules["script-src"] == digest(script) and rules["style-src"] == digest(style)
     assert "http://" not in script.replace("http://www.w3.org/2000/svg", "") and "https://" not in script + style
+
+
+def test_numbers_that_javascript_has_no_room_for_are_shown(typed: Run) -> None:
+    Path("o.csv").write_text("image,caption,size,error\na.png,a,1e999,\nb.png,b,2,\n")
+    assert reported(typed, "o.csv")["fields"][1]["values"] == ["1e999", "2"]
+    huge = 10**400
+    name = results("o.jsonl", {"image": "a.png", "caption": "a", "n": huge, "error": None})
+    assert reported(typed, name)["fields"][1]["values"] == [str(huge)]
+
+
+def test_rows_whose_images_are_gone_take_time_by_their_number_only() -> None:
+    table = table_of((Row(at, f"{at}.png", None, {"caption": "a"}) for at in range(20_000)), 20_000)
+    started = time.perf_counter()
+    album = album_of((), table, ReportSettings(quiet=True, thumbnails_mb=float("inf")))
+    assert time.perf_counter() - started < 2
+    assert len(album.faults) == 20_000

@@ -119,6 +119,17 @@ def test_a_filtering_run_that_was_cut_short_ends_as_one_that_was_not(match: Matc
     assert again.err.startswith("0 rows") and files(Path(out)) == files(Path(f"whole-{out}"))
 
 
+@pytest.mark.parametrize("out", ["o.jsonl", "o.jsonl.gz", "o.csv", "o.parquet", "o.arrow", "shards"])
+def test_an_output_from_which_all_is_left_out_is_whole(match: Match, photos: Path, out: str) -> None:
+    words = (photos, "-t", CAPTIONS[0], "--threshold", 1, "--out", out)
+    done = match(*words, "--limit", 5)
+    assert done.code == 0 and done.err.startswith("0 rows") and "5 left out" in done.err
+    assert Path(out).exists()
+    done = match(*words, "--resume")
+    assert done.code == 0 and "5 before, 7 left out" in done.err
+    assert match(*words, "--resume").err.startswith("0 rows")
+
+
 def files(out: Path) -> list:
     """What an output holds: rows of Parquet files, the bytes of others."""
     found = sorted(out.rglob("*.parquet")) if out.is_dir() else [out]
