@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from blip2cli.errors import UsageError
 from blip2cli.job import Job, Kind, Opt
@@ -58,7 +58,7 @@ def search(job: Job) -> bool:
     """
     from blip2cli.outputs import check_output
     from blip2cli.search.features import open_features
-    from blip2cli.search.results import write
+    from blip2cli.search.results import report_settings, write
     from blip2cli.terminal import hush_libraries, show_note
 
     if not job.input.inputs:
@@ -72,7 +72,7 @@ def search(job: Job) -> bool:
     features = open_features(Path(file))
     features.check_model(job.model_name, job.model.revision)
     if options.report is not None:
-        _report_settings(job).check()
+        report_settings(job).check()
     hush_libraries()
     found = _found(job, features, texts)
     good = write(job, features, found)
@@ -107,9 +107,3 @@ def _found(job: Job, features: Features, texts: list[str]) -> list[Found]:
     if options.rerank is None:
         return found
     return [rerank(queries.model, features, job, one, options.top_k) for one in found]
-
-
-def _report_settings(job: Job) -> Any:
-    from blip2cli.report import ReportSettings
-
-    return ReportSettings(job.options.report, job.output.overwrite, quiet=job.output.quiet)

@@ -35,6 +35,9 @@ has what is found by how many."""
 SCORED = 64
 """Rows that are scored by the features themselves, beyond WIDER times those that are wanted."""
 
+IDENTITY = ("rows", "shape", "model", "revision", "sample")
+"""What is said of the features beside an index."""
+
 SAMPLE = 3
 """Rows whose vectors tell whether the features are those that were indexed."""
 
@@ -57,10 +60,12 @@ class Index:
             from usearch.index import Index as Graph
         except ImportError:
             raise UsageError("--index needs the package usearch", "pip install 'blip2cli[search]'") from None
+        said = _said(path)
+        if said is None and (path.exists() or _beside(path).exists()):
+            there = path if path.exists() else _beside(path)
+            raise UsageError(f"{there} is there, and is no index of blip2", "Name another file.")
         if not path.exists():
             _build(features, path, quiet)
-        elif (said := _said(path)) is None:
-            raise UsageError(f"{path} is there, and is no index of blip2", "Name another file.")
         elif said != _identity(features):
             raise UsageError(f"{path} is an index of other features than {features.path}", f"Remove it: rm {path}")
         try:
@@ -125,22 +130,19 @@ def _beside(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def _said(path: Path) -> Any:
+def _said(path: Path) -> dict[str, Any] | None:
     """What is said of an index; None where nothing is."""
     try:
-        return json.loads(_beside(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        said = json.loads(_beside(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
+    return said if isinstance(said, dict) and said.keys() == set(IDENTITY) else None
 
 
 def _identity(features: Features) -> dict[str, Any]:
     """What an index must agree with its features in: their number, their shape, their model, and some of themselves."""
     rows = sorted({features.rows * at // SAMPLE for at in range(SAMPLE)} | {features.rows - 1}) if features.rows else []
     sample = features.vectors(rows).astype(np.float16) if rows else np.empty(0)
-    return {
-        "rows": features.rows,
-        "shape": list(features.shape),
-        "model": features.settings.get("model"),
-        "revision": features.settings.get("revision"),
-        "sample": hashlib.sha256(sample.tobytes()).hexdigest(),
-    }
+    digest = hashlib.sha256(sample.tobytes()).hexdigest()
+    model, revision = features.settings.get("model"), features.settings.get("revision")
+    return dict(zip(IDENTITY, (features.rows, list(features.shape), model, revision, digest), strict=True))

@@ -11,6 +11,7 @@ from blip2cli.inputs.manifest import Layout as Manifest
 from blip2cli.job import Job
 from blip2cli.outputs import Layout, carried_names, open_output
 from blip2cli.records import Column, Result, Row
+from blip2cli.report import ReportSettings, write_report
 from blip2cli.terminal import show_warning
 
 if TYPE_CHECKING:
@@ -94,10 +95,12 @@ def places_of(features: Features, job: Job) -> Manifest:
     )  # fmt: skip
 
 
-def _report(job: Job, features: Features, layout: Layout, results: Sequence[Result]) -> None:
-    from blip2cli.report import write_report
-    from blip2cli.search import _report_settings
+def report_settings(job: Job) -> ReportSettings:
+    """Where the page goes that --report names."""
+    return ReportSettings(job.options.report, job.output.overwrite, quiet=job.output.quiet)
 
+
+def _report(job: Job, features: Features, layout: Layout, results: Sequence[Result]) -> None:
     places = places_of(features, job)
 
     def rows() -> Iterator[Row]:
@@ -107,4 +110,4 @@ def _report(job: Job, features: Features, layout: Layout, results: Sequence[Resu
             yield replace(placed, index=result.row.index, columns=record)
 
     title = f"search in {job.input.inputs[0]}"
-    write_report(rows(), _report_settings(job), title, {title: layout.metadata}, total=len(results))
+    write_report(rows(), report_settings(job), title, {title: layout.metadata}, total=len(results))

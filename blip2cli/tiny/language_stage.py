@@ -12,7 +12,7 @@ from .batches import Packed, Packer, pixel_tensor
 from .easy_vqa import Picture
 from .examples import UNKNOWN, Example, easy_vqa_examples, scene_examples
 from .guides import Guides
-from .schedule import new_optimizer, set_rate, training_precision
+from .schedule import descend, new_optimizer, set_rate, training_precision
 
 EASY_VQA_IMAGES = 14
 SCENES = 18
@@ -42,10 +42,7 @@ def train_language(
             queries = guides.query_loss(query_output, examples)
             patches = guides.patch_loss(image_embeds, examples)
             loss = text + 0.5 * queries + max(0.0, 1 - step / steps / _GUIDE_END) * patches
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        descend(loss, optimizer)
         if step % 40 == 0 or step == steps - 1:
             parts = f"text {text.item():.4f} queries {queries.item():.4f} patches {patches.item():.4f}"
             print(f"language {step}/{steps} {parts} {time.monotonic() - started:.0f} s", flush=True)

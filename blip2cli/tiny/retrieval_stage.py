@@ -15,7 +15,7 @@ from transformers import Blip2ForImageTextRetrieval, PreTrainedTokenizerFast
 
 from .heads import contrastive_scores, image_features, match_logits, text_features
 from .retrieval_batches import choose_pairs, described_batches
-from .schedule import new_optimizer, set_rate, training_precision
+from .schedule import descend, new_optimizer, set_rate, training_precision
 
 IMAGES = 32
 PEAK_RATE = 1e-3
@@ -71,10 +71,7 @@ def train_retrieval(
                 matches = match_logits(model, image_embeds[pairs.images], batch.tokens[pairs.texts])
                 itm = functional.cross_entropy(matches.float(), pairs.match)
                 loss = itc + itm
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        descend(loss, optimizer)
         if step % 40 == 0 or step == steps - 1:
             parts = f"ITC {itc.item():.4f}"
             if step >= _ITC_ALONE * steps:

@@ -1,4 +1,4 @@
-"""What both stages share: optimizer, learning-rate schedule (warm-up, then cosine to nothing), and precision."""
+"""What the stages share: optimizer, learning-rate schedule (warm-up, then cosine to nothing), step, and precision."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -22,6 +22,14 @@ def set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, steps: in
     share = (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
     for group in optimizer.param_groups:
         group["lr"] = peak * share
+
+
+def descend(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Take one step down the loss, with gradients clipped to a norm of 1."""
+    loss.backward()
+    nn.utils.clip_grad_norm_([weight for group in optimizer.param_groups for weight in group["params"]], 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 @contextmanager

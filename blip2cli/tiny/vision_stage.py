@@ -3,13 +3,12 @@
 import time
 from itertools import islice
 
-import torch
 from transformers import Blip2ForConditionalGeneration
 
 from .batches import pixel_tensor
 from .examples import scene_examples
 from .guides import Guides
-from .schedule import new_optimizer, set_rate, training_precision
+from .schedule import descend, new_optimizer, set_rate, training_precision
 
 BATCH = 64
 PEAK_RATE = 1e-3
@@ -27,9 +26,6 @@ def train_vision(model: Blip2ForConditionalGeneration, guides: Guides, steps: in
         with training_precision():
             image_embeds = model.vision_model(pixel_tensor([example.pixels for example in examples])).last_hidden_state
             loss = guides.patch_loss(image_embeds, examples)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        descend(loss, optimizer)
         if step % 40 == 0 or step == steps - 1:
             print(f"vision {step}/{steps} loss {loss.item():.4f} {time.monotonic() - started:.0f} s", flush=True)

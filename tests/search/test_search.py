@@ -148,6 +148,11 @@ def test_a_file_that_is_no_index_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no folder"):
         Index.of(open_features(tmp_path / "f.parquet"), tmp_path / "gone" / "i.usearch")
     assert (tmp_path / "f.parquet").read_bytes() == before
+    for mine in ('{"rows": "of mine"}', "[" * 100_000):
+        (tmp_path / "mine.json").write_text(mine)
+        with pytest.raises(UsageError, match=r"mine\.json is there, and is no index of blip2"):
+            Index.of(open_features(tmp_path / "f.parquet"), tmp_path / "mine", quiet=True)
+        assert (tmp_path / "mine.json").read_text() == mine and not (tmp_path / "mine").exists()
 
 
 def test_the_package_of_an_index_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
