@@ -15,32 +15,38 @@ IMAGE = "image_path"
 
 
 class ArrayPart:
-    """One array, mapped into memory, and its metadata. Rows that failed are zeros, and their metadata says so."""
+    """One array, mapped while it is read, and its metadata. Rows that failed are zeros, and their metadata says so."""
 
     def __init__(self, path: Path) -> None:
-        self.array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(self.array, np.ndarray) or self.array.ndim < 2 or self.array.dtype.kind != "f":
+        self.path = path
+        array = self._opened()
+        if not isinstance(array, np.ndarray) or array.ndim < 2 or array.dtype.kind != "f":
             raise ValueError(f"{path.name} is no array of features")
         number = path.stem.rpartition("_")[2]
         metadata = path.parent.parent / "metadata" / f"metadata_{number}.parquet"
-        read = pq.read_table(metadata, memory_map=True)
+        read = pq.read_table(metadata)
         names = ["image" if name == IMAGE else name for name in read.column_names]
         self.table = read.rename_columns(names).replace_schema_metadata(read.schema.metadata)
-        self.rows = len(self.array)
+        self.rows = len(array)
         if len(self.table) != self.rows:
             raise ValueError(f"{path.name} has {self.rows} rows, its metadata {len(self.table)}")
-        self.shape = self.array.shape[1:]
+        self.shape = array.shape[1:]
         self.schema: pa.Schema = self.table.schema
 
     def blocks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         good = self.table["error"].is_null().to_numpy()
+        array = self._opened()
         for first in range(0, self.rows, size):
-            yield self.array[first : first + size], good[first : first + size]
+            yield array[first : first + size], good[first : first + size]
 
     def vectors(self, rows: Sequence[int]) -> np.ndarray:
-        found: np.ndarray = self.array[list(rows)]
+        found: np.ndarray = self._opened()[list(rows)]
         return found
 
     def records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.table.take(list(rows)).to_pylist()
         return found
+
+    def _opened(self) -> np.ndarray:
+        array: np.ndarray = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        return array

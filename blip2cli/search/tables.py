@@ -15,20 +15,22 @@ from blip2cli.search.features import COLUMN
 
 
 class ParquetPart:
-    """One Parquet file."""
+    """One Parquet file, open only while it is read: there may be more of them than a process may have open."""
 
     def __init__(self, path: Path) -> None:
-        self.file = pq.ParquetFile(path, memory_map=True, pre_buffer=False)
-        self.rows = self.file.metadata.num_rows
-        whole = self.file.schema_arrow
+        self.path = path
+        with pq.ParquetFile(path) as file:
+            self.metadata, whole = file.metadata, file.schema_arrow
+        self.rows = self.metadata.num_rows
         self.shape = shape_of(whole)
         self.schema = without_features(whole)
-        groups = self.file.metadata.num_row_groups
-        self.firsts = np.cumsum([0, *(self.file.metadata.row_group(at).num_rows for at in range(groups))])
+        groups = range(self.metadata.num_row_groups)
+        self.firsts = np.cumsum([0, *(self.metadata.row_group(at).num_rows for at in groups)])
 
     def blocks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for batch in self.file.iter_batches(size, columns=[COLUMN], use_threads=False):
-            yield tensors(batch.column(0), self.shape)
+        with self._opened() as file:
+            for batch in file.iter_batches(size, columns=[COLUMN], use_threads=False):
+                yield tensors(batch.column(0), self.shape)
 
     def vectors(self, rows: Sequence[int]) -> np.ndarray:
         column = pa.chunked_array([chunk for chunk in self._taken(rows, [COLUMN])[COLUMN].chunks if len(chunk)])
@@ -41,29 +43,33 @@ class ParquetPart:
     def _taken(self, rows: Sequence[int], columns: list[str]) -> pa.Table:
         """Columns of rows, in rising order."""
         groups = groupby(rows, lambda row: int(np.searchsorted(self.firsts, row, "right")) - 1)
-        return pa.concat_tables(
-            self.file.read_row_group(number, columns=columns, use_threads=False).take(
-                [row - int(self.firsts[number]) for row in some]
+        with self._opened() as file:
+            return pa.concat_tables(
+                file.read_row_group(number, columns=columns, use_threads=False).take(
+                    [row - int(self.firsts[number]) for row in some]
+                )
+                for number, some in groups
             )
-            for number, some in groups
-        )
+
+    def _opened(self) -> pq.ParquetFile:
+        return pq.ParquetFile(self.path, metadata=self.metadata, memory_map=True, pre_buffer=False)
 
 
 class ArrowPart:
-    """One Arrow file; only pages that are looked at are in memory."""
+    """One Arrow file, mapped only while it is read; only pages that are looked at are in memory."""
 
     def __init__(self, path: Path) -> None:
-        self.file = pa.ipc.open_file(pa.memory_map(str(path)))
-        whole = self.file.schema
-        self.shape = shape_of(whole)
-        self.schema = without_features(whole)
-        batches = self.file.num_record_batches
-        self.firsts = np.cumsum([0, *(self.file.get_batch(at).num_rows for at in range(batches))])
+        self.path = path
+        file = self._opened()
+        self.shape = shape_of(file.schema)
+        self.schema = without_features(file.schema)
+        self.firsts = np.cumsum([0, *(file.get_batch(at).num_rows for at in range(file.num_record_batches))])
         self.rows = int(self.firsts[-1])
 
     def blocks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for number in range(self.file.num_record_batches):
-            column = self.file.get_batch(number).column(COLUMN)
+        file = self._opened()
+        for number in range(file.num_record_batches):
+            column = file.get_batch(number).column(COLUMN)
             for first in range(0, len(column), size):
                 yield tensors(column.slice(first, size), self.shape)
 
@@ -75,9 +81,13 @@ class ArrowPart:
 
     def _taken(self, rows: Sequence[int]) -> Iterator[pa.RecordBatch]:
         """Rows, in rising order."""
+        file = self._opened()
         for row in rows:
             number = int(np.searchsorted(self.firsts, row, "right")) - 1
-            yield self.file.get_batch(number).slice(row - int(self.firsts[number]), 1)
+            yield file.get_batch(number).slice(row - int(self.firsts[number]), 1)
+
+    def _opened(self) -> pa.ipc.RecordBatchFileReader:
+        return pa.ipc.open_file(pa.memory_map(str(self.path)))
 
 
 def shape_of(schema: pa.Schema) -> tuple[int, ...]:

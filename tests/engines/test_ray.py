@@ -10,12 +10,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from blip2cli.engines.ray_replica import MOST_ATTEMPTS, Replica
+from blip2cli.engines.ray_replica import MOST_ATTEMPTS, Replica, Said
 from blip2cli.engines.stretches import Stretches
-from blip2cli.outputs import Target
+from blip2cli.outputs import Layout, Target
+from blip2cli.pipeline import Spent
+from blip2cli.records import Column, Result, Row
 from tests.conftest import Typed
 from tests.engines.cluster import BLIP2, ENV, Cluster, committed, ended, files, same, started, wait_for
 
@@ -141,6 +144,27 @@ def test_a_shard_that_its_actors_die_of_is_given_up(tmp_path: Path, monkeypatch:
     for attempt in range(MOST_ATTEMPTS):
         (tmp_path / "shards.parts" / f"00002-{attempt}").mkdir(parents=True)
     assert list(Replica(order)({"place": [2]})) == []
+
+
+def test_a_shard_counts_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = [
+        Result(Row(0, "a.png"), (0.9,)),
+        Result(Row(1, "b.png"), (0.1,), left_out=True),
+        Result(Row(2, "c.png"), (0.1,), last=False, left_out=True),
+        Result(Row(2, "c.png"), (0.8,)),
+        Result(Row(3, "d.png"), (None,), "missing: no such file"),
+        Result(Row(4, "e.png"), (0.2,), left_out=True),
+    ]
+    pipeline = SimpleNamespace(results=lambda rows, stop: iter(results), spent=lambda: Spent({}, 1, 1))
+    monkeypatch.setattr(Replica, "_pipeline", pipeline)
+    monkeypatch.setattr(Replica, "_layout", Layout({}, (Column("itm", "number"),), lambda: pa.schema([]), {}))
+    source = SimpleNamespace(stretch=lambda first, stop: iter(()))
+    target, stretches = Target("jsonl", tmp_path / "shards", shards=True), Stretches(5, 5)
+    order: Any = SimpleNamespace(target=target, stretches=stretches, task=SimpleNamespace(source=source))
+    *_, said = [Said.unpacked(text) for told in Replica(order)({"place": [0]}) for text in told["said"]]
+    assert (said.failure, said.finished, said.rows, said.left_out) == (None, True, 3, 3)
+    assert (dict(said.kinds), said.last) == ({"missing": 1}, "e.png")
+    assert [json.loads(line)["image"] for line in lines(tmp_path / "shards")] == ["a.png", "c.png", "d.png"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """`blip2 search`: the exact search is brute force's, in every format; an index finds nearly all; ITM ranks again."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -404,3 +405,27 @@ def test_an_index_of_rows_that_are_not_there_is_told(tmp_path: Path) -> None:
     narrow.save(str(path))
     with pytest.raises(UsageError, match="is damaged"):
         Index.of(features, path)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".npy"])
+def test_files_are_open_only_while_they_are_read(tmp_path: Path, suffix: str) -> None:
+    parts = []
+    for at in range(60):
+        name = tmp_path / f"part-{at:05}{'.parquet' if suffix == '.npy' else suffix}"
+        parts.append(made(name, 7, seed=at))
+        if suffix == ".npy":
+            for folder in ("img_emb", "metadata"):
+                (tmp_path / folder).mkdir(exist_ok=True)
+            np.save(tmp_path / "img_emb" / f"img_emb_{at:05}.npy", parts[-1])
+            pq.write_table(
+                pq.read_table(name).drop_columns("features").replace_schema_metadata(pq.read_schema(name).metadata),
+                tmp_path / "metadata" / f"metadata_{at:05}.parquet",
+            )
+    before = len(os.listdir("/dev/fd"))
+    features = open_features(tmp_path)
+    assert len(os.listdir("/dev/fd")) <= before
+    hits = best_rows(features, queries()[:1], 30)[0]
+    records = features.records(range(0, 420, 7))
+    assert len(os.listdir("/dev/fd")) <= before
+    assert [hit.row for hit in hits] == brute_force(np.concatenate(parts), queries()[0], 30)
+    assert [record["n"] for record in records] == [0] * 60
