@@ -43,8 +43,19 @@ def texts_in(cell: Any) -> list[str]:
         cell = cell.get("answer")
         return [] if cell is None else [str(cell)]
     if isinstance(cell, (list, tuple)):
-        return [text for entry in cell for text in ([entry] if isinstance(entry, str) else texts_in(entry))]
+        return [text for entry in _flat(cell) for text in ([entry] if isinstance(entry, str) else texts_in(entry))]
     return [str(cell)]
+
+
+def _flat(cell: Sequence[Any]) -> Iterator[Any]:
+    """The entries of lists within lists, however deep."""
+    waiting = list(reversed(cell))
+    while waiting:
+        entry = waiting.pop()
+        if isinstance(entry, (list, tuple)):
+            waiting.extend(reversed(entry))
+        else:
+            yield entry
 
 
 def _listed(cell: str) -> list[str] | None:
