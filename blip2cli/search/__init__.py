@@ -34,9 +34,9 @@ class SearchOptions:
         Opt("Index for many rows, by the extra `search`; built where there is none. Without: exact.", metavar="FILE"),
     ] = None
     image_root: Annotated[
-        str | None, Opt("Folder that the images' paths start from, for --rerank. [default: here]", metavar="FOLDER")
+        str | None, Opt("Folder that the images' paths start from. [default: here]", metavar="FOLDER")
     ] = None
-    allow_remote: Annotated[bool, Opt("Fetch the images behind URLs, for --rerank.")] = False
+    allow_remote: Annotated[bool, Opt("Fetch the images behind URLs, for --rerank and --report.")] = False
     allow_private: Annotated[bool, Opt("With --allow-remote: from this machine and private networks too.")] = False
     report: Annotated[Path | None, Opt("Write the rows as an HTML page too.", metavar="FILE")] = None
 

@@ -41,7 +41,8 @@ def write(job: Job, features: Features, found: Sequence[Found]) -> bool:
     output.finish()
     unread = sum(one.unread for one in found)
     if unread:
-        show_warning(f"{unread} images could not be read, and stand behind the others; paths start from --image-root")
+        images = "1 image" if unread == 1 else f"{unread:,} images"
+        show_warning(f"{images} could not be read: see the errors of the last rows; paths start from --image-root")
     if job.options.report is not None:
         _report(job, features, layout, results)
     return not unread
