@@ -112,6 +112,12 @@ def begun(out: Path) -> bool:
     return filled or len(_whole_lines(path_of(out))) > 1
 
 
+def check_ordinary(path: Path) -> None:
+    """See that a name stands for a file or a folder: /dev/null would be replaced by one. Raises UsageError."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UsageError(f"{path} is a device or a pipe", "Name a file. Without --out, results go to stdout.")
+
+
 def committed(out: Path) -> Commit:
     """What the journal of an output says last."""
     lines = _whole_lines(path_of(out))

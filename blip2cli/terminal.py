@@ -8,7 +8,8 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 PLAIN_EVERY = 10.0
@@ -67,26 +68,24 @@ def show_summary(summary: dict[str, Any]) -> None:
     earlier += f" ({summary['errors_before']:,} with errors)" if summary["errors_before"] else ""
     left_out = f"{summary['left_out']:,} left out, " if summary["left_out"] else ""
     rows = "row" if summary["rows"] == 1 else "rows"
-    print(
+    _tell(
         f"{summary['rows']:,} {rows}{where}{earlier}, {left_out}{summary['errors']:,} with errors, "
         f"in {summary['seconds']:.1f} s "
-        f"({summary['images_per_second']:.1f} images/s{'; seconds: ' + phases if phases else ''})",
-        file=sys.stderr,
+        f"({summary['images_per_second']:.1f} images/s{'; seconds: ' + phases if phases else ''})"
     )
     for kind, count in Counter(summary["errors_by_kind"]).most_common():
-        print(f"  {count:,} {kind}", file=sys.stderr)
+        _tell(f"  {count:,} {kind}")
 
 
 def show_report(out: Any, written: Any) -> None:
     """What a report holds: a line on stderr, and another for what had no room in it."""
     rows = "row" if written.rows == 1 else "rows"
-    print(
-        f"{_harmless(str(out))}: {written.rows:,} {rows}, {written.errors:,} with errors, "
-        f"{written.thumbnails:,} with thumbnails, {written.size / 1e6:.1f} MB",
-        file=sys.stderr,
+    _tell(
+        f"{out}: {written.rows:,} {rows}, {written.errors:,} with errors, {written.thumbnails:,} with thumbnails, "
+        f"{written.size / 1e6:.1f} MB"
     )
     for line in written.left_out:
-        print(f"  {line}", file=sys.stderr)
+        _tell(f"  {line}")
 
 
 def show_plan(plan: Sequence[tuple[str, str]]) -> None:
@@ -210,7 +209,7 @@ class ChatPipe:
 
     def told(self, lines: Iterable[str]) -> None:
         for line in lines:
-            print(f"blip2: {_harmless(line)}", file=sys.stderr)
+            _tell(f"blip2: {line}")
 
 
 def chat_screen() -> ChatTerminal | ChatPipe:
@@ -237,49 +236,79 @@ def _edit_lines() -> None:
 
 def show_error(message: str, hint: str) -> None:
     """What is wrong, and what to do: two lines on stderr."""
-    print(f"blip2: {_harmless(message)}", file=sys.stderr)
+    _tell(f"blip2: {message}")
     if hint:
-        print(f"       {_harmless(hint)}", file=sys.stderr)
+        _tell(f"       {hint}")
 
 
 def show_note(message: str) -> None:
     """One line on stderr, of what was done."""
-    print(_harmless(message), file=sys.stderr)
+    _tell(message)
 
 
 def show_warning(message: str) -> None:
     """One line on stderr."""
-    print(f"blip2: warning: {_harmless(message)}", file=sys.stderr)
+    _tell(f"blip2: warning: {message}")
+
+
+def _tell(line: str) -> None:
+    """One line on stderr, whatever is quoted in it."""
+    print(_harmless(line), file=sys.stderr)
 
 
 class TablePrinter:
-    """Rows under a heading, in columns of fixed width, printed one by one on stdout."""
+    """Rows under a heading, in columns of fixed width, printed one by one on stdout.
 
-    def __init__(self, names: Sequence[str]) -> None:
+    Columns named in `widths` are so wide; the others share the rest.
+    """
+
+    def __init__(self, names: Sequence[str], widths: Mapping[str, int] = MappingProxyType({})) -> None:
         from rich.console import Console
 
         self.console = Console(highlight=False)
         self.names = list(names)
+        self.widths = [widths.get(name) for name in names]
         self.headed = False
 
     def print_row(self, cells: Sequence[str], error: str | None) -> None:
-        """Print one row above the progress line; an error takes the place of the task's columns."""
-        from rich.table import Table
+        """Print one row above the progress line; an error takes the place of the task's last columns."""
         from rich.text import Text
         from tqdm import tqdm
 
-        table = Table(box=None, show_header=not self.headed, expand=True, padding=(0, 2, 0, 0), header_style="bold")
-        self.headed = True
-        for at, name in enumerate(self.names):
-            table.add_column(name, ratio=2 if at == 0 else 3, overflow="fold")
         name, *values = map(_harmless, cells)
+        widths = list(self.widths)
         if error is not None:
-            values[-1] = _harmless(error)
+            at = self._error_at()
+            values[at - 1 :] = [_harmless(error)]
+            widths[at:] = [None if widths[at] is None else sum(width + 2 for width in widths[at:] if width) - 2]
         style = "red" if error is not None else ""
-        first = Text(_tail(name, self.console.width * 2 // (3 * len(self.names) - 1) - 2), style="cyan", no_wrap=True)
-        table.add_row(first, *(Text(value, style=style) for value in values))
+        first = Text(_tail(name, self._first_width()), style="cyan", no_wrap=True)
         with tqdm.external_write_mode(sys.stdout):
-            self.console.print(table)
+            if not self.headed:
+                self._print(self.widths, [Text(name, style="bold") for name in self.names])
+                self.headed = True
+            self._print(widths, [first, *(Text(value, style=style) for value in values)])
+
+    def _print(self, widths: Sequence[int | None], cells: Sequence[Any]) -> None:
+        from rich.table import Table
+
+        table = Table(box=None, show_header=False, expand=True, padding=(0, 2, 0, 0))
+        for at, width in enumerate(widths):
+            table.add_column(width=width, ratio=None if width else 2 if at == 0 else 3, overflow="fold")
+        table.add_row(*cells)
+        self.console.print(table)
+
+    def _error_at(self) -> int:
+        """Where errors stand: in the last column, or over all the narrow ones at the end."""
+        at = len(self.widths) - 1
+        while self.widths[at] is not None and self.widths[at - 1] is not None:
+            at -= 1
+        return at
+
+    def _first_width(self) -> int:
+        narrow = [width + 2 for width in self.widths if width is not None]
+        shares = 3 * (len(self.widths) - len(narrow)) - 1
+        return (self.console.width - sum(narrow)) * 2 // shares - 2
 
 
 def show_figures(title: str, names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from blip2cli.errors import UsageError
-from blip2cli.journal import Commit, Journal, RemoteJournal, begun, committed, path_of
+from blip2cli.journal import Commit, Journal, RemoteJournal, begun, check_ordinary, committed, path_of
 from blip2cli.records import Column, Result
 from blip2cli.storage import is_folder
 
@@ -223,7 +223,8 @@ def check_output(settings: OutputSettings, task: str) -> None:
         _check_shards(out, target.format.shard_files)
     if begun(out) and not settings.resume and not settings.overwrite:
         state = "exists" if out.exists() else "was begun and not finished"
-        raise UsageError(f"{out} {state}", "Use --resume to go on with it, --overwrite to replace it, or another name.")
+        go_on = "" if task == "search" else "--resume to go on with it, "
+        raise UsageError(f"{out} {state}", f"Use {go_on}--overwrite to replace it, or another name.")
 
 
 def open_output(settings: OutputSettings, layout: Layout, fingerprint: Mapping[str, Any]) -> Output:
@@ -317,6 +318,7 @@ def _check_folder(path: Path) -> None:
     folder = path.parent
     if not folder.is_dir():
         raise UsageError(f"cannot write {path}: there is no folder {folder}", f"Make it: mkdir -p {folder}")
+    check_ordinary(path)
     if path.is_dir() and not os.access(path, os.W_OK):
         raise UsageError(f"cannot write {path}: it is not writable", "Choose another folder, or change its mode.")
     if not os.access(folder, os.W_OK):

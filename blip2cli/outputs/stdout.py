@@ -13,6 +13,9 @@ from blip2cli.outputs.jsonl import json_line
 from blip2cli.records import Result
 from blip2cli.terminal import TablePrinter
 
+WIDTHS = {"integer": 6, "number": 12}
+"""Columns of a terminal that a value takes; scores have six digits, such as -0.000135677."""
+
 
 class JsonlStream:
     """JSON lines; every write is flushed."""
@@ -51,7 +54,8 @@ class TableStream:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self.table = TablePrinter(["image", *(column.name for column in layout.columns)])
+        widths = {column.name: WIDTHS[column.kind] for column in layout.columns if column.kind in WIDTHS}
+        self.table = TablePrinter(["image", *(column.name for column in layout.columns)], widths)
 
     def write(self, results: Sequence[Result]) -> None:
         for result in written(results):

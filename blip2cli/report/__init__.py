@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
+from blip2cli.journal import check_ordinary
 
 if TYPE_CHECKING:
     from blip2cli.records import ImageRef, Row
@@ -44,6 +45,7 @@ class ReportSettings:
         """See that the page can be written. Raises UsageError."""
         if self.out.is_dir():
             raise UsageError(f"{self.out} is a folder", f"Name a file in it: --out {self.out / 'gallery.html'}")
+        check_ordinary(self.out)
         if self.out.exists() and not self.overwrite:
             raise UsageError(f"{self.out} exists", "Use --overwrite to replace it, or another name.")
         if not self.out.parent.is_dir():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from blip2cli.errors import UsageError
+from blip2cli.journal import check_ordinary
 
 if TYPE_CHECKING:
     from blip2cli.score.matching import Matched
@@ -161,5 +162,6 @@ def _grouped(pairs: Sequence[Pair], column: str) -> dict[str, list[Pair]]:
 def _check(path: Path, overwrite: bool) -> None:
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise UsageError(f"cannot write {path}", "Name a file in a folder that is there and may be written.")
+    check_ordinary(path)
     if path.exists() and not overwrite:
         raise UsageError(f"{path} exists", "Use --overwrite to replace it, or another name.")

@@ -99,6 +99,19 @@ def test_a_terminal_of_80_columns_gets_a_table_and_a_progress_line_below_it(tmp_
     assert "\x1b[31m" not in written.replace("\x1b[31mempty", "").replace("\x1b[31mhow", ""), "no name steers"
 
 
+def test_numbers_take_little_of_a_terminal_and_an_error_takes_their_place(tmp_path: Path) -> None:
+    (tmp_path / "zero.jpg").touch()
+    words = ["caption", "zero.jpg", str(EXAMPLES / "red-circle.png"), "--scores", "--quiet"]
+    lines = shown(on_a_terminal([*BLIP2, *words], tmp_path, columns=80)).splitlines()
+    assert [line.split() for line in lines[:2]] == [
+        ["image", "caption", "logprob", "probability"],
+        ["zero.jpg", "empty:", "0", "bytes"],
+    ]
+    assert re.search(r"red-circle\.png +a red circle +-\S+ +0\.\d+$", lines[2].rstrip()), lines[2]
+    assert lines[1].index("empty") == lines[0].index("logprob") == lines[2].index("-0.0")
+    assert len(lines) == 3 and lines[0].index("logprob") > 80 - 2 * 14 - 1
+
+
 def on_a_terminal(command: list[str], folder: Path, columns: int) -> str:
     """Run a command with stdout and stderr on a terminal of that width; gives all that it wrote."""
     master, slave = pty.openpty()

@@ -1,6 +1,7 @@
 """What each command asks of the model, and which rows come out."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -151,3 +152,28 @@ def test_nothing_but_bad_images_are_rows_too(typed: Run, words: tuple[str, ...])
     assert ran.code == 3 and len(ran.rows) == 701
     assert [row["image"] for row in ran.rows[:700]] == [f"gone{number}.jpg" for number in range(700)]
     assert ran.rows[-1]["error"] is None and "701 rows, 700 with errors" in ran.err
+
+
+@pytest.mark.parametrize(
+    "words", [("--out", "\x1b[31m.txt"), ("no\x1b]0;such\x07.png",), ("--model", "\x1b[2J"), ("--\x1b[2J",)]
+)
+def test_what_is_quoted_in_a_message_does_not_steer_the_terminal(typed: Run, words: tuple[str, ...]) -> None:
+    ran = typed("caption", EXAMPLES / "red-circle.png", *words)
+    assert ran.code in (1, 2) and ran.err.startswith("blip2: ")
+    assert ran.err.replace("\n", "").isprintable()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_device_or_a_pipe_is_not_replaced_by_an_output(typed: Run) -> None:
+    os.mkfifo("pipe")
+    os.mkfifo("pipe.jsonl")
+    for option in ("--out", "--summary"):
+        for name in ("pipe", "pipe.jsonl"):
+            ran = typed("caption", EXAMPLES / "red-circle.png", option, name, "--overwrite")
+            assert ran.code == 2 and f"blip2: {name} is a device or a pipe\n" in ran.err
+    results = Path("results.jsonl")
+    results.write_text('{"image": "a.jpg", "question": "what?", "answer": "yes"}\n')
+    for words in (("report", results), ("score", results, "-r", results)):
+        assert "blip2: pipe is a device or a pipe\n" in typed(*words, "--out", "pipe", "--overwrite").err
+    assert Path("pipe").is_fifo() and Path("pipe.jsonl").is_fifo()
+    assert sorted(path.name for path in Path().iterdir()) == ["pipe", "pipe.jsonl", "results.jsonl"]
