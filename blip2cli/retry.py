@@ -19,11 +19,14 @@ from blip2cli.outputs import Layout, Output, beside, open_output, target_of
 from blip2cli.outputs.replacement import take_place
 from blip2cli.records import Result, Row
 from blip2cli.run import layout_of, run
+from blip2cli.terminal import show_note
 
 if TYPE_CHECKING:
     from blip2cli.inputs import Sources
     from blip2cli.job import Job
     from blip2cli.pipeline import Start
+    from blip2cli.stopwatch import Stopwatch
+    from blip2cli.summary import Tally
     from blip2cli.tasks import Task
 
 KEPT = "kept"
@@ -75,6 +78,14 @@ class Kept:
                 values = tuple(record[column.name] for column in self.layout.columns)
                 yield Result(replace(result.row, error=None), values, None, result.last)
 
+    def close(self, job: Job, tally: Tally, watch: Stopwatch, batch_size: int | None) -> dict[str, Any]:
+        """What is said of the retry; the summary is that of the run behind it."""
+        if not job.output.quiet:
+            rows = "row was" if len(self.retried) == 1 else "rows were"
+            errors = tally.earlier.errors + sum(tally.kinds.values())
+            show_note(f"{len(self.retried):,} {rows} computed again, {errors:,} still with errors")
+        return {}
+
 
 def retry_errors(job: Job, task: Task, start: Start) -> None:
     """Compute the error rows of the job's output again, if it has any, in the pipeline that `start` makes."""
@@ -91,5 +102,5 @@ def retry_errors(job: Job, task: Task, start: Start) -> None:
     kept = Kept(old, layout, committed(again_out).rows)
     retried: Any = copy(task)
     retried.source = Committed(task.source, old.committed.rows, kept.retried)
-    run(again, retried, start, kept.amend)
+    run(again, retried, start, kept.amend, kept.close)
     take_place(out)

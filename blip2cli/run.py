@@ -20,9 +20,10 @@ from blip2cli.tasks import Task
 from blip2cli.terminal import Progress, show_warning
 
 Amend = Callable[[Iterator[Result]], Iterator[Result]]
+Close = Callable[[Job, Tally, Stopwatch, int | None], dict[str, Any]]
 
 
-def run(job: Job, task: Task, start: Start = InProcess, amend: Amend = iter) -> dict[str, Any]:
+def run(job: Job, task: Task, start: Start = InProcess, amend: Amend = iter, close: Close = close) -> dict[str, Any]:
     """Do a job, whose task is opened; gives its summary. Raises Blip2Error where it cannot go on.
 
     Args:
@@ -30,6 +31,7 @@ def run(job: Job, task: Task, start: Start = InProcess, amend: Amend = iter) -> 
         task: the job's task.
         start: makes the pipeline that the rows go through, when it is known that there are any.
         amend: has the last word on the results, before they are written.
+        close: makes the summary.
     """
     checkpoint = find(job.model, job.kind)
     layout = layout_of(job, task, checkpoint)

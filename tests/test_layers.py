@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "summary": "version records job stopwatch terminal journal",
     "pipeline": "records job stopwatch interrupts images loader model tasks",
     "run": "version records job stopwatch terminal summary interrupts model tasks journal outputs pipeline",
-    "retry": "records job inputs model tasks journal outputs pipeline run",
+    "retry": "records job stopwatch terminal summary inputs model tasks journal outputs pipeline run",
     "plan": "errors records job inputs model tasks journal outputs",
     "api": "job stopwatch terminal inputs images loader model tasks outputs",
     "chat": "errors records job terminal storage inputs images loader model tasks",
