@@ -197,8 +197,11 @@ def cache(settings: ModelSettings) -> Iterator[Check]:
     source = (
         "BLIP2_MODEL" if os.environ.get("BLIP2_MODEL") == name else "default" if name == DEFAULT_MODEL else "--model"
     )
-    if name == "tiny" or os.path.isdir(name):
+    if name == "tiny" or os.path.isfile(os.path.join(name, "config.json")):
         yield Check("model", "ok", f"{name} ({source}), on this machine")
+    elif os.path.isdir(name):
+        hint = f"blip2 models {name} says what is missing."
+        yield Check("model", "problem", f"{name} ({source}) holds no checkpoint (no config.json)", hint)
     elif name in cached and cached[name].whole:
         yield Check("model", "ok", f"{name} ({source}), cached, revision {cached[name].revision[:12]}")
     else:

@@ -187,7 +187,7 @@ def _show_list(entries: Sequence[Listed], machine: Machine) -> None:
         ["model", "language model", "side", "weights", *precisions, "cached"],
         [
             [
-                entry.model,
+                _name(entry),
                 (entry.language_model or "none").partition(",")[0],
                 str(entry.image_side),
                 counted(entry.parameters),
@@ -204,6 +204,10 @@ def _show_list(entries: Sequence[Listed], machine: Machine) -> None:
         f"* fits the {gigabytes(machine.free)} GB free on {machine.device}, with 1 GB to spare. "
         f"--dtype auto picks {' or, for Flan-T5, '.join(picked)} here."
     )
+
+
+def _name(entry: Listed) -> str:
+    return "tiny (match, search)" if entry.model == "tiny" and entry.language_model is None else entry.model
 
 
 def _cell(entry: Listed, precision: str) -> str:

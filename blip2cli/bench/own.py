@@ -17,6 +17,7 @@ from blip2cli.bench.material import save_photos
 from blip2cli.bench.ours import Ours
 from blip2cli.errors import Blip2Error, UsageError
 from blip2cli.job import ModelSettings
+from blip2cli.model.checkpoint import find
 from blip2cli.terminal import TablePrinter, hush_libraries
 
 
@@ -45,6 +46,7 @@ def measure_and_show(settings: BenchSettings) -> None:
     """Try everything, print a row for each, and recommend the fastest. Raises Blip2Error where none can run."""
     sizes, dtypes = _sizes(settings.batch_sizes), _dtypes(settings)
     hush_libraries()
+    find(ModelSettings(model=settings.model, device=settings.device))  # which raises where there is none
     print(f"{describe()}\n{settings.model}: {settings.images} images, {settings.tokens} tokens each\n")
     shown = TablePrinter(["dtype", "batch size", "images/s"])
     tries: list[Measured] = []

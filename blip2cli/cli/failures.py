@@ -63,4 +63,5 @@ def _told(error: Exception) -> tuple[str, str]:
 def show_mistyped(error: Any) -> None:
     """Show an error of class MISTYPED in two lines."""
     command = error.ctx.command_path if error.ctx else "blip2"
-    show_error(" ".join(error.format_message().split()), f"See {command} --help.")
+    message = " ".join(error.format_message().split()).replace("Value error, ", "")  # pydantic's words
+    show_error(message, f"See {command} --help.")

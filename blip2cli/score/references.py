@@ -43,7 +43,9 @@ def read_references(names: Sequence[str], column: str | None, kind: Kind | None,
     found = [name for _, name in chosen if name is not None]
     if not found:
         there = dict.fromkeys(name for table in tables for name in table.column_names())
-        raise UsageError(f"{', '.join(names)}: no column {' or '.join(known)}", f"It has: {', '.join(there)}. {HINT}")
+        raise UsageError(
+            f"{', '.join(names)}: no column {' or '.join(known)}", f"It has: {', '.join(there) or 'no columns'}. {HINT}"
+        )
     kept = tuple(kept)
     more = {key: record for table, name in chosen if name is None for key, record in _by_question(table, kept).items()}
     rows, without_text, unreadable = [], 0, 0

@@ -81,8 +81,8 @@ def lines_of(option: str, file: object) -> tuple[str, ...]:
         lines = Path(str(file)).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UsageError(f"cannot read {option} {file}: {reason}", "It holds one a line.") from None
+        raise UsageError(f"cannot read {option} {file}: {reason}", "Name a text file that holds one a line.") from None
     found = tuple(line.strip() for line in lines if line.strip())
     if not found:
-        raise UsageError(f"{option} {file} is empty", "It holds one a line.")
+        raise UsageError(f"{option} {file} is empty", "Name a text file that holds one a line.")
     return found

@@ -122,6 +122,9 @@ def test_little_memory_disk_or_files_are_noted(tmp_path: Path, monkeypatch: pyte
 
 def test_a_model_that_is_not_here_is_noted(tmp_path: Path) -> None:
     assert found(doctor.cache, ModelSettings("nobody/nothing"))["model"].state == "note"
+    empty = found(doctor.cache, ModelSettings(str(tmp_path)))["model"]
+    assert empty.state == "problem" and "no config.json" in empty.found
+    (tmp_path / "config.json").touch()
     assert found(doctor.cache, ModelSettings(str(tmp_path)))["model"].found == f"{tmp_path} (--model), on this machine"
 
 

@@ -235,6 +235,7 @@ def test_results_go_to_files_and_a_report(typed: Run, pictures: str) -> None:
     assert "red-circle" in page and "<b>circle" not in page
     again = typed("search", pictures, "x", "--out", "found.parquet")
     assert again.code == 2 and "found.parquet exists" in again.err
+    assert "--resume" not in again.err, "which search has not"
     typed("search", pictures, "a circle", "--out", "found.jsonl")
     assert len(rows_of(Path("found.jsonl").read_text())) == 5
 
