@@ -34,8 +34,8 @@ def test_without_processes_the_work_is_done_here_as_it_is_asked_for() -> None:
 
 
 def test_nothing_is_left_running_when_the_rest_is_not_wanted() -> None:
-    results = mapped(doubled, iter(range(50)), 2, 60.0, died)
-    assert next(results) == 0
+    results = mapped(doubled, iter(range(100, 150)), 2, 60.0, died)
+    assert next(results) == 200
     running = [process.running for process in results.gi_frame.f_locals["processes"]]
     assert [one.is_alive() for one in running] == [True, True]
     results.close()
