@@ -315,9 +315,8 @@ class Job:
         for record in (self.input, self.output, self.model, self.generation, self.engine, self.options):
             record.validate()
         if not self.input.inputs and getattr(self.options, "needs_input", True):
-            raise UsageError(
-                "no input given", "Name image files, folders, globs or manifests, or - for a list on stdin."
-            )
+            several = "image files, folders, globs or manifests, or - for a list on stdin"
+            raise UsageError("no input given", f"Name {'an image file' if self.task == 'chat' else several}.")
 
     @property
     def kind(self) -> Kind:

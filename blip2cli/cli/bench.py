@@ -11,13 +11,18 @@ from blip2cli.job import DEFAULT_MODEL
 
 def bench(
     model: Annotated[
-        str, typer.Option("--model", "-m", envvar="BLIP2_MODEL", help="Hub id, local folder, or 'tiny' (bundled).")
+        str,
+        typer.Option(
+            "--model", "-m", metavar="MODEL", envvar="BLIP2_MODEL", help="Hub id, local folder, or 'tiny' (bundled)."
+        ),
     ] = DEFAULT_MODEL,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtypes: Annotated[str, typer.Option(help="Precisions to try, with commas; by default those of the device.")] = "",
-    batch_sizes: Annotated[str, typer.Option(help="Batch sizes to try, with commas.")] = "1,4,8,16,32,64",
-    images: Annotated[int, typer.Option(min=1, help="Generated photographs captioned in each try.")] = 64,
-    tokens: Annotated[int, typer.Option(min=1, help="Tokens written for each.")] = 10,
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dtypes: Annotated[
+        str, typer.Option(metavar="A,B,...", help="Precisions to try; by default those of the device.")
+    ] = "",
+    batch_sizes: Annotated[str, typer.Option(metavar="N,N,...", help="Batch sizes to try.")] = "1,4,8,16,32,64",
+    images: Annotated[int, typer.Option(metavar="N", min=1, help="Generated photographs captioned in each try.")] = 64,
+    tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens written for each.")] = 10,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Measure captions a second on this machine, by precision and batch size.

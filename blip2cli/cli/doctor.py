@@ -11,9 +11,14 @@ from blip2cli.job import DEFAULT_MODEL
 
 def doctor(
     model: Annotated[
-        str, typer.Option("--model", "-m", envvar="BLIP2_MODEL", help="Hub id, local folder, or 'tiny' (bundled).")
+        str,
+        typer.Option(
+            "--model", "-m", metavar="MODEL", envvar="BLIP2_MODEL", help="Hub id, local folder, or 'tiny' (bundled)."
+        ),
     ] = DEFAULT_MODEL,
-    device: Annotated[str, typer.Option(help="Where the self-test runs: auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Annotated[
+        str, typer.Option(metavar="DEVICE", help="Where the self-test runs: auto, cpu, cuda, cuda:N or mps.")
+    ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines, on a terminal too.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
