@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from blip2cli.errors import UsageError
-from blip2cli.storage import is_url
+from blip2cli.storage import check_apart, is_url
 
 FormatName = Literal["parquet", "jsonl", "csv", "arrow", "sidecar", "imagefolder", "webdataset", "npy", "coco", "vqa"]
 
@@ -299,6 +299,10 @@ class EngineSettings:
                 raise UsageError(f"--replicas {self.replicas} is no range from 1 on", "Such as 2-16.")
 
 
+BESIDE_IMAGES = ("sidecar", "imagefolder")
+"""Formats that write into the folder in which the images are."""
+
+
 @dataclass(frozen=True)
 class Job:
     """All settings of one run. `task` names the task, `options` is that task's own record."""
@@ -317,6 +321,14 @@ class Job:
         if not self.input.inputs and getattr(self.options, "needs_input", True):
             several = "image files, folders, globs or manifests, or - for a list on stdin"
             raise UsageError("no input given", f"Name {'an image file' if self.task == 'chat' else several}.")
+        self._check_apart()
+
+    def _check_apart(self) -> None:
+        """See that no output takes the place of an input; of a folder that is read, some formats may."""
+        into = (None,) if self.output.format in BESIDE_IMAGES else (self.output.out,)
+        for out in (*into, self.output.summary):
+            if isinstance(out, Path):
+                check_apart(out, self.input.inputs)
 
     @property
     def kind(self) -> Kind:

@@ -9,7 +9,7 @@ import os
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -250,3 +250,10 @@ def _opened(url: str) -> tuple[Any, str]:
 
 def _reason(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:120]
+
+
+def check_apart(out: os.PathLike[str], inputs: Iterable[object]) -> None:
+    """See that an output would take the place of none of the inputs. Raises UsageError."""
+    for name in inputs:
+        if isinstance(name, str) and os.path.realpath(name) == os.path.realpath(out):
+            raise UsageError(f"{name} is an input, and cannot be the output too", "Choose another name.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
 from blip2cli.journal import check_ordinary
+from blip2cli.storage import check_apart
 
 if TYPE_CHECKING:
     from blip2cli.records import ImageRef, Row
@@ -140,6 +141,7 @@ def report(files: ResultFiles, settings: ReportSettings) -> Written:
     """Write the page of result files. Raises Blip2Error as `write_report` does, and where they cannot be read."""
     from blip2cli.report.results import Results, runs_of
 
+    check_apart(settings.out, files.names)
     settings.check()
     files.check()
     results = Results(files, settings.limit)

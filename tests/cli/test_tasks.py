@@ -177,3 +177,15 @@ def test_a_device_or_a_pipe_is_not_replaced_by_an_output(typed: Run) -> None:
         assert "blip2: pipe is a device or a pipe\n" in typed(*words, "--out", "pipe", "--overwrite").err
     assert Path("pipe").is_fifo() and Path("pipe.jsonl").is_fifo()
     assert sorted(path.name for path in Path().iterdir()) == ["pipe", "pipe.jsonl", "results.jsonl"]
+
+
+@pytest.mark.parametrize("option", ["--out", "--summary"])
+def test_an_input_is_not_replaced_by_an_output(typed: Run, option: str) -> None:
+    manifest = Path("m.jsonl")
+    manifest.write_text(line := json.dumps({"image": str(CIRCLE)}) + "\n")
+    ran = typed("caption", TRIANGLE, "m.jsonl", option, "./m.jsonl", "--overwrite")
+    assert ran.code == 2 and ran.err.startswith("blip2: m.jsonl is an input, and cannot be the output too\n")
+    assert typed("caption", "m.jsonl", "--out", "shards").code == 0
+    assert "shards is an input" in typed("match", "shards", "--out", "shards", "--overwrite").err
+    assert "m.jsonl is an input" in typed("report", "m.jsonl", "--out", "m.jsonl", "--overwrite").err
+    assert manifest.read_text() == line
