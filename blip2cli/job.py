@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -321,14 +321,14 @@ class Job:
         if not self.input.inputs and getattr(self.options, "needs_input", True):
             several = "image files, folders, globs or manifests, or - for a list on stdin"
             raise UsageError("no input given", f"Name {'an image file' if self.task == 'chat' else several}.")
-        self._check_apart()
+        self.check_apart(self.input.inputs)
 
-    def _check_apart(self) -> None:
+    def check_apart(self, inputs: Sequence[Any]) -> None:
         """See that no output takes the place of an input; of a folder that is read, some formats may."""
         into = (None,) if self.output.format in BESIDE_IMAGES else (self.output.out,)
         for out in (*into, self.output.summary):
             if isinstance(out, Path):
-                check_apart(out, self.input.inputs)
+                check_apart(out, inputs)
 
     @property
     def kind(self) -> Kind:

@@ -13,7 +13,7 @@ from blip2cli.cli.failures import MISTYPED, show_mistyped
 
 app = typer.Typer(
     name="blip2",
-    help="BLIP-2 over image collections: captions, answers and features.",
+    help="BLIP-2 over image collections: captions, answers, features, matching and search.",
     invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -45,7 +45,7 @@ def blip2(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """BLIP-2 over image collections: captions, answers and features."""
+    """BLIP-2 over image collections: captions, answers, features, matching and search."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 

@@ -61,4 +61,5 @@ def open_task(job: Job) -> Task:
     module, _, cls = TASKS[job.task].partition(":")
     make: Any = getattr(import_module(module), cls)
     task: Task = make(job)
+    job.check_apart([getattr(part, "name", None) for part in task.source.parts])  # files that patterns stand for, too
     return task
