@@ -43,7 +43,7 @@ class NullReplica(Replica):
         told = [(stop - first) * part // self.parts for part in range(self.parts + 1)]
         for before, behind in itertools.pairwise(told[:-1]):
             yield Said(number, behind - before)
-        yield Said(number, told[-1] - told[-2], 0, True, stop - first, {}, last, {}, 1)
+        yield Said(number, told[-1] - told[-2], finished=True, rows=stop - first, last=last, batch_size=1)
 
 
 @dataclass(frozen=True)
