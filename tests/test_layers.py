@@ -5,6 +5,7 @@ in a registry ("blip2cli.room.file:Class") count as imports too.
 """
 
 import ast
+import builtins
 import re
 import sys
 from collections.abc import Iterator
@@ -82,6 +83,11 @@ def test_the_table_knows_every_room_and_runs_one_way() -> None:
     for room, others in MAY_IMPORT.items():
         assert set(others.split()) <= above, room
         above.add(room)
+
+
+def test_no_file_of_a_folder_hides_a_builtin_from_it() -> None:
+    files = {path.stem for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE}
+    assert not files & set(dir(builtins)), "once imported, it is a name in the folder's __init__"
 
 
 def test_only_the_terminal_room_touches_rich_and_tqdm() -> None:

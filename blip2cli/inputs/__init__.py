@@ -37,7 +37,7 @@ MANIFESTS = {
     ".tar.gz": "blip2cli.inputs.tar:TarShards",
     ".tgz": "blip2cli.inputs.tar:TarShards",
     ".tar.zst": "blip2cli.inputs.tar:TarShards",
-    ".zip": "blip2cli.inputs.zip:ZipArchive",
+    ".zip": "blip2cli.inputs.zipped:ZipArchive",
     ".jsonl.gz": "blip2cli.inputs.jsonl:JsonlManifest",
     ".jsonl.zst": "blip2cli.inputs.jsonl:JsonlManifest",
     ".csv.gz": "blip2cli.inputs.csv:CsvManifest",

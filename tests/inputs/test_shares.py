@@ -1,5 +1,6 @@
 """--shard I/N: fixed parts of any input."""
 
+import zipfile
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -71,3 +72,12 @@ def test_a_shard_is_part_of_what_a_resume_must_share(typed: Run) -> None:
 def test_what_is_no_shard(typed: Run, shard: str) -> None:
     ran = typed("caption", EXAMPLES, "--shard", shard)
     assert ran.code == 2 and f"--shard {shard} is not a part such as 3/16" in ran.err
+
+
+def test_a_stretch_is_cut_from_a_zip_archive_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with zipfile.ZipFile("a.zip", "w") as archive:
+        for number in range(5):
+            archive.writestr(f"{number}.jpg", b"")
+    rows = list(open_source(["a.zip"], ColumnChoice()).stretch(2, 4))
+    assert [(row.index, row.name) for row in rows] == [(2, "a.zip/2.jpg"), (3, "a.zip/3.jpg")]
