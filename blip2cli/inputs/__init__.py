@@ -261,7 +261,9 @@ def _sources_of(name: str, columns: ColumnChoice) -> Iterator[Source]:
     elif glob.has_magic(name):
         yield from _glob_sources(name, columns)
     else:
-        raise UsageError(f"no such input: {name}", "Give an image, a folder, a glob, a manifest, or - for stdin.")
+        raise UsageError(
+            f"no such input: {name}", "Check the name with ls: a file, a folder, a glob, or - for a list on stdin."
+        )
 
 
 def suffix_of(name: str) -> str:

@@ -1,8 +1,7 @@
-"""`blip2 search`: the exact search is brute force's, in every format; an index finds nearly all; ITM ranks again."""
+"""`blip2 search`: the exact search is brute force's, in every format; ITM ranks again."""
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,48 +17,11 @@ from blip2cli.search.features import Features, open_features
 from blip2cli.search.index import Index
 from blip2cli.tiny.scenes import random_scene, render
 from tests.conftest import Typed, rows_of
+from tests.search.made import brute_force, made, queries
 
 Run = Callable[..., Typed]
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
-TOKENS, WIDTH = 4, 16
-
-
-def made(path: Path, rows: int, dtype: str = "float32", seed: int = 0, centres: int = 40) -> np.ndarray:
-    """Write features of images, each near one of some centres, every 7th row without any; gives them."""
-    rng = np.random.default_rng(seed)
-    middle = rng.standard_normal((centres, 1, WIDTH))[rng.integers(0, centres, rows)]
-    vectors = middle + rng.standard_normal((rows, TOKENS, WIDTH))
-    vectors = (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(dtype)
-    kind = pa.fixed_shape_tensor(pa.from_numpy_dtype(vectors.dtype), (TOKENS, WIDTH))
-    missing = pa.array(np.arange(rows) % 7 == 6)
-    storage = pa.FixedSizeListArray.from_arrays(vectors.reshape(-1), type=kind.storage_type, mask=missing)
-    columns = {
-        "image": pa.array([f"{at}.jpg" for at in range(rows)]),
-        "n": pa.array(range(rows)),
-        "features": pa.ExtensionArray.from_storage(kind, storage),
-        "error": pa.array(["missing: gone" if at % 7 == 6 else None for at in range(rows)]),
-    }
-    table = pa.table(columns).replace_schema_metadata({b"blip2": b'{"features": "itc", "model": "tiny"}'})
-    if path.suffix == ".arrow":
-        with pa.ipc.new_file(path, table.schema) as writer:
-            writer.write_table(table, max_chunksize=50)
-    else:
-        pq.write_table(table, path, row_group_size=50)
-    return vectors
-
-
-def brute_force(vectors: np.ndarray, query: np.ndarray, most: int) -> list[int]:
-    scores = np.einsum("rtw,qw->rtq", vectors.astype(np.float64), query.astype(np.float64)).max(1).mean(1)
-    scores[np.arange(len(vectors)) % 7 == 6] = -np.inf
-    return list(np.argsort(-scores, kind="stable")[:most])
-
-
-def queries() -> list[np.ndarray]:
-    """A text's vector, and an image's."""
-    rng = np.random.default_rng(5)
-    vectors = [rng.standard_normal((length, WIDTH)).astype(np.float32) for length in (1, TOKENS)]
-    return [one / np.linalg.norm(one, axis=-1, keepdims=True) for one in vectors]
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
@@ -104,64 +66,6 @@ def test_more_rows_than_there_are_is_all_that_are_good(tmp_path: Path) -> None:
     assert {hit.row for hit in best_rows(open_features(tmp_path / "f.parquet"), queries()[:1], 99)[0]} == (
         set(range(14)) - {6, 13}
     )
-
-
-def test_an_index_finds_nearly_what_the_exact_search_finds_with_the_same_scores(tmp_path: Path) -> None:
-    made(tmp_path / "f.arrow", 3000)
-    features = open_features(tmp_path / "f.arrow")
-    index = Index.of(features, tmp_path / "i.usearch", quiet=True)
-    rng = np.random.default_rng(7)
-    many = [one / np.linalg.norm(one) for one in rng.standard_normal((40, 1, WIDTH)).astype(np.float32)]
-    exact, found = best_rows(features, [*many, queries()[1]], 10), index.best_rows([*many, queries()[1]], 10)
-    recall = np.mean(
-        [len({hit.row for hit in a} & {hit.row for hit in b}) / 10 for a, b in zip(exact, found, strict=True)]
-    )
-    assert recall > 0.95
-    known = [{hit.row: hit.itc for hit in hits} for hits in exact]
-    for scores, hits in zip(known, found, strict=True):
-        assert all(scores.get(hit.row, hit.itc) == pytest.approx(hit.itc, abs=1e-6) for hit in hits)
-        assert not any(hit.row % 7 == 6 for hit in hits)
-
-
-def test_an_index_is_built_once_and_a_stale_one_is_refused(tmp_path: Path) -> None:
-    made(tmp_path / "f.parquet", 200)
-    features, path = open_features(tmp_path / "f.parquet"), tmp_path / "i.usearch"
-    first = Index.of(features, path, quiet=True).best_rows(queries(), 5)
-    built = path.stat().st_mtime_ns
-    assert Index.of(features, path, quiet=True).best_rows(queries(), 5) == first
-    assert path.stat().st_mtime_ns == built
-    for rows, seed in ((201, 0), (200, 1)):
-        made(tmp_path / "other.parquet", rows, seed=seed)
-        with pytest.raises(UsageError, match="index of other features"):
-            Index.of(open_features(tmp_path / "other.parquet"), path)
-    path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(UsageError, match="is damaged"):
-        Index.of(features, path)
-    path.unlink()  # as if it had been killed just before it was whole
-    assert Index.of(features, path, quiet=True).best_rows(queries(), 5) == first
-
-
-def test_a_file_that_is_no_index_is_left_alone(tmp_path: Path) -> None:
-    made(tmp_path / "f.parquet", 20)
-    before = (tmp_path / "f.parquet").read_bytes()
-    with pytest.raises(UsageError, match="is no index of blip2"):
-        Index.of(open_features(tmp_path / "f.parquet"), tmp_path / "f.parquet")
-    with pytest.raises(UsageError, match="there is no folder"):
-        Index.of(open_features(tmp_path / "f.parquet"), tmp_path / "gone" / "i.usearch")
-    assert (tmp_path / "f.parquet").read_bytes() == before
-    for mine in ('{"rows": "of mine"}', "[" * 100_000):
-        (tmp_path / "mine.json").write_text(mine)
-        with pytest.raises(UsageError, match=r"mine\.json is there, and is no index of blip2"):
-            Index.of(open_features(tmp_path / "f.parquet"), tmp_path / "mine", quiet=True)
-        assert (tmp_path / "mine.json").read_text() == mine and not (tmp_path / "mine").exists()
-
-
-def test_the_package_of_an_index_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made(tmp_path / "f.parquet", 14)
-    monkeypatch.setitem(sys.modules, "usearch.index", None)
-    with pytest.raises(UsageError, match="usearch") as raised:
-        Index.of(open_features(tmp_path / "f.parquet"), tmp_path / "i.usearch")
-    assert "blip2cli[search]" in raised.value.hint
 
 
 @pytest.fixture
@@ -388,24 +292,6 @@ def test_a_report_fetches_no_url_of_a_feature_file_unasked(typed: Run, pictures:
     pq.write_table(table.set_column(0, "image", names), "urls.parquet")
     assert typed("search", "urls.parquet", "a circle", "--report", "found.html").code == 0
     assert "a URL in a manifest; --allow-remote fetches it" in Path("found.html").read_text()
-
-
-def test_an_index_of_rows_that_are_not_there_is_told(tmp_path: Path) -> None:
-    from usearch.index import Index as Graph
-
-    made(tmp_path / "f.parquet", 20)
-    features, path = open_features(tmp_path / "f.parquet"), tmp_path / "i.usearch"
-    Index.of(features, path, quiet=True)
-    graph = Graph(ndim=WIDTH, metric="ip", dtype="f16", multi=True)
-    graph.add(np.array([10**12]), np.ones((1, WIDTH), np.float32))
-    graph.save(str(path))
-    with pytest.raises(UsageError, match="names rows that its features do not have"):
-        Index.of(features, path).best_rows(queries(), 5)
-    narrow = Graph(ndim=8, metric="ip", dtype="f16", multi=True)
-    narrow.add(np.array([1]), np.ones((1, 8), np.float32))
-    narrow.save(str(path))
-    with pytest.raises(UsageError, match="is damaged"):
-        Index.of(features, path)
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".npy"])
