@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import torch
 
@@ -11,13 +10,11 @@ from blip2cli.errors import Blip2Error
 from blip2cli.job import GenerationSettings
 from blip2cli.model.batches import Batches, Failed
 from blip2cli.model.beam import BeamSearch
-from blip2cli.model.checkpoint import Checkpoint
 from blip2cli.model.decoder import Decoder, LanguageModel
-from blip2cli.model.encoder import Encoder
-from blip2cli.model.memory import SLOTS_PER_IMAGE, automatic_batch_size
+from blip2cli.model.loaded import LoadedCheckpoint
+from blip2cli.model.memory import SLOTS_PER_IMAGE
 from blip2cli.model.opt import OptDecoder
 from blip2cli.model.pieces import Pieces
-from blip2cli.model.recent import Recent
 from blip2cli.model.requests import LONGEST_TOKEN, Completion, EncodedImage, Request, TooLong
 from blip2cli.model.sampling import Sampler
 from blip2cli.model.t5 import T5Decoder
@@ -27,35 +24,8 @@ ENCODER_ROOM = 2048
 """Prompt tokens that a Flan-T5 language model is given at most; it has no bound of its own."""
 
 
-class Blip2Model:
-    """A loaded checkpoint with a language model.
-
-    Args:
-        checkpoint: what `checkpoint.find` found.
-        batch_size: images encoded together; None chooses what fits. Texts are decoded in SLOTS_PER_IMAGE times as many
-            slots. It shrinks where memory runs out; `started_with` keeps what it was.
-    """
-
-    def __init__(self, checkpoint: Checkpoint, batch_size: int | None = None) -> None:
-        self.checkpoint = checkpoint
-        self.model: Any = checkpoint.load_model()
-        self.tokenizer: Any = checkpoint.load_tokenizer()
-        self.encoder = Encoder(self.model, checkpoint.images)
-        self.batches = Batches(batch_size or automatic_batch_size(self.model, checkpoint.devices))
-        self.started_with = self.batch_size
-        self.recent = Recent(self.batches)
-
-    @property
-    def batch_size(self) -> int:
-        return self.batches.largest
-
-    @batch_size.setter
-    def batch_size(self, images: int) -> None:
-        self.batches.largest = images
-
-    @property
-    def num_query_tokens(self) -> int:
-        return int(self.model.config.num_query_tokens)
+class Blip2Model(LoadedCheckpoint):
+    """A loaded checkpoint with a language model. Texts are decoded in SLOTS_PER_IMAGE times as many slots as images."""
 
     def encode(self, batch: Batch) -> list[EncodedImage]:
         """The batch's images as the language model sees them, with `uses` 0."""
@@ -186,7 +156,3 @@ class Blip2Model:
         if self.checkpoint.encoder_decoder:
             return T5Decoder(self.model.language_model, slots, graphs)
         return OptDecoder(self.model.language_model, slots, self.model.config.image_token_index, graphs)
-
-    def forget(self) -> None:
-        """Forget the images seen lately."""
-        self.recent.forget()

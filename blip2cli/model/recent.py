@@ -15,7 +15,7 @@ from blip2cli.records import Batch
 class Recent:
     """Encodings by the images' digests, `most` of them; what is not among them is computed in `batches`."""
 
-    def __init__(self, batches: Batches, most: int = 256) -> None:
+    def __init__(self, batches: Batches, most: int) -> None:
         self.batches = batches
         self.most = most
         self._kept: OrderedDict[tuple[str, bytes], Any] = OrderedDict()

@@ -14,11 +14,9 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from blip2cli.model.batches import Batches, Failed
+from blip2cli.model.batches import Failed
 from blip2cli.model.checkpoint import Checkpoint
-from blip2cli.model.encoder import Encoder
-from blip2cli.model.memory import automatic_batch_size
-from blip2cli.model.recent import Recent
+from blip2cli.model.loaded import LoadedCheckpoint
 from blip2cli.model.requests import LONGEST_TOKEN
 from blip2cli.records import Batch
 
@@ -56,32 +54,15 @@ class ReadText:
     projected: torch.Tensor
 
 
-class RetrievalModel:
+class RetrievalModel(LoadedCheckpoint):
     """A loaded checkpoint with retrieval heads. Matches `Blip2ForImageTextRetrieval` on one pair at a time.
 
-    Args:
-        checkpoint: what `checkpoint.find` found.
-        batch_size: images encoded, texts read and pairs matched together; None chooses what fits. It shrinks where
-            memory runs out; `started_with` keeps what it was.
+    As many texts are read, and pairs matched, together as images are encoded.
     """
 
     def __init__(self, checkpoint: Checkpoint, batch_size: int | None = None) -> None:
-        self.checkpoint = checkpoint
-        self.model: Any = checkpoint.load_model()
-        self.tokenizer: Any = checkpoint.load_tokenizer()
-        self.encoder = Encoder(self.model, checkpoint.images)
-        self.batches = Batches(batch_size or automatic_batch_size(self.model, checkpoint.devices))
-        self.started_with = self.batch_size
-        self.recent = Recent(self.batches, RECENT)
+        super().__init__(checkpoint, batch_size, RECENT)
         self._texts: dict[str, ReadText] = {}
-
-    @property
-    def batch_size(self) -> int:
-        return self.batches.largest
-
-    @property
-    def num_query_tokens(self) -> int:
-        return int(self.model.config.num_query_tokens)
 
     @property
     def text_room(self) -> int:
@@ -186,7 +167,3 @@ class RetrievalModel:
         input_ids = [[*ids, *[padding] * (longest - len(ids))] for ids in texts]
         mask = [[1] * len(ids) + [0] * (longest - len(ids)) for ids in texts]
         return torch.tensor(input_ids, device=device), torch.tensor(mask, device=device)
-
-    def forget(self) -> None:
-        """Forget the images seen lately."""
-        self.recent.forget()
