@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: stop after what is in hand; a second one leaves at once."""
+"""SIGINT and SIGTERM: stop after what is in hand, and at once at the second one; or at once at the first."""
 
 from __future__ import annotations
 
@@ -52,3 +52,16 @@ def stopping() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """While inside, SIGTERM does what SIGINT does: it raises KeyboardInterrupt. In the main thread alone, as above."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

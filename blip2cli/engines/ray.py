@@ -13,8 +13,8 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from blip2cli.engines.local import SOME_ERRORS, show
 from blip2cli.engines.ray_replica import Order, Replica, Said
 from blip2cli.engines.stretches import Stretches
 from blip2cli.errors import Blip2Error, UsageError
+from blip2cli.interrupts import terminable
 from blip2cli.job import Job
 from blip2cli.journal import Commit, Journal, locked
 from blip2cli.outputs import Target, check_output, make_folder, open_journal, parts_folder, target_of
@@ -100,12 +101,13 @@ def _run(job: Job, task: Task, target: Target, replica: type[Replica]) -> dict[s
             order = Order(placed.job, task, target, ledger.stretches, placed.cores)
             progress = Progress(rows, journal.commit.rows, job.output.quiet)
             try:
-                for said in cluster.said(replica, order, placed):
-                    progress.advance(said.images, said.errors)
-                    if said.finished:
-                        ledger.enter(said)
-                        _count(tally, said, watch, ledger.stretches)
-                        batch_size = said.batch_size
+                with closing(cluster.said(replica, order, placed)) as heard:
+                    for said in heard:
+                        progress.advance(said.images, said.errors)
+                        if said.finished:
+                            ledger.enter(said)
+                            _count(tally, said, watch, ledger.stretches)
+                            batch_size = said.batch_size
             finally:
                 progress.close()
             for phase in watch.seconds:
@@ -216,6 +218,7 @@ class _Cluster:
         """The module `ray`, with the cluster joined."""
         if self.joined is None:
             self.joined = _join(self.job.engine.ray_address)
+            self.left.enter_context(terminable())
         return self.joined
 
     def counted(self, source: Any) -> Any:
@@ -248,8 +251,8 @@ class _Cluster:
         placed = replace(self.job, model=replace(model, device=device, workers=workers))
         return _Placed(placed, fewest, most, gpus, cores)
 
-    def said(self, replica: type[Replica], order: Order, placed: _Placed) -> Iterator[Said]:
-        """What the replicas say, as it comes. Raises what one of them fails of."""
+    def said(self, replica: type[Replica], order: Order, placed: _Placed) -> Generator[Said]:
+        """What the replicas say, as it comes; to be closed before the cluster is left. Raises what one fails of."""
         from ray import data
 
         context = data.DataContext.get_current()
@@ -266,24 +269,34 @@ class _Cluster:
             num_cpus=placed.cores,
             num_gpus=placed.gpus or None,
         )
-        for one in self._unpacked(said.iter_batches(batch_size=None, prefetch_batches=0)):
-            if one.failure is not None:
-                raise _failure(*one.failure)
-            yield one
-
-    def _unpacked(self, batches: Iterator[dict[str, Any]]) -> Iterator[Said]:
         try:
-            for batch in batches:
-                yield from map(Said.unpacked, batch["said"])
+            for text in self._texts(said):
+                yield _good(Said.unpacked(text))
         except self.ray.exceptions.RayError as error:
             reason = " ".join(str(error).split())[:160]
             raise Blip2Error(f"the cluster failed: {reason}", "Look at ray status, and go on with --resume.") from error
 
+    def _texts(self, said: Any) -> Iterator[str]:
+        """The dataset's only column. `iter_batches` will not do: its thread may outlive the connection, of which Ray
+        ends the process.
+        """
+        bundles = said.iter_internal_ref_bundles()
+        try:
+            for bundle in bundles:
+                for block in bundle.blocks:
+                    yield from self.ray.get(block.ref)["said"].to_pylist()
+        finally:
+            del bundles  # at which what is under way is ended
 
-def _failure(message: str, hint: str, exit_code: int) -> Blip2Error:
+
+def _good(said: Said) -> Said:
+    """What a replica has said, where it has not failed. Raises Blip2Error."""
+    if said.failure is None:
+        return said
+    message, hint, exit_code = said.failure
     error = Blip2Error(message, hint)
     error.exit_code = exit_code
-    return error
+    raise error
 
 
 def _count_rows(source: Any) -> int:

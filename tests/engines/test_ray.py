@@ -1,6 +1,7 @@
 """`--engine ray` on a cluster of two nodes on this machine: what it writes, and what is left when something dies."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -36,7 +37,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A manifest of 1,800 rows over the sample images, one of them missing."""
     manifest = tmp_path_factory.mktemp("many") / "many.jsonl"
     images = sorted(EXAMPLES.glob("*.png"))
-    names = [str(images[number % len(images)]) if number != 555 else "gone.png" for number in range(1800)]
+    names = [str(images[number % len(images)]) if number != 333 else "gone.png" for number in range(1800)]
     manifest.write_text("".join(json.dumps({"image": name, "n": n}) + "\n" for n, name in enumerate(names)))
     return manifest
 
@@ -90,20 +91,20 @@ def test_archives_are_counted_first(cluster: Cluster, tmp_path: Path) -> None:
 def test_a_node_that_dies_takes_no_row_with_it(cluster: Cluster, many: Path, expected: Path, tmp_path: Path) -> None:
     cluster.tell("add 1")
     out = tmp_path / "shards"
-    run = cluster.start("caption", many, "--out", out, "--shard-size", 30, "--limit", 720)
+    run = cluster.start("caption", many, "--out", out, "--shard-size", 30, "--limit", 480)
     wait_for(lambda: len(files(out)) >= 3, run)
     assert len(cluster.replicas()) == 3
     cluster.tell("kill")
-    assert len(files(out)) < 24, "it was too fast to be caught in the middle"
+    assert len(files(out)) < 16, "it was too fast to be caught in the middle"
     told = ended(run)
     assert run.returncode == 3, told
-    assert same(out, expected, 24)
+    assert same(out, expected, 16)
 
 
 def test_a_driver_that_is_killed_is_gone_on_from(cluster: Cluster, many: Path, expected: Path, tmp_path: Path) -> None:
     out = tmp_path / "shards"
-    arguments = ("caption", many, "--out", out, "--shard-size", 30)
-    for number, how in enumerate((signal.SIGKILL, signal.SIGINT), 1):
+    arguments = ("caption", many, "--out", out, "--shard-size", 30, "--limit", 1200)
+    for number, how in enumerate((signal.SIGKILL, signal.SIGINT, signal.SIGTERM), 1):
         run = cluster.start(*arguments, "--resume")
         wait_for(lambda number=number: len(committed(out)) >= 3 * number, run)  # type: ignore[misc]
         run.send_signal(how)
@@ -111,10 +112,10 @@ def test_a_driver_that_is_killed_is_gone_on_from(cluster: Cluster, many: Path, e
         assert run.returncode == (-how if how == signal.SIGKILL else 130)
         wait_for(lambda: not cluster.replicas())
     kept = {number: (out / f"part-{number:05}.parquet").stat().st_mtime_ns for number in committed(out)}
-    assert 6 <= len(kept) < 60, "it was too fast to be caught in the middle"
+    assert 9 <= len(kept) < 40, "it was too fast to be caught in the middle"
     done = cluster.run(*arguments, "--resume")
     assert done.returncode == 3, done.stderr
-    assert same(out, expected)
+    assert same(out, expected, 40)
     assert kept == {number: (out / f"part-{number:05}.parquet").stat().st_mtime_ns for number in kept}
 
 
@@ -124,14 +125,16 @@ def test_replicas_are_added_where_there_comes_room(
     cluster.tell("kill")
     cluster.tell("add 1")
     out = tmp_path / "shards"
-    run = cluster.start("caption", many, "--out", out, "--shard-size", 30, "--replicas", "1-2")
+    run = cluster.start("caption", many, "--out", out, "--shard-size", 30, "--replicas", "1-2", "--limit", 480)
     wait_for(lambda: len(files(out)) >= 1, run)
-    assert len(cluster.replicas()) == 1
+    (first,) = cluster.replicas()
+    os.kill(first, signal.SIGSTOP)  # which leaves something to do for the second
     cluster.tell("add 1")
     wait_for(lambda: len(cluster.replicas()) == 2, run)
+    os.kill(first, signal.SIGCONT)
     told = ended(run)
     assert run.returncode == 3, told
-    assert same(out, expected)
+    assert same(out, expected, 16)
 
 
 def test_a_shard_that_its_actors_die_of_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
