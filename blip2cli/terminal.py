@@ -15,6 +15,9 @@ from typing import Any
 PLAIN_EVERY = 10.0
 """Seconds between progress lines where stderr is no terminal."""
 
+_bars: list[Any] = []
+"""The redrawn line of progress, while there is one."""
+
 
 class Progress:
     """Images done, images a second, errors and time left: one redrawn line on a terminal, else a line now and then."""
@@ -28,6 +31,7 @@ class Progress:
             from tqdm import tqdm
 
             self.bar = tqdm(total=total, initial=done, unit=" images", dynamic_ncols=True, file=sys.stderr, leave=False)
+            _bars.append(self.bar)
 
     def advance(self, rows: int, errors: int) -> None:
         """Some rows more are done; so many of them with errors."""
@@ -45,6 +49,7 @@ class Progress:
         """Take the redrawn line away."""
         if self.bar is not None:
             self.bar.close()
+            _bars.clear()
 
     def _line(self) -> str:
         rate = (self.done - self.first) / max(time.monotonic() - self.started, 1e-9)
@@ -252,8 +257,11 @@ def show_warning(message: str) -> None:
 
 
 def _tell(line: str) -> None:
-    """One line on stderr, whatever is quoted in it."""
-    print(_harmless(line), file=sys.stderr)
+    """One line on stderr, whatever is quoted in it; above the progress, if that is shown."""
+    if _bars:
+        _bars[-1].write(_harmless(line), file=sys.stderr)
+    else:
+        print(_harmless(line), file=sys.stderr)
 
 
 class TablePrinter:

@@ -142,9 +142,9 @@ def report(files: ResultFiles, settings: ReportSettings) -> Written:
     from blip2cli.report.results import Results, runs_of
 
     check_apart(settings.out, files.names)
-    settings.check()
     files.check()
     results = Results(files, settings.limit)
     total = results.source.count()
+    settings.check()
     title = ", ".join(os.path.basename(os.path.normpath(name)) for name in files.names)
     return write_report(results.rows(), settings, title, runs_of(files.names), results.pictures(), total)
