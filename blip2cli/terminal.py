@@ -20,12 +20,15 @@ _bars: list[Any] = []
 
 
 class Progress:
-    """Images done, images a second, errors and time left: one redrawn line on a terminal, else a line now and then."""
+    """Images done, images a second, errors and time left: one redrawn line on a terminal, else a line now and then.
+
+    The clock starts with the first images, as loading a model, or starting a cluster, says nothing of what is to come.
+    """
 
     def __init__(self, total: int | None, done: int, quiet: bool) -> None:
         self.total, self.done, self.quiet, self.errors = total, done, quiet, 0
-        self.started = self.shown = time.monotonic()
-        self.first = done
+        self.shown = time.monotonic()
+        self.first, self.began = done, 0.0
         self.bar: Any = None
         if not quiet and sys.stderr.isatty():
             from tqdm import tqdm
@@ -37,6 +40,10 @@ class Progress:
         """Some rows more are done; so many of them with errors."""
         self.done += rows
         self.errors += errors
+        if not self.began:
+            self.first, self.began = self.done, time.monotonic()
+            if self.bar is not None:
+                self.bar.unpause()
         if self.bar is not None:
             if errors:
                 self.bar.set_postfix_str(f"{self.errors} errors", refresh=False)
@@ -52,10 +59,11 @@ class Progress:
             _bars.clear()
 
     def _line(self) -> str:
-        rate = (self.done - self.first) / max(time.monotonic() - self.started, 1e-9)
+        rate = (self.done - self.first) / max(time.monotonic() - self.began, 1e-9)
         of = f" of {self.total:,}" if self.total is not None else ""
+        speed = f" {rate:.1f} images/s," if rate else ""
         left = f", {clock((self.total - self.done) / rate)} left" if self.total is not None and rate else ""
-        return f"{self.done:,}{of} images, {rate:.1f} images/s, {self.errors:,} errors{left}"
+        return f"{self.done:,}{of} images,{speed} {self.errors:,} errors{left}"
 
 
 def clock(seconds: float) -> str:

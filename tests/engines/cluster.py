@@ -1,7 +1,8 @@
 """A Ray cluster of several nodes on this machine, in a process of its own, and what is done with it in tests.
 
-`python -m tests.engines.cluster` prints the cluster's address, then does what the lines on stdin say: `add N` adds a
-node of N cores; `kill` kills the node added last, without a warning. It ends with its stdin.
+`python -m tests.engines.cluster 2` makes a head and a node of two cores, prints the cluster's address, then does what
+the lines on stdin say: `add N` adds a node of N cores; `kill` kills the node added last, without a warning. It ends
+with its stdin.
 """
 
 import json
@@ -70,9 +71,9 @@ class Cluster:
 
 
 @contextmanager
-def started() -> Iterator[Cluster]:
-    """Ray's head, and a node with two cores; more can be added."""
-    command = [sys.executable, "-W", "ignore", "-m", "tests.engines.cluster"]
+def started(*cores: int) -> Iterator[Cluster]:
+    """Ray's head, and nodes of so many cores; more can be added."""
+    command = [sys.executable, "-W", "ignore", "-m", "tests.engines.cluster", *map(str, cores)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=ENV) as process:
         yield Cluster(process)
@@ -121,7 +122,7 @@ def main() -> None:
     from ray import cluster_utils
 
     cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=HEAD)
-    nodes = [cluster.add_node(num_cpus=2, object_store_memory=100 << 20)]
+    nodes = [cluster.add_node(num_cpus=int(cores), object_store_memory=100 << 20) for cores in sys.argv[1:]]
     print(cluster.address, flush=True)
     for line in sys.stdin:
         what, *number = line.split()

@@ -18,7 +18,7 @@ ROWS, SHARD_SIZE = 2_000, 50
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as name, started() as cluster:
+    with tempfile.TemporaryDirectory() as name, started(2) as cluster:
         folder = Path(name)
         manifest = write_manifest(folder / "images.jsonl")
         alone = [*BLIP2, "caption", str(manifest), "--model", "tiny", "--out", str(folder / "alone"), "--quiet"]
