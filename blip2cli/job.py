@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -324,11 +325,16 @@ class Job:
         self.check_apart(self.input.inputs)
 
     def check_apart(self, inputs: Sequence[Any]) -> None:
-        """See that no output takes the place of an input; of a folder that is read, some formats may."""
-        into = (None,) if self.output.format in BESIDE_IMAGES else (self.output.out,)
-        for out in (*into, self.output.summary):
-            if isinstance(out, Path):
-                check_apart(out, inputs)
+        """See that no output takes the place of an input, or of another; of a folder that is read, some formats may."""
+        into = None if self.output.format in BESIDE_IMAGES else self.output.out
+        others = getattr(self.options, "outputs", {})
+        outputs = {"--out": into, "--summary": self.output.summary, **others}
+        paths = {option: path for option, path in outputs.items() if isinstance(path, Path)}
+        for path in paths.values():
+            check_apart(path, inputs)
+        for (one, path), (other, same) in combinations(paths.items(), 2):
+            if os.path.realpath(path) == os.path.realpath(same):
+                raise UsageError(f"{one} and {other} are both {path}", "Choose another name for one of them.")
 
     @property
     def kind(self) -> Kind:

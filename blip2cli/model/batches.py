@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+
+from blip2cli.records import Batch
 
 IN_A_ROW = 16
 """So many items that fail one after the other, each alone, mean that the model or the machine is broken."""
@@ -21,6 +23,12 @@ class Failed:
     """Stands for what an item that fails even alone would have given; `error` is that of its output rows."""
 
     error: str
+
+
+def for_each_row(batch: Batch, encoded: Sequence[Any]) -> list[Any | Failed]:
+    """What was made of the image of each of the batch's rows, or Failed with the row's error."""
+    rows = zip(batch.image_of, batch.errors, strict=True)
+    return [Failed(error or "") if at is None else encoded[at] for at, error in rows]
 
 
 @dataclass

@@ -7,6 +7,7 @@ and as costly as another pass through the Q-Former for every pair.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,12 @@ class ReadText:
 
     ids: tuple[int, ...]
     projected: torch.Tensor
+
+
+def finite(name: str, score: float | Failed) -> float | Failed:
+    """The score, or Failed where it is not finite."""
+    broken = not isinstance(score, Failed) and not math.isfinite(score)
+    return Failed(f"failed: the {name} score is not finite") if broken else score
 
 
 class RetrievalModel(LoadedCheckpoint):
@@ -118,8 +125,11 @@ class RetrievalModel(LoadedCheckpoint):
 
     @torch.inference_mode()
     def itm(self, pairs: Sequence[tuple[SeenImage, ReadText]]) -> list[float | Failed]:
-        """The probability of each image and text that they match: one softmax over the head's two logits."""
-        return self.batches.compute(self._match, pairs) if pairs else []
+        """The probability of each image and text that they match: one softmax over the head's two logits.
+
+        Failed where it is not finite.
+        """
+        return [finite("ITM", score) for score in self.batches.compute(self._match, pairs)] if pairs else []
 
     def _see(self, pixels: torch.Tensor) -> Iterator[SeenImage]:
         image_embeds, _ = self.encoder.vision(pixels)

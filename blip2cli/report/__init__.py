@@ -13,7 +13,7 @@ from blip2cli.journal import check_ordinary
 from blip2cli.storage import check_apart
 
 if TYPE_CHECKING:
-    from blip2cli.records import ImageRef, Row
+    from blip2cli.records import Row
 
 SIDES = ((500, 320), (2_500, 224))
 """Side in pixels of the thumbnails of a page with up to so many rows."""
@@ -105,7 +105,7 @@ def write_report(
     settings: ReportSettings,
     title: str,
     runs: Mapping[str, Mapping[str, Any]],
-    pictures: Iterable[tuple[int, ImageRef]] | None = None,
+    pictures: Iterable[Row] | None = None,
     total: int | None = None,
 ) -> Written:
     """Write the page. Raises UsageError where it may not be written, OutputError where it cannot.
@@ -116,7 +116,8 @@ def write_report(
         settings: where the page goes, and its bounds.
         title: what the rows come from.
         runs: name → settings of each run that the rows are of.
-        pictures: numbers of rows, counted from 0, and where their images are; by default the rows' own `image`.
+        pictures: rows in any order, by their `index` counted from 0, each with its `image`, or the `error` why there is
+            none; by default the rows themselves.
         total: how many rows there are with those above the limit.
     """
     from blip2cli.journal import write_atomically
@@ -139,12 +140,13 @@ def write_report(
 
 def report(files: ResultFiles, settings: ReportSettings) -> Written:
     """Write the page of result files. Raises Blip2Error as `write_report` does, and where they cannot be read."""
-    from blip2cli.report.results import Results, runs_of
+    from blip2cli.report.results import Results
 
     check_apart(settings.out, files.names)
     files.check()
     results = Results(files, settings.limit)
     total = results.source.count()
+    check_apart(settings.out, results.originals.files)
     settings.check()
     title = ", ".join(os.path.basename(os.path.normpath(name)) for name in files.names)
-    return write_report(results.rows(), settings, title, runs_of(files.names), results.pictures(), total)
+    return write_report(results.rows(), settings, title, results.runs, results.pictures(), total)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -13,19 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from blip2cli import storage
-from blip2cli.errors import Blip2Error, UsageError
+from blip2cli.errors import UsageError
 from blip2cli.inputs import MANIFESTS, ColumnChoice, Sources, open_source, suffix_of
 from blip2cli.inputs.folder import walk
+from blip2cli.inputs.originals import Originals
 from blip2cli.journal import path_of, settings_in
 from blip2cli.outputs import parts_folder
-from blip2cli.records import ImageRef, Row
+from blip2cli.records import Row
 from blip2cli.report import ResultFiles
-
-NUMBERED = re.compile(r"(.+)#\d+")
-"""NAME#ROW: an image whose bytes stand in a manifest."""
-
-
-ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
 
 @dataclass(frozen=True)
@@ -47,6 +41,18 @@ class Results:
         )
 
     @cached_property
+    def runs(self) -> dict[str, dict[str, Any]]:
+        """The settings of the runs that wrote the files, as far as they are on record: in the files, or beside them."""
+        settings = {name: _settings_of(name) for name in self.files.names}
+        return {name: found for name, found in settings.items() if found}
+
+    @cached_property
+    def originals(self) -> Originals:
+        """Where the images are."""
+        told = (run.get("image_column") for run in self.runs.values())
+        return Originals(self.columns, self.files.images, next((name for name in told if isinstance(name, str)), None))
+
+    @cached_property
     def source(self) -> Sources:
         """The files as one source. Raises UsageError."""
         for name in self.files.names:
@@ -59,56 +65,9 @@ class Results:
         """All rows, without their images."""
         return (replace(row, image=None) for row in self.source.rows())
 
-    def pictures(self) -> Iterator[tuple[int, ImageRef]]:
-        """Where the images of the rows are that are taken, by the rows' numbers."""
-        within: dict[str, dict[str, list[int]]] = {name: {} for name in self.files.images}
-        for row in islice(self.source.rows(), self.limit):
-            holders = self.files.images or self._holders(row)
-            for holder in holders:
-                within.setdefault(holder, {}).setdefault(row.name, []).append(row.index)
-            if not holders and row.image is not None:
-                yield row.index, self._found(row.name, row.image)
-        for holder, wanted in within.items():
-            try:
-                yield from _taken(open_source([holder], replace(self.columns, image=None, root=None)).rows(), wanted)
-            except Blip2Error:
-                if holder in self.files.images:
-                    raise  # what a row's name leads to need not be there any more
-
-    def _holders(self, row: Row) -> Sequence[str]:
-        """The manifest or archive that holds the image of a row, if its name says so."""
-        if row.image is None or row.image.path is None or storage.is_url(row.image.path):
-            return ()
-        numbered = NUMBERED.fullmatch(row.name)
-        above = [numbered[1]] if numbered else list(map(str, Path(row.name).parents))
-        return [name for name in above if suffix_of(name) in MANIFESTS and os.path.isfile(name)][:1]
-
-    def _found(self, name: str, image: ImageRef) -> ImageRef:
-        """The image's file: from this folder on, where a run named it so, or else from that of the results."""
-        if self.columns.root is not None or image.path is None or storage.is_url(image.path):
-            return image
-        found = next(filter(os.path.exists, (name, _unescaped(name))), None)
-        return image if found is None else replace(image, path=found)
-
-
-def _unescaped(name: str) -> str:
-    """The path of a file with bytes in its name that are no UTF-8, which rows show as backslash escapes."""
-    return os.fsdecode(ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), name.encode()))
-
-
-def _taken(rows: Iterator[Row], wanted: dict[str, list[int]]) -> Iterator[tuple[int, ImageRef]]:
-    """The images of those names, for all rows that want them."""
-    left = set(wanted)
-    while left and (row := next(rows, None)):
-        if row.name in left and row.image is not None:
-            left.remove(row.name)
-            yield from ((number, row.image) for number in wanted[row.name])
-
-
-def runs_of(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The settings of the runs that wrote the results, as far as they are on record: in the files, or beside them."""
-    settings = {name: _settings_of(name) for name in names}
-    return {name: found for name, found in settings.items() if found}
+    def pictures(self) -> Iterator[Row]:
+        """The rows that are taken, with their images, in the order in which these come by."""
+        return self.originals.of(islice(self.source.rows(), self.limit))
 
 
 def _settings_of(name: str) -> dict[str, Any]:

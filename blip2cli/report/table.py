@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
-from blip2cli.records import ImageRef, Row
+from blip2cli.records import Row
 
 Cell = str | list[str] | int | float | None
 
@@ -55,15 +55,14 @@ class Field:
 class Table:
     """The rows of a page.
 
-    `faults` says, by the number of the row, why its image cannot be had; `pictures` where the others' are. `more` is
-    whether there are rows that were not taken, `total` how many there are with them, where it is known.
+    `pictures` are the rows, by their numbers, with their images or the errors why there are none. `more` is whether
+    there are rows that were not taken, `total` how many there are with them, where it is known.
     """
 
     names: list[str] = field(default_factory=list)
     errors: list[str | None] = field(default_factory=list)
     fields: list[Field] = field(default_factory=list)
-    faults: dict[int, str] = field(default_factory=dict)
-    pictures: list[tuple[int, ImageRef]] = field(default_factory=list)
+    pictures: list[Row] = field(default_factory=list)
     more: bool = False
     total: int | None = None
 
@@ -113,10 +112,7 @@ def table_of(rows: Iterable[Row], limit: int, total: int | None = None) -> Table
             columns.setdefault(name, [None] * number).append(cell)
         for values in columns.values():
             values.extend([None] * (number + 1 - len(values)))
-        if row.error is not None:
-            table.faults[number] = row.error
-        elif row.image is not None:
-            table.pictures.append((number, row.image))
+        table.pictures.append(Row(number, row.name, row.image, error=row.error))
         letters += len(row.name) + sum(_letters(cell) for cell in cells.values())
         if letters > MOST_TEXT:
             break

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from blip2cli.errors import ImageError
 from blip2cli.images import bytes_of, thumbnail
+from blip2cli.inputs.originals import NOT_FOUND
 from blip2cli.machine import cores
-from blip2cli.records import ImageRef
+from blip2cli.records import ImageRef, Row
 from blip2cli.report.table import Table
 from blip2cli.terminal import Progress
 from blip2cli.worker import mapped
@@ -27,8 +28,6 @@ FEW = 16
 
 SECONDS = 60.0
 """Time for one image."""
-
-NOT_FOUND = "missing: its image was not found"
 
 
 @dataclass(frozen=True)
@@ -44,23 +43,27 @@ class Album:
     faults: dict[int, str]
 
 
-def album_of(pictures: Iterable[tuple[int, ImageRef]], table: Table, settings: ReportSettings) -> Album:
+def album_of(pictures: Iterable[Row], table: Table, settings: ReportSettings) -> Album:
     """The thumbnails of the rows' images, in the order in which these come; what comes again is not made again."""
     side = settings.side(len(table))
     if not side:
         return Album(0, [], {}, {})
     rows: dict[Hashable, list[int]] = {}
     asked: deque[Hashable] = deque()
+    faults: dict[int, str] = {}
 
     def distinct() -> Iterator[ImageRef]:
-        for number, image in pictures:
-            if number >= len(table):
+        for row in pictures:
+            if row.index >= len(table):
                 continue
-            key = _identity(image)
-            rows.setdefault(key, []).append(number)
+            if row.error is not None or row.image is None:
+                faults[row.index] = row.error or NOT_FOUND
+                continue
+            key = _identity(row.image)
+            rows.setdefault(key, []).append(row.index)
             if len(rows[key]) == 1:
                 asked.append(key)
-                yield image
+                yield row.image
 
     thumbnails: list[str] = []
     outcome: dict[Hashable, int | str] = {}
@@ -80,10 +83,7 @@ def album_of(pictures: Iterable[tuple[int, ImageRef]], table: Table, settings: R
     progress.close()
     told = {number: outcome[key] for key in outcome for number in rows[key]}
     place = {number: at for number, at in told.items() if isinstance(at, int)}
-    faults = {**table.faults, **{number: fault for number, fault in told.items() if isinstance(fault, str)}}
-    if room >= 0:
-        told_of = {*place, *faults}
-        faults.update({number: NOT_FOUND for number in range(len(table)) if number not in told_of})
+    faults.update({number: fault for number, fault in told.items() if isinstance(fault, str)})
     return Album(side, thumbnails, place, faults)
 
 

@@ -11,7 +11,7 @@ from blip2cli.errors import UsageError
 from blip2cli.job import Job, Kind, Opt
 
 if TYPE_CHECKING:
-    from blip2cli.search.features import Features
+    from blip2cli.search.pictures import Pictures
     from blip2cli.search.results import Found
 
 
@@ -33,16 +33,36 @@ class SearchOptions:
         Path | None,
         Opt("Index for many rows, by the extra `search`; built where there is none. Without: exact.", metavar="FILE"),
     ] = None
+    images: Annotated[
+        tuple[str, ...],
+        Opt(
+            "Input of embed, to take images from that the rows' names do not lead to; may be repeated.", metavar="INPUT"
+        ),
+    ] = ()
     image_root: Annotated[
-        str | None, Opt("Folder that the images' paths start from. [default: here]", metavar="FOLDER")
+        str | None,
+        Opt("Folder that image paths start from. [default: here, or else the features' own]", metavar="FOLDER"),
     ] = None
     allow_remote: Annotated[bool, Opt("Fetch the images behind URLs, for --rerank and --report.")] = False
     allow_private: Annotated[bool, Opt("With --allow-remote: from this machine and private networks too.")] = False
     report: Annotated[Path | None, Opt("Write the rows as an HTML page too.", metavar="FILE")] = None
 
+    @property
+    def outputs(self) -> dict[str, Path | None]:
+        """What is written beside the rows, by the option that names it."""
+        return {"--report": self.report, "--index": self.index}
+
     def validate(self) -> None:
         if self.allow_private and not self.allow_remote:
             raise UsageError("--allow-private needs --allow-remote", "Give both, or neither.")
+        looks = self.rerank is not None or self.report is not None
+        for name, given in (
+            ("images", self.images),
+            ("image-root", self.image_root),
+            ("allow-remote", self.allow_remote),
+        ):
+            if given and not looks:
+                raise UsageError(f"--{name} needs --rerank or --report", "Without them no image of a row is read.")
         if self.rerank is not None and self.image:
             raise UsageError("--rerank does not go with --image", "ITM compares images with texts.")
         if self.rerank is not None and self.rerank < self.top_k:
@@ -58,6 +78,7 @@ def search(job: Job) -> bool:
     """
     from blip2cli.outputs import check_output
     from blip2cli.search.features import open_features
+    from blip2cli.search.pictures import Pictures
     from blip2cli.search.results import report_settings, write
     from blip2cli.terminal import hush_libraries, show_note
 
@@ -68,14 +89,17 @@ def search(job: Job) -> bool:
     options: SearchOptions = job.options
     if not texts and not options.image:
         raise UsageError("no query is given", f"Such as blip2 search {file} 'a red circle', or --image FILE.")
+    job.check_apart([*options.images, *options.image])
     check_output(job.output, job.task)
     features = open_features(Path(file))
     features.check_model(job.model_name, job.model.revision)
+    job.check_apart([str(part.path) for part in features.parts])
+    pictures = Pictures.of(features, options)
     if options.report is not None:
         report_settings(job).check()
     hush_libraries()
-    found = _found(job, features, texts)
-    good = write(job, features, found)
+    found = _found(job, pictures, texts)
+    good = write(job, pictures, found)
     if not job.output.quiet:
         queries = f"{len(found)} {'query' if len(found) == 1 else 'queries'}"
         how = f"by {options.index}" if options.index else "exact"
@@ -83,7 +107,7 @@ def search(job: Job) -> bool:
     return good
 
 
-def _found(job: Job, features: Features, texts: list[str]) -> list[Found]:
+def _found(job: Job, pictures: Pictures, texts: list[str]) -> list[Found]:
     """What is found for each query, best first."""
     from blip2cli.search.exact import best_rows
     from blip2cli.search.index import Index
@@ -92,6 +116,7 @@ def _found(job: Job, features: Features, texts: list[str]) -> list[Found]:
     from blip2cli.search.results import Found
 
     options: SearchOptions = job.options
+    features = pictures.features
     index = Index.of(features, options.index, job.output.quiet) if options.index is not None else None
     queries = Queries(job)
     vectors = [*queries.of_texts(texts), *queries.of_images(options.image)]
@@ -104,6 +129,4 @@ def _found(job: Job, features: Features, texts: list[str]) -> list[Found]:
     hits = best_rows(features, vectors, most) if index is None else index.best_rows(vectors, most)
     names = [*texts, *options.image]
     found = [Found(name, some) for name, some in zip(names, hits, strict=True)]
-    if options.rerank is None:
-        return found
-    return [rerank(queries.model, features, job, one, options.top_k) for one in found]
+    return found if options.rerank is None else rerank(queries.model, job, pictures, found)

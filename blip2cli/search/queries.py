@@ -14,7 +14,7 @@ from blip2cli.inputs.objects import Objects
 from blip2cli.job import Job
 from blip2cli.loader import Loading, load
 from blip2cli.model import load_model
-from blip2cli.model.batches import Failed
+from blip2cli.model.batches import Failed, for_each_row
 from blip2cli.model.checkpoint import find
 
 if TYPE_CHECKING:
@@ -47,9 +47,8 @@ class Queries:
         found: list[np.ndarray] = []
         reading = Reading(self.model.checkpoint.images.side, self.job.model.exact_pixels)
         for batch in load(Objects(images).rows(), reading, Loading(self.model.batch_size, workers=0)):
-            vectors = self.model.image_projections(batch)
-            for row, at, error in zip(batch.rows, batch.image_of, batch.errors, strict=True):
-                found.append(_array(row.name, Failed(error or "") if at is None else vectors[at]))
+            vectors = for_each_row(batch, self.model.image_projections(batch))
+            found += (_array(row.name, some) for row, some in zip(batch.rows, vectors, strict=True))
         return found
 
 

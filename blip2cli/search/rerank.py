@@ -2,60 +2,63 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
 
 from blip2cli.images import Reading
 from blip2cli.job import Job
 from blip2cli.loader import Loading, load
-from blip2cli.model.batches import Failed
-from blip2cli.records import Row
+from blip2cli.model.batches import Failed, for_each_row
 from blip2cli.search.exact import Hit
-from blip2cli.search.features import Features
-from blip2cli.search.results import Found, places_of
+from blip2cli.search.pictures import Pictures
+from blip2cli.search.results import Found
 
 if TYPE_CHECKING:
     from blip2cli.model.retrieval import RetrievalModel
 
+Scores = dict[int, "float | Failed"]
+"""The ITM scores of the rows that a text has found."""
 
-def rerank(model: RetrievalModel, features: Features, job: Job, found: Found, most: int) -> Found:
-    """The best of what was found for a text, by ITC + ITM; behind them those that ITM cannot score, by ITC."""
-    text = model.read([found.query])[0]
-    assert not isinstance(text, Failed), "it has been a query"
+
+def rerank(model: RetrievalModel, job: Job, pictures: Pictures, found: Sequence[Found]) -> list[Found]:
+    """The best of what was found for each text, by ITC + ITM; behind them those that ITM cannot score, by ITC."""
+    scores = _scores(model, job, pictures, found)
+    return [_ranked(one, some, job.options.top_k) for one, some in zip(found, scores, strict=True)]
+
+
+def _scores(model: RetrievalModel, job: Job, pictures: Pictures, found: Sequence[Found]) -> list[Scores]:
+    """The scores of what each text has found. Each image is seen once, and no more than a batch of them is held."""
+    texts: list[Any] = model.read([one.query for one in found])  # none is Failed: they have been queries
+    finders: dict[int, list[int]] = {}
+    for number, one in enumerate(found):
+        for hit in one.hits:
+            finders.setdefault(hit.row, []).append(number)
+    names = [record["image"] for record in pictures.features.records(list(finders))]
     reading = Reading(model.checkpoint.images.side, job.model.exact_pixels)
     loading = Loading(model.batch_size, job.model.workers, image_timeout=job.model.image_timeout)
-    hits = iter(found.hits)
-    ranked: list[Hit] = []
-    for batch in load(_rows(features, job, found.hits), reading, loading):
-        seen = model.see(batch)
-        images = [
-            Failed(error or "") if at is None else seen[at]
-            for at, error in zip(batch.image_of, batch.errors, strict=True)
+    scores: list[Scores] = [{} for _ in found]
+    for batch in load(pictures.rows(zip(finders, names, strict=True)), reading, loading):
+        images = for_each_row(batch, model.see(batch))
+        pairs = [
+            (image, number, row.index)
+            for row, image in zip(batch.rows, images, strict=True)
+            for number in finders[row.index]
         ]
-        good = [image for image in images if not isinstance(image, Failed)]
-        scores = iter(model.itm([(image, text) for image in good]))
-        for image in images:
-            score = image if isinstance(image, Failed) else next(scores)
-            hit = next(hits)
-            ranked.append(_scored(hit, score))
-    ranked.sort(key=lambda hit: (hit.itm is None, -hit.itc - (hit.itm or 0.0)))
-    return Found(found.query, ranked[:most], sum(hit.itm is None for hit in ranked))
+        pairs.sort(key=itemgetter(1))  # those with one text side by side, which are padded alike
+        good = [(image, texts[number]) for image, number, _ in pairs if not isinstance(image, Failed)]
+        matched = iter(model.itm(good))
+        for image, number, row in pairs:
+            scores[number][row] = image if isinstance(image, Failed) else next(matched)
+    return scores
+
+
+def _ranked(found: Found, scores: Mapping[int, float | Failed], most: int) -> Found:
+    hits = [_scored(hit, scores[hit.row]) for hit in found.hits]
+    hits.sort(key=lambda hit: (hit.itm is None, -hit.itc - (hit.itm or 0.0)))
+    return Found(found.query, hits[:most], frozenset(hit.row for hit in hits if hit.itm is None))
 
 
 def _scored(hit: Hit, score: float | Failed) -> Hit:
-    if isinstance(score, Failed):
-        return replace(hit, error=score.error)
-    if not math.isfinite(score):
-        return replace(hit, error="failed: the ITM score is not finite")
-    return replace(hit, itm=score)
-
-
-def _rows(features: Features, job: Job, hits: Sequence[Hit]) -> Iterator[Row]:
-    """The rows that were found, with their images."""
-    places, records = places_of(features, job), features.records([hit.row for hit in hits])
-    return (
-        replace(places.row(record, hit.row), index=at)
-        for at, (record, hit) in enumerate(zip(records, hits, strict=True))
-    )
+    return replace(hit, error=score.error) if isinstance(score, Failed) else replace(hit, itm=score)

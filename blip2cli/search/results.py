@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from blip2cli import __version__
-from blip2cli.inputs.manifest import Layout as Manifest
 from blip2cli.job import Job
 from blip2cli.outputs import Layout, carried_names, open_output
 from blip2cli.records import Column, Result, Row
@@ -17,6 +16,7 @@ from blip2cli.terminal import show_warning
 if TYPE_CHECKING:
     from blip2cli.search.exact import Hit
     from blip2cli.search.features import Features
+    from blip2cli.search.pictures import Pictures
 
 OWN = ("image", "error")
 """Columns of a feature file that are not carried: the first names the row, and no row with an error is found."""
@@ -24,27 +24,30 @@ OWN = ("image", "error")
 
 @dataclass(frozen=True)
 class Found:
-    """The rows for one query, best first. `unread` counts those whose images could not be read."""
+    """The rows for one query, best first. `unread` are those whose images could not be read, by their numbers."""
 
     query: str
     hits: Sequence[Hit]
-    unread: int = 0
+    unread: frozenset[int] = frozenset()
 
 
-def write(job: Job, features: Features, found: Sequence[Found]) -> bool:
+def write(job: Job, pictures: Pictures, found: Sequence[Found]) -> bool:
     """Write the rows; whether all of them are without errors."""
+    features = pictures.features
     layout = _layout(job, features)
     results = list(_results(features, layout, found))
     output = open_output(job.output, layout, layout.metadata)
     if results:
         output.write(results)
     output.finish()
-    unread = sum(one.unread for one in found)
+    unread = len(frozenset[int]().union(*(one.unread for one in found)))
     if unread:
         images = "1 image" if unread == 1 else f"{unread:,} images"
-        show_warning(f"{images} could not be read: see the errors of the last rows; paths start from --image-root")
+        show_warning(
+            f"{images} could not be read: see the errors of the last rows; --images and --image-root say where to look"
+        )
     if job.options.report is not None:
-        _report(job, features, layout, results)
+        _report(job, pictures, layout, results)
     return not unread
 
 
@@ -84,31 +87,17 @@ def _results(features: Features, layout: Layout, found: Sequence[Found]) -> Iter
             number += 1
 
 
-def places_of(features: Features, job: Job) -> Manifest:
-    """Where the images of rows are: their names are paths from here, or from --image-root, or URLs.
-
-    A feature file may come from anybody, as a manifest may, and is treated as one.
-    """
-    given = job.options
-    return Manifest(
-        str(features.path), "image", None, (), given.image_root or "",
-        allow_remote=given.allow_remote, allow_private=given.allow_private,
-    )  # fmt: skip
-
-
 def report_settings(job: Job) -> ReportSettings:
     """Where the page goes that --report names."""
     return ReportSettings(job.options.report, job.output.overwrite, quiet=job.output.quiet)
 
 
-def _report(job: Job, features: Features, layout: Layout, results: Sequence[Result]) -> None:
-    places = places_of(features, job)
+def _report(job: Job, pictures: Pictures, layout: Layout, results: Sequence[Result]) -> None:
+    def row(result: Result) -> Row:
+        record = layout.record(result)
+        return Row(result.row.index, record.pop("image"), columns=record)
 
-    def rows() -> Iterator[Row]:
-        for result in results:
-            record: dict[str, Any] = layout.record(result)
-            placed = places.row({"image": record.pop("image")}, result.row.index)
-            yield replace(placed, index=result.row.index, columns=record)
-
+    named = ((result.row.index, result.row.name) for result in results)
     title = f"search in {job.input.inputs[0]}"
-    write_report(rows(), report_settings(job), title, {title: layout.metadata}, total=len(results))
+    runs = {title: layout.metadata}
+    write_report(map(row, results), report_settings(job), title, runs, pictures.rows(named), total=len(results))

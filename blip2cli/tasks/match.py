@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -126,12 +125,13 @@ class MatchTask:
 
     def _pairs(self, batch: Batch, images: Sequence[Any]) -> Iterator[_Pair]:
         """A pair for every text of every row."""
-        for row, at, error in zip(batch.rows, batch.image_of, batch.errors, strict=True):
-            seen = None if at is None else images[at]
-            failure = getattr(seen, "error", None)
+        from blip2cli.model.batches import for_each_row
+
+        for row, image in zip(batch.rows, for_each_row(batch, images), strict=True):
+            failure = getattr(image, "error", None)
             texts = self._texts(row)
             for number, (text, fault) in enumerate(texts, 1):
-                yield _Pair(row, seen, text, error or failure or fault, number == len(texts))
+                yield _Pair(row, image, text, failure or fault, number == len(texts))
 
     def _texts(self, row: Row) -> list[tuple[str | None, str | None]]:
         """The row's texts, each with what is wrong with it."""
@@ -168,13 +168,15 @@ class MatchTask:
         return Result(pair.row, (pair.text, *scores), pair.error, pair.last, left_out)
 
 
-def _itc(model: RetrievalModel, pairs: Sequence[tuple[_Pair, ReadText]]) -> list[float]:
+def _itc(model: RetrievalModel, pairs: Sequence[tuple[_Pair, ReadText]]) -> list[float | Failed]:
     """The ITC score of each pair, out of the product of all its images with all its texts."""
+    from blip2cli.model.retrieval import finite
+
     images = {id(pair.image): pair.image for pair, _ in pairs}
     texts = {id(text): text for _, text in pairs}
     row, column = ({key: at for at, key in enumerate(some)} for some in (images, texts))
     scores: list[list[float]] = model.itc(list(images.values()), list(texts.values())).tolist()
-    return [scores[row[id(pair.image)]][column[id(text)]] for pair, text in pairs]
+    return [finite("ITC", scores[row[id(pair.image)]][column[id(text)]]) for pair, text in pairs]
 
 
 def _note(name: str, pairs: Sequence[tuple[_Pair, ReadText]], scores: Sequence[float | Failed]) -> None:
@@ -182,12 +184,10 @@ def _note(name: str, pairs: Sequence[tuple[_Pair, ReadText]], scores: Sequence[f
     from blip2cli.tasks.generation import short
 
     for (pair, _), score in zip(pairs, scores, strict=True):
-        if not isinstance(score, float):
-            pair.error = score.error
-        elif math.isfinite(score):
+        if isinstance(score, float):
             pair.scores[name] = short(score)
         else:
-            pair.error = f"failed: the {name.upper()} score is not finite"
+            pair.error = score.error
 
 
 def _filled(template: Template, row: Row) -> tuple[str | None, str | None]:

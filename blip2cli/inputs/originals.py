@@ -1,0 +1,116 @@
+"""Originals: the images that rows of results are about, found again by the rows' names."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from blip2cli import storage
+from blip2cli.errors import Blip2Error
+from blip2cli.inputs import MANIFESTS, ColumnChoice, Sources, open_source, suffix_of
+from blip2cli.records import Row
+
+NUMBERED = re.compile(r"(.+)#\d+")
+"""NAME#ROW: an image whose bytes stand in a manifest."""
+
+ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
+
+NOT_FOUND = "missing: its image was not found"
+
+Wanted = dict[str, list[Row]]
+"""Rows by their names; those of one name are about one image."""
+
+
+@dataclass(frozen=True)
+class Originals:
+    """Where the images of results are: in inputs that the user names, or else where the rows' names lead.
+
+    Args:
+        columns: how the results are read: where paths start from, and whether URLs are fetched.
+        inputs: inputs of the run.
+        image_column: the column that the run took images from, where it was told one.
+    """
+
+    columns: ColumnChoice
+    inputs: tuple[str, ...] = ()
+    image_column: str | None = None
+
+    def check(self) -> None:
+        """See that the inputs and the folder of the paths are there. Raises UsageError."""
+        assert self.source is not None
+
+    @cached_property
+    def source(self) -> Sources:
+        """The inputs that the user names. Raises UsageError."""
+        return open_source(self.inputs, self._within)
+
+    def of(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """The rows without their columns, in the order in which images come by: each with its image, or an error.
+
+        Rows come with the places that their names stand for. Images that are held as bytes are not kept.
+        """
+        wanted: Wanted = {}
+        for row in rows:
+            bare = Row(row.index, row.name, row.image, error=row.error)
+            if row.image is not None and row.image.data is not None:
+                yield bare
+            else:
+                wanted.setdefault(row.name, []).append(bare)
+        yield from _taken(self.source.rows(), wanted)
+        held: dict[str, Wanted] = {}
+        for name, some in wanted.items():
+            if holder := _holder(some[0]):
+                held.setdefault(holder, {})[name] = some
+            else:
+                yield from map(self._placed, some)
+        for holder, rest in held.items():
+            yield from self._held(holder, rest)
+
+    @cached_property
+    def _within(self) -> ColumnChoice:
+        """How inputs are read."""
+        return replace(self.columns, image=self.image_column)
+
+    def _placed(self, row: Row) -> Row:
+        """The row with its image's file: from this folder on, where a run named it so, or else as the results say."""
+        image = row.image
+        if self.columns.root is not None or image is None or image.path is None or storage.is_url(image.path):
+            return row
+        found = next(filter(os.path.exists, _spellings(row.name)), None)
+        return row if found is None else replace(row, image=replace(image, path=found))
+
+    def _held(self, holder: str, wanted: Wanted) -> Iterator[Row]:
+        """The rows whose names lead to a manifest or an archive, which need not be what it was."""
+        fault = NOT_FOUND
+        try:
+            yield from _taken(open_source([holder], self._within).rows(), wanted)
+        except Blip2Error as error:
+            fault = f"unreadable: {error.message}"
+        for some in wanted.values():
+            yield from (replace(row, image=None, error=fault) for row in some)
+
+
+def _taken(rows: Iterator[Row], wanted: Wanted) -> Iterator[Row]:
+    """Those of the wanted rows that are among the rows, with what these have; they are wanted no more."""
+    while wanted and (found := next(rows, None)):
+        for row in wanted.pop(found.name, ()):
+            yield replace(row, image=found.image, error=found.error)
+
+
+def _holder(row: Row) -> str | None:
+    """The manifest or archive that holds the image of a row, if its name says so."""
+    if row.image is None or row.image.path is None or storage.is_url(row.image.path):
+        return None
+    numbered = NUMBERED.fullmatch(row.name)
+    above = [numbered[1]] if numbered else list(map(str, Path(row.name).parents))
+    known = (name for name in above if suffix_of(name) in MANIFESTS)
+    return next((found for name in known for found in _spellings(name) if os.path.isfile(found)), None)
+
+
+def _spellings(name: str) -> tuple[str, str]:
+    """The paths that a name stands for: bytes that are no UTF-8 are backslash escapes in it, or it has backslashes."""
+    return name, os.fsdecode(ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), name.encode()))
