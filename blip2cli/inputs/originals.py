@@ -7,15 +7,15 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 from blip2cli import storage
 from blip2cli.errors import Blip2Error
 from blip2cli.inputs import MANIFESTS, ColumnChoice, Sources, open_source, suffix_of
+from blip2cli.inputs.folder import printable
 from blip2cli.records import Row
 
-NUMBERED = re.compile(r"(.+)#\d+")
-"""NAME#ROW: an image whose bytes stand in a manifest."""
+HELD = re.compile(r"/|#\d+\Z")
+"""Where a name may go on behind that of an archive, or of a manifest that holds bytes: ARCHIVE/MEMBER, NAME#ROW."""
 
 ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
@@ -39,14 +39,15 @@ class Originals:
     inputs: tuple[str, ...] = ()
     image_column: str | None = None
 
-    def check(self) -> None:
-        """See that the inputs and the folder of the paths are there. Raises UsageError."""
-        assert self.source is not None
-
     @cached_property
     def source(self) -> Sources:
-        """The inputs that the user names. Raises UsageError."""
+        """The inputs that the user names. Raises UsageError, also where paths start from a folder that is not there."""
         return open_source(self.inputs, self._within)
+
+    @property
+    def files(self) -> list[str]:
+        """The inputs that the user names, and files that they stand for. Raises UsageError where there are none."""
+        return [*self.inputs, *filter(None, (getattr(part, "name", None) for part in self.source.parts))]
 
     def of(self, rows: Iterable[Row]) -> Iterator[Row]:
         """The rows without their columns, in the order in which images come by: each with its image, or an error.
@@ -62,9 +63,10 @@ class Originals:
                 wanted.setdefault(row.name, []).append(bare)
         yield from _taken(self.source.rows(), wanted)
         held: dict[str, Wanted] = {}
-        for name, some in wanted.items():
-            if holder := _holder(some[0]):
-                held.setdefault(holder, {})[name] = some
+        for some in wanted.values():
+            if held_by := _holder(some[0]):
+                holder, member = held_by
+                held.setdefault(holder, {}).setdefault(member, []).extend(some)
             else:
                 yield from map(self._placed, some)
         for holder, rest in held.items():
@@ -84,10 +86,11 @@ class Originals:
         return row if found is None else replace(row, image=replace(image, path=found))
 
     def _held(self, holder: str, wanted: Wanted) -> Iterator[Row]:
-        """The rows whose names lead to a manifest or an archive, which need not be what it was."""
-        fault = NOT_FOUND
+        """The rows whose names lead into a manifest or an archive, which need not be what it was."""
+        fault, start = NOT_FOUND, printable(holder)
         try:
-            yield from _taken(open_source([holder], self._within).rows(), wanted)
+            rows = open_source([holder], self._within).rows()
+            yield from _taken((replace(row, name=row.name.removeprefix(start)) for row in rows), wanted)
         except Blip2Error as error:
             fault = f"unreadable: {error.message}"
         for some in wanted.values():
@@ -101,14 +104,20 @@ def _taken(rows: Iterator[Row], wanted: Wanted) -> Iterator[Row]:
             yield replace(row, image=found.image, error=found.error)
 
 
-def _holder(row: Row) -> str | None:
-    """The manifest or archive that holds the image of a row, if its name says so."""
+def _holder(row: Row) -> tuple[str, str] | None:
+    """The manifest or archive that holds the image of a row, if its name says so, and what the name says behind it.
+
+    It is looked for from this folder on, and then from where paths start.
+    """
     if row.image is None or row.image.path is None or storage.is_url(row.image.path):
         return None
-    numbered = NUMBERED.fullmatch(row.name)
-    above = [numbered[1]] if numbered else list(map(str, Path(row.name).parents))
-    known = (name for name in above if suffix_of(name) in MANIFESTS)
-    return next((found for name in known for found in _spellings(name) if os.path.isfile(found)), None)
+    for cut in reversed([found.start() for found in HELD.finditer(row.name)]):
+        holder, member = row.name[:cut], row.name[cut:]
+        if suffix_of(holder) in MANIFESTS:
+            places = (*_spellings(holder), row.image.path.removesuffix(member))
+            for place in filter(os.path.isfile, places):
+                return place, member
+    return None
 
 
 def _spellings(name: str) -> tuple[str, str]:

@@ -89,12 +89,11 @@ def search(job: Job) -> bool:
     options: SearchOptions = job.options
     if not texts and not options.image:
         raise UsageError("no query is given", f"Such as blip2 search {file} 'a red circle', or --image FILE.")
-    job.check_apart([*options.images, *options.image])
     check_output(job.output, job.task)
     features = open_features(Path(file))
     features.check_model(job.model_name, job.model.revision)
-    job.check_apart([str(part.path) for part in features.parts])
     pictures = Pictures.of(features, options)
+    job.check_apart([*(str(part.path) for part in features.parts), *pictures.originals.files, *options.image])
     if options.report is not None:
         report_settings(job).check()
     hush_libraries()

@@ -28,7 +28,7 @@ class Pictures:
 
     @staticmethod
     def of(features: Features, options: SearchOptions) -> Pictures:
-        """Those of the file, found as the options say. Raises UsageError where an input that they name is none."""
+        """Those of the file, found as the options say."""
         columns = ColumnChoice(
             COLUMN,
             root=options.image_root,
@@ -36,9 +36,7 @@ class Pictures:
             allow_private=options.allow_private,
         )
         told = features.settings.get("image_column")
-        pictures = Pictures(features, Originals(columns, options.images, told if isinstance(told, str) else None))
-        pictures.originals.check()
-        return pictures
+        return Pictures(features, Originals(columns, options.images, told if isinstance(told, str) else None))
 
     def rows(self, named: Iterable[tuple[int, str]]) -> Iterator[Row]:
         """Rows of these numbers and names, in the order in which their images come by: each with it, or an error."""

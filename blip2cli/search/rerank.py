@@ -57,7 +57,7 @@ def _scores(model: RetrievalModel, job: Job, pictures: Pictures, found: Sequence
 def _ranked(found: Found, scores: Mapping[int, float | Failed], most: int) -> Found:
     hits = [_scored(hit, scores[hit.row]) for hit in found.hits]
     hits.sort(key=lambda hit: (hit.itm is None, -hit.itc - (hit.itm or 0.0)))
-    return Found(found.query, hits[:most], frozenset(hit.row for hit in hits if hit.itm is None))
+    return Found(found.query, hits[:most], [hit for hit in hits if hit.itm is None])
 
 
 def _scored(hit: Hit, score: float | Failed) -> Hit:

@@ -24,11 +24,11 @@ OWN = ("image", "error")
 
 @dataclass(frozen=True)
 class Found:
-    """The rows for one query, best first. `unread` are those whose images could not be read, by their numbers."""
+    """The rows for one query, best first. `unread` are all those whose images could not be read."""
 
     query: str
     hits: Sequence[Hit]
-    unread: frozenset[int] = frozenset()
+    unread: Sequence[Hit] = ()
 
 
 def write(job: Job, pictures: Pictures, found: Sequence[Found]) -> bool:
@@ -40,15 +40,20 @@ def write(job: Job, pictures: Pictures, found: Sequence[Found]) -> bool:
     if results:
         output.write(results)
     output.finish()
-    unread = len(frozenset[int]().union(*(one.unread for one in found)))
+    unread = {hit.row: hit for one in found for hit in one.unread}
     if unread:
-        images = "1 image" if unread == 1 else f"{unread:,} images"
-        show_warning(
-            f"{images} could not be read: see the errors of the last rows; --images and --image-root say where to look"
-        )
+        _warn(features, list(unread.values()))
     if job.options.report is not None:
         _report(job, pictures, layout, results)
     return not unread
+
+
+def _warn(features: Features, unread: Sequence[Hit]) -> None:
+    """Say how many images could not be read, and why the first of them; its row may not be among those written."""
+    images = "1 image" if len(unread) == 1 else f"{len(unread):,} images"
+    name = features.records([unread[0].row])[0]["image"]
+    where = "--images and --image-root say where to look"
+    show_warning(f"{images} could not be read, such as {name} ({unread[0].error}); {where}")
 
 
 def _layout(job: Job, features: Features) -> Layout:

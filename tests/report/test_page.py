@@ -157,6 +157,33 @@ def test_images_are_taken_from_the_runs_input_where_it_is_named(typed: Run) -> N
     assert ran.code == 2 and ran.err.startswith("blip2: no such input: gone.parquet\n")
 
 
+def test_images_are_looked_for_by_their_names_where_a_named_input_has_none_of_them(typed: Run) -> None:
+    pq.write_table(pa.table({"image": [{"path": "elsewhere/0.png", "bytes": CIRCLE.read_bytes()}]}), "hf.parquet")
+    shutil.make_archive("shapes", "zip", EXAMPLES / "scenes")
+    typed("caption", "hf.parquet", "shapes.zip", CIRCLE, "--out", "o.jsonl")
+    data = reported(typed, "o.jsonl", "--images", "hf.parquet")
+    assert data["faults"] == {} and min(data["places"]) == 0
+    Path("shapes.zip").write_bytes(b"junk")
+    faults = reported(typed, "o.jsonl", "--images", "hf.parquet")["faults"]
+    assert list(faults) == list(map(str, range(1, len(data["places"]) - 1)))
+    assert set(faults.values()) == {"unreadable: cannot read shapes.zip: File is not a zip file"}
+
+
+def test_images_are_taken_from_the_column_that_the_run_took_them_from(typed: Run) -> None:
+    pq.write_table(pa.table({"pixels": [CIRCLE.read_bytes()]}), "bytes.parquet")
+    for out in ("o.parquet", "o.jsonl"):
+        typed("caption", "bytes.parquet", "--image-column", "pixels", "--out", out)
+        assert reported(typed, out)["places"] == [0]
+
+
+def test_no_page_takes_the_place_of_an_image(typed: Run) -> None:
+    pq.write_table(pa.table({"image": [CIRCLE.read_bytes()]}), "bytes.parquet")
+    typed("caption", "bytes.parquet", "--out", "o.jsonl")
+    for images in ("bytes.parquet", "*.parquet"):
+        ran = typed("report", "o.jsonl", "--images", images, "--out", "bytes.parquet", "--overwrite")
+        assert ran.code == 2 and ran.err.startswith("blip2: bytes.parquet is an input")
+
+
 def test_images_that_stand_in_the_results_are_shown(typed: Run) -> None:
     pq.write_table(pa.table({"image": [CIRCLE.read_bytes(), b"junk"], "caption": ["a", "b"]}), "o.parquet")
     data = reported(typed, "o.parquet")
