@@ -10,6 +10,7 @@ import typer
 from blip2cli import __version__
 from blip2cli.cli import bench, caption, chat, doctor, embed, match, models, report, score, search, vqa
 from blip2cli.cli.failures import MISTYPED, show_mistyped
+from blip2cli.cli.usage import PlainCommand, PlainGroup
 
 app = typer.Typer(
     name="blip2",
@@ -18,18 +19,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
+    cls=PlainGroup,
 )
-app.command("caption")(caption.caption)
-app.command("vqa")(vqa.vqa)
-app.command("embed")(embed.embed)
-app.command("match")(match.match)
-app.command("chat")(chat.chat)
-app.command("search")(search.search)
-app.command("score")(score.score)
-app.command("report")(report.report)
-app.command("models")(models.models)
-app.command("doctor")(doctor.doctor)
-app.command("bench")(bench.bench)
+for module in (caption, vqa, embed, match, chat, search, score, report, models, doctor, bench):
+    name = module.__name__.rpartition(".")[2]
+    app.command(name, cls=PlainCommand)(getattr(module, name))
 
 
 def _version(asked: bool) -> None:

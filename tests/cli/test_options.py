@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from blip2cli import __version__, terminal
+from blip2cli.cli import app
 from blip2cli.model.opt import OptDecoder
 from tests.conftest import Typed
 
@@ -197,6 +198,12 @@ def test_version_and_help(typed: Run) -> None:
         ran = typed(*words)
         assert ran.code == 0 and "caption" in ran.out and "embed" in ran.out
     assert "--num-captions" in typed("caption", "--help").out
+
+
+@pytest.mark.parametrize("words", [(), *[(str(info.name),) for info in app.registered_commands]])
+def test_help_says_no_types_of_flags_and_arguments(typed: Run, words: tuple[str, ...]) -> None:
+    shown = typed(*words, "--help").out
+    assert "--help" in shown and "<bool" not in shown and "<list" not in shown and "<str" not in shown
 
 
 def test_the_batch_size_that_worked_is_reported(typed: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

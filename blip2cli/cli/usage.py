@@ -1,0 +1,28 @@
+"""The help of commands: the types of options are told where they say something."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperArgument, TyperCommand, TyperGroup
+
+
+class _Plain:
+    """Leaves out what Typer would say of flags, `<bool>`, and of arguments, `<list[str]>`."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""
+            elif isinstance(param, TyperArgument):
+                param.display_type_rich = lambda ctx: None  # type: ignore[method-assign]
+        return params
+
+
+class PlainCommand(_Plain, TyperCommand):
+    """A subcommand."""
+
+
+class PlainGroup(_Plain, TyperGroup):
+    """The command above them."""
