@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -11,12 +11,13 @@ from blip2cli.images import Reading
 from blip2cli.job import Job
 from blip2cli.loader import Loading, load
 from blip2cli.model.batches import Failed, for_each_row
+from blip2cli.records import Batch
 from blip2cli.search.exact import Hit
 from blip2cli.search.pictures import Pictures
 from blip2cli.search.results import Found
 
 if TYPE_CHECKING:
-    from blip2cli.model.retrieval import RetrievalModel
+    from blip2cli.model.retrieval import ReadText, RetrievalModel
 
 Scores = dict[int, "float | Failed"]
 """The ITM scores of the rows that a text has found."""
@@ -29,7 +30,7 @@ def rerank(model: RetrievalModel, job: Job, pictures: Pictures, found: Sequence[
 
 
 def _scores(model: RetrievalModel, job: Job, pictures: Pictures, found: Sequence[Found]) -> list[Scores]:
-    """The scores of what each text has found. Each image is seen once, and no more than a batch of them is held."""
+    """The scores of what each text has found. Each image is seen once, and those of a batch only are held."""
     texts: list[Any] = model.read([one.query for one in found])  # none is Failed: they have been queries
     finders: dict[int, list[int]] = {}
     for number, one in enumerate(found):
@@ -40,18 +41,22 @@ def _scores(model: RetrievalModel, job: Job, pictures: Pictures, found: Sequence
     loading = Loading(model.batch_size, job.model.workers, image_timeout=job.model.image_timeout)
     scores: list[Scores] = [{} for _ in found]
     for batch in load(pictures.rows(zip(finders, names, strict=True)), reading, loading):
-        images = for_each_row(batch, model.see(batch))
-        pairs = [
-            (image, number, row.index)
-            for row, image in zip(batch.rows, images, strict=True)
-            for number in finders[row.index]
-        ]
-        pairs.sort(key=itemgetter(1))  # those with one text side by side, which are padded alike
-        good = [(image, texts[number]) for image, number, _ in pairs if not isinstance(image, Failed)]
-        matched = iter(model.itm(good))
-        for image, number, row in pairs:
-            scores[number][row] = image if isinstance(image, Failed) else next(matched)
+        for number, row, score in _matched(model, batch, texts, finders):
+            scores[number][row] = score
     return scores
+
+
+def _matched(
+    model: RetrievalModel, batch: Batch, texts: Sequence[ReadText], finders: Mapping[int, Sequence[int]]
+) -> Iterator[tuple[int, int, float | Failed]]:
+    """The number of a text, that of a row that it found, and their score: for all rows of the batch."""
+    images = zip(batch.rows, for_each_row(batch, model.see(batch)), strict=True)
+    pairs = [(number, row.index, image) for row, image in images for number in finders[row.index]]
+    pairs.sort(key=itemgetter(0))  # those with one text side by side, which are padded alike
+    good = [(image, texts[number]) for number, _, image in pairs if not isinstance(image, Failed)]
+    scores = iter(model.itm(good))
+    for number, row, image in pairs:
+        yield number, row, image if isinstance(image, Failed) else next(scores)
 
 
 def _ranked(found: Found, scores: Mapping[int, float | Failed], most: int) -> Found:
