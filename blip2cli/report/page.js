@@ -500,10 +500,9 @@ function begin() {
   if (answers) sort.append(new Option(`${capitalised(singular(answers.name))} length`, "length"));
   scores.forEach((field) => sort.append(new Option(capitalised(field.name), `score:${field.name}`)));
   const look = document.documentElement.style;
-  if (questions) {
-    look.setProperty("--question-lines", 2);
-    look.setProperty("--answer-lines", 2);
-  }
+  if (questions) look.setProperty("--question-lines", 2);
+  const told = answers !== null || Object.keys(data.errors).length > 0;
+  if (questions || !told) look.setProperty("--answer-lines", told ? 2 : 0);
   look.setProperty("--score-lines", Math.min(scores.length, MOST_SCORES));
   if (!data.side) document.body.classList.add("no-thumbnails");
   if (answers) addChart(`${capitalised(singular(answers.name))} length in words`, lengths);

@@ -17,7 +17,7 @@ Cell = str | list[str] | int | float | None
 ANSWERS = ("answer", "caption", "captions", "text")
 """Names of the column that a page is about, by rank; the first column of text where there is none of them."""
 
-QUESTIONS = ("question", "prompt")
+QUESTIONS = ("question", "prompt", "query")
 """Names of the column that it answers."""
 
 SCORES = ("rank", "score", "itm", "itc", "logprob", "probability")

@@ -217,6 +217,17 @@ def test_several_captions_of_an_image_are_lines_of_its_card(tmp_path: Path, look
     assert names(tab) == ["1.jpg", "0.jpg"]
 
 
+def test_what_a_search_found_is_filtered_by_query(tmp_path: Path, look: Look) -> None:
+    columns = [{"query": query, "rank": rank, "itc": 0.5} for query in ("a dog", "a cat") for rank in (1, 2)]
+    rows = [Row(n, f"{n}.jpg", columns=some) for n, some in enumerate(columns)]
+    write_report(rows, ReportSettings(tmp_path / "page.html", quiet=True), "search", {})
+    tab = look(tmp_path / "page.html")
+    assert tab.locator(".card .question").all_inner_texts() == ["a dog", "a dog", "a cat", "a cat"]
+    assert tab.locator(".card .answer").first.bounding_box()["height"] == 0, "there is no text to leave room for"
+    tab.get_by_label("Query", exact=True).select_option("a cat (2)")
+    assert names(tab) == ["2.jpg", "3.jpg"]
+
+
 def test_light_and_dark_follow_the_system_and_the_button(page: Path, look: Look) -> None:
     def brightness(tab: Any) -> int:
         colour = tab.evaluate("getComputedStyle(document.body).backgroundColor")
