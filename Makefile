@@ -2,8 +2,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: demo test lint chaos cluster-demo scale fuzz bench accuracy reference docs docs-pictures clean
+.PHONY: demo test test-cluster lint chaos cluster-demo scale fuzz bench accuracy reference docs docs-pictures clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -16,8 +17,11 @@ demo: $(VENV)/.ready  ## Caption the sample images, and ask about them, with the
 	$(BIN)/blip2 caption docs/examples --model tiny
 	$(BIN)/blip2 vqa docs/examples --model tiny --prompt "how many shapes are there?"
 
-test: $(VENV)/.ready  ## Run the tests.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+test: $(VENV)/.ready  ## Run the tests, but for those of a cluster.
+	$(PYTEST) --maxprocesses 8 -m "not cluster"
+
+test-cluster: $(VENV)/.ready  ## Run the tests that start a Ray cluster.
+	$(PYTEST) --maxprocesses 2 -m cluster
 
 lint: $(VENV)/.ready  ## Check style and types.
 	$(BIN)/ruff check .

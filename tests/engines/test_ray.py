@@ -28,7 +28,7 @@ EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 @pytest.fixture(params=[(2,)])
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """A node with two cores, or nodes of as many as the test is parametrized with."""
+    """A node with two cores, or nodes of as many as the test is parametrized with; for tests marked cluster."""
     with started(*request.param) as cluster:
         yield cluster
 
@@ -52,6 +52,7 @@ def expected(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.cluster
 def test_a_cluster_writes_what_one_process_writes(cluster: Cluster, tmp_path: Path) -> None:
     images = tmp_path / "images"
     shutil.copytree(EXAMPLES, images)
@@ -75,6 +76,7 @@ def test_a_cluster_writes_what_one_process_writes(cluster: Cluster, tmp_path: Pa
     assert other.returncode == 2 and "shard_size was 5, is 6" in other.stderr
 
 
+@pytest.mark.cluster
 def test_archives_are_counted_first(cluster: Cluster, tmp_path: Path) -> None:
     images = sorted(EXAMPLES.glob("*.png"))
     for number in range(2):
@@ -90,6 +92,7 @@ def test_archives_are_counted_first(cluster: Cluster, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cluster", [(1, 1)], indirect=True)
+@pytest.mark.cluster
 def test_a_node_that_dies_takes_no_row_with_it(cluster: Cluster, many: Path, expected: Path, tmp_path: Path) -> None:
     out = tmp_path / "shards"
     run = cluster.start("caption", many, "--out", out, "--shard-size", 30, "--limit", 480)
@@ -103,6 +106,7 @@ def test_a_node_that_dies_takes_no_row_with_it(cluster: Cluster, many: Path, exp
 
 
 @pytest.mark.parametrize("cluster", [(1,)], indirect=True)
+@pytest.mark.cluster
 def test_a_driver_that_is_killed_is_gone_on_from(cluster: Cluster, many: Path, expected: Path, tmp_path: Path) -> None:
     out = tmp_path / "shards"
     arguments = ("caption", many, "--out", out, "--shard-size", 30, "--limit", 1200)
@@ -122,6 +126,7 @@ def test_a_driver_that_is_killed_is_gone_on_from(cluster: Cluster, many: Path, e
 
 
 @pytest.mark.parametrize("cluster", [(1,)], indirect=True)
+@pytest.mark.cluster
 def test_replicas_are_added_where_there_comes_room(
     cluster: Cluster, many: Path, expected: Path, tmp_path: Path
 ) -> None:
