@@ -40,14 +40,18 @@ class Progress:
         """Some rows more are done; so many of them with errors."""
         self.done += rows
         self.errors += errors
-        if not self.began:
+        first = not self.began
+        if first:
             self.first, self.began = self.done, time.monotonic()
-            if self.bar is not None:
-                self.bar.unpause()
         if self.bar is not None:
             if errors:
                 self.bar.set_postfix_str(f"{self.errors} errors", refresh=False)
-            self.bar.update(rows)
+            if first:
+                self.bar.initial = self.bar.n = self.bar.last_print_n = self.done
+                self.bar.unpause()
+                self.bar.refresh()
+            else:
+                self.bar.update(rows)
         elif not self.quiet and time.monotonic() - self.shown >= PLAIN_EVERY:
             self.shown = time.monotonic()
             print(self._line(), file=sys.stderr, flush=True)
