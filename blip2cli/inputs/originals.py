@@ -64,7 +64,7 @@ class Originals:
         yield from _taken(self.source.rows(), wanted)
         held: dict[str, Wanted] = {}
         for some in wanted.values():
-            if held_by := _holder(some[0]):
+            if held_by := self._holder(some[0]):
                 holder, member = held_by
                 held.setdefault(holder, {}).setdefault(member, []).extend(some)
             else:
@@ -85,6 +85,22 @@ class Originals:
         found = next(filter(os.path.exists, _spellings(row.name)), None)
         return row if found is None else replace(row, image=replace(image, path=found))
 
+    def _holder(self, row: Row) -> tuple[str, str] | None:
+        """The manifest or archive that holds the image of a row, if its name says so, and what the name says behind it.
+
+        As files are, it is looked for from this folder on, and then from where the results are; or from the root alone.
+        """
+        if row.image is None or row.image.path is None or storage.is_url(row.image.path):
+            return None
+        for cut in reversed([found.start() for found in HELD.finditer(row.name)]):
+            holder, member = row.name[:cut], row.name[cut:]
+            if suffix_of(holder) in MANIFESTS:
+                here = () if self.columns.root is not None else _spellings(holder)
+                places = (*here, *_spellings(row.image.path.removesuffix(member)))
+                for place in filter(os.path.isfile, places):
+                    return place, member
+        return None
+
     def _held(self, holder: str, wanted: Wanted) -> Iterator[Row]:
         """The rows whose names lead into a manifest or an archive, which need not be what it was."""
         fault, start = NOT_FOUND, printable(holder)
@@ -102,22 +118,6 @@ def _taken(rows: Iterator[Row], wanted: Wanted) -> Iterator[Row]:
     while wanted and (found := next(rows, None)):
         for row in wanted.pop(found.name, ()):
             yield replace(row, image=found.image, error=found.error)
-
-
-def _holder(row: Row) -> tuple[str, str] | None:
-    """The manifest or archive that holds the image of a row, if its name says so, and what the name says behind it.
-
-    It is looked for from this folder on, and then from where paths start.
-    """
-    if row.image is None or row.image.path is None or storage.is_url(row.image.path):
-        return None
-    for cut in reversed([found.start() for found in HELD.finditer(row.name)]):
-        holder, member = row.name[:cut], row.name[cut:]
-        if suffix_of(holder) in MANIFESTS:
-            places = (*_spellings(holder), row.image.path.removesuffix(member))
-            for place in filter(os.path.isfile, places):
-                return place, member
-    return None
 
 
 def _spellings(name: str) -> tuple[str, str]:
