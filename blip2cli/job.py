@@ -322,19 +322,28 @@ class Job:
         if not self.input.inputs and getattr(self.options, "needs_input", True):
             several = "image files, folders, globs or manifests, or - for a list on stdin"
             raise UsageError("no input given", f"Name {'an image file' if self.task == 'chat' else several}.")
-        self.check_apart(self.input.inputs)
+        self.check_apart([*self.input.inputs, *self._files_of_options()])
 
     def check_apart(self, inputs: Sequence[Any]) -> None:
         """See that no output takes the place of an input, or of another; of a folder that is read, some formats may."""
         into = None if self.output.format in BESIDE_IMAGES else self.output.out
-        others = getattr(self.options, "outputs", {})
-        outputs = {"--out": into, "--summary": self.output.summary, **others}
+        outputs = {"--out": into, "--summary": self.output.summary, **self._outputs_of_options()}
         paths = {option: path for option, path in outputs.items() if isinstance(path, Path)}
         for path in paths.values():
             check_apart(path, inputs)
         for (one, path), (other, same) in combinations(paths.items(), 2):
             if os.path.realpath(path) == os.path.realpath(same):
                 raise UsageError(f"{one} and {other} are both {path}", "Choose another name for one of them.")
+
+    def _outputs_of_options(self) -> dict[str, Path | None]:
+        """What the task writes beside its rows, by the option that names it."""
+        outputs: dict[str, Path | None] = getattr(self.options, "outputs", {})
+        return outputs
+
+    def _files_of_options(self) -> list[str]:
+        """The files that the task's options name for it to read."""
+        written = self._outputs_of_options().values()
+        return [str(path) for path in vars(self.options).values() if isinstance(path, Path) and path not in written]
 
     @property
     def kind(self) -> Kind:

@@ -115,7 +115,7 @@ def begun(out: Path) -> bool:
 def check_ordinary(path: Path) -> None:
     """See that a name stands for a file or a folder: /dev/null would be replaced by one. Raises UsageError."""
     if path.exists() and not path.is_file() and not path.is_dir():
-        raise UsageError(f"{path} is a device or a pipe", "Name a file. Without --out, results go to stdout.")
+        raise UsageError(f"{path} is a device or a pipe", "Name a file.")
 
 
 def committed(out: Path) -> Commit:

@@ -41,7 +41,7 @@ def command(
         def started(inputs: list[str] | None = None, config: Any = None, debug: bool = False, **given: Any) -> None:
             from blip2cli.cli.failures import GO_ON, reported
 
-            with reported(debug, GO_ON if "resume" in given else "Nothing was written."):
+            with reported(debug, GO_ON if "resume" in given else ""):
                 function(_job(task, records, tuple(inputs or ()), given))
 
         parameters = [inspect.Parameter("inputs", _KIND, default=None, annotation=argument)]

@@ -11,12 +11,12 @@ class _Plain:
     """Leaves out what Typer would say of flags, `<bool>`, and of arguments, `<list[str]>`."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]  # of the class that this is mixed into
         for param in params:
             if getattr(param, "is_flag", False):
                 param.metavar = ""
             elif isinstance(param, TyperArgument):
-                param.display_type_rich = lambda ctx: None  # type: ignore[method-assign]
+                param.display_type_rich = lambda ctx: None  # type: ignore[method-assign]  # there is no option for it
         return params
 
 

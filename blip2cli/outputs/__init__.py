@@ -201,8 +201,14 @@ def _is_folder(out: Path) -> bool:
         raise UsageError(f"cannot reach {out}: {error.strerror or error}", "Check the name and your access.") from None
 
 
-def check_output(settings: OutputSettings, task: str) -> None:
-    """See that the output can be written, before anything slow is done. Raises UsageError."""
+def check_output(settings: OutputSettings, task: str, resumes: bool = True) -> None:
+    """See that the output can be written, before anything slow is done. Raises UsageError.
+
+    Args:
+        settings: the output.
+        task: the task's name.
+        resumes: whether the task's runs can be resumed.
+    """
     for path in (settings.out, settings.summary):
         if isinstance(path, Path):
             _check_folder(path)
@@ -223,7 +229,7 @@ def check_output(settings: OutputSettings, task: str) -> None:
         _check_shards(out, target.format.shard_files)
     if begun(out) and not settings.resume and not settings.overwrite:
         state = "exists" if out.exists() else "was begun and not finished"
-        go_on = "" if task == "search" else "--resume to go on with it, "
+        go_on = "--resume to go on with it, " if resumes else ""
         raise UsageError(f"{out} {state}", f"Use {go_on}--overwrite to replace it, or another name.")
 
 

@@ -69,8 +69,10 @@ def album_of(pictures: Iterable[Row], table: Table, settings: ReportSettings) ->
     outcome: dict[Hashable, int | str] = {}
     room = settings.thumbnails_mb * 1e6
     workers = cores() if len(table) > FEW else 0
-    progress = Progress(None, 0, settings.quiet)
-    with closing(mapped(partial(_made, side), distinct(), workers, SECONDS, _died)) as all_made:
+    with (
+        closing(Progress(None, 0, settings.quiet)) as progress,
+        closing(mapped(partial(_made, side), distinct(), workers, SECONDS, _died)) as all_made,
+    ):
         for made in all_made:
             failed = isinstance(made, str)
             room -= 0 if failed else 4 * (len(made) + 2) // 3
@@ -80,7 +82,6 @@ def album_of(pictures: Iterable[Row], table: Table, settings: ReportSettings) ->
             if isinstance(made, bytes):
                 thumbnails.append(base64.b64encode(made).decode())
             progress.advance(1, int(failed))
-    progress.close()
     told = {number: outcome[key] for key in outcome for number in rows[key]}
     place = {number: at for number, at in told.items() if isinstance(at, int)}
     faults.update({number: fault for number, fault in told.items() if isinstance(fault, str)})

@@ -89,11 +89,12 @@ def search(job: Job) -> bool:
     options: SearchOptions = job.options
     if not texts and not options.image:
         raise UsageError("no query is given", f"Such as blip2 search {file} 'a red circle', or --image FILE.")
-    check_output(job.output, job.task)
+    check_output(job.output, job.task, resumes=False)
     features = open_features(Path(file))
     features.check_model(job.model_name, job.model.revision)
     pictures = Pictures.of(features, options)
-    job.check_apart([*(str(part.path) for part in features.parts), *pictures.originals.files, *options.image])
+    files = (str(file) for part in features.parts for file in part.files)
+    job.check_apart([*files, *pictures.originals.files, *options.image])
     if options.report is not None:
         report_settings(job).check()
     hush_libraries()
@@ -116,7 +117,8 @@ def _found(job: Job, pictures: Pictures, texts: list[str]) -> list[Found]:
 
     options: SearchOptions = job.options
     features = pictures.features
-    index = Index.of(features, options.index, job.output.quiet) if options.index is not None else None
+    most = max(options.top_k, options.rerank or 0)
+    index = Index.of(features, options.index, job.output.quiet, most) if options.index is not None else None
     queries = Queries(job)
     vectors = [*queries.of_texts(texts), *queries.of_images(options.image)]
     if vectors[0].shape[-1] != features.shape[1]:
@@ -124,7 +126,6 @@ def _found(job: Job, pictures: Pictures, texts: list[str]) -> list[Found]:
             f"{features.path} has features of {features.shape[1]} numbers, the model of {vectors[0].shape[-1]}",
             "The checkpoint is another than the one that made them; write them again.",
         )
-    most = max(options.top_k, options.rerank or 0)
     hits = best_rows(features, vectors, most) if index is None else index.best_rows(vectors, most)
     names = [*texts, *options.image]
     found = [Found(name, some) for name, some in zip(names, hits, strict=True)]

@@ -26,6 +26,7 @@ class ArrayPart:
         metadata = path.parent.parent / "metadata" / f"metadata_{number}.parquet"
         read = pq.read_table(metadata)
         names = ["image" if name == IMAGE else name for name in read.column_names]
+        self.files = (path, metadata)
         self.table = read.rename_columns(names).replace_schema_metadata(read.schema.metadata)
         self.rows = len(array)
         if len(self.table) != self.rows:

@@ -31,7 +31,7 @@ HINT = "Write them with blip2 embed --features itc."
 class Part(Protocol):
     """One file: some of the rows. Vectors are [rows, tokens, width] as stored; rows without any are not `there`."""
 
-    path: Path
+    files: tuple[Path, ...]
     rows: int
     schema: pa.Schema
     shape: tuple[int, ...]

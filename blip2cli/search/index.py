@@ -50,12 +50,15 @@ class Index:
     graph: Any
 
     @staticmethod
-    def of(features: Features, path: Path, quiet: bool = False) -> Index:
-        """The index in a file, which is built where there is none.
+    def of(features: Features, path: Path, quiet: bool = False, most: int = 1) -> Index:
+        """The index in a file, which is built where there is none, for searches of up to so many rows.
 
-        Raises UsageError where it is of other features, or the library is missing; OutputError where it cannot be
-        written.
+        Raises UsageError where it is of other features, cannot find so many, or the library is missing; OutputError
+        where it cannot be written.
         """
+        room = MOST // features.shape[0]
+        if most > room:
+            raise UsageError(f"--index finds {room:,} rows at most, not {most:,}", "Search without it, which is exact.")
         try:
             from usearch.index import Index as Graph
         except ImportError:

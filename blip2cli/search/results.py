@@ -24,11 +24,11 @@ OWN = ("image", "error")
 
 @dataclass(frozen=True)
 class Found:
-    """The rows for one query, best first. `unread` are all those whose images could not be read."""
+    """The rows for one query, best first. `unranked` are all those that ITM could not score."""
 
     query: str
     hits: Sequence[Hit]
-    unread: Sequence[Hit] = ()
+    unranked: Sequence[Hit] = ()
 
 
 def write(job: Job, pictures: Pictures, found: Sequence[Found]) -> bool:
@@ -40,20 +40,21 @@ def write(job: Job, pictures: Pictures, found: Sequence[Found]) -> bool:
     if results:
         output.write(results)
     output.finish()
-    unread = {hit.row: hit for one in found for hit in one.unread}
-    if unread:
-        _warn(features, list(unread.values()))
+    unranked = {hit.row: hit for one in found for hit in one.unranked}
+    if unranked:
+        _warn(features, list(unranked.values()))
     if job.options.report is not None:
         _report(job, pictures, layout, results)
-    return not unread
+    return all(result.error is None for result in results)
 
 
-def _warn(features: Features, unread: Sequence[Hit]) -> None:
-    """Say how many images could not be read, and why the first of them; its row may not be among those written."""
-    images = "1 image" if len(unread) == 1 else f"{len(unread):,} images"
-    name = features.records([unread[0].row])[0]["image"]
-    where = "--images and --image-root say where to look"
-    show_warning(f"{images} could not be read, such as {name} ({unread[0].error}); {where}")
+def _warn(features: Features, unranked: Sequence[Hit]) -> None:
+    """Say how many images ITM has not seen, and why not the first of them; its row need not be among those written."""
+    one = len(unranked) == 1
+    images = "1 image was not ranked again:" if one else f"{len(unranked):,} images were not ranked again, such as"
+    name, error = features.records([unranked[0].row])[0]["image"], unranked[0].error or ""
+    where = "; --images and --image-root say where to look" if error.startswith("missing") else ""
+    show_warning(f"{images} {name} ({error}){where}")
 
 
 def _layout(job: Job, features: Features) -> Layout:

@@ -19,6 +19,7 @@ class ParquetPart:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.files = (path,)
         with pq.ParquetFile(path) as file:
             self.metadata, whole = file.metadata, file.schema_arrow
         self.rows = self.metadata.num_rows
@@ -60,6 +61,7 @@ class ArrowPart:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.files = (path,)
         file = self._opened()
         self.shape = shape_of(file.schema)
         self.schema = without_features(file.schema)

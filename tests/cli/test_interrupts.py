@@ -96,7 +96,7 @@ def test_a_second_run_on_an_output_is_refused(tmp_path: Path, typed: Callable[..
 @pytest.mark.parametrize(
     ("words", "interrupted", "hint"),
     [
-        (["search", "f.parquet", "x"], "blip2cli.search.search", "Nothing was written."),
+        (["search", "f.parquet", "x"], "blip2cli.search.search", None),
         (["score", "r.jsonl", "-r", "r.json"], "blip2cli.score.score", "No figures were written."),
         (["bench"], "blip2cli.bench.own.measure_and_show", "The rows above are measured."),
         (["doctor"], "blip2cli.doctor.examine_machine", None),

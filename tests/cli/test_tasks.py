@@ -185,6 +185,9 @@ def test_an_input_is_not_replaced_by_an_output(typed: Run, option: str) -> None:
     manifest.write_text(line := json.dumps({"image": str(CIRCLE)}) + "\n")
     ran = typed("caption", TRIANGLE, "m.jsonl", option, "./m.jsonl", "--overwrite")
     assert ran.code == 2 and ran.err.startswith("blip2: m.jsonl is an input, and cannot be the output too\n")
+    Path("t.txt").write_text("a red circle\n")
+    ran = typed("match", CIRCLE, "--texts", "t.txt", "--summary", "t.txt")
+    assert ran.code == 2 and ran.err.startswith("blip2: t.txt is an input, and cannot be the output too\n")
     assert "m.jsonl is an input" in typed("caption", "*.jsonl", option, "m.jsonl", "--overwrite").err
     assert typed("caption", "m.jsonl", "--out", "shards").code == 0
     assert "shards is an input" in typed("match", "shards", "--out", "shards", "--overwrite").err

@@ -9,7 +9,7 @@ import pytest
 from blip2cli.errors import UsageError
 from blip2cli.search.exact import best_rows
 from blip2cli.search.features import open_features
-from blip2cli.search.index import Index
+from blip2cli.search.index import MOST, Index
 from tests.search.made import WIDTH, made, queries
 
 
@@ -87,3 +87,12 @@ def test_an_index_of_rows_that_are_not_there_is_told(tmp_path: Path) -> None:
     narrow.save(str(path))
     with pytest.raises(UsageError, match="is damaged"):
         Index.of(features, path)
+
+
+def test_more_rows_than_an_index_finds_are_refused(tmp_path: Path) -> None:
+    made(tmp_path / "f.parquet", 20)
+    features, path = open_features(tmp_path / "f.parquet"), tmp_path / "i.usearch"
+    room = MOST // features.shape[0]
+    with pytest.raises(UsageError, match=f"finds {room:,} rows at most"):
+        Index.of(features, path, most=room + 1)
+    assert not path.exists()

@@ -2,6 +2,7 @@
 
 import shutil
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,32 @@ def test_an_archive_is_found_however_it_was_typed_and_below_a_root_when_it_has_m
     assert moved.code == 0 and moved.rows == found.rows
 
 
+def test_below_a_root_nothing_is_taken_from_the_working_folder(typed: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, name in (("moved", "red-circle.png"), (".", "blue-circle.png")):
+        Path(folder).mkdir(exist_ok=True)
+        with zipfile.ZipFile(Path(folder, "a.zip"), "w") as archive:
+            archive.write(EXAMPLES / name, "one.png")
+    with monkeypatch.context() as there:
+        there.chdir("moved")
+        embedded(typed, "a.zip")
+    shutil.move("moved/f.parquet", "f.parquet")
+    itm = [
+        searched(typed, TEXTS[0], "--rerank", 1, "-k", 1, *root).rows[0]["itm"]
+        for root in ((), ("--image-root", "moved"))
+    ]
+    assert itm[0] < 0.5 < itm[1], "the blue one, and the red one"
+
+
+def test_the_exit_code_is_that_of_the_rows_written(typed: Run) -> None:
+    shutil.copytree(SCENES, "photos")
+    embedded(typed, "photos")
+    last = searched(typed, TEXTS[0], "-k", 20).rows[-1]["image"]
+    Path(last).unlink()
+    few = searched(typed, TEXTS[0], "-k", 2, "--rerank", 20)
+    assert few.code == 0 and f"1 image was not ranked again: {last} (missing" in few.err
+    assert searched(typed, TEXTS[0], "-k", 20, "--rerank", 20).code == 3
+
+
 def test_images_that_names_do_not_lead_to_are_taken_from_the_input_that_is_named(
     typed: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,7 +127,7 @@ def test_images_that_names_do_not_lead_to_are_taken_from_the_input_that_is_named
     words = (*TEXTS, "--rerank", 20, "-k", 20)
     lost = searched(typed, *words)
     assert lost.code == 3 and {row["error"] for row in lost.rows} == {None, "missing: no such file"}
-    said = f"{len(shapes)} images could not be read, such as elsewhere/"
+    said = f"{len(shapes)} images were not ranked again, such as elsewhere/"
     assert said in lost.err and lost.err.count("warning") == 1, "each is counted once, whatever found it"
     done = searched(typed, *words, "--images", "hf.parquet", "--report", PAGE)
     assert done.code == 0 and {row["image"].partition("/")[0] for row in done.rows} == {"photos", "elsewhere"}
@@ -145,7 +172,7 @@ def test_what_is_no_more_in_an_archive_is_an_error_of_its_rows(typed: Run) -> No
     embedded(typed, "shapes.tar")
     archived(others)
     gone = searched(typed, TEXTS[0], "--rerank", 20)
-    assert gone.code == 3 and "1 image could not be read" in gone.err
+    assert gone.code == 3 and "1 image was not ranked again: " in gone.err
     assert (gone.rows[-1]["image"], gone.rows[-1]["error"]) == (
         f"shapes.tar/{first.name}",
         "missing: its image was not found",
@@ -195,3 +222,7 @@ def test_a_part_of_a_folder_of_features_is_not_replaced(typed: Run) -> None:
     part = next(Path("shards").glob("*.parquet"))
     done = typed("search", "shards", TEXTS[0], "--out", part, "--overwrite")
     assert done.code == 2 and done.err.startswith(f"blip2: {part} is an input") and done.err.count("\n") == 2
+    assert typed("embed", SCENES, "--features", "itc", "--out", "arrays", "--format", "npy").code == 0
+    metadata = next(Path("arrays/metadata").glob("*.parquet"))
+    done = typed("search", "arrays", TEXTS[0], "--out", metadata, "--overwrite")
+    assert done.code == 2 and done.err.startswith(f"blip2: {metadata} is an input")

@@ -125,7 +125,7 @@ def test_itc_and_itm_rank_again_and_unreadable_images_stand_behind(typed: Run, p
     names = pa.array([name.replace("red-circle", "gone") for name in table["image"].to_pylist()])
     pq.write_table(table.set_column(0, "image", names), "moved.parquet")
     done = typed("search", "moved.parquet", "a circle", "--rerank", 10, "--dtype", "fp32")
-    assert done.code == 3 and "1 image could not be read" in done.err
+    assert done.code == 3 and "1 image was not ranked again: " in done.err
     assert [row["image"] for row in done.rows[:4]] == [row["image"] for row in rows if "red-circle" not in row["image"]]
     assert done.rows[4]["error"].startswith("missing") and done.rows[4]["itm"] is None and done.rows[4]["itc"]
 
