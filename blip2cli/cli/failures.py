@@ -18,6 +18,9 @@ INTERRUPTED = 130
 GO_ON = "Rows committed to --out are kept; the same command with --resume goes on."
 """The hint after Ctrl-C, for commands with --resume."""
 
+START_ANEW = "Nothing is kept without --out, with which a run can be resumed."
+"""That without an output."""
+
 MISTYPED: type[Exception] = typer.BadParameter.__mro__[1]
 """What Typer raises for a command line that it cannot parse (click's UsageError, which Typer does not name)."""
 

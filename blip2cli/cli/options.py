@@ -39,9 +39,10 @@ def command(
 
     def wrap(function: Callable[[Job], None]) -> Callable[..., None]:
         def started(inputs: list[str] | None = None, config: Any = None, debug: bool = False, **given: Any) -> None:
-            from blip2cli.cli.failures import GO_ON, reported
+            from blip2cli.cli.failures import GO_ON, START_ANEW, reported
 
-            with reported(debug, GO_ON if "resume" in given else ""):
+            go_on = GO_ON if given.get("out") else START_ANEW
+            with reported(debug, go_on if "resume" in given else ""):
                 function(_job(task, records, tuple(inputs or ()), given))
 
         parameters = [inspect.Parameter("inputs", _KIND, default=None, annotation=argument)]

@@ -25,7 +25,7 @@ KEY = b"blip2"
 BLOCK = 32 << 20
 """Bytes of vectors, in fp32, that are in memory at once."""
 
-HINT = "Write them with blip2 embed --features itc."
+HINT = "Feature files, which come first, are written by blip2 embed --features itc."
 
 
 class Part(Protocol):

@@ -70,7 +70,7 @@ class Index:
         if not path.exists():
             _build(features, path, quiet)
         elif said != _identity(features):
-            raise UsageError(f"{path} is an index of other features than {features.path}", f"Remove it: rm {path}")
+            raise UsageError(f"{path} is an index of other features than {features.path}", "Name another file.")
         try:
             graph = Graph.restore(str(path), view=True)
         except (RuntimeError, ValueError, OSError):

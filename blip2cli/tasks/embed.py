@@ -76,7 +76,7 @@ class EmbedTask:
         column = self.options.texts_column
         self.source: Sources = source_of(job, (*job.input.inputs, *typed), column, images=column is None)
         if column and not all(hasattr(part, "manifest_text") for part in self.source.parts):
-            raise UsageError("texts come from manifests, and --text", "Images have no text to embed.")
+            raise UsageError("images have no text to embed", "Name a manifest with texts, or no input beside --text.")
 
     def columns(self, checkpoint: Checkpoint) -> tuple[Column, ...]:
         config, store = checkpoint.config, self.options.store

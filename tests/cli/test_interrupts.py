@@ -68,6 +68,19 @@ def test_an_interrupted_run_says_so_and_goes_on_when_resumed(
     goes_on(tmp_path, typed)
 
 
+def test_without_an_output_nothing_is_promised(typed: Callable[..., Typed], monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("blip2cli.engines.local.open_task", stop)
+    ran = typed("caption", CIRCLE)
+    assert ran.err.splitlines() == [
+        "blip2: interrupted",
+        "       Nothing is kept without --out, with which a run can be resumed.",
+    ]
+    assert typed("caption", CIRCLE, "--out", "o.jsonl").err.splitlines() == STOPPED[1:]
+
+
 def test_a_second_signal_leaves_at_once_and_the_run_can_go_on(tmp_path: Path, typed: Callable[..., Typed]) -> None:
     running = started(tmp_path, "--workers", "0")
     assert running.stderr is not None

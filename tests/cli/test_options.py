@@ -150,7 +150,7 @@ def test_progress_is_a_line_now_and_then_where_stderr_is_no_terminal(
         (("vqa", CIRCLE, "--questions", "empty.txt"), "--questions empty.txt is empty"),
         (("vqa", "m.csv", "--image-column", "photo"), "m.csv has no column question"),
         (("embed", CIRCLE, "--text", "a"), "--text needs --features text or itc"),
-        (("embed", CIRCLE, "--features", "text"), "texts come from manifests, and --text"),
+        (("embed", CIRCLE, "--features", "text"), "images have no text to embed"),
         (("embed", "m.csv", "--features", "text", "--pool", "none"), "--pool none does not go with --features text"),
         (("caption", CIRCLE, "--nonsense"), "No such option: --nonsense"),
         (("caption", CIRCLE, "--num-beams", "x"), "Invalid value for '--num-beams'"),

@@ -59,7 +59,7 @@ def test_texts_of_a_manifest_that_cannot_be_read_are_error_rows(embed: Embed, tm
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["--pool", "mean"], "--pool does not go with"), (["--text", "x"], "texts come from manifests")],
+    [(["--pool", "mean"], "--pool does not go with"), (["--text", "x"], "images have no text to embed")],
 )
 def test_what_does_not_go_together_is_said(embed: Embed, photos: Path, words: list[str], said: str) -> None:
     done = embed("x.parquet", photos, *words)
