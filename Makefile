@@ -32,16 +32,16 @@ chaos: $(VENV)/.ready  ## Kill runs at random moments, 200 times, and compare wh
 	$(BIN)/python -m tests.chaos.chaos --rounds 200
 
 cluster-demo: $(VENV)/.ready  ## Caption on a Ray cluster of two nodes on this machine, while one and the driver are killed.
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.engines.demo
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.run.engines.demo
 
 scale: $(VENV)/.ready  ## Simulate the driver of a cluster run over a hundred million rows.
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.engines.simulation
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.run.engines.simulation
 
 fuzz: $(VENV)/.ready  ## Decode 5,000 images that were tampered with.
 	$(BIN)/python -m tests.hostile.fuzz --cases 5000
 
 bench: $(VENV)/.ready  ## Compare speed with the loop that everybody writes.
-	$(BIN)/python -m blip2cli.bench.compare
+	$(BIN)/python -m blip2cli.commands.bench.compare
 
 accuracy: $(VENV)/.ready  ## Measure the bundled models.
 	$(BIN)/python -m blip2cli.tiny.accuracy

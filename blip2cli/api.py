@@ -8,20 +8,20 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
-from blip2cli.images import Reading
+from blip2cli.host.stopwatch import Stopwatch
+from blip2cli.host.terminal import hush_libraries
+from blip2cli.images.decode import Reading
+from blip2cli.images.loader import Loading, load
 from blip2cli.inputs.objects import Objects
-from blip2cli.job import GenerationSettings, InputSettings, Job, Kind, ModelSettings, OutputSettings
-from blip2cli.loader import Loading, load
 from blip2cli.model import load_model
 from blip2cli.model.checkpoint import find
 from blip2cli.outputs import Layout
-from blip2cli.stopwatch import Stopwatch
+from blip2cli.settings import GenerationSettings, InputSettings, Job, Kind, ModelSettings, OutputSettings
 from blip2cli.tasks import open_task
 from blip2cli.tasks.caption import CaptionOptions
 from blip2cli.tasks.embed import EmbedOptions
 from blip2cli.tasks.match import MatchOptions
 from blip2cli.tasks.vqa import VqaOptions
-from blip2cli.terminal import hush_libraries
 
 
 class Blip2:
@@ -67,7 +67,7 @@ class Blip2:
     ) -> Iterator[dict[str, Any]]:
         """Rows with `caption`, or `captions` (a list) where several are asked for.
 
-        `generation` are the fields of `blip2cli.job.GenerationSettings`: max_new_tokens, num_beams and so on.
+        `generation` are the fields of `blip2cli.settings.GenerationSettings`: max_new_tokens, num_beams and so on.
         """
         return self._rows(
             "caption",

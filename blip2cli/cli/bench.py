@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from blip2cli.job import DEFAULT_MODEL
+from blip2cli.settings import DEFAULT_MODEL
 
 
 def bench(
@@ -32,6 +32,6 @@ def bench(
     from blip2cli.cli.failures import reported
 
     with reported(debug, "The rows above are measured."):
-        from blip2cli.bench.own import BenchSettings, measure_and_show
+        from blip2cli.commands.bench.own import BenchSettings, measure_and_show
 
         measure_and_show(BenchSettings(model, device, dtypes, batch_sizes, images, tokens))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from blip2cli.cli.options import SHARED, command
-from blip2cli.job import Job
+from blip2cli.settings import Job
 from blip2cli.tasks.caption import CaptionOptions
 
 
@@ -13,6 +13,6 @@ def caption(job: Job) -> None:
 
     [bold]blip2 caption ./photos --out captions.jsonl[/bold]
     """
-    from blip2cli.engines import launch
+    from blip2cli.run.engines import launch
 
     launch(job)

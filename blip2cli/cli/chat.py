@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from blip2cli.chat import ChatOptions
 from blip2cli.cli.options import command
-from blip2cli.job import GenerationSettings, Job, ModelSettings
+from blip2cli.commands.chat import ChatOptions
+from blip2cli.settings import GenerationSettings, Job, ModelSettings
 
 Image = Annotated[
     list[str] | None,
@@ -23,8 +23,8 @@ def chat(job: Job) -> None:
 
     [bold]blip2 chat photo.jpg[/bold]
     """
-    from blip2cli.chat import converse
     from blip2cli.cli.failures import INTERRUPTED
+    from blip2cli.commands.chat import converse
 
     try:
         failures = converse(job)

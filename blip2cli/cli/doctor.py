@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from blip2cli.job import DEFAULT_MODEL
+from blip2cli.settings import DEFAULT_MODEL
 
 
 def doctor(
@@ -31,8 +31,8 @@ def doctor(
     from blip2cli.cli.failures import reported
 
     with reported(debug):
-        from blip2cli.doctor import examine_machine
-        from blip2cli.job import ModelSettings
+        from blip2cli.commands.doctor import examine_machine
+        from blip2cli.settings import ModelSettings
 
         if not examine_machine(ModelSettings(model, device=device), as_json or not sys.stdout.isatty()):
             raise typer.Exit(1)

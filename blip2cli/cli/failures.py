@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from blip2cli.errors import Blip2Error
-from blip2cli.terminal import show_error
+from blip2cli.host.terminal import show_error
 
 INTERRUPTED = 130
 

@@ -26,7 +26,7 @@ def models(
     from blip2cli.cli.failures import reported
 
     with reported(debug):
-        from blip2cli.models import show
+        from blip2cli.commands.models import show
 
         if not show(model or (), as_json or not sys.stdout.isatty()):
             raise typer.Exit(1)

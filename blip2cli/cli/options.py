@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 
 from blip2cli.cli.config import Config
-from blip2cli.job import EngineSettings, GenerationSettings, InputSettings, Job, ModelSettings, Opt, OutputSettings
+from blip2cli.settings import EngineSettings, GenerationSettings, InputSettings, Job, ModelSettings, Opt, OutputSettings
 
 Inputs = Annotated[
     list[str] | None,

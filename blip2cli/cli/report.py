@@ -95,8 +95,8 @@ def report(
     from blip2cli.cli.failures import reported
 
     with reported(debug, "No page was written."):
-        from blip2cli.report import ReportSettings, ResultFiles
-        from blip2cli.report import report as write
+        from blip2cli.commands.report import ReportSettings, ResultFiles
+        from blip2cli.commands.report import report as write
 
         files = ResultFiles(tuple(results), tuple(images or ()), image_column, image_root, allow_remote, allow_private)
         write(files, ReportSettings(out, overwrite, limit, thumbnail, thumbnails_mb, quiet))

@@ -59,7 +59,7 @@ def score(
     from blip2cli.cli.failures import reported
 
     with reported(debug, "No figures were written."):
-        from blip2cli.score import ScoreSettings, score
+        from blip2cli.commands.score import ScoreSettings, score
 
         names = tuple(name.strip() for name in metrics.split(",") if name.strip()) if metrics else ()
         score(

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from blip2cli.cli.options import command
-from blip2cli.job import Job, ModelSettings, OutputSettings
-from blip2cli.search import SearchOptions
+from blip2cli.commands.search import SearchOptions
+from blip2cli.settings import Job, ModelSettings, OutputSettings
 
 Arguments = Annotated[
     list[str],
@@ -31,7 +31,7 @@ def search(job: Job) -> None:
 
     [bold]blip2 search feats.parquet "a red circle" --top-k 5[/bold]
     """
-    from blip2cli.search import search as find
+    from blip2cli.commands.search import search as find
 
     if not find(job):
         raise typer.Exit(3)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from blip2cli import storage
 from blip2cli.errors import UsageError
+from blip2cli.host import storage
 from blip2cli.inputs.jsonl import JsonlManifest
 from blip2cli.inputs.manifest import IMAGE_COLUMNS, Layout, inferred, joined, lay_out, root_of
 from blip2cli.records import Row

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
-from blip2cli import storage
 from blip2cli.errors import UsageError
+from blip2cli.host import storage
 from blip2cli.inputs.batches import ROWS_AT_ONCE, broken, reason, rows_of
 from blip2cli.inputs.manifest import Layout, lay_out
 from blip2cli.records import Row

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from blip2cli import storage
 from blip2cli.errors import Blip2Error
+from blip2cli.host import storage
 from blip2cli.inputs import MANIFESTS, ColumnChoice, Sources, open_source, suffix_of
 from blip2cli.inputs.folder import printable
 from blip2cli.records import Row

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from blip2cli import storage
 from blip2cli.errors import UsageError
+from blip2cli.host import storage
 from blip2cli.inputs.batches import ROWS_AT_ONCE, reason, rows_of
 from blip2cli.inputs.manifest import Layout, lay_out
 from blip2cli.records import Row

@@ -9,8 +9,8 @@ from copy import copy
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from blip2cli import storage
 from blip2cli.errors import UsageError
+from blip2cli.host import storage
 from blip2cli.inputs.archive import (
     LOOKED_AT,
     MAX_IMAGE,

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from itertools import groupby, islice
 from typing import TYPE_CHECKING
 
-from blip2cli import storage
 from blip2cli.errors import UsageError
+from blip2cli.host import storage
 from blip2cli.inputs.archive import (
     LOOKED_AT,
     MAX_IMAGE,

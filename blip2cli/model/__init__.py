@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from blip2cli.job import Kind
     from blip2cli.model.checkpoint import Checkpoint
+    from blip2cli.settings import Kind
 
 FACES: dict[Kind, str] = {
     "generation": "blip2cli.model.blip2:Blip2Model",

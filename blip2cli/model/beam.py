@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from blip2cli.job import GenerationSettings
 from blip2cli.model.batches import Batches, Failed
 from blip2cli.model.requests import Completion, Request
+from blip2cli.settings import GenerationSettings
 
 
 @dataclass

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from blip2cli.errors import Blip2Error
-from blip2cli.job import GenerationSettings
 from blip2cli.model.batches import Batches, Failed
 from blip2cli.model.beam import BeamSearch
 from blip2cli.model.decoder import Decoder, LanguageModel
@@ -19,6 +18,7 @@ from blip2cli.model.requests import LONGEST_TOKEN, Completion, EncodedImage, Req
 from blip2cli.model.sampling import Sampler
 from blip2cli.model.t5 import T5Decoder
 from blip2cli.records import Batch
+from blip2cli.settings import GenerationSettings
 
 ENCODER_ROOM = 2048
 """Prompt tokens that a Flan-T5 language model is given at most; it has no bound of its own."""

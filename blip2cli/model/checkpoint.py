@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from blip2cli.errors import CheckpointError, UsageError
-from blip2cli.job import Kind, devices_named
 from blip2cli.model import packing, placement, quantize
 from blip2cli.model.hub import complete
 from blip2cli.model.precision import native_bf16, settled
 from blip2cli.model.size import headers
+from blip2cli.settings import Kind, devices_named
 from blip2cli.tiny import MODEL_DIR, RETRIEVAL_DIR
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from blip2cli.job import ModelSettings
+    from blip2cli.settings import ModelSettings
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from blip2cli.errors import UsageError
-from blip2cli.machine import instructions
+from blip2cli.host.processor import instructions
 
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "amx_tile")
 """Instruction sets by which a processor multiplies bf16 itself."""

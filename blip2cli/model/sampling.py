@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from blip2cli.job import GenerationSettings
 from blip2cli.model.requests import Request
+from blip2cli.settings import GenerationSettings
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from blip2cli.errors import UsageError
-from blip2cli.journal import Commit, Journal, RemoteJournal, begun, check_ordinary, committed, path_of
+from blip2cli.host.storage import is_folder
+from blip2cli.outputs.journal import Commit, Journal, RemoteJournal, begun, check_ordinary, committed, path_of
 from blip2cli.records import Column, Result
-from blip2cli.storage import is_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from blip2cli.job import OutputSettings
+    from blip2cli.settings import OutputSettings
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from blip2cli.errors import OutputError, UsageError
-from blip2cli.storage import ZSTD_HINT
+from blip2cli.host.storage import ZSTD_HINT
 
 MEMBER = 1 << 20
 """Bytes that are compressed together, where a commit does not come first."""

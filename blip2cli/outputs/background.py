@@ -6,9 +6,9 @@ import threading
 import time
 from collections.abc import Sequence
 
+from blip2cli.host.stopwatch import Stopwatch
 from blip2cli.outputs import Output
 from blip2cli.records import Result
-from blip2cli.stopwatch import Stopwatch
 
 AHEAD = 1024
 """Rows that may wait to be written."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from blip2cli import storage
+from blip2cli.host import storage
 from blip2cli.outputs.jsonl import json_line
 from blip2cli.outputs.lines import LinesOutput
 from blip2cli.records import Column, Result

@@ -13,10 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from blip2cli.errors import ImageError, UsageError
-from blip2cli.images import bytes_of, suffix_by_content
-from blip2cli.journal import Journal, publish
+from blip2cli.images.decode import bytes_of, suffix_by_content
 from blip2cli.outputs import Layout
 from blip2cli.outputs.appended import AppendedFile, unwritable
+from blip2cli.outputs.journal import Journal, publish
 from blip2cli.outputs.jsonl import JsonlOutput, json_line
 from blip2cli.records import Result, Row
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from typing import Any
 
-from blip2cli import storage
+from blip2cli.host import storage
 from blip2cli.outputs.lines import LinesOutput
 from blip2cli.records import Result
 

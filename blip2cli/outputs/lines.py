@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from blip2cli.errors import OutputError
-from blip2cli.journal import Journal
 from blip2cli.outputs import Layout, written
 from blip2cli.outputs.appended import AppendedFile, unwritable
+from blip2cli.outputs.journal import Journal
 from blip2cli.records import Result
 
 

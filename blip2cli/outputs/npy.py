@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from blip2cli.errors import UsageError
-from blip2cli.journal import Journal, publish
 from blip2cli.outputs import Layout
+from blip2cli.outputs.journal import Journal, publish
 from blip2cli.outputs.parquet import ParquetOutput
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import OutputError, UsageError
-from blip2cli.journal import Journal, publish
 from blip2cli.outputs import Layout, parts_folder, written
+from blip2cli.outputs.journal import Journal, publish
 from blip2cli.records import Result
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from blip2cli.host.storage import retried
 from blip2cli.outputs.shards import ShardedOutput
-from blip2cli.storage import retried
 
 
 class RemoteShards(ShardedOutput):

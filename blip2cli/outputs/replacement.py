@@ -6,8 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
-from blip2cli.journal import committed, path_of, publish
 from blip2cli.outputs import beside, parts_folder
+from blip2cli.outputs.journal import committed, path_of, publish
 
 
 def take_place(out: Path) -> None:

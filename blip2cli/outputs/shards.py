@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from blip2cli.errors import OutputError, UsageError
-from blip2cli.journal import Commit, Journal, publish
 from blip2cli.outputs import Layout, Output, parts_folder, written
+from blip2cli.outputs.journal import Commit, Journal, publish
 from blip2cli.records import Result
 
 Make = Callable[[Path, Layout, Any], Output]

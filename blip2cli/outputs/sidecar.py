@@ -13,14 +13,14 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
-from blip2cli.journal import Commit, Journal, committed, path_of
 from blip2cli.outputs import Layout, Output
 from blip2cli.outputs.appended import AppendedFile, unwritable
+from blip2cli.outputs.journal import Commit, Journal, committed, path_of
 from blip2cli.outputs.jsonl import json_line
 from blip2cli.records import Result, Row
 
 if TYPE_CHECKING:
-    from blip2cli.job import OutputSettings
+    from blip2cli.settings import OutputSettings
 
 BETWEEN = ", "
 """What stands between a text that is there and one that is added: trainers part tags by commas."""

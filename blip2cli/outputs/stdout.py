@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from blip2cli.errors import OutputError
-from blip2cli.journal import Commit
+from blip2cli.host.terminal import TablePrinter
 from blip2cli.outputs import Layout, written
+from blip2cli.outputs.journal import Commit
 from blip2cli.outputs.jsonl import json_line
 from blip2cli.records import Result
-from blip2cli.terminal import TablePrinter
 
 WIDTHS = {"integer": 6, "number": 12}
 """Columns of a terminal that a value takes; scores have six digits, such as -0.000135677."""

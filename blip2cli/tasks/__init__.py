@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from blip2cli.records import Batch, Column, Result
 
 if TYPE_CHECKING:
+    from blip2cli.host.stopwatch import Stopwatch
     from blip2cli.inputs import Sources
-    from blip2cli.job import Job
     from blip2cli.model.checkpoint import Checkpoint
-    from blip2cli.stopwatch import Stopwatch
+    from blip2cli.settings import Job
 
 TASKS = {
     "caption": "blip2cli.tasks.caption:CaptionTask",

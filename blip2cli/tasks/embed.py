@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from blip2cli.errors import UsageError
 from blip2cli.inputs import Sources
 from blip2cli.inputs.texts import Texts
-from blip2cli.job import Job, Kind, Opt
 from blip2cli.records import Batch, Column, Result
+from blip2cli.settings import Job, Kind, Opt
 from blip2cli.tasks import source_of
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from blip2cli.host.stopwatch import Stopwatch
     from blip2cli.model.batches import Failed
     from blip2cli.model.blip2 import Blip2Model
     from blip2cli.model.checkpoint import Checkpoint
-    from blip2cli.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from blip2cli.model.requests import Completion, Request, TooLong
 from blip2cli.records import Batch, Column, Result, Row
 
 if TYPE_CHECKING:
-    from blip2cli.job import GenerationSettings
+    from blip2cli.host.stopwatch import Stopwatch
     from blip2cli.model.blip2 import Blip2Model
     from blip2cli.model.requests import EncodedImage
-    from blip2cli.stopwatch import Stopwatch
+    from blip2cli.settings import GenerationSettings
 
 
 IDLE = 256

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from blip2cli.errors import UsageError
 from blip2cli.inputs import Sources
-from blip2cli.job import Job, Kind, Opt
 from blip2cli.records import Batch, Column, Result, Row
+from blip2cli.settings import Job, Kind, Opt
 from blip2cli.tasks import source_of
 from blip2cli.tasks.template import MissingColumn, Template, lines_of
 
 if TYPE_CHECKING:
+    from blip2cli.host.stopwatch import Stopwatch
     from blip2cli.model.batches import Failed
     from blip2cli.model.checkpoint import Checkpoint
     from blip2cli.model.retrieval import ReadText, RetrievalModel
-    from blip2cli.stopwatch import Stopwatch
 
 TEXT_COLUMNS = ("text", "caption")
 """Columns that a row's text is looked for in where --text-column is not given."""

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from blip2cli.errors import UsageError
 from blip2cli.inputs import Sources
-from blip2cli.job import Job, Opt
 from blip2cli.records import Batch, Column, Result, Row
+from blip2cli.settings import Job, Opt
 from blip2cli.tasks import source_of
 from blip2cli.tasks.template import MissingColumn, Template, check_place, lines_of
 
 if TYPE_CHECKING:
+    from blip2cli.host.stopwatch import Stopwatch
     from blip2cli.model.blip2 import Blip2Model
     from blip2cli.model.checkpoint import Checkpoint
-    from blip2cli.stopwatch import Stopwatch
     from blip2cli.tasks.generation import Prompt, Text
 
 MAX_NEW_TOKENS = 10

@@ -5,7 +5,7 @@ from typing import Any, get_args, get_type_hints
 
 from griffe import Attribute, Class, Docstring, Expr, ExprSubscript, ExprTuple, Extension
 
-from blip2cli.job import Opt
+from blip2cli.settings import Opt
 
 
 class OptionHelp(Extension):

@@ -155,7 +155,7 @@ def run(rounds: int, rows: int, seed: int) -> dict[str, Tally]:
     from transformers import AutoTokenizer, Blip2ForConditionalGeneration  # noqa: F401
 
     import blip2cli.api
-    import blip2cli.retry  # noqa: F401
+    import blip2cli.run.retry  # noqa: F401
 
     rng = random.Random(seed)
     tallies = {out: Tally() for out in OUTPUTS}

@@ -16,16 +16,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from blip2cli.chat import Chat, Conversation, Turn
+from blip2cli.commands.chat import Chat, Conversation, Turn
 from blip2cli.errors import ImageError
-from blip2cli.images import Reading
-from blip2cli.job import GenerationSettings, ModelSettings
+from blip2cli.host.terminal import ChatTerminal
+from blip2cli.images.decode import Reading
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import find
 from blip2cli.model.opt import OptDecoder
+from blip2cli.settings import GenerationSettings, ModelSettings
 from blip2cli.tasks.template import Template
 from blip2cli.tasks.vqa import TEMPLATES
-from blip2cli.terminal import ChatTerminal
 from tests.cli.test_processes import ENVIRONMENT, read_some
 from tests.conftest import Typed
 

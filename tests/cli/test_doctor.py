@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from blip2cli import doctor, machine
-from blip2cli.doctor import Check, checks
-from blip2cli.job import ModelSettings
+from blip2cli.commands import doctor
+from blip2cli.commands.doctor import Check, checks
+from blip2cli.host import processor as machine
 from blip2cli.model import memory
+from blip2cli.settings import ModelSettings
 from tests.conftest import Typed
 
 Run = Callable[..., Typed]
@@ -152,6 +153,6 @@ def test_the_hub_is_asked_shortly(monkeypatch: pytest.MonkeyPatch, answer: str) 
 
 
 def test_the_terminal_shows_a_line_a_check_and_hints_below() -> None:
-    script = "from blip2cli.terminal import show_check; show_check('disk', 'note', 'full \\x1b[31m', 'Make room.')"
+    script = "from blip2cli.host.terminal import show_check; show_check('disk', 'note', 'full \\x1b[31m', 'Make room.')"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout == f"note    disk              full  [31m\n{' ' * 26}Make room.\n"

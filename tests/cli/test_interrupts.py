@@ -72,7 +72,7 @@ def test_without_an_output_nothing_is_promised(typed: Callable[..., Typed], monk
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("blip2cli.engines.local.open_task", stop)
+    monkeypatch.setattr("blip2cli.run.engines.local.open_task", stop)
     ran = typed("caption", CIRCLE)
     assert ran.err.splitlines() == [
         "blip2: interrupted",
@@ -109,11 +109,11 @@ def test_a_second_run_on_an_output_is_refused(tmp_path: Path, typed: Callable[..
 @pytest.mark.parametrize(
     ("words", "interrupted", "hint"),
     [
-        (["search", "f.parquet", "x"], "blip2cli.search.search", None),
-        (["score", "r.jsonl", "-r", "r.json"], "blip2cli.score.score", "No figures were written."),
-        (["bench"], "blip2cli.bench.own.measure_and_show", "The rows above are measured."),
-        (["doctor"], "blip2cli.doctor.examine_machine", None),
-        (["models"], "blip2cli.models.show", None),
+        (["search", "f.parquet", "x"], "blip2cli.commands.search.search", None),
+        (["score", "r.jsonl", "-r", "r.json"], "blip2cli.commands.score.score", "No figures were written."),
+        (["bench"], "blip2cli.commands.bench.own.measure_and_show", "The rows above are measured."),
+        (["doctor"], "blip2cli.commands.doctor.examine_machine", None),
+        (["models"], "blip2cli.commands.models.show", None),
     ],
 )
 def test_a_command_without_resume_does_not_promise_it(

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from blip2cli import models
+from blip2cli.commands import models
+from blip2cli.commands.models import this_machine
 from blip2cli.model.catalogue import KNOWN
-from blip2cli.models import this_machine
 from tests.conftest import Typed
 
 Run = Callable[..., Typed]
@@ -154,7 +154,7 @@ def test_what_is_no_checkpoint_is_two_lines(
 def test_neither_pytorch_nor_the_network_is_needed(tmp_path: Path) -> None:
     script = """
 import socket, sys
-from blip2cli import models
+from blip2cli.commands import models
 from blip2cli.cli import main
 models.GPU_SIGNS = ()
 socket.socket.connect = socket.getaddrinfo = None

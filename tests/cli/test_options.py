@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from blip2cli import __version__, terminal
+from blip2cli import __version__
 from blip2cli.cli import app
+from blip2cli.host import terminal
 from blip2cli.model.opt import OptDecoder
 from tests.conftest import Typed
 

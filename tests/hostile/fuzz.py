@@ -21,8 +21,8 @@ import numpy as np
 from PIL import Image
 
 from blip2cli.errors import ImageError
-from blip2cli.images import Reading, decode
-from blip2cli.worker import keep_quiet
+from blip2cli.images.decode import Reading, decode
+from blip2cli.images.processes import keep_quiet
 
 SLOWEST = 5.0
 """Seconds that a case may take."""

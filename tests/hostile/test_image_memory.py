@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from blip2cli.errors import ImageError
-from blip2cli.images import Reading, decode
+from blip2cli.images.decode import Reading, decode
 from tests.conftest import Typed
 from tests.hostile.test_mutated_images import png
 
@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 from PIL import Image
 from blip2cli.errors import ImageError
-from blip2cli.images import Reading, decode
+from blip2cli.images.decode import Reading, decode
 
 def peak():
     status = Path("/proc/self/status").read_text()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from blip2cli.errors import ImageError
-from blip2cli.images import Reading, decode
+from blip2cli.images.decode import Reading, decode
 from tests.hostile import fuzz
 from tests.hostile.fuzz import outcomes
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blip2cli import images
 from blip2cli.errors import ImageError
-from blip2cli.images import Reading, decode, read_file
+from blip2cli.images import decode as images
+from blip2cli.images.decode import Reading, decode, read_file
 
 READING = Reading(16)
 

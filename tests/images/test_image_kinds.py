@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, features
 
-from blip2cli.images import Reading, decode
+from blip2cli.images.decode import Reading, decode
 
 SIDE = 16
 READING = Reading(SIDE)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, JpegImagePlugin
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-from blip2cli.images import Reading, decode
+from blip2cli.images.decode import Reading, decode
 
 
 def smooth(width: int, height: int) -> Image.Image:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from blip2cli import storage
 from blip2cli.errors import ImageError
-from blip2cli.images import read_file
-from blip2cli.storage import WAITS
+from blip2cli.host import storage
+from blip2cli.host.storage import WAITS
+from blip2cli.images.decode import read_file
 
 Fail = Callable[[int, int], list[float]]
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from blip2cli.errors import ImageError
-from blip2cli.images import thumbnail
+from blip2cli.images.decode import thumbnail
 
 
 def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from blip2cli.job import GenerationSettings, ModelSettings
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import find
 from blip2cli.model.opt import OptDecoder
 from blip2cli.model.requests import EncodedImage, Request
 from blip2cli.records import Batch
+from blip2cli.settings import GenerationSettings, ModelSettings
 
 
 def requests_of(model: Blip2Model, count: int, uses: int = 1) -> list[Request]:

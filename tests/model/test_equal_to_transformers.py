@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from blip2cli.images import Reading
+from blip2cli.images.decode import Reading
+from blip2cli.images.loader import Loading, load
 from blip2cli.inputs import ColumnChoice, open_source
-from blip2cli.job import GenerationSettings, ModelSettings
-from blip2cli.loader import Loading, load
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import find
 from blip2cli.model.requests import Request
+from blip2cli.settings import GenerationSettings, ModelSettings
 from tests.conftest import ENDS
 
 PROMPTS = [None, "a photo of", "Question: how many shapes are there in this picture? Answer:", "Question: red? Answer:"]

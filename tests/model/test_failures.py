@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from blip2cli.job import GenerationSettings, ModelSettings
 from blip2cli.model.batches import IN_A_ROW, Batches, Failed
 from blip2cli.model.beam import BeamSearch
 from blip2cli.model.blip2 import Blip2Model
@@ -15,6 +14,7 @@ from blip2cli.model.opt import OptDecoder
 from blip2cli.model.requests import Completion, EncodedImage, Request
 from blip2cli.model.t5 import T5Decoder
 from blip2cli.records import Batch
+from blip2cli.settings import GenerationSettings, ModelSettings
 
 GREEDY, SAMPLED, BEAMS = GenerationSettings(), GenerationSettings(temperature=0.9), GenerationSettings(num_beams=3)
 BAD = {(2, 0), (2, 1), (9, 2)}

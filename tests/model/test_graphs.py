@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from blip2cli.job import GenerationSettings, ModelSettings
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import find
 from blip2cli.model.decoder import Decoder
@@ -15,6 +14,7 @@ from blip2cli.model.opt import OptDecoder
 from blip2cli.model.requests import EncodedImage, Request
 from blip2cli.model.sampling import Sampler
 from blip2cli.model.t5 import T5Decoder
+from blip2cli.settings import GenerationSettings, ModelSettings
 
 SETTINGS = GenerationSettings()
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from blip2cli.job import ModelSettings
 from blip2cli.model import packing, quantize
 from blip2cli.model.checkpoint import find
 from blip2cli.model.linears import NOTHING, PostOp, replace_linears
+from blip2cli.settings import ModelSettings
 
 ACTIVATIONS = [(NOTHING, nn.Identity()), (("relu", "none"), nn.ReLU()), (("gelu", "none"), nn.GELU())]
 needs_int8 = pytest.mark.skipif(not quantize.fast(), reason="this processor has no int8 instructions")

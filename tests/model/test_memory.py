@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from blip2cli.job import ModelSettings
 from blip2cli.model import memory
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import find
+from blip2cli.settings import ModelSettings
 
 CPU = torch.device("cpu")
 

@@ -12,13 +12,13 @@ from accelerate import dispatch_model
 from accelerate.utils.modeling import check_device_map
 
 from blip2cli.errors import CheckpointError
-from blip2cli.job import GenerationSettings, ModelSettings
 from blip2cli.model import placement
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import Checkpoint, find
 from blip2cli.model.requests import EncodedImage, Request
 from blip2cli.model.size import weight_bytes
 from blip2cli.records import Batch
+from blip2cli.settings import GenerationSettings, ModelSettings
 from tests.conftest import Typed
 from tests.model.pretend import HERE, THERE, Pretend, place_module
 

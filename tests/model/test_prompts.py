@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from blip2cli.job import ModelSettings
 from blip2cli.model.blip2 import ENCODER_ROOM, Blip2Model
 from blip2cli.model.checkpoint import find
 from blip2cli.model.requests import TooLong
+from blip2cli.settings import ModelSettings
 from blip2cli.tiny import MODEL_DIR
 
 ORDINARY = [

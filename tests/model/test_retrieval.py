@@ -11,15 +11,15 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from blip2cli.errors import CheckpointError
-from blip2cli.images import Reading
+from blip2cli.images.decode import Reading
+from blip2cli.images.loader import Loading, load
 from blip2cli.inputs import ColumnChoice, open_source
-from blip2cli.job import ModelSettings
-from blip2cli.loader import Loading, load
 from blip2cli.model import load_model
 from blip2cli.model.batches import Failed
 from blip2cli.model.checkpoint import find
 from blip2cli.model.retrieval import RetrievalModel, SeenImage
 from blip2cli.records import Batch
+from blip2cli.settings import ModelSettings
 
 TEXTS = ["a red circle", "gray", "a blue triangle and a gray rectangle and a green circle", "is it red? é"]
 

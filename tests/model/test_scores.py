@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from blip2cli.images import Reading
+from blip2cli.images.decode import Reading
+from blip2cli.images.loader import Loading, load
 from blip2cli.inputs import ColumnChoice, open_source
-from blip2cli.job import GenerationSettings, ModelSettings
-from blip2cli.loader import Loading, load
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import find
 from blip2cli.model.requests import EncodedImage, Request
+from blip2cli.settings import GenerationSettings, ModelSettings
 
 PROMPTS = (None, "a photo of", "Question: what colour is it? Answer:")
 

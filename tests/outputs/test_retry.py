@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from blip2cli import retry
 from blip2cli.outputs import replacement
+from blip2cli.run import retry
 from tests.chaos.chaos import EXAMPLES, contents, write_manifest
 from tests.conftest import Typed
 

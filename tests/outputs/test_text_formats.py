@@ -17,7 +17,7 @@ import pytest
 import zstandard
 from pycocotools.coco import COCO
 
-from blip2cli.journal import Journal
+from blip2cli.outputs.journal import Journal
 from tests.conftest import Typed
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"

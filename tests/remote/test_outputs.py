@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from blip2cli import storage
+from blip2cli.host import storage
 from blip2cli.outputs.remote import RemoteShards
 from tests.conftest import Typed
 

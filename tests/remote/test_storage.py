@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from blip2cli import storage
 from blip2cli.errors import UsageError
+from blip2cli.host import storage
 
 
 def test_a_remote_file_reads_like_a_local_one(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:

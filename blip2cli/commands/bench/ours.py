@@ -1,0 +1,64 @@
+"""The tool's own pipeline on the benchmark's material: loader, encoder and decoder as `run` uses them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from blip2cli.images.decode import Reading
+from blip2cli.images.loader import Loading, load
+from blip2cli.inputs import ColumnChoice, open_source
+from blip2cli.model.blip2 import Blip2Model
+from blip2cli.model.checkpoint import find
+from blip2cli.model.requests import Request
+from blip2cli.records import Batch
+from blip2cli.settings import GenerationSettings, ModelSettings
+
+
+class Ours:
+    """Our model in one precision."""
+
+    def __init__(self, checkpoint: Path | str, dtype: Any, batch_size: int, device: str = "auto") -> None:
+        settings = ModelSettings(model=str(checkpoint), dtype=dtype, device=device)
+        self.model = Blip2Model(find(settings, "generation"), batch_size)
+
+    def batches(self, folder: Path, workers: int | None = None, exact: bool = False) -> Iterator[Batch]:
+        """The folder's images as the run's loader gives them."""
+        rows = open_source([str(folder)], ColumnChoice()).rows()
+        return load(rows, Reading(self.model.checkpoint.images.side, exact), Loading(self.model.batch_size, workers))
+
+    def write(self, folder: Path, prompts: Sequence[str | None], lengths: Sequence[int], batch_size: int) -> int:
+        """Write a text of each length for every image and prompt; gives the number of tokens."""
+        self.model.batch_size = batch_size
+        self.model.forget()
+        completions = self.model.generate(self._requests(folder, prompts, lengths), GenerationSettings())
+        return sum(len(completion.token_ids) for completion in completions)
+
+    def _requests(self, folder: Path, prompts: Sequence[str | None], lengths: Sequence[int]) -> Iterator[Request]:
+        number = 0
+        for batch in self.batches(folder):
+            for image in self.model.encode(batch):
+                image.uses = len(prompts)
+                for prompt in prompts:
+                    yield Request(number, image, self.model.prompt_ids(prompt), (lengths[number], lengths[number]))
+                    number += 1
+
+    def embed(self, folder: Path) -> int:
+        """Q-Former features of every image; gives their number."""
+        self.model.forget()
+        return sum(len(self.model.query_output(batch)) for batch in self.batches(folder))
+
+    @torch.inference_mode()
+    def bare_qformer(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Vision and Q-Former on pixel values at hand: nothing but the model's forward."""
+        model = self.model.model
+        image_embeds = model.vision_model(pixel_values.to(self.model.checkpoint.dtype)).last_hidden_state
+        mask = torch.ones(image_embeds.shape[:2], dtype=torch.long)
+        query_tokens = model.query_tokens.expand(len(pixel_values), -1, -1)
+        hidden: torch.Tensor = model.qformer(
+            query_embeds=query_tokens, encoder_hidden_states=image_embeds, encoder_attention_mask=mask
+        ).last_hidden_state
+        return hidden

@@ -1,0 +1,106 @@
+"""`blip2 bench`: captions a second of one checkpoint on the user's own machine, by precision and batch size."""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import torch
+
+from blip2cli.commands.bench.machine import describe
+from blip2cli.commands.bench.material import save_photos
+from blip2cli.commands.bench.ours import Ours
+from blip2cli.errors import Blip2Error, UsageError
+from blip2cli.host.terminal import TablePrinter, hush_libraries
+from blip2cli.model.checkpoint import find
+from blip2cli.settings import ModelSettings
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """What is tried: lists are strings with commas; no `dtypes` means those of the device."""
+
+    model: str
+    device: str
+    dtypes: str
+    batch_sizes: str
+    images: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One try."""
+
+    dtype: str
+    batch_size: int
+    images_per_second: float
+
+
+def measure_and_show(settings: BenchSettings) -> None:
+    """Try everything, print a row for each, and recommend the fastest. Raises Blip2Error where none can run."""
+    sizes, dtypes = _sizes(settings.batch_sizes), _dtypes(settings)
+    hush_libraries()
+    find(ModelSettings(model=settings.model, device=settings.device))  # which raises where there is none
+    print(f"{describe()}\n{settings.model}: {settings.images} images, {settings.tokens} tokens each\n")
+    shown = TablePrinter(["dtype", "batch size", "images/s"])
+    tries: list[Measured] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        photos = save_photos(Path(temporary) / "photos", settings.images, (640, 480))
+        for dtype in dtypes:
+            try:
+                ours = Ours(settings.model, dtype, 1, settings.device)
+            except Blip2Error as error:
+                if len(dtypes) == 1:
+                    raise
+                shown.print_row([dtype, "", ""], error.message)
+                continue
+            for tried in _tries(ours, photos, dtype, sizes, settings):
+                tries.append(tried)
+                shown.print_row([dtype, str(tried.batch_size), f"{tried.images_per_second:.2f}"], None)
+            del ours
+            gc.collect()
+    if not tries:
+        raise Blip2Error(f"{settings.model} runs in none of {', '.join(dtypes)} here", "Try --dtypes fp32.")
+    best = max(tries, key=lambda tried: tried.images_per_second)
+    print(f"\nFastest: --dtype {best.dtype} --batch-size {best.batch_size}")
+
+
+def _tries(ours: Ours, photos: Path, dtype: str, sizes: list[int], settings: BenchSettings) -> Iterator[Measured]:
+    """Growing batch sizes, until two in a row are slower than the best."""
+    lengths = [settings.tokens] * settings.images
+    best, slower = 0.0, 0
+    for size in sizes:
+        ours.write(photos, [None], lengths, size)
+        started = time.perf_counter()
+        ours.write(photos, [None], lengths, size)
+        rate = settings.images / (time.perf_counter() - started)
+        slower = slower + 1 if rate < best else 0
+        best = max(best, rate)
+        yield Measured(dtype, size, rate)
+        if slower == 2:
+            return
+
+
+def _sizes(listed: str) -> list[int]:
+    if not all(size.strip().isdigit() and int(size) > 0 for size in listed.split(",")):
+        raise UsageError(f"--batch-sizes {listed} is no list of numbers", "Write them with commas: 1,4,16.")
+    return sorted({int(size) for size in listed.split(",")})
+
+
+def _dtypes(settings: BenchSettings) -> list[Any]:
+    known = set(get_args(get_type_hints(ModelSettings)["dtype"])) - {"auto"}
+    if settings.dtypes:
+        asked = [dtype.strip() for dtype in settings.dtypes.split(",")]
+        if set(asked) - known:
+            raise UsageError(
+                f"--dtypes {settings.dtypes}: not all are precisions", f"Choose of {', '.join(sorted(known))}."
+            )
+        return asked
+    cuda = settings.device.startswith("cuda") or (settings.device == "auto" and torch.cuda.is_available())
+    return ["fp16", "bf16", "int8"] if cuda else ["fp32", "bf16", "int8"]

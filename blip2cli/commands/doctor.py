@@ -1,0 +1,309 @@
+"""`blip2 doctor`: what this machine has, what is missing, and whether the bundled model runs on it.
+
+Each probe looks at one thing; what a probe fails at is a line of its own, never the end.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from blip2cli import __version__
+from blip2cli.host.processor import core_quota, cores, instructions, processor
+from blip2cli.settings import DEFAULT_MODEL, ModelSettings
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+GONE = "not installed"
+
+NOT_FOR_USERS = ("dev", "docs", "tiny-training")
+"""Extras that only those who work on this program need."""
+
+FAST = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+"""Instruction sets that matter here, where the processor has them."""
+
+SECONDS = 3.0
+"""How long the hub may take to answer."""
+
+SMALL_SHM, SMALL_DISK, FEW_FILES = 256 << 20, 5 << 30, 1024
+"""Less shared memory, disk space or open files than this is noted."""
+
+
+State = Literal["ok", "note", "problem"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line: `problem` is what the tool cannot run with, `note` is worth knowing; a hint says what to do."""
+
+    name: str
+    state: State
+    found: str
+    hint: str = ""
+
+
+Probe = Callable[[ModelSettings], Iterator[Check]]
+
+
+def checks(settings: ModelSettings) -> Iterator[Check]:
+    """All checks, as they are made."""
+    for name, probe in PROBES.items():
+        try:
+            yield from probe(settings)
+        except Exception as error:  # whatever is wrong with this machine, the other checks are made
+            reason = " ".join(str(error).split())[:160]
+            state: State = "problem" if probe is self_test else "note"
+            yield Check(name, state, f"{type(error).__name__}: {reason}", getattr(error, "hint", ""))
+
+
+def versions(settings: ModelSettings) -> Iterator[Check]:
+    """This program, Python, and the packages that it stands on."""
+    yield Check("blip2", "ok", f"{__version__}, in {Path(__file__).parent}")
+    yield Check("python", "ok", f"{platform.python_version()} on {platform.platform()}, {sys.executable}")
+    for requirement in _required().get("", []):
+        found, fine = _installed(requirement)
+        state: State = "ok" if fine else "problem" if found == GONE else "note"
+        hint = "" if fine else f"pip install '{requirement.name}{requirement.specifier}'"
+        yield Check(requirement.name, state, found, hint)
+
+
+def extras(settings: ModelSettings) -> Iterator[Check]:
+    """What may be installed besides."""
+    for extra, requirements in _required().items():
+        if extra and extra not in NOT_FOR_USERS:
+            looked = [(requirement.name, *_installed(requirement)) for requirement in requirements]
+            fine = all(is_fine for _, _, is_fine in looked)
+            found = ", ".join(f"{name} {version}" for name, version, _ in looked)
+            yield Check(
+                f"extra {extra}", "ok" if fine else "note", found, "" if fine else f"pip install 'blip2cli[{extra}]'"
+            )
+
+
+def _required() -> dict[str, list[Requirement]]:
+    """What this package requires, by extra; under "" what it always does."""
+    from packaging.requirements import Requirement
+
+    required: dict[str, list[Requirement]] = {"": []}
+    for line in importlib.metadata.requires("blip2cli") or []:
+        requirement = Requirement(line)
+        extra = re.search(r"extra == ['\"]([\w-]+)['\"]", str(requirement.marker or ""))
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra[1] if extra else ""}):
+            required.setdefault(extra[1] if extra else "", []).append(requirement)
+    return required
+
+
+def _installed(requirement: Requirement) -> tuple[str, bool]:
+    """The version that is there, and whether it will do."""
+    try:
+        version = importlib.metadata.version(requirement.name)
+    except importlib.metadata.PackageNotFoundError:
+        return GONE, False
+    fine = requirement.specifier.contains(version, prereleases=True)
+    return version if fine else f"{version}, but {requirement.specifier} is needed", fine
+
+
+def cpu(settings: ModelSettings) -> Iterator[Check]:
+    """The processor, and how many of its cores there are for this process."""
+    known = instructions()
+    fast = "" if known is None else f" ({', '.join(flag for flag in FAST if flag in known) or 'none of AVX2, AVX-512'})"
+    yield Check("processor", "ok", f"{processor()}{fast}")
+    usable, quota = cores(), core_quota()
+    told = f"{usable} of {os.cpu_count()} usable"
+    if quota is not None and quota < usable:
+        few = max(1, int(quota))
+        hint = f"Set OMP_NUM_THREADS={few} and use --workers {few}: more would wait for each other."
+        yield Check("cores", "note", f"{told}, but the control group gives the time of {quota:g}", hint)
+    else:
+        yield Check("cores", "ok", told)
+
+
+def devices(settings: ModelSettings) -> Iterator[Check]:
+    """Accelerators that PyTorch sees."""
+    import torch
+
+    if torch.cuda.is_available():
+        for number in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(number)
+            found = f"{torch.cuda.get_device_name(number)}, {_size(free)} of {_size(total)} free"
+            yield Check(f"cuda:{number}", "ok", found)
+    elif torch.backends.mps.is_available():
+        yield Check("mps", "ok", "Apple's GPU")
+    else:
+        hint = "For a GPU's machine: is its driver there, and PyTorch a build for it?"
+        yield Check("gpu", "note", f"none that PyTorch {torch.__version__} sees; models run on the CPU", hint)
+
+
+def dtype(settings: ModelSettings) -> Iterator[Check]:
+    """What --dtype auto would be, and why."""
+    from blip2cli.model.checkpoint import device_named
+    from blip2cli.model.precision import native_bf16, settled
+
+    device = device_named(settings.device).type
+    opt, t5 = (settled("auto", device, encoder_decoder) for encoder_decoder in (False, True))
+    because = {
+        "cuda": "a GPU computes in 16 bits, and Flan-T5 fails in fp16",
+        "mps": "nothing else was tried on MPS",
+        "cpu": f"the processor {'multiplies' if native_bf16() else 'does not multiply'} bf16 itself",
+    }[device]
+    yield Check("dtype auto", "ok", f"{opt if opt == t5 else f'{opt}, {t5} with Flan-T5'} on {device}: {because}")
+
+
+def memory(settings: ModelSettings) -> Iterator[Check]:
+    """RAM within the control group's limit, and the shared memory through which workers hand over pixels."""
+    from blip2cli.model.memory import free_ram, group_limit
+
+    limit = group_limit()
+    yield Check("memory", "ok", f"{_size(free_ram())} free" + (f", limited to {_size(limit)}" if limit else ""))
+    if os.path.isdir("/dev/shm"):
+        shared = shutil.disk_usage("/dev/shm").total
+        small = shared < SMALL_SHM
+        hint = "In a container: docker run --shm-size 2g; else use fewer --workers." if small else ""
+        yield Check("/dev/shm", "note" if small else "ok", _size(shared), hint)
+
+
+def disk(settings: ModelSettings) -> Iterator[Check]:
+    """Free space where outputs and checkpoints go."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    places = {"disk here": Path.cwd(), "disk of the cache": Path(HF_HUB_CACHE)}
+    for name, place in places.items():
+        there = next(folder for folder in (place, *place.parents) if folder.exists())
+        free = shutil.disk_usage(there).free
+        hint = "The default checkpoint takes 15 GB; HF_HOME moves the cache." if free < SMALL_DISK else ""
+        yield Check(name, "note" if hint else "ok", f"{_size(free)} free at {there}", hint)
+
+
+def cache(settings: ModelSettings) -> Iterator[Check]:
+    """The hub's cache, and whether the model that would be used is in it."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    from blip2cli.model.hub import cached_models
+
+    cached = cached_models()
+    size = sum(one.size for one in cached.values())
+    yield Check("cache", "ok", f"{HF_HUB_CACHE}, {len(cached)} models, {_size(size)}")
+    name = settings.name(None)
+    source = (
+        "BLIP2_MODEL" if os.environ.get("BLIP2_MODEL") == name else "default" if name == DEFAULT_MODEL else "--model"
+    )
+    if name == "tiny" or os.path.isfile(os.path.join(name, "config.json")):
+        yield Check("model", "ok", f"{name} ({source}), on this machine")
+    elif os.path.isdir(name):
+        hint = f"blip2 models {name} says what is missing."
+        yield Check("model", "problem", f"{name} ({source}) holds no checkpoint (no config.json)", hint)
+    elif name in cached and cached[name].whole:
+        yield Check("model", "ok", f"{name} ({source}), cached, revision {cached[name].revision[:12]}")
+    else:
+        what = "is in the cache in part" if name in cached else "is not in the cache"
+        yield Check("model", "note", f"{name} ({source}) {what}", "It is fetched when first used; or use --model tiny.")
+
+
+def hub(settings: ModelSettings) -> Iterator[Check]:
+    """Whether the hub answers, by the client and proxies that would fetch from it."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        yield Check("hub", "note", "not asked: HF_HUB_OFFLINE is set", "What is cached is used all the same.")
+        return
+    answered: list[str] = []
+
+    def ask() -> None:
+        try:
+            answered.append(f"HTTP {get_session().head(constants.ENDPOINT, timeout=SECONDS).status_code}")
+        except Exception as error:  # the HTTP client's own, and those of sockets and proxies
+            answered.append(f"{type(error).__name__}: {' '.join(str(error).split())[:100]}")
+
+    asking = threading.Thread(target=ask, daemon=True)  # looking a name up knows no time limit
+    started = time.perf_counter()
+    asking.start()
+    asking.join(SECONDS + 1)
+    found = answered[0] if answered else f"no answer in {SECONDS:g} s"
+    if found.startswith("HTTP"):
+        yield Check("hub", "ok", f"{constants.ENDPOINT} answers in {time.perf_counter() - started:.1f} s ({found})")
+    else:
+        hint = "Only what is cached can be used, folders, and --model tiny. A proxy is set by HTTPS_PROXY."
+        yield Check("hub", "note", f"{constants.ENDPOINT} is not reachable ({found})", hint)
+
+
+def limits(settings: ModelSettings) -> Iterator[Check]:
+    """Files that may be open at once."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = 0 <= soft < FEW_FILES
+    yield Check("open files", "note" if few else "ok", f"{soft} (at most {hard})", "ulimit -n 4096" if few else "")
+
+
+def self_test(settings: ModelSettings) -> Iterator[Check]:
+    """The bundled model loads, and says what it should of an image drawn here."""
+    from blip2cli.api import Blip2
+
+    started = time.perf_counter()
+    model: Any = Blip2("tiny", device=settings.device, workers=0)
+    loaded = time.perf_counter()
+    (row,) = model.caption([drawn()])
+    done = time.perf_counter()
+    took = f"loaded in {loaded - started:.1f} s, captioned in {done - loaded:.2f} s on {model.model.checkpoint.device}"
+    if row["caption"] == EXPECTED:
+        yield Check("self-test", "ok", f"tiny says {EXPECTED!r}; {took}")
+    else:
+        found = f"tiny says {row['caption'] or row['error']!r} and not {EXPECTED!r}; {took}"
+        yield Check("self-test", "problem", found, "Try --device cpu; then report it, with all of this.")
+
+
+EXPECTED = "a red circle"
+
+
+def drawn() -> Any:
+    """A red circle on light grey, as a Pillow image."""
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (128, 128), (235, 235, 235))
+    ImageDraw.Draw(image).ellipse((36, 36, 92, 92), fill=(255, 0, 0))
+    return image
+
+
+PROBES: dict[str, Probe] = {
+    "versions": versions,
+    "extras": extras,
+    "processor": cpu,
+    "devices": devices,
+    "dtype auto": dtype,
+    "memory": memory,
+    "disk": disk,
+    "cache": cache,
+    "hub": hub,
+    "open files": limits,
+    "self-test": self_test,
+}
+"""What is looked at, in this order; the name stands for a probe that fails."""
+
+
+def examine_machine(settings: ModelSettings, as_json: bool) -> bool:
+    """Make and show all checks; whether the tool can run."""
+    from blip2cli.host.terminal import print_records, show_check
+
+    fine = True
+    for check in checks(settings):
+        fine = fine and check.state != "problem"
+        if as_json:
+            print_records([vars(check)])
+        else:
+            show_check(check.name, check.state, check.found, check.hint)
+    return fine
+
+
+def _size(number: int) -> str:
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"

@@ -1,0 +1,258 @@
+"""`blip2 models`: which checkpoints there are, which are on this machine, and which fit it. No network, no loading."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blip2cli.errors import CheckpointError, UsageError
+from blip2cli.model.anatomy import Anatomy, examine
+from blip2cli.model.catalogue import KNOWN, Known
+from blip2cli.model.hub import Cached, cached_models
+from blip2cli.model.memory import free_ram
+from blip2cli.model.precision import native_bf16, settled
+from blip2cli.tiny import MODEL_DIR, RETRIEVAL_DIR
+
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
+
+TINY = (MODEL_DIR, RETRIEVAL_DIR)
+"""The two kinds of the bundled model."""
+
+BESIDE = 1 << 30
+"""Bytes that must be free beside the weights: for PyTorch, an image in hand, and the keys and values of a text."""
+
+GPU_SIGNS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+"""Where Linux shows that there may be a GPU; only then is PyTorch, which takes seconds to load, asked for it."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a model would run: the device that `auto` picks, and the bytes free on it."""
+
+    device: str
+    free: int
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A checkpoint as it stands in the list. Memory is an estimate, in bytes by precision.
+
+    `cached` is whether it is in the hub's cache, whole or in part; None where it is not.
+    """
+
+    model: str
+    language_model: str | None
+    image_side: int
+    parameters: int
+    memory: dict[str, int]
+    dtype: str
+    fits: tuple[str, ...]
+    cached: str | None = None
+    revision: str | None = None
+    folder: str | None = None
+    size: int | None = None
+
+    def record(self) -> dict[str, Any]:
+        """As a JSON line."""
+        return {**vars(self), "fits": list(self.fits)}
+
+
+def this_machine() -> Machine:
+    """The device of --device auto, and what is free there."""
+    if sys.platform != "darwin" and not any(os.path.exists(sign) for sign in GPU_SIGNS):
+        return Machine("cpu", free_ram())
+    from blip2cli.model.checkpoint import device_named
+    from blip2cli.model.memory import free_bytes
+
+    device = device_named("auto")
+    return Machine(device.type, free_bytes(device))
+
+
+def listed(machine: Machine) -> Iterator[Listed]:
+    """The bundled model, those published, and other BLIP-2 checkpoints that the cache holds."""
+    cached = cached_models()
+    for folder in TINY:
+        yield _listed("tiny", examine(folder), machine)
+    for known in KNOWN:
+        yield _listed(known.name, known, machine, cached.pop(known.name, None))
+    for name, there in sorted(cached.items()):
+        try:
+            found = examine(there.folder)
+        except CheckpointError:  # another kind of model
+            continue
+        yield _listed(name, found, machine, there)
+
+
+def _listed(name: str, facts: Known | Anatomy, machine: Machine, cached: Cached | None = None) -> Listed:
+    memory = dict(_memory(facts, machine))
+    return Listed(
+        name,
+        facts.language_model,
+        facts.image_side,
+        facts.weights.total,
+        memory,
+        settled("auto", machine.device, facts.encoder_decoder),
+        tuple(precision for precision, size in memory.items() if size + BESIDE <= machine.free),
+        *(() if cached is None else _place(cached)),
+    )
+
+
+def _memory(facts: Known | Anatomy, machine: Machine) -> Iterator[tuple[str, int]]:
+    """Bytes of the loaded weights in each precision that runs there."""
+    rest = 2 if machine.device != "cpu" or native_bf16() else 4
+    for precision in PRECISIONS:
+        try:
+            settled(precision, machine.device, facts.encoder_decoder)
+        except UsageError:
+            continue
+        yield precision, facts.weights.bytes(precision, rest)
+
+
+def _place(cached: Cached) -> tuple[str, str, str, int]:
+    return ("whole" if cached.whole else "in part", cached.revision, str(cached.folder), cached.size)
+
+
+@dataclass(frozen=True)
+class Described:
+    """One checkpoint that is on this machine, in detail."""
+
+    model: str
+    folder: Path
+    anatomy: Anatomy
+    entry: Listed
+
+    @property
+    def runs(self) -> bool:
+        return not self.anatomy.missing
+
+    def record(self) -> dict[str, Any]:
+        """As a JSON line: what the list says, and what was found in the folder."""
+        found = self.anatomy
+        more = {name: list(getattr(found, name)) for name in ("dtypes", "missing", "old", "unused")}
+        counted = {"query_tokens": found.query_tokens, "parts": found.parameters, "tokenizer": found.tokenizer}
+        return {**self.entry.record(), "folder": str(self.folder), **counted, **more}
+
+
+def described(model: str, machine: Machine) -> Iterator[Described]:
+    """A local folder, both kinds of `tiny`, or what the cache holds of a hub id. Raises CheckpointError."""
+    for folder, cached in _folders(model):
+        found = examine(folder)
+        yield Described(model, folder, found, _listed(model, found, machine, cached))
+
+
+def _folders(model: str) -> list[tuple[Path, Cached | None]]:
+    if model == "tiny":
+        return [(folder, None) for folder in TINY]
+    if os.path.isdir(model):
+        return [(Path(model), None)]
+    cached = cached_models().get(model)
+    if cached is None:
+        raise CheckpointError(
+            f"{model} is neither a folder nor in the hub's cache", "Name a folder, or fetch it first."
+        )
+    return [(cached.folder, cached)]
+
+
+def show(models: Sequence[str], as_json: bool) -> bool:
+    """List all checkpoints, or describe those named; whether all of those can run."""
+    from blip2cli.host.terminal import print_records
+
+    machine = this_machine()
+    if models:
+        details = [detail for model in models for detail in described(model, machine)]
+        if as_json:
+            print_records(detail.record() for detail in details)
+        else:
+            for at, detail in enumerate(details):
+                print(end="\n" if at else "")
+                _show_detail(detail, machine)
+        return all(detail.runs for detail in details)
+    entries = listed(machine)
+    if as_json:
+        print_records(entry.record() for entry in entries)
+    else:
+        _show_list(list(entries), machine)
+    return True
+
+
+def _show_list(entries: Sequence[Listed], machine: Machine) -> None:
+    from blip2cli.host.terminal import show_table
+
+    precisions = [name for name in PRECISIONS if any(name in entry.memory for entry in entries)]
+    show_table(
+        ["model", "language model", "side", "weights", *precisions, "cached"],
+        [
+            [
+                _name(entry),
+                (entry.language_model or "none").partition(",")[0],
+                str(entry.image_side),
+                counted(entry.parameters),
+                *(_cell(entry, name) for name in precisions),
+                _cached(entry),
+            ]
+            for entry in entries
+        ],
+        spare=["side", "weights", "language model"],
+    )
+    picked = dict.fromkeys(entry.dtype for entry in entries)
+    print(
+        f"\nMemory of the loaded weights in GB, estimated from their number.\n"
+        f"* fits the {gigabytes(machine.free)} GB free on {machine.device}, with 1 GB to spare. "
+        f"--dtype auto picks {' or, for Flan-T5, '.join(picked)} here."
+    )
+
+
+def _name(entry: Listed) -> str:
+    return "tiny (match, search)" if entry.model == "tiny" and entry.language_model is None else entry.model
+
+
+def _cell(entry: Listed, precision: str) -> str:
+    if precision not in entry.memory:
+        return ""
+    return gigabytes(entry.memory[precision]) + ("*" if precision in entry.fits else " ")
+
+
+def _cached(entry: Listed) -> str:
+    if entry.model == "tiny":
+        return "bundled"
+    if entry.cached is None or entry.size is None:
+        return "no"
+    return f"{entry.cached}, {gigabytes(entry.size)} GB"
+
+
+def _show_detail(detail: Described, machine: Machine) -> None:
+    from blip2cli.host.terminal import show_plan
+
+    found, entry = detail.anatomy, detail.entry
+    parts = ", ".join(f"{part} {counted(number)}" for part, number in found.parameters.items())
+    memory = ", ".join(f"{name} {gigabytes(size)}" for name, size in entry.memory.items())
+    fits = ", ".join(entry.fits) or "none"
+    lines = [
+        ("model", detail.model),
+        ("folder", str(detail.folder)),
+        ("language model", found.language_model or "none: retrieval heads"),
+        ("images", f"{found.image_side} x {found.image_side} pixels, {found.query_tokens} query tokens"),
+        ("weights", f"{counted(found.weights.total)} ({parts}), stored as {', '.join(found.dtypes) or 'nothing'}"),
+        ("memory", f"{memory} GB, estimated"),
+        ("here", f"{entry.dtype} by --dtype auto on {machine.device}; {gigabytes(machine.free)} GB free; fit: {fits}"),
+        ("tokenizer", "there" if found.tokenizer else "missing"),
+        *([("revision", entry.revision)] if entry.revision else []),
+        *([("old", f"lacks {', '.join(found.old)}; that does no harm here")] if found.old else []),
+        *([("not read", f"{', '.join(found.unused)} (pickled)")] if found.unused else []),
+        ("runs", f"no: {', '.join(found.missing)} missing" if found.missing else "yes"),
+    ]
+    show_plan(lines)
+
+
+def counted(number: int) -> str:
+    """A number of weights as people write it: 3.7 B, 2.4 M."""
+    return f"{number / 1e9:.1f} B" if number >= 1e8 else f"{number / 1e6:.1f} M"
+
+
+def gigabytes(size: int) -> str:
+    """Bytes in GB (of 10^9) with one digit, three where it is little."""
+    return f"{size / 1e9:.1f}" if size >= 1e8 else f"{size / 1e9:.3f}"

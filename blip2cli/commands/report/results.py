@@ -1,0 +1,103 @@
+"""Result files: their rows, the images that these are about, and the settings of the runs that wrote them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from blip2cli.commands.report import ResultFiles
+from blip2cli.errors import UsageError
+from blip2cli.host import storage
+from blip2cli.inputs import MANIFESTS, ColumnChoice, Sources, open_source, suffix_of
+from blip2cli.inputs.folder import walk
+from blip2cli.inputs.originals import Originals
+from blip2cli.outputs import parts_folder
+from blip2cli.outputs.journal import path_of, settings_in
+from blip2cli.records import Row
+
+
+@dataclass(frozen=True)
+class Results:
+    """The rows of result files, and their images, up to a limit."""
+
+    files: ResultFiles
+    limit: int
+
+    @cached_property
+    def columns(self) -> ColumnChoice:
+        """How the files are read."""
+        files = self.files
+        return ColumnChoice(
+            files.image_column,
+            root=files.image_root,
+            allow_remote=files.allow_remote,
+            allow_private=files.allow_private,
+        )
+
+    @cached_property
+    def runs(self) -> dict[str, dict[str, Any]]:
+        """The settings of the runs that wrote the files, as far as they are on record: in the files, or beside them."""
+        settings = {name: _settings_of(name) for name in self.files.names}
+        return {name: found for name, found in settings.items() if found}
+
+    @cached_property
+    def originals(self) -> Originals:
+        """Where the images are."""
+        told = (run.get("image_column") for run in self.runs.values())
+        return Originals(self.columns, self.files.images, next((name for name in told if isinstance(name, str)), None))
+
+    @cached_property
+    def source(self) -> Sources:
+        """The files as one source. Raises UsageError."""
+        for name in self.files.names:
+            out = Path(name)
+            if not storage.is_url(name) and not out.exists() and parts_folder(out).exists():
+                raise UsageError(f"{name} is not finished", "Finish its run: the same command with --resume.")
+        return open_source(self.files.names, self.columns)
+
+    def rows(self) -> Iterator[Row]:
+        """All rows, without their images."""
+        return (replace(row, image=None) for row in self.source.rows())
+
+    def pictures(self) -> Iterator[Row]:
+        """The rows that are taken, with their images, in the order in which these come by."""
+        return self.originals.of(islice(self.source.rows(), self.limit))
+
+
+def _settings_of(name: str) -> dict[str, Any]:
+    if not storage.is_url(name) and os.path.isdir(name):
+        files = islice(walk(name, lambda file: suffix_of(file) in MANIFESTS), 1)
+        return next(map(_in_schema, files), {}) or _in_journal(name)
+    return _in_schema(name) or _in_journal(name)
+
+
+def _in_journal(name: str) -> dict[str, Any]:
+    return {} if storage.is_url(name) else settings_in(path_of(Path(os.path.normpath(name))))
+
+
+def _in_schema(name: str) -> dict[str, Any]:
+    """What the metadata of a Parquet or Arrow file say."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from blip2cli.outputs.arrow import METADATA_KEY
+
+    try:
+        if suffix_of(name) == ".parquet":
+            with storage.open_binary(name) as file:
+                metadata = pq.read_schema(file).metadata
+        elif suffix_of(name) in (".arrow", ".feather", ".ipc"):
+            with storage.open_binary(name) as file:
+                metadata = pa.ipc.open_file(file).schema.metadata
+        else:
+            return {}
+        told = json.loads((metadata or {}).get(METADATA_KEY, b"{}"))
+    except (pa.ArrowException, OSError, ValueError, RecursionError):  # a stream, or not ours
+        return {}
+    return told if isinstance(told, dict) else {}

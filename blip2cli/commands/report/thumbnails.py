@@ -1,0 +1,109 @@
+"""Small pictures for a page: decoded with care, in processes of their own where there are many, up to so many bytes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from blip2cli.commands.report.table import Table
+from blip2cli.errors import ImageError
+from blip2cli.host.processor import cores
+from blip2cli.host.terminal import Progress
+from blip2cli.images.decode import bytes_of, thumbnail
+from blip2cli.images.processes import mapped
+from blip2cli.inputs.originals import NOT_FOUND
+from blip2cli.records import ImageRef, Row
+
+if TYPE_CHECKING:
+    from blip2cli.commands.report import ReportSettings
+
+FEW = 16
+"""Up to this many rows no process is started."""
+
+SECONDS = 60.0
+"""Time for one image."""
+
+
+@dataclass(frozen=True)
+class Album:
+    """Thumbnails in base64, and by the numbers of rows: which of them a row has, or why it has none.
+
+    Rows that are in neither had no room. `side` is the thumbnails' longer side in pixels.
+    """
+
+    side: int
+    thumbnails: list[str]
+    place: dict[int, int]
+    faults: dict[int, str]
+
+
+def album_of(pictures: Iterable[Row], table: Table, settings: ReportSettings) -> Album:
+    """The thumbnails of the rows' images, in the order in which these come; what comes again is not made again."""
+    side = settings.side(len(table))
+    if not side:
+        return Album(0, [], {}, {})
+    rows: dict[Hashable, list[int]] = {}
+    asked: deque[Hashable] = deque()
+    faults: dict[int, str] = {}
+
+    def distinct() -> Iterator[ImageRef]:
+        for row in pictures:
+            if row.index >= len(table):
+                continue
+            if row.error is not None or row.image is None:
+                faults[row.index] = row.error or NOT_FOUND
+                continue
+            key = _identity(row.image)
+            rows.setdefault(key, []).append(row.index)
+            if len(rows[key]) == 1:
+                asked.append(key)
+                yield row.image
+
+    thumbnails: list[str] = []
+    outcome: dict[Hashable, int | str] = {}
+    room = settings.thumbnails_mb * 1e6
+    workers = cores() if len(table) > FEW else 0
+    with (
+        closing(Progress(None, 0, settings.quiet)) as progress,
+        closing(mapped(partial(_made, side), distinct(), workers, SECONDS, _died)) as all_made,
+    ):
+        for made in all_made:
+            failed = isinstance(made, str)
+            room -= 0 if failed else 4 * (len(made) + 2) // 3
+            if room < 0:
+                break
+            outcome[asked.popleft()] = made if isinstance(made, str) else len(thumbnails)
+            if isinstance(made, bytes):
+                thumbnails.append(base64.b64encode(made).decode())
+            progress.advance(1, int(failed))
+    told = {number: outcome[key] for key in outcome for number in rows[key]}
+    place = {number: at for number, at in told.items() if isinstance(at, int)}
+    faults.update({number: fault for number, fault in told.items() if isinstance(fault, str)})
+    return Album(side, thumbnails, place, faults)
+
+
+def _identity(image: ImageRef) -> Hashable:
+    """What is the same for the same image."""
+    if image.data is not None:
+        return hashlib.blake2b(image.data, digest_size=16).digest()
+    return image.path, image.url, image.offset
+
+
+def _made(side: int, image: ImageRef) -> bytes | str:
+    """A thumbnail, or why there is none."""
+    try:
+        return thumbnail(bytes_of(image), side)
+    except ImageError as error:
+        return str(error)
+    except Exception as error:
+        return f"unreadable: {type(error).__name__}"
+
+
+def _died(_image: ImageRef, cause: str) -> str:
+    return cause

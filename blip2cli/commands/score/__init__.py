@@ -1,0 +1,172 @@
+"""`blip2 score`: results against references, by the field's own metrics."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from blip2cli.errors import UsageError
+from blip2cli.outputs.journal import check_ordinary
+
+if TYPE_CHECKING:
+    from blip2cli.commands.score.matching import Matched
+    from blip2cli.commands.score.predictions import Kind
+    from blip2cli.commands.score.records import Figure, Pair
+    from blip2cli.commands.score.references import References
+
+METRICS: dict[str, tuple[str, ...]] = {
+    "blip2cli.commands.score.answers:AnswerMetrics": (
+        "vqa_accuracy",
+        "vqa_accuracy_lavis",
+        "exact_match",
+        "normalised_match",
+    ),
+    "blip2cli.commands.score.captions:CaptionMetrics": (
+        *("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider", "spice"),
+    ),
+}
+"""Class → the metrics that it measures. It is made from (pairs, names asked for or None)."""
+
+DEFAULT: dict[Kind, str] = dict(zip(("answers", "captions"), METRICS, strict=True))
+"""What measures results of a kind, where no metrics are named."""
+
+GROUPED_BY = "answer_type"
+"""The column by which figures are broken down, where the references have it and no other is named."""
+
+
+class Metrics(Protocol):
+    """Measures pairs. `left_out` are the metrics that cannot be had, each with the reason."""
+
+    left_out: dict[str, str]
+
+    def measure(self, pairs: Sequence[Pair]) -> dict[str, Figure]:
+        """A figure for each metric."""
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """What is scored against what, by which metrics, and where the figures go."""
+
+    results: tuple[str, ...]
+    references: tuple[str, ...]
+    column: str | None = None
+    reference_column: str | None = None
+    metrics: tuple[str, ...] | None = None
+    by: tuple[str, ...] = ()
+    partial: bool = False
+    out: Path | None = None
+    per_row: Path | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        known = [name for names in METRICS.values() for name in names]
+        wrong = next((name for name in self.metrics or () if name not in known), None)
+        if wrong is not None:
+            raise UsageError(f"there is no metric {wrong}", f"There are: {', '.join(known)}.")
+        if not self.results or not self.references:
+            raise UsageError("nothing to score", "Name results, and --references FILE.")
+        written = [path for path in (self.out, self.per_row) if path is not None]
+        read = {os.path.realpath(name) for name in (*self.results, *self.references)}
+        for path in written:
+            _check(path, self.overwrite)
+            if os.path.realpath(path) in read:
+                raise UsageError(f"{path} is what is scored", "Name another file.")
+        if len(set(map(os.path.realpath, written))) < len(written):
+            raise UsageError("--out and --per-row are the same file", "Name two.")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some pairs, and their figures by metric."""
+
+    pairs: Sequence[Pair]
+    figures: dict[str, Figure]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What was matched, and measured: all pairs together, and by column and value the groups they fall into."""
+
+    matched: Matched
+    every: Group
+    groups: dict[str, dict[str, Group]]
+    left_out: dict[str, str]
+
+
+def score(settings: ScoreSettings) -> None:
+    """Read, match, measure, and show or write the figures. Raises Blip2Error."""
+    from blip2cli.commands.score.matching import LOOKED_AT, match
+    from blip2cli.commands.score.predictions import read_predictions
+    from blip2cli.commands.score.references import read_references
+    from blip2cli.commands.score.report import report, warn
+
+    kept = (*LOOKED_AT, *settings.by, GROUPED_BY)
+    predictions = read_predictions(settings.results, settings.column, kept)
+    references = read_references(settings.references, settings.reference_column, predictions.kind, kept)
+    matched = match(predictions, references)
+    warn(settings, predictions, references, matched)
+    _complete(matched, references, settings.partial)
+    scores = _measured(settings, references, matched)
+    report(settings, predictions, references, scores)
+
+
+def _complete(matched: Matched, references: References, partial: bool) -> None:
+    if matched.unanswered and not partial:
+        raise UsageError(
+            f"{len(matched.unanswered):,} of {len(references.rows):,} references have no result, "
+            f"such as {matched.unanswered[0]!r}",
+            "Finish the run, or score what is there with --partial.",
+        )
+
+
+def _measured(settings: ScoreSettings, references: References, matched: Matched) -> Scores:
+    groups = _groups(settings.by, matched.pairs)
+    measuring = _open(settings, references.kind, matched.pairs)
+
+    def measured(pairs: Sequence[Pair]) -> Group:
+        return Group(pairs, {name: figure for each in measuring for name, figure in each.measure(pairs).items()})
+
+    every = measured(matched.pairs)
+    parts = {column: {value: measured(pairs) for value, pairs in some.items()} for column, some in groups.items()}
+    return Scores(matched, every, parts, {name: why for each in measuring for name, why in each.left_out.items()})
+
+
+def _open(settings: ScoreSettings, kind: Kind, pairs: Sequence[Pair]) -> list[Metrics]:
+    """What measures the metrics asked for, or those of the kind."""
+    asked = settings.metrics
+    chosen = [name for name, known in METRICS.items() if set(known) & set(asked or ())] if asked else [DEFAULT[kind]]
+    opened: list[Metrics] = []
+    for name in chosen:
+        module, _, cls = name.partition(":")
+        opened.append(getattr(import_module(module), cls)(pairs, asked))
+    return opened
+
+
+def _groups(columns: Sequence[str], pairs: Sequence[Pair]) -> dict[str, dict[str, list[Pair]]]:
+    """The pairs by column and value. Raises UsageError for a column that none of them has."""
+    groups = {column: _grouped(pairs, column) for column in columns or (GROUPED_BY,)}
+    unknown = [column for column, grouped in groups.items() if list(grouped) == [""]]
+    if columns and unknown:
+        raise UsageError(f"nothing has a column {unknown[0]}", "--by names one of the references or of the results.")
+    return {column: grouped for column, grouped in groups.items() if column not in unknown}
+
+
+def _grouped(pairs: Sequence[Pair], column: str) -> dict[str, list[Pair]]:
+    """The pairs by their values in a column of the references, or of the results; "" for none. Sorted."""
+    grouped: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        value: Any = pair.reference.columns.get(column, pair.prediction.columns.get(column))
+        grouped.setdefault("" if value is None else str(value), []).append(pair)
+    return dict(sorted(grouped.items()))
+
+
+def _check(path: Path, overwrite: bool) -> None:
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UsageError(f"cannot write {path}", "Name a file in a folder that is there and may be written.")
+    check_ordinary(path)
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists", "Use --overwrite to replace it, or another name.")

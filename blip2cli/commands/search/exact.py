@@ -1,0 +1,89 @@
+"""The best rows, found by looking at all of them: matrix products, a block at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from blip2cli.commands.search.features import Features
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A row that was found. `itc` is its score; `itm` is there where it was ranked again, or `error` in its stead."""
+
+    row: int
+    itc: float
+    itm: float | None = None
+    error: str | None = None
+
+
+@dataclass
+class Best:
+    """The best `most` rows of one query, of those offered so far; of equals the first."""
+
+    most: int
+    rows: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    scores: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+
+    def offer(self, rows: np.ndarray, scores: np.ndarray) -> None:
+        """Take what is among the best. Rows come in rising order; a score that is not finite is none."""
+        better = np.isfinite(scores)
+        if len(self.rows) == self.most:
+            better &= scores > self.scores[-1]
+        rows, scores = rows[better], scores[better]
+        rows, scores = np.concatenate([self.rows, rows]), np.concatenate([self.scores, scores])
+        order = np.argsort(-scores, kind="stable")[: self.most]
+        self.rows, self.scores = rows[order], scores[order]
+
+    def hits(self) -> list[Hit]:
+        """The rows, best first."""
+        return [Hit(row, score) for row, score in zip(self.rows.tolist(), self.scores.tolist(), strict=True)]
+
+
+def best_rows(features: Features, queries: Sequence[np.ndarray], most: int) -> list[list[Hit]]:
+    """The best rows for each query, exactly. Memory is bounded, whatever the number of rows.
+
+    Args:
+        features: where to look.
+        queries: fp32 [vectors, width] each: one vector for a text, one for each query token of an image.
+        most: rows for each query.
+    """
+    best = [Best(most) for _ in queries]
+    for first, vectors, there in features.blocks():
+        rows = first + np.flatnonzero(there)
+        scores = scores_of(vectors if there.all() else vectors[there], queries)
+        for one, column in zip(best, scores, strict=True):
+            one.offer(rows, column)
+    return [one.hits() for one in best]
+
+
+def scores_of(vectors: np.ndarray, queries: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The scores [rows] of rows fp32 [rows, tokens, width] for each query.
+
+    For a text, ITC as in transformers: the best of the row's tokens. For an image, the same of each of its vectors,
+    on average, so that an image's score with itself is 1.
+    """
+    rows, tokens, width = vectors.shape
+    flat = vectors.reshape(rows * tokens, width)
+    scores: list[np.ndarray] = []
+    for some in _together(queries, width):
+        asked = np.concatenate(some)
+        best = (flat @ asked.T).reshape(rows, tokens, len(asked)).max(axis=1)  # [rows, vectors of the queries]
+        ends = np.cumsum([len(query) for query in some])[:-1]
+        scores += [part.mean(axis=1) for part in np.split(best, ends, axis=1)]
+    return scores
+
+
+def _together(queries: Sequence[np.ndarray], most: int) -> Iterator[list[np.ndarray]]:
+    """The queries in lists of up to so many vectors, or of one: products take about the memory of what they are of."""
+    some: list[np.ndarray] = []
+    for query in queries:
+        if some and sum(map(len, some)) + len(query) > most:
+            yield some
+            some = []
+        some.append(query)
+    if some:
+        yield some

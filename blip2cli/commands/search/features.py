@@ -1,0 +1,187 @@
+"""Feature files, as `blip2 embed --features itc` writes them: read a block at a time, never as a whole."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from blip2cli.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+COLUMN = "features"
+KEY = b"blip2"
+"""The schema metadata in which `embed` says how the features were made."""
+
+BLOCK = 32 << 20
+"""Bytes of vectors, in fp32, that are in memory at once."""
+
+HINT = "Feature files, which come first, are written by blip2 embed --features itc."
+
+
+class Part(Protocol):
+    """One file: some of the rows. Vectors are [rows, tokens, width] as stored; rows without any are not `there`."""
+
+    files: tuple[Path, ...]
+    rows: int
+    schema: pa.Schema
+    shape: tuple[int, ...]
+
+    def blocks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Vectors, and whether each row has some [rows], of at most `size` rows one after the other."""
+
+    def vectors(self, rows: Sequence[int]) -> np.ndarray:
+        """The vectors of rows that are there."""
+
+    def records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """The other columns of rows."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of images in one or several files. Rows are counted from 0 throughout."""
+
+    path: Path
+    parts: tuple[Part, ...]
+    settings: Mapping[str, Any]
+
+    @property
+    def rows(self) -> int:
+        return self._ends[-1]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Query tokens and width."""
+        tokens, width = self.parts[0].shape
+        return tokens, width
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Names and types of the other columns."""
+        return self.parts[0].schema
+
+    def blocks(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """The number of a block's first row, its vectors fp32 [rows, tokens, width], and which rows have any [rows]."""
+        first = 0
+        for part in self.parts:
+            for vectors, there in part.blocks(max(1, BLOCK // (4 * self.shape[0] * self.shape[1]))):
+                yield first, vectors.astype(np.float32, copy=False), there
+                first += len(vectors)
+
+    def vectors(self, rows: Sequence[int]) -> np.ndarray:
+        """The vectors of rows, fp32 [rows, tokens, width]."""
+        found = self._taken(rows, lambda part, some: list(part.vectors(some)))
+        return np.stack([found[row] for row in rows]).astype(np.float32, copy=False)
+
+    def records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """The other columns of rows."""
+        found = self._taken(rows, lambda part, some: part.records(some))
+        return [found[row] for row in rows]
+
+    def check_model(self, model: str, revision: str | None) -> None:
+        """See that a query by this model can be compared with the features. Raises UsageError."""
+        from blip2cli.settings import absolute
+
+        theirs = _made_by(self.settings)
+        if theirs[0] != absolute(model):
+            raise UsageError(
+                f"{self.path} was made by {theirs[0]}, not by {absolute(model)}", f"Add --model {theirs[0]}"
+            )
+        if theirs[1] != revision:
+            raise UsageError(
+                f"{self.path} was made by revision {theirs[1]}, not {revision}", "Give the same --revision, or none."
+            )
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        """The number behind each part's last row."""
+        return list(accumulate(part.rows for part in self.parts))
+
+    def _taken(self, rows: Sequence[int], take: Callable[[Part, list[int]], list[Any]]) -> dict[int, Any]:
+        """What `take` gives for each of the rows, asked of each part once, in the part's order."""
+        found: dict[int, Any] = {}
+        wanted: dict[int, list[int]] = {}
+        for row in sorted(set(rows)):
+            wanted.setdefault(bisect_right(self._ends, row), []).append(row)
+        for number, some in wanted.items():
+            first = self._ends[number] - self.parts[number].rows
+            taken = take(self.parts[number], [row - first for row in some])
+            found.update(zip(some, taken, strict=True))
+        return found
+
+
+def open_features(path: Path) -> Features:
+    """Open what `embed` wrote: a Parquet or Arrow file, a folder of them, or arrays with their metadata.
+
+    Raises UsageError for anything else, for other features than those of images for ITC, and for parts that differ.
+    """
+    import pyarrow as pa
+
+    try:
+        parts = tuple(_parts(path))
+    except (OSError, EOFError, ValueError, KeyError, pa.ArrowException) as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:160]
+        raise UsageError(f"cannot read {path}: {reason}", HINT) from None
+    settings = [_settings(part) for part in parts]
+    for part, said in zip(parts, settings, strict=True):
+        kind = said.get("features")
+        if kind != "itc":
+            raise UsageError(f"{path} holds {f'{kind} features' if kind else 'no features that are known'}", HINT)
+        if not {"image", "error"} <= set(part.schema.names) or not _is_text(part.schema.field("image").type):
+            raise UsageError(f"{path} has no columns image and error", HINT)
+        if len(part.shape) != 2:
+            raise UsageError(f"{path} holds features of texts", "Search goes through those of images.")
+        if 0 in part.shape:
+            raise UsageError(f"{path} holds features without numbers", HINT)
+        if _made_by(said) != _made_by(settings[0]) or part.shape != parts[0].shape:
+            raise UsageError(f"{path} holds features of several models", "Search them one by one.")
+        if part.schema.names != parts[0].schema.names:
+            raise UsageError(f"{path} holds files with different columns", "Search them one by one.")
+    return Features(path, parts, settings[0])
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _made_by(settings: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The model, and its revision."""
+    return settings.get("model"), settings.get("revision")
+
+
+def _settings(part: Part) -> dict[str, Any]:
+    """What `embed` has put beside the features; empty where it is something else."""
+    try:
+        said = json.loads((part.schema.metadata or {}).get(KEY, b"{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _parts(path: Path) -> Iterator[Part]:
+    from blip2cli.commands.search.arrays import ArrayPart
+    from blip2cli.commands.search.tables import ArrowPart, ParquetPart
+
+    if not path.exists():
+        raise UsageError(f"no such file: {path}", HINT)
+    arrays = sorted((path / "img_emb").glob("img_emb_*.npy"))
+    tables = sorted(file for suffix in ("parquet", "arrow", "feather") for file in path.glob(f"*.{suffix}"))
+    files = [path] if path.is_file() else arrays or tables
+    if not files:
+        raise UsageError(f"{path} holds no feature files", HINT)
+    kinds: dict[str, Any] = {".parquet": ParquetPart, ".arrow": ArrowPart, ".feather": ArrowPart, ".npy": ArrayPart}
+    for file in files:
+        if file.suffix not in kinds:
+            raise UsageError(f"{file} is no Parquet or Arrow file", HINT)
+        yield kinds[file.suffix](file)

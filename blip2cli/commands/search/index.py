@@ -1,0 +1,151 @@
+"""An index of a feature file, for more rows than are looked at one by one: usearch's HNSW graph.
+
+Each query token of an image is a vector under the number of the image's row. What the graph finds is scored again by
+the features themselves, so that scores are those of the exact search; only rows may be missed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blip2cli.commands.search.exact import Best, Hit, scores_of
+from blip2cli.commands.search.features import Features
+from blip2cli.errors import OutputError, UsageError
+from blip2cli.host.terminal import Progress
+from blip2cli.outputs.journal import publish, write_atomically
+
+STORED = "f16"
+"""Precision of the vectors in the index."""
+
+WIDER = 4
+"""Vectors that are looked for, by rows that are wanted and an image's query tokens: a row may be found by several."""
+
+FEWEST, MOST = 4096, 1 << 16
+"""Vectors that are looked for at least, and at most. Texts do not lie among images, where few would do: docs/search.md
+has what is found by how many."""
+
+SCORED = 64
+"""Rows that are scored by the features themselves, beyond WIDER times those that are wanted."""
+
+IDENTITY = ("rows", "shape", "model", "revision", "sample")
+"""What is said of the features beside an index."""
+
+SAMPLE = 3
+"""Rows whose vectors tell whether the features are those that were indexed."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index that belongs to a feature file."""
+
+    features: Features
+    graph: Any
+
+    @staticmethod
+    def of(features: Features, path: Path, quiet: bool = False, most: int = 1) -> Index:
+        """The index in a file, which is built where there is none, for searches of up to so many rows.
+
+        Raises UsageError where it is of other features, cannot find so many, or the library is missing; OutputError
+        where it cannot be written.
+        """
+        room = MOST // features.shape[0]
+        if most > room:
+            raise UsageError(f"--index finds {room:,} rows at most, not {most:,}", "Search without it, which is exact.")
+        try:
+            from usearch.index import Index as Graph
+        except ImportError:
+            raise UsageError("--index needs the package usearch", "pip install 'blip2cli[search]'") from None
+        said = _said(path)
+        if said is None and (path.exists() or _beside(path).exists()):
+            there = path if path.exists() else _beside(path)
+            raise UsageError(f"{there} is there, and is no index of blip2", "Name another file.")
+        if not path.exists():
+            _build(features, path, quiet)
+        elif said != _identity(features):
+            raise UsageError(f"{path} is an index of other features than {features.path}", "Name another file.")
+        try:
+            graph = Graph.restore(str(path), view=True)
+        except (RuntimeError, ValueError, OSError):
+            graph = None
+        if graph is None or graph.ndim != features.shape[1]:
+            raise UsageError(f"{path} is damaged", f"Remove it: rm {path}")
+        return Index(features, graph)
+
+    def best_rows(self, queries: Sequence[np.ndarray], most: int) -> list[list[Hit]]:
+        """The best rows for each query, as `exact.best_rows` finds them, but for those that the graph misses."""
+        return [self._best(query, most) for query in queries]
+
+    def _best(self, query: np.ndarray, most: int) -> list[Hit]:
+        count = min(max(FEWEST, most * WIDER * self.features.shape[0] // len(query)), MOST, len(self.graph))
+        self.graph.expansion_search = count
+        estimates: dict[int, float] = {}
+        for vector in query:
+            found = self.graph.search(vector, count)
+            rows, nearest = np.unique(found.keys, return_index=True)  # the nearest come first
+            if len(rows) and rows[-1] >= self.features.rows:
+                raise UsageError("the index names rows that its features do not have", "Remove it; it is damaged.")
+            for row, distance in zip(rows.tolist(), found.distances[nearest].tolist(), strict=True):
+                estimates[row] = estimates.get(row, 0.0) + 1 - distance
+        likely = sorted(estimates, key=lambda row: -estimates[row])[: most * WIDER + SCORED]
+        best = Best(most)
+        if likely:
+            best.offer(np.array(sorted(likely)), scores_of(self.features.vectors(sorted(likely)), [query])[0])
+        return best.hits()
+
+
+def _build(features: Features, path: Path, quiet: bool) -> None:
+    from usearch.index import Index as Graph
+
+    if not path.parent.is_dir():
+        raise UsageError(f"cannot write {path}: there is no folder {path.parent}", f"Make it: mkdir -p {path.parent}")
+    tokens, width = features.shape
+    graph = Graph(ndim=width, metric="ip", dtype=STORED, multi=True)
+    progress = Progress(features.rows, 0, quiet)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        for first, vectors, there in features.blocks():
+            rows = first + np.flatnonzero(there)
+            graph.add(np.repeat(rows, tokens), vectors[there].reshape(-1, width))
+            progress.advance(len(vectors), 0)
+        graph.save(str(temporary))
+        with open(temporary, "r+b") as file:
+            os.fsync(file.fileno())
+        write_atomically(_beside(path), json.dumps(_identity(features), indent=2).encode() + b"\n")
+        publish(temporary, path)  # last, so that an index is never there without it
+    except (OSError, RuntimeError) as error:  # the latter is usearch's
+        temporary.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"cannot write {path}: {reason}", "Make room, or name another file.") from None
+    finally:
+        progress.close()
+
+
+def _beside(path: Path) -> Path:
+    """The file beside an index that says what it is of."""
+    return path.with_name(path.name + ".json")
+
+
+def _said(path: Path) -> dict[str, Any] | None:
+    """What is said of an index; None where nothing is."""
+    try:
+        said = json.loads(_beside(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return said if isinstance(said, dict) and said.keys() == set(IDENTITY) else None
+
+
+def _identity(features: Features) -> dict[str, Any]:
+    """What an index must agree with its features in: their number, their shape, their model, and some of themselves."""
+    rows = sorted({features.rows * at // SAMPLE for at in range(SAMPLE)} | {features.rows - 1}) if features.rows else []
+    sample = features.vectors(rows).astype(np.float16) if rows else np.empty(0)
+    digest = hashlib.sha256(sample.tobytes()).hexdigest()
+    model, revision = features.settings.get("model"), features.settings.get("revision")
+    return dict(zip(IDENTITY, (features.rows, list(features.shape), model, revision, digest), strict=True))

@@ -1,0 +1,45 @@
+"""Pictures: the images of a feature file's rows, which it names and does not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from blip2cli.commands.search.features import Features
+from blip2cli.inputs import ColumnChoice
+from blip2cli.inputs.manifest import lay_out
+from blip2cli.inputs.originals import Originals
+from blip2cli.records import Row
+
+if TYPE_CHECKING:
+    from blip2cli.commands.search import SearchOptions
+
+COLUMN = "image"
+"""The column that names them."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Finds the images that rows are about. A feature file may come from anybody, and is treated as a manifest is."""
+
+    features: Features
+    originals: Originals
+
+    @staticmethod
+    def of(features: Features, options: SearchOptions) -> Pictures:
+        """Those of the file, found as the options say."""
+        columns = ColumnChoice(
+            COLUMN,
+            root=options.image_root,
+            allow_remote=options.allow_remote,
+            allow_private=options.allow_private,
+        )
+        told = features.settings.get("image_column")
+        return Pictures(features, Originals(columns, options.images, told if isinstance(told, str) else None))
+
+    def rows(self, named: Iterable[tuple[int, str]]) -> Iterator[Row]:
+        """Rows of these numbers and names, in the order in which their images come by: each with it, or an error."""
+        layout = lay_out(str(self.features.path), [COLUMN], self.originals.columns)
+        rows = (replace(layout.row({COLUMN: name}, number), index=number) for number, name in named)
+        return self.originals.of(rows)

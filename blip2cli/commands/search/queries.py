@@ -1,0 +1,58 @@
+"""Queries: texts and images, as vectors that are compared with those of a feature file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from blip2cli.errors import UsageError
+from blip2cli.images.decode import Reading
+from blip2cli.images.loader import Loading, load
+from blip2cli.inputs.objects import Objects
+from blip2cli.model import load_model
+from blip2cli.model.batches import Failed, for_each_row
+from blip2cli.model.checkpoint import find
+from blip2cli.settings import Job
+
+if TYPE_CHECKING:
+    from blip2cli.model.retrieval import RetrievalModel
+
+
+class Queries:
+    """Makes vectors of queries by the job's model, which is loaded when it is needed."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    @cached_property
+    def model(self) -> RetrievalModel:
+        checkpoint = find(self.job.model, self.job.kind)
+        model: RetrievalModel = load_model(checkpoint, self.job.model.images_at_once)
+        return model
+
+    def of_texts(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """fp32 [1, width] for each text. Raises UsageError."""
+        blank = next((text for text in texts if not text.strip()), None)
+        if blank is not None:
+            raise UsageError("a query is empty", "Say what to search for.")
+        return [
+            _array(text, found)[None] for text, found in zip(texts, self.model.text_projections(texts), strict=True)
+        ]
+
+    def of_images(self, images: Iterable[str]) -> list[np.ndarray]:
+        """fp32 [num_query_tokens, width] for each image file. Raises UsageError."""
+        found: list[np.ndarray] = []
+        reading = Reading(self.model.checkpoint.images.side, self.job.model.exact_pixels)
+        for batch in load(Objects(images).rows(), reading, Loading(self.model.batch_size, workers=0)):
+            vectors = for_each_row(batch, self.model.image_projections(batch))
+            found += (_array(row.name, some) for row, some in zip(batch.rows, vectors, strict=True))
+        return found
+
+
+def _array(query: str, vectors: object) -> np.ndarray:
+    if isinstance(vectors, Failed):
+        raise UsageError(f"cannot search for {query}: {vectors.error}", "Give another query.")
+    return np.asarray(vectors, np.float32)

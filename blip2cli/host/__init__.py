@@ -1,0 +1,1 @@
+"""This machine: its files, terminal, signals, clock and processor."""

@@ -1,0 +1,223 @@
+"""Bytes to RGB pixels at the checkpoint's size, safely. Nothing here knows of batches or models.
+
+Matches transformers' `BlipImageProcessorPil` (convert to RGB, squash to the side, bicubic) with three additions: EXIF
+orientation is applied, 16-bit and float images are scaled to 8 bits rather than clipped, and large JPEGs are decoded
+at reduced scale unless `exact` is asked for.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
+from typing import TypeVar
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from blip2cli.errors import ImageError
+from blip2cli.host import storage
+from blip2cli.images.fetch import fetch
+from blip2cli.records import ImageRef
+
+T = TypeVar("T")
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "JPEG2000", "ICO", "TGA", "DIB", "PCX")
+"""The formats that are opened, whatever else Pillow can read: no EPS (runs a program), no PDF, no stub plug-ins."""
+
+MAX_PIXELS = 178_956_970
+"""Largest width × height that is decoded: Pillow's own bound for a decompression bomb (half a gigabyte as RGB)."""
+
+MAX_BYTES = 1 << 30
+"""Largest file that is read."""
+
+THUMBNAIL_QUALITY = 65
+
+BLOCK = 1 << 20
+"""Pixels of deep grey that are scaled at a time."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images are read: the side in pixels of the square they are squashed to, and whether exactly.
+
+    With `exact` false a JPEG is decoded at the smallest of the scales 1/2, 1/4 and 1/8 whose sides are still at least
+    twice `side` (Pillow's draft mode).
+    """
+
+    side: int
+    exact: bool = False
+
+
+def bytes_of(image: ImageRef) -> bytes:
+    """The encoded image. Raises ImageError."""
+    if image.data is not None:
+        return image.data
+    if image.url is not None:
+        return fetch(image.url, image.private)
+    path = image.path or ""
+    if path.startswith(("http://", "https://")) and image.size is None:  # typed by the user
+        return fetch(path, allow_private=True)
+    return read_file(path, image.offset, image.size)
+
+
+def read_file(path: str, offset: int = 0, size: int | None = None) -> bytes:
+    """The bytes of a regular file or URL, or `size` of them from `offset` on.
+
+    Raises ImageError for one that is missing, too large, or not a regular file.
+    """
+    try:
+        return storage.retried(lambda: _read(path, offset, size))
+    except FileNotFoundError:
+        raise ImageError("missing", "no such file") from None
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.EFBIG:
+            raise ImageError("too-large", str(getattr(error, "strerror", error))) from None
+        tried = getattr(error, "errno", None) in storage.TRANSIENT
+        times = f", tried {len(storage.WAITS) + 1} times" if tried else ""
+        raise ImageError("unreadable", f"{getattr(error, 'strerror', None) or error}{times}") from None
+
+
+def _read(path: str, offset: int, size: int | None) -> bytes:
+    if not storage.is_url(path) and not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    return storage.read(path, MAX_BYTES, offset, size)
+
+
+def decode(data: bytes, reading: Reading) -> np.ndarray:
+    """Decode an encoded image to uint8 RGB [side, side, 3]. Raises ImageError."""
+    side = reading.side
+    enough = None if reading.exact else lambda size: (2 * side, 2 * side)
+    return _decoded(data, enough, lambda image: _pixels(image, side))
+
+
+def thumbnail(data: bytes, side: int) -> bytes:
+    """An encoded image as a small WebP: upright, in its proportions, its longer side at most `side`, without metadata.
+
+    Raises ImageError.
+    """
+
+    def enough(size: Size) -> Size:
+        width, height = (2 * side * pixels // max(size) for pixels in size)
+        return max(width, 1), max(height, 1)
+
+    return _decoded(data, enough, lambda image: _small(image, side))
+
+
+def _decoded(data: bytes, enough: Callable[[Size], Size] | None, then: Callable[[Image.Image], T]) -> T:
+    """What is made of a decoded image. Raises ImageError.
+
+    Args:
+        data: the encoded image.
+        enough: from the image's size to one at which a JPEG may be decoded instead, or a larger one; None for its own.
+        then: makes something of the image.
+    """
+    if not data:
+        raise ImageError("empty", "0 bytes")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata; what matters raises
+        image = _open(data)
+        try:
+            if enough is not None:
+                image.draft(None, enough(image.size))
+            image.load()
+            return then(image)
+        except MemoryError:
+            raise ImageError("too-large", f"{image.width} x {image.height} pixels do not fit in memory") from None
+        except Exception as error:  # decoders raise all sorts on corrupt data, SyntaxError and struct.error among them
+            raise ImageError("truncated", _reason(error)) from None
+
+
+def suffix_by_content(data: bytes) -> str:
+    """The suffix that goes with an encoded image: .jpg, .png and so on. Raises ImageError."""
+    if not data:
+        raise ImageError("empty", "0 bytes")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        name = str(_open(data).format).lower()
+    return {"jpeg": ".jpg", "jpeg2000": ".jp2", "tiff": ".tif"}.get(name, f".{name}")
+
+
+def from_pil(image: Image.Image, side: int) -> np.ndarray:
+    """An open Pillow image to uint8 RGB [side, side, 3]. Raises ImageError."""
+    try:
+        return _pixels(image, side)
+    except Exception as error:
+        raise ImageError("unreadable", _reason(error)) from None
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    try:
+        image = Image.open(BytesIO(data), formats=_known_formats())
+    except UnidentifiedImageError:
+        raise ImageError("unsupported", "not an image in a known format") from None
+    except Image.DecompressionBombError:
+        raise ImageError("too-large", "decompression bomb") from None
+    except Exception as error:
+        raise ImageError("unsupported", _reason(error)) from None
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError("too-large", f"{image.width} x {image.height} pixels")
+    return image
+
+
+@cache
+def _known_formats() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow knows."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _pixels(image: Image.Image, side: int) -> np.ndarray:
+    upright = _upright(image)
+    rgb = _eight_bits(upright).convert("RGB")
+    return np.asarray(rgb.resize((side, side), Image.Resampling.BICUBIC))
+
+
+def _small(image: Image.Image, side: int) -> bytes:
+    rgb = _eight_bits(_upright(image)).convert("RGB")
+    rgb.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    rgb.info = {}  # whose colour profile would be written too
+    buffer = BytesIO()
+    rgb.save(buffer, "WEBP", quality=THUMBNAIL_QUALITY)
+    return buffer.getvalue()
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return ImageOps.exif_transpose(image) if turned else image
+    except Exception:  # a malformed EXIF block says nothing about the pixels
+        return image
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey to its high byte, 32-bit and float grey scaled to their range; everything else as it is."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        return Image.fromarray(_scaled(np.asarray(image)))
+    return image
+
+
+def _scaled(values: np.ndarray) -> np.ndarray:
+    """Grey of any range as uint8, a block at a time: all of it as float64 would take gigabytes."""
+    top = np.fmax.reduce(values, axis=None, initial=0)
+    scale = 255.0 if 0 < top <= 1.0 and values.dtype.kind == "f" else 255.0 / 65535.0 if top > 255 else 1.0
+    flat, grey = values.reshape(-1), np.empty(values.size, np.uint8)
+    for at in range(0, flat.size, BLOCK):
+        block = np.nan_to_num(flat[at : at + BLOCK].astype(np.float64))
+        grey[at : at + BLOCK] = np.clip(block * scale, 0, 255)
+    return grey.reshape(values.shape)
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 120 else text[:117] + "..."

@@ -1,0 +1,79 @@
+"""--dry-run: what a job would read and write, and by which model, found out without doing any of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from typing import Any
+
+from blip2cli.model.checkpoint import Checkpoint, NotHere, find
+from blip2cli.model.memory import free_bytes
+from blip2cli.model.placement import placed
+from blip2cli.model.size import shown_bytes, weight_bytes
+from blip2cli.outputs import already_done, carried_names, target_of
+from blip2cli.settings import Job
+from blip2cli.tasks import Task
+
+
+def plan(job: Job, task: Task) -> list[tuple[str, str]]:
+    """Headings and lines. Raises Blip2Error where the job could not be run; counts the input, whatever it takes."""
+    done = already_done(job.output, job.fingerprint())
+    rows = task.source.count()
+    if rows is None:
+        rows = sum(1 for _ in task.source.rows())
+    left = f"{rows:,} rows" if not done.rows else f"{rows:,} rows, {done.rows:,} of them done before"
+    lines = [("input", ", ".join(map(str, job.input.inputs)) or "texts"), ("rows", left)]
+    if job.input.shard:
+        lines.append(("shard", job.input.shard))
+    try:
+        checkpoint = find(job.model, job.kind, fetch=False)
+    except NotHere:
+        lines.append(("model", f"{job.model_name}, which would be fetched from the hub"))
+        return [*lines, *_output(job)]
+    columns = [column.name for column in task.columns(checkpoint)]
+    carried = carried_names(task.source.column_names(), task.columns(checkpoint)).values()
+    lines += _model(job, checkpoint)
+    return [*lines, *_output(job), ("columns", ", ".join(["image", *carried, *columns, "error"])), *_settings(job)]
+
+
+def _model(job: Job, checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    weights, free = weight_bytes(checkpoint), [free_bytes(device) for device in checkpoint.devices]
+    short = "; they do not fit" if weights > sum(free) else ""
+    devices = ", ".join(map(str, checkpoint.devices))
+    lines = [
+        ("model", f"{job.model_name}, in {checkpoint.folder}"),
+        ("precision", f"{checkpoint.precision} on {devices}, batches of {job.model.batch_size}"),
+        ("memory", f"{shown_bytes(weights)} of weights, {' + '.join(map(shown_bytes, free))} free{short}"),
+    ]
+    if checkpoint.others:
+        layers = Counter(placed(checkpoint).values())
+        lines.append(("layers", ", ".join(f"{layers[device]} on {device}" for device in checkpoint.devices)))
+    return lines
+
+
+def _output(job: Job) -> list[tuple[str, str]]:
+    target = target_of(job.output)
+    if job.output.format == "sidecar":
+        where = f"below {job.output.out}" if job.output.out else "beside the images"
+        return [("output", f"text files {where}")]
+    if target is None:
+        return [("output", "stdout")]
+    shards = f" in shards of {job.output.shard_size:,} rows" if target.shards else ""
+    instead = ", in place of what is there" if job.output.overwrite and target.out.exists() else ""
+    return [("output", f"{target.out} ({target.name}{shards}{instead})")]
+
+
+def _settings(job: Job) -> list[tuple[str, str]]:
+    """The task's and the generation's settings that are not at their defaults."""
+    records = (job.options, job.generation)
+    fields: list[tuple[Any, Any]] = [(record, field) for record in records for field in dataclasses.fields(record)]
+    chosen = [(field.name, getattr(record, field.name)) for record, field in fields]
+    defaults = [field.default for _, field in fields]
+    told = [
+        f"{name} {_shown(value)}" for (name, value), default in zip(chosen, defaults, strict=True) if value != default
+    ]
+    return [("settings", ", ".join(told))] if told else []
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(repr, value)) if isinstance(value, tuple) else repr(value)

@@ -1,0 +1,370 @@
+"""The run on a Ray cluster: replicas take stretches of the input, and each stretch becomes one shard of the output.
+
+A Ray Data pipeline of two steps: a datasource of stretches, a number each, and a pool of actors that do them
+(`ray_replica`). Images never pass through the driver, which sees a few lines a shard, and keeps the journal: shards
+that are on record are done, so a killed run goes on where it was. Shards have the numbers of their stretches, so that
+the order of their names is the order of the input.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import socket
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager, redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from blip2cli.errors import Blip2Error, UsageError
+from blip2cli.host.signals import terminable
+from blip2cli.host.stopwatch import Stopwatch
+from blip2cli.host.terminal import Progress, show_warning
+from blip2cli.outputs import Target, check_output, make_folder, open_journal, parts_folder, target_of
+from blip2cli.outputs.journal import Commit, Journal, locked
+from blip2cli.run.engines.local import SOME_ERRORS, show
+from blip2cli.run.engines.ray_replica import Order, Replica, Said
+from blip2cli.run.engines.stretches import Stretches
+from blip2cli.run.summary import Tally, close
+from blip2cli.settings import Job
+from blip2cli.tasks import Task, open_task
+
+NOT_WITH = {
+    "devices": "Replicas are placed by Ray; say --replicas.",
+    "device_map": "A checkpoint must fit on the GPU of its replica.",
+    "retry_errors": "It is for outputs of one machine.",
+    "shard": "It is for machines without a cluster; Ray shares the rows out itself.",
+}
+"""Options that do not go with the engine, and what to do instead."""
+
+CORES = 4
+"""Cores that a replica holds, where a node has as many."""
+
+TASKS_OF = 1000
+"""Stretches that one reading task names."""
+
+JOIN = 10.0
+"""Seconds to wait for the head of a cluster: Ray itself tries for minutes, and then ends the process."""
+
+
+def launch(job: Job, replica: type[Replica] = Replica) -> None:
+    """Run the job on a cluster. Exits with 3 where some rows of the output carry errors; raises Blip2Error.
+
+    Args:
+        job: what is to be done.
+        replica: what does the stretches, as an actor.
+    """
+    target = _checked(job)
+    if job.output.dry_run:
+        show(job)
+        return
+    with locked(target.out):
+        check_output(job.output, job.task)
+        summary = _run(job, open_task(job), target, replica)
+    if summary["errors"] or summary["errors_before"]:
+        raise typer.Exit(SOME_ERRORS)
+
+
+def _checked(job: Job) -> Target:
+    """Where the shards go. Raises UsageError for what a cluster cannot do."""
+    for name, hint in NOT_WITH.items():
+        if getattr(job.model, name, None) or getattr(job.output, name, None) or getattr(job.input, name, None):
+            raise UsageError(f"--{name.replace('_', '-')} does not go with --engine ray", hint)
+    if "-" in job.input.inputs:
+        raise UsageError("a list on stdin does not go with --engine ray", "Put it in a CSV file with a column `image`.")
+    target = target_of(job.output)
+    if target is None or not target.shards:
+        raise UsageError("--engine ray writes a folder of shards", "Name one that all nodes reach: --out FOLDER.")
+    return target
+
+
+def _run(job: Job, task: Task, target: Target, replica: type[Replica]) -> dict[str, Any]:
+    with _Cluster(job) as cluster:
+        task.source = source = cluster.counted(task.source)
+        rows = source.count() or 0
+        fingerprint = {**job.fingerprint(), "engine": "ray", "limit": job.input.limit, "input_rows": rows}
+        journal = open_journal(target, job.output, fingerprint)
+        if isinstance(target.out, Path):
+            make_folder(target.out)
+            shutil.rmtree(parts_folder(target.out), ignore_errors=True)  # of a run that was killed
+        ledger = _Ledger(target, journal, Stretches(rows, job.output.shard_size))
+        ledger.check(task)
+        watch, tally = Stopwatch(), Tally(journal.commit)
+        batch_size = None
+        if ledger.stretches.left:
+            placed = cluster.place()
+            order = Order(placed.job, task, target, ledger.stretches, placed.cores)
+            progress = Progress(rows, journal.commit.rows, job.output.quiet)
+            try:
+                with closing(cluster.said(replica, order, placed)) as heard:
+                    for said in heard:
+                        progress.advance(said.images, said.errors)
+                        if said.finished:
+                            ledger.enter(said)
+                            _count(tally, said, watch, ledger.stretches)
+                            batch_size = said.batch_size
+            finally:
+                progress.close()
+            for phase in watch.seconds:
+                watch.seconds[phase] /= placed.most
+        ledger.finish()
+    return close(job, tally, watch, batch_size)
+
+
+def _count(tally: Tally, said: Said, watch: Stopwatch, stretches: Stretches) -> None:
+    """Count a finished shard as the run's."""
+    first, stop = stretches.bounds(said.number)
+    tally.images += stop - first
+    tally.rows += said.rows
+    tally.left_out += said.left_out
+    tally.kinds.update(said.kinds)
+    for phase, seconds in said.seconds.items():
+        watch.seconds[phase] += seconds
+
+
+@dataclass
+class _Ledger:
+    """Which shards are done, as the journal has it."""
+
+    target: Target
+    journal: Journal
+    stretches: Stretches
+
+    def __post_init__(self) -> None:
+        done = tuple((first, last) for first, last in self.journal.commit.state.get("done", ()))
+        self.stretches = replace(self.stretches, done=done)
+
+    def check(self, task: Task) -> None:
+        """See that what is done is there, and that the input is still the one it came from. Raises UsageError."""
+        out = self.target.out
+        there = {path.relative_to(out).as_posix() for path in out.rglob("*")} if self.stretches.done else set()
+        names = (name.format(n) for n in self.stretches.finished() for name in self.target.format.shard_files)
+        gone = next((name for name in names if name not in there), None)
+        if gone is not None:
+            raise UsageError(f"{out} cannot be resumed: {gone} is gone", "Use --overwrite.")
+        if self.stretches.done:
+            _, stop = self.stretches.bounds(self.stretches.done[-1][1])
+            task.source.rows(stop, self.journal.commit.last)  # which raises where it has changed
+
+    def enter(self, said: Said) -> None:
+        """Put a finished shard on record."""
+        self.stretches = self.stretches.with_done(said.number)
+        before, (first, stop) = self.journal.commit, self.stretches.bounds(said.number)
+        furthest = said.number == self.stretches.done[-1][1]
+        self._add(
+            Commit(
+                rows=before.rows + stop - first,
+                last=said.last if furthest else before.last,
+                errors=before.errors + sum(said.kinds.values()),
+                state={"done": self.stretches.done},
+            )
+        )
+
+    def finish(self) -> None:
+        """Close the output. Raises Blip2Error where stretches are left."""
+        if self.stretches.left:
+            first, _ = self.stretches.bounds(self.stretches.unfinished(0))
+            raise Blip2Error(
+                f"{self.stretches.left:,} shards were given up, the first from row {first:,}: their replicas died",
+                "Memory, perhaps: try more --cpus-per-replica or a smaller --batch-size, with --resume.",
+            )
+        if not self.journal.commit.finished:
+            self._add(replace(self.journal.commit, finished=True))
+        if not hasattr(self.journal, "seal"):
+            shutil.rmtree(parts_folder(self.target.out), ignore_errors=True)
+
+    def _add(self, commit: Commit) -> None:
+        self.journal.add(commit)
+        if hasattr(self.journal, "seal"):
+            self.journal.seal()
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """Where replicas go: how many, and what each holds; the job with the device and the workers that follow."""
+
+    job: Job
+    fewest: int
+    most: int
+    gpus: float
+    cores: int
+
+
+class _Cluster:
+    """Ray, joined or started when it is needed; left when the run is over."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.joined: Any = None
+        self.left = ExitStack()
+
+    def __enter__(self) -> _Cluster:
+        nowhere = self.left.enter_context(open(os.devnull, "w"))
+        self.left.enter_context(redirect_stdout(nowhere))  # where Ray tells of nodes that die; our rows go elsewhere
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        with self.left:
+            if self.joined is not None:
+                self.joined.shutdown()
+
+    @property
+    def ray(self) -> Any:
+        """The module `ray`, with the cluster joined."""
+        if self.joined is None:
+            self.joined = _join(self.job.engine.ray_address)
+            self.left.enter_context(terminable())
+        return self.joined
+
+    def counted(self, source: Any) -> Any:
+        """The source, what does not know its number of rows counted by tasks of the cluster."""
+        if source.count() is not None:
+            return source
+        source = source.apart()
+        count = self.ray.remote(num_cpus=1)(_count_rows)
+        unknown = [part for part in source.parts if part.count() is None]
+        return source.counted(self.ray.get([count.remote(part) for part in unknown]))
+
+    def place(self) -> _Placed:
+        """Settle how many replicas there are and what each holds. Raises UsageError where there is no room."""
+        settings, model = self.job.engine, self.job.model
+        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        any_gpus = any(node.get("GPU") for node in nodes) and not model.device.startswith(("cpu", "mps"))
+        gpus = settings.gpus_per_replica if settings.gpus_per_replica is not None else float(any_gpus)
+        cores = settings.cpus_per_replica or min(CORES, int(max(node.get("CPU", 0) for node in nodes)) or 1)
+        room = sum(_room(node, cores, gpus) for node in nodes)
+        fewest, most = settings.fewest_and_most or (room, room)
+        if not room and not most > fewest:
+            raise UsageError(
+                f"no node of the cluster has room for a replica: {cores} cores and {gpus:g} GPUs",
+                "Say fewer: --cpus-per-replica, --gpus-per-replica; or --replicas 1-N where nodes are added on demand.",
+            )
+        if most > room:
+            show_warning(f"the cluster has room for {room} replicas now; up to {most} are asked for")
+        device = model.device if model.device != "auto" else "cuda" if gpus else "cpu"
+        workers = max(1, cores - 1) if model.workers is None else model.workers
+        placed = replace(self.job, model=replace(model, device=device, workers=workers))
+        return _Placed(placed, fewest, most, gpus, cores)
+
+    def said(self, replica: type[Replica], order: Order, placed: _Placed) -> Generator[Said]:
+        """What the replicas say, as it comes; to be closed before the cluster is left. Raises what one fails of."""
+        from ray import data
+
+        context = data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.target_max_block_size = 1  # so that every stretch is a task, and what is said of it comes at once
+        context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
+        stretches = data.read_datasource(_datasource(order.stretches.left), num_cpus=0, concurrency=1)  # in order
+        pool = data.ActorPoolStrategy(min_size=placed.fewest, max_size=placed.most, max_tasks_in_flight_per_actor=1)
+        said = stretches.map_batches(
+            replica,
+            fn_constructor_args=(order,),
+            batch_size=None,
+            compute=pool,
+            num_cpus=placed.cores,
+            num_gpus=placed.gpus or None,
+        )
+        try:
+            for text in self._texts(said):
+                yield _good(Said.unpacked(text))
+        except self.ray.exceptions.RayError as error:
+            reason = " ".join(str(error).split())[:160]
+            raise Blip2Error(f"the cluster failed: {reason}", "Look at ray status, and go on with --resume.") from error
+
+    def _texts(self, said: Any) -> Iterator[str]:
+        """The dataset's only column. `iter_batches` will not do: its thread may outlive the connection, of which Ray
+        ends the process.
+        """
+        bundles = said.iter_internal_ref_bundles()
+        try:
+            for bundle in bundles:
+                for block in bundle.blocks:
+                    yield from self.ray.get(block.ref)["said"].to_pylist()
+        finally:
+            del bundles  # at which what is under way is ended
+
+
+def _good(said: Said) -> Said:
+    """What a replica has said, where it has not failed. Raises Blip2Error."""
+    if said.failure is None:
+        return said
+    message, hint, exit_code = said.failure
+    error = Blip2Error(message, hint)
+    error.exit_code = exit_code
+    raise error
+
+
+def _count_rows(source: Any) -> int:
+    return sum(1 for _ in source.rows())
+
+
+def _room(node: dict[str, float], cores: int, gpus: float) -> int:
+    """How many replicas fit on a node."""
+    by_cores = int(node.get("CPU", 0) // cores)
+    return min(by_cores, int(node.get("GPU", 0) / gpus + 1e-9)) if gpus else by_cores
+
+
+def _datasource(number: int) -> Any:
+    """The places 0 … number - 1, a block each, as a datasource of Ray Data."""
+    import pyarrow as pa
+    from ray.data.block import BlockMetadata
+    from ray.data.datasource import Datasource, ReadTask
+
+    class Places(Datasource):
+        def get_name(self) -> str:
+            return "Stretches"
+
+        def estimate_inmemory_data_size(self) -> int:
+            return 8 * number
+
+        def get_read_tasks(self, parallelism: int, *args: Any, **kwargs: Any) -> list[Any]:
+            starts = range(0, number, TASKS_OF)
+            return [_read_task(range(start, min(start + TASKS_OF, number))) for start in starts]
+
+    def _read_task(places: range) -> Any:
+        about = BlockMetadata(num_rows=len(places), size_bytes=8 * len(places), input_files=None, exec_stats=None)
+        return ReadTask(lambda: (pa.table({"place": [place]}) for place in places), about)
+
+    return Places()
+
+
+def _join(address: str | None) -> Any:
+    """Join a cluster, or start one on this machine; gives the module `ray`. Raises UsageError."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its native part writes to stderr, past any handler
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise UsageError("--engine ray needs Ray", "pip install 'blip2cli[ray]'") from None
+    try:
+        if address and (found := re.fullmatch(r"(?:ray://)?(.+):(\d+)", address)):
+            socket.create_connection((found[1], int(found[2])), JOIN).close()
+        with _silent():
+            ray.init(address, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UsageError(
+            f"cannot join the Ray cluster {address or ''}: {reason}", "Is it up? See: ray status."
+        ) from None
+    for name in ("ray", "ray.data"):  # what matters of it is told in our words
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return ray
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep what native code writes to stderr from the terminal while inside."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -1,0 +1,135 @@
+"""One replica of the model: a process that asks for rows, and gives back what became of them.
+
+The protocol, over one pipe. The replica sends (READY,) once it has loaded the model; (PULL,) when it wants rows;
+(DONE, [(index, outputs)]) for finished rows, in the order in which it got them; (DRY, Spent) at the end of a stream;
+(FAILED, exception). It is sent (ROWS, rows) for each pull, without any at the end of a stream, behind which it pulls
+again; and STOP at any time.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from blip2cli.host.signals import Stop
+from blip2cli.model.checkpoint import Checkpoint
+from blip2cli.records import Result, Row
+from blip2cli.run.pipeline import InProcess
+from blip2cli.settings import Job
+from blip2cli.tasks import Task
+
+READY, PULL, DONE, DRY, FAILED, ROWS, STOP = "ready", "pull", "done", "dry", "failed", "rows", "stop"
+
+Outputs = tuple[tuple[tuple[Any, ...], "str | None", bool], ...]
+"""The output rows of one input row: values, error, and whether it is left out. Input rows stay with who sent them."""
+
+SEND_EVERY, SEND_ROWS = 0.1, 64
+"""Finished rows are sent when so many seconds have passed, or so many rows have come together."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a replica is started with. The task has no source: rows come through the pipe."""
+
+    job: Job
+    task: Task
+    checkpoint: Checkpoint
+    threads: int | None
+
+
+class Feed(Stop):
+    """The replica's end of the pipe: rows in, results out."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self.asked = False
+        self.finished: list[tuple[int, Outputs]] = []
+        self.sent = time.monotonic()
+
+    def rows(self) -> Iterator[Row]:
+        """The rows of one stream, pulled as they are wanted."""
+        while not self.asked:
+            self.flush()
+            self.connection.send((PULL,))
+            kind, rows = self.connection.recv()
+            if kind == STOP:
+                self.asked = True
+            if not rows:
+                return
+            yield from rows
+
+    def before(self, items: Iterator[Any]) -> Iterator[Any]:
+        for item in super().before(items):
+            if self.connection.poll():  # nothing but a stop comes unasked
+                self.connection.recv()
+                self.asked = True
+            yield item
+
+    def give(self, results: Iterator[Result]) -> None:
+        """Send the results, a few input rows at a time."""
+        outputs: list[tuple[tuple[Any, ...], str | None, bool]] = []
+        for result in results:
+            outputs.append((result.values, result.error, result.left_out))
+            if result.last:
+                self.finished.append((result.row.index, tuple(outputs)))
+                outputs = []
+            if len(self.finished) >= SEND_ROWS or time.monotonic() - self.sent >= SEND_EVERY:
+                self.flush()
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is finished."""
+        if self.finished:
+            self.connection.send((DONE, self.finished))
+            self.finished = []
+        self.sent = time.monotonic()
+
+
+def serve(connection: Any, order: Order) -> None:
+    """The life of a replica, in a process of its own; it ends when the pipe does."""
+    os.register_at_fork(after_in_child=connection.close)  # so that the pipe dies with this process, not its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever feeds us says when to stop
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    multiprocessing.set_start_method(None, force=True)  # a spawned process would spawn its workers too, which is slow
+    try:
+        _serve(connection, order)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        os._exit(1)  # nobody is there any more
+    except Exception as error:
+        logging.getLogger(__name__).debug("the replica failed", exc_info=True)
+        connection.send((FAILED, _portable(error)))
+
+
+def _serve(connection: Any, order: Order) -> None:
+    import torch
+
+    from blip2cli.host.terminal import hush_libraries
+
+    hush_libraries()
+    if order.threads is not None:
+        torch.set_num_threads(order.threads)
+    pipeline = InProcess(order.job, order.task, order.checkpoint)
+    connection.send((READY,))
+    feed = Feed(connection)
+    while True:
+        feed.give(pipeline.results(feed.rows(), feed))
+        connection.send((DRY, pipeline.spent()))
+        if feed.asked:
+            connection.recv()  # until the pipe is closed
+
+
+def _portable(error: Exception) -> Exception:
+    """The exception, or where it cannot be sent, one that says the same."""
+    import pickle
+
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

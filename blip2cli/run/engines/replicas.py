@@ -1,0 +1,272 @@
+"""Several replicas of the model, a process each, fed by one ordered source; their results are put in order again.
+
+Replicas pull rows, so a fast one gets more. What a replica has in hand is remembered until its results are there; if it
+dies, those rows go to whoever pulls next, and it is started anew. A row that is in hand at death after death is in the
+end tried alone, and becomes an error row if the replica dies of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections import deque
+from collections.abc import Iterator
+from copy import copy
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from multiprocessing.connection import wait
+from typing import Any
+
+import torch
+from torch import multiprocessing
+
+from blip2cli.errors import Blip2Error
+from blip2cli.host.processor import cores
+from blip2cli.host.signals import Stop
+from blip2cli.host.terminal import show_warning
+from blip2cli.model.checkpoint import Checkpoint
+from blip2cli.records import Result, Row
+from blip2cli.run.engines.replica import DONE, DRY, FAILED, PULL, READY, ROWS, STOP, Order, Outputs, serve
+from blip2cli.run.pipeline import Spent
+from blip2cli.settings import Job
+from blip2cli.tasks import Task
+
+logger = logging.getLogger(__name__)
+
+MOST_DEATHS = 3
+"""Deaths after which a replica is not started again; those of which a row is the proven cause do not count."""
+
+SUSPECT = 2
+"""Deaths that a row has been in hand at, from which on it is tried alone."""
+
+PULLED = 64
+"""Rows that answer a pull."""
+
+HELD = 2048
+"""Finished rows that may wait for an earlier one. Beyond, only the replica that has the earliest in hand is fed."""
+
+LOOK = 0.5
+"""Seconds between looks at whether the processes live."""
+
+
+@dataclass
+class _Replica:
+    """A process as the feeder sees it; `hand` holds its unfinished rows, by index, in the order of the input."""
+
+    name: str
+    order: Order
+    process: Any = None
+    connection: Any = None
+    deaths: int = 0
+    pulling: bool = False
+    ready: bool = False
+    alone: bool = False
+    hand: dict[int, Row] = field(default_factory=dict)
+    spent: Spent | None = None
+
+    def start(self) -> None:
+        context = multiprocessing.get_context("spawn")  # CUDA does not live through a fork
+        self.connection, theirs = context.Pipe()
+        self.pulling = self.ready = self.alone = False
+        self.process = context.Process(target=serve, args=(theirs, self.order), name=self.name)
+        self.process.start()
+        theirs.close()
+
+    def end(self) -> None:
+        """Close the pipe, at which the process ends, and see that it does."""
+        self.connection.close()
+        self.process.join(timeout=5)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+class Replicas:
+    """A pipeline of one replica a device; made when the first has loaded. Raises Blip2Error when none is left."""
+
+    def __init__(
+        self, job: Job, task: Task, checkpoint: Checkpoint, devices: list[torch.device], held: int | None = None
+    ) -> None:
+        """`held` are the cores that the replicas may use, all that there are where it is None."""
+        share = max(1, (held or cores()) // len(devices))
+        workers = job.model.workers
+        shared = replace(
+            job.model, workers=share if workers is None else -(-workers // len(devices)), device=str(devices[0])
+        )
+        bare: Any = copy(task)
+        bare.source = None
+        threads = share if checkpoint.device.type == "cpu" else None
+        settings = replace(job, input=replace(job.input, inputs=("-",)), model=shared)  # inputs may not be picklable
+        self.replicas = []
+        for at, device in enumerate(devices):
+            name = f"cpu:{at}" if device.type == "cpu" else str(device)
+            self.replicas.append(_Replica(name, Order(settings, bare, replace(checkpoint, device=device), threads)))
+        self.known = list(self.replicas)
+        self.again: deque[Row] = deque()  # the rows of the dead, to be given to others
+        self.stopping = False
+        self.suspicion: dict[int, int] = {}
+        self.finished: dict[int, tuple[Row, Outputs]] = {}
+        for replica in self.replicas:
+            replica.start()
+        try:
+            while not any(replica.ready for replica in self.replicas):
+                self._listen()
+        except BaseException:
+            self.close()
+            raise
+
+    def results(self, rows: Iterator[Row], stop: Stop) -> Iterator[Result]:
+        due: deque[int] = deque()  # indices of the rows given out whose results are not yielded yet, in input order
+        given = self._noted(stop.before(rows), due)
+        while True:
+            if stop.asked and not self.stopping:
+                self._tell_all_to_stop()
+            self._answer(given, due, stop)
+            while due and due[0] in self.finished:
+                yield from self._taken(due.popleft())
+            idle = not any(replica.hand for replica in self.replicas)
+            if idle and self.stopping:
+                return
+            if idle and not self.again and not self._more(given):
+                assert not due, "a row was given out and never came back"
+                return
+            self._listen()
+
+    def spent(self) -> Spent:
+        """Seconds as the replicas spent them on average, batch sizes as of the smallest."""
+        every = [replica.spent for replica in self.known if replica.spent] or [Spent({}, 1, 1)]
+        names = every[0].seconds
+        seconds = {name: sum(each.seconds[name] for each in every) / len(every) for name in names}
+        return Spent(seconds, every[0].started_with, min(each.batch_size for each in every))
+
+    def close(self) -> None:
+        for replica in self.replicas:
+            replica.end()
+
+    def _noted(self, rows: Iterator[Row], due: deque[int]) -> Iterator[Row]:
+        for row in rows:
+            due.append(row.index)
+            yield row
+
+    def _more(self, given: Iterator[Row]) -> bool:
+        """Whether there are rows beyond those given out; the first of them is put where it is given next."""
+        row = next(given, None)
+        if row is not None:
+            self.again.append(row)
+        return row is not None
+
+    def _tell_all_to_stop(self) -> None:
+        self.stopping = True
+        for replica in self.replicas:
+            try:
+                replica.connection.send((STOP, ()))
+            except OSError:
+                continue  # dead, as will be noticed
+
+    def _answer(self, given: Iterator[Row], due: deque[int], stop: Stop) -> None:
+        """Give rows to those that pull, where there is room for what comes of them."""
+        for replica in self.replicas:
+            earliest = bool(due) and due[0] in replica.hand
+            held = len(self.finished) >= HELD and not earliest and not self.again
+            if not replica.pulling or stop.asked or held:
+                continue
+            rows = self._rows_for(replica, given)
+            if not rows and not replica.hand:
+                continue  # it waits: a dead one's rows may come its way
+            replica.pulling = False
+            replica.hand.update((row.index, row) for row in rows)
+            try:
+                replica.connection.send((ROWS, rows))
+            except OSError:
+                continue
+
+    def _rows_for(self, replica: _Replica, given: Iterator[Row]) -> list[Row]:
+        """What a pull is answered with; nothing where the replica's stream ends."""
+        if replica.alone:
+            replica.alone = False
+            return []
+        if self.again and self.suspicion.get(self.again[0].index, 0) >= SUSPECT:
+            if replica.hand:
+                return []  # it finishes what it has, and then tries the suspect alone
+            replica.alone = True
+            return [self.again.popleft()]
+        rows: list[Row] = []
+        while self.again and len(rows) < PULLED and self.suspicion.get(self.again[0].index, 0) < SUSPECT:
+            rows.append(self.again.popleft())
+        return rows or list(islice(given, PULLED))
+
+    def _listen(self) -> None:
+        """Take what the replicas send, and see to those that died."""
+        ready = wait([replica.connection for replica in self.replicas], timeout=LOOK)
+        for replica in list(self.replicas):
+            alive = replica.process.is_alive()  # before reading: what it sent before it died is read still
+            heard = self._hear(replica) if replica.connection in ready or not alive else True
+            if not heard or not alive:
+                self._bury(replica)
+
+    def _hear(self, replica: _Replica) -> bool:
+        """Read what has come from a replica; False where its end of the pipe is closed."""
+        while True:
+            try:
+                if not replica.connection.poll():
+                    return True
+                kind, *content = replica.connection.recv()
+            except (EOFError, OSError):
+                return False
+            if kind == FAILED:
+                raise content[0]
+            if kind == PULL:
+                replica.pulling = True
+            elif kind == READY:
+                replica.ready = True
+            elif kind == DONE:
+                for index, outputs in content[0]:
+                    self.finished[index] = (replica.hand.pop(index), outputs)
+            elif kind == DRY:
+                replica.spent = content[0]
+                if self.stopping:
+                    replica.hand.clear()  # what it had not begun
+
+    def _taken(self, index: int) -> Iterator[Result]:
+        row, outputs = self.finished.pop(index)
+        self.suspicion.pop(index, None)
+        for number, (values, error, left_out) in enumerate(outputs, 1):
+            yield Result(row, values, error, number == len(outputs), left_out)
+
+    def _bury(self, replica: _Replica) -> None:
+        """Give the rows of a dead replica to the others, and start it anew, unless it has died too often."""
+        replica.process.join(timeout=5)
+        replica.end()
+        cause = _cause(replica.process.exitcode)
+        hand = list(replica.hand.values())
+        replica.hand = {}
+        proven = len(hand) == 1 and self.suspicion.get(hand[0].index, 0) >= SUSPECT
+        if proven:
+            hand = [replace(hand[0], image=None, error=f"crashed: the model's process died of it ({cause})")]
+            self.suspicion.pop(hand[0].index)
+        else:
+            replica.deaths += 1
+            for row in hand:
+                self.suspicion[row.index] = self.suspicion.get(row.index, 0) + 1
+        self.again = deque(sorted([*hand, *self.again], key=lambda row: row.index))
+        logger.debug("replica %s died (%s) with %d rows in hand", replica.name, cause, len(hand))
+        if self.stopping:
+            self.replicas.remove(replica)
+            return
+        if replica.deaths < MOST_DEATHS:
+            show_warning(f"the replica on {replica.name} died ({cause}); it is started again, and its rows repeated")
+            replica.start()
+            return
+        self.replicas.remove(replica)
+        if not self.replicas:
+            raise Blip2Error(
+                f"every replica has died, {replica.name} {replica.deaths} times, last of {cause}",
+                "If memory ran out: fewer --devices, a smaller --batch-size or --dtype int8; go on with --resume.",
+            )
+        show_warning(f"the replica on {replica.name} died {replica.deaths} times ({cause}); going on without it")
+
+
+def _cause(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        return signal.Signals(-exit_code).name
+    return f"exit code {exit_code}"

@@ -1,0 +1,388 @@
+"""The settings of a run: small frozen records, validated when made, from which the command line is generated.
+
+Each field carries an `Opt` with its help text, so that name, type, default and help stand in one place. A record's
+`validate` names the option at fault. `Job.fingerprint` is what a resumed run is compared by.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from blip2cli.errors import UsageError
+from blip2cli.host.storage import check_apart, is_url
+
+FormatName = Literal["parquet", "jsonl", "csv", "arrow", "sidecar", "imagefolder", "webdataset", "npy", "coco", "vqa"]
+
+Kind = Literal["generation", "retrieval"]
+"""Kinds of checkpoint: with a language model that writes, or with heads that compare images with texts."""
+
+DEFAULT_MODEL = "Salesforce/blip2-opt-2.7b"
+DEFAULT_RETRIEVAL_MODEL = "Salesforce/blip2-itm-vit-g"
+
+
+def place(text: str) -> Path:
+    """Where an output is to go: a path, or for a URL what behaves like one. Raises ValueError."""
+    if not is_url(text):
+        return Path(text)
+    try:
+        from upath import UPath
+
+        found: Any = UPath(text.rstrip("/"))
+    except ImportError:
+        raise ValueError(f"{text} needs the package universal-pathlib; pip install 'blip2cli[s3]'") from None
+    if not found.name:
+        raise ValueError(f"{text} is no folder; name one in it")
+    chosen: Path = found  # it has the methods of one
+    return chosen
+
+
+@dataclass(frozen=True)
+class Opt:
+    """How a field shows on the command line: its help, extra flag names, bounds, and the variable that sets it."""
+
+    help: str
+    flags: tuple[str, ...] = ()
+    metavar: str | None = None
+    min: float | None = None
+    max: float | None = None
+    env: str | None = None
+    parse: Callable[[str], Any] | None = None
+
+
+@dataclass(frozen=True)
+class InputSettings:
+    """What is read."""
+
+    panel = "Input"
+    inputs: tuple[Any, ...] = ()
+    image_column: Annotated[str | None, Opt("Manifest column with the image's path or bytes.", metavar="NAME")] = None
+    image_root: Annotated[
+        str | None, Opt("Folder that a manifest's image paths start from. [default: the manifest's]", metavar="FOLDER")
+    ] = None
+    limit: Annotated[int | None, Opt("Stop after this many input rows.", metavar="N", min=1)] = None
+    shard: Annotated[
+        str | None, Opt("Read only the I-th of N parts of the input, the same in every run.", metavar="I/N")
+    ] = None
+    allow_remote: Annotated[bool, Opt("Fetch the URLs that a manifest holds.")] = False
+    allow_private: Annotated[bool, Opt("With --allow-remote: from this machine and private networks too.")] = False
+
+    @property
+    def share(self) -> tuple[int, int] | None:
+        """(I, N) of --shard, I counted from 1; None for all."""
+        return None if self.shard is None else (int(self.shard.partition("/")[0]), int(self.shard.partition("/")[2]))
+
+    def validate(self) -> None:
+        if self.shard is not None:
+            match = re.fullmatch(r"0*(\d{1,9})/0*(\d{1,9})", self.shard)
+            if not match or not 1 <= int(match[1]) <= int(match[2]):
+                raise UsageError(
+                    f"--shard {self.shard} is not a part such as 3/16", "Parts count from 1: 1/16 to 16/16."
+                )
+        if self.allow_private and not self.allow_remote:
+            raise UsageError("--allow-private needs --allow-remote", "Give both, or neither.")
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """Where the rows go."""
+
+    panel = "Output"
+    out: Annotated[
+        Path | None,
+        Opt(
+            "File to write, its format by its suffix, or a folder, by --format; else rows go to stdout.",
+            ("--out", "-o"),
+            "PATH",
+            parse=place,
+        ),
+    ] = None
+    format: Annotated[FormatName | None, Opt("Layout of the output; docs/outputs.md. [default: by the suffix]")] = None
+    shard_size: Annotated[int, Opt("Rows in each shard of a folder.", metavar="N", min=1)] = 10_000
+    resume: Annotated[bool, Opt("Go on where an interrupted run stopped.")] = False
+    retry_errors: Annotated[bool, Opt("With --resume: first compute the rows that carry errors again.")] = False
+    overwrite: Annotated[bool, Opt("Replace the output if it exists.")] = False
+    commit_every: Annotated[float, Opt("Seconds between commits to the output.", metavar="SECONDS", min=0.0)] = 5.0
+    existing: Annotated[
+        Literal["skip", "overwrite", "append"] | None,
+        Opt("Sidecar files that are there: leave their images out, replace them, or add to them. [default: skip]"),
+    ] = None
+    dry_run: Annotated[bool, Opt("Say what would be read and written, and by which model; do nothing.")] = False
+    summary: Annotated[Path | None, Opt("Write the closing summary to this file as JSON.", metavar="FILE")] = None
+    quiet: Annotated[bool, Opt("No progress and no summary on stderr.", ("--quiet", "-q"))] = False
+
+    def validate(self) -> None:
+        if self.resume and self.overwrite:
+            raise UsageError(
+                "both --resume and --overwrite are given", "Give --resume to go on, or --overwrite to start afresh."
+            )
+        if self.retry_errors and not self.resume:
+            raise UsageError("--retry-errors needs --resume", "It goes on with an output that is there.")
+        if self.existing is not None and self.format != "sidecar":
+            raise UsageError("--existing needs --format sidecar", "Other outputs have --resume and --overwrite.")
+        if self.existing == "append" and self.out is None:
+            raise UsageError("--existing append needs --out", "Its journal, beside that folder, says what is added.")
+        if self.retry_errors and self.format == "sidecar":
+            raise UsageError(
+                "--retry-errors is not for sidecar files", "Run again: what has no text file is captioned."
+            )
+        if self.resume and self.out is None and self.format != "sidecar":
+            raise UsageError("--resume needs --out", "Rows that went to stdout cannot be found again; name a file.")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which model, and how it runs."""
+
+    panel = "Model"
+    model: Annotated[
+        str | None,
+        Opt(
+            f"Hub id, local folder, or 'tiny' (bundled). [default: {DEFAULT_MODEL}; "
+            f"for retrieval {DEFAULT_RETRIEVAL_MODEL}]",
+            ("--model", "-m"),
+            "MODEL",
+            env="BLIP2_MODEL",
+        ),
+    ] = None
+    revision: Annotated[str | None, Opt("Branch, tag or commit on the hub.", metavar="REV")] = None
+    dtype: Annotated[
+        Literal["auto", "fp32", "fp16", "bf16", "int8", "int4"], Opt("Precision; docs/models.md says what auto picks.")
+    ] = "auto"
+    device: Annotated[str, Opt("auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")] = "auto"
+    devices: Annotated[
+        str | None,
+        Opt("Replicas, a process each: cuda:0,cuda:1, all (every CUDA device), or cpu:N.", metavar="LIST"),
+    ] = None
+    device_map: Annotated[
+        Literal["auto"] | None, Opt("auto: one model spread over all CUDA devices, where it fits on none.")
+    ] = None
+    compile: Annotated[
+        bool, Opt("CUDA: torch.compile for images, CUDA graphs for text. Starts slowly; not measured.")
+    ] = False
+    batch_size: Annotated[str, Opt("Images encoded together: a number, or auto.", metavar="auto|N")] = "auto"
+    workers: Annotated[
+        int | None, Opt("Processes that read and decode images; 0 for none. [default: the cores]", metavar="N", min=0)
+    ] = None
+    image_timeout: Annotated[
+        float, Opt("Give up an image that takes longer to read and decode.", metavar="SECONDS", min=0.1)
+    ] = 60.0
+    exact_pixels: Annotated[
+        bool, Opt("Decode large JPEGs at full scale: pixels equal to Pillow's, but several times slower.")
+    ] = False
+
+    def name(self, kind: Kind | None) -> str:
+        """The checkpoint's name: the one given, or that kind's default."""
+        return self.model or (DEFAULT_RETRIEVAL_MODEL if kind == "retrieval" else DEFAULT_MODEL)
+
+    @property
+    def images_at_once(self) -> int | None:
+        """The batch size; None for auto."""
+        return None if self.batch_size == "auto" else int(self.batch_size)
+
+    def validate(self) -> None:
+        if self.batch_size != "auto" and not (self.batch_size.isdigit() and int(self.batch_size) > 0):
+            raise UsageError(f"--batch-size {self.batch_size} is neither auto nor a number above 0", "Try 16.")
+        if self.devices is not None and self.device != "auto":
+            raise UsageError("--device does not go with --devices", "Give one of them.")
+        if self.devices is not None:
+            devices_named(self.devices)
+        if self.device_map is not None:
+            given = {"device": self.device != "auto", "devices": self.devices, "compile": self.compile}
+            for name in filter(given.get, given):
+                raise UsageError(f"--{name} does not go with --device-map", "Leave one of them out.")
+
+
+MOST_REPLICAS = 1024
+"""Replicas on one machine."""
+
+
+def devices_named(devices: str) -> list[str]:
+    """The devices of --devices, one for each replica; ["all"] for all. Raises UsageError."""
+    if devices == "all":
+        return ["all"]
+    if match := re.fullmatch(r"cpu:(\d{1,4})", devices):
+        if not 1 <= int(match[1]) <= MOST_REPLICAS:
+            raise UsageError(f"--devices {devices} asks for {int(match[1])} replicas", f"Give 1 to {MOST_REPLICAS}.")
+        return ["cpu"] * int(match[1])
+    named = [name.strip() for name in devices.split(",")]
+    if not all(re.fullmatch(r"cuda:\d{1,4}", name) for name in named):
+        raise UsageError(f"--devices {devices} is no list of devices", "Such as cuda:0,cuda:1, or all, or cpu:4.")
+    if len(set(named)) < len(named):
+        raise UsageError(f"--devices {devices} names a device twice", "A GPU holds one replica.")
+    return named
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How text is decoded; the names and meanings are those of transformers' GenerationConfig."""
+
+    panel = "Generation"
+    max_new_tokens: Annotated[
+        int | None, Opt("Most tokens to write. [default: 30 for captions, 10 for answers]", metavar="N", min=1)
+    ] = None
+    min_new_tokens: Annotated[int, Opt("Fewest tokens to write.", metavar="N", min=0)] = 0
+    num_beams: Annotated[int, Opt("Beams of beam search; 1 is greedy.", metavar="N", min=1)] = 1
+    temperature: Annotated[float, Opt("Sample at this temperature; 0 does not sample.", metavar="T", min=0.0)] = 0.0
+    top_p: Annotated[
+        float | None,
+        Opt("Sample from the smallest set of tokens with this probability.", metavar="P", min=0.0, max=1.0),
+    ] = None
+    repetition_penalty: Annotated[float, Opt("Above 1 discourages repetition.", metavar="X", min=0.01)] = 1.0
+    length_penalty: Annotated[float, Opt("Beam search: above 0 favours longer text.", metavar="X")] = 1.0
+    scores: Annotated[bool, Opt("Add each text's log-probability, by token on average, and its probability.")] = False
+    seed: Annotated[int, Opt("Seed of sampling; the same rows whatever the batch size.", metavar="N", min=0)] = 0
+
+    @property
+    def samples(self) -> bool:
+        """Whether tokens are drawn at random."""
+        return self.temperature > 0 or self.top_p is not None
+
+    def validate(self) -> None:
+        if self.samples and self.num_beams > 1:
+            raise UsageError(
+                "--num-beams does not go with --temperature or --top-p", "Choose beam search or sampling, not both."
+            )
+        if self.max_new_tokens is not None and self.min_new_tokens > self.max_new_tokens:
+            raise UsageError(
+                f"--min-new-tokens {self.min_new_tokens} is above --max-new-tokens {self.max_new_tokens}",
+                "Lower the one or raise the other.",
+            )
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """Where it runs."""
+
+    panel = "Cluster"
+    engine: Annotated[Literal["local", "ray"], Opt("This machine, or a Ray cluster, which needs the extra `ray`.")] = (
+        "local"
+    )
+    ray_address: Annotated[
+        str | None,
+        Opt("Cluster to join; local starts one. [default: RAY_ADDRESS, or the one here, or local]", metavar="ADDRESS"),
+    ] = None
+    replicas: Annotated[
+        str | None,
+        Opt("Replicas of the model, or the fewest and most of a cluster that grows. [default: all]", metavar="N|N-M"),
+    ] = None
+    gpus_per_replica: Annotated[
+        float | None, Opt("GPUs a replica holds, or a part of one. [default: 1 if there are any]", metavar="F", min=0.0)
+    ] = None
+    cpus_per_replica: Annotated[
+        int | None, Opt("Cores a replica holds, most of them to decode images. [default: 4]", metavar="N", min=1)
+    ] = None
+
+    @property
+    def fewest_and_most(self) -> tuple[int, int] | None:
+        """The numbers of --replicas; None for as many as there is room for."""
+        if self.replicas is None:
+            return None
+        fewest, _, most = self.replicas.partition("-")
+        return int(fewest), int(most or fewest)
+
+    def validate(self) -> None:
+        for name in ("ray_address", "replicas", "gpus_per_replica", "cpus_per_replica"):
+            if self.engine == "local" and getattr(self, name) is not None:
+                raise UsageError(f"--{name.replace('_', '-')} needs --engine ray", "On one machine there is --devices.")
+        if self.replicas is not None:
+            if not re.fullmatch(r"\d{1,6}(-\d{1,6})?", self.replicas):
+                raise UsageError(f"--replicas {self.replicas} is neither a number nor a range", "Such as 8, or 2-16.")
+            fewest, most = self.fewest_and_most or (1, 1)
+            if not 1 <= fewest <= most:
+                raise UsageError(f"--replicas {self.replicas} is no range from 1 on", "Such as 2-16.")
+
+
+BESIDE_IMAGES = ("sidecar", "imagefolder")
+"""Formats that write into the folder in which the images are."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All settings of one run. `task` names the task, `options` is that task's own record."""
+
+    task: str
+    options: Any
+    input: InputSettings
+    output: OutputSettings
+    model: ModelSettings
+    generation: GenerationSettings
+    engine: EngineSettings = EngineSettings()
+
+    def __post_init__(self) -> None:
+        for record in (self.input, self.output, self.model, self.generation, self.engine, self.options):
+            record.validate()
+        if not self.input.inputs and getattr(self.options, "needs_input", True):
+            several = "image files, folders, globs or manifests, or - for a list on stdin"
+            raise UsageError("no input given", f"Name {'an image file' if self.task == 'chat' else several}.")
+        self.check_apart([*self.input.inputs, *self._files_of_options()])
+
+    def check_apart(self, inputs: Sequence[Any]) -> None:
+        """See that no output takes the place of an input, or of another; of a folder that is read, some formats may."""
+        into = None if self.output.format in BESIDE_IMAGES else self.output.out
+        outputs = {"--out": into, "--summary": self.output.summary, **self._outputs_of_options()}
+        paths = {option: path for option, path in outputs.items() if isinstance(path, Path)}
+        for path in paths.values():
+            check_apart(path, inputs)
+        for (one, path), (other, same) in combinations(paths.items(), 2):
+            if os.path.realpath(path) == os.path.realpath(same):
+                raise UsageError(f"{one} and {other} are both {path}", "Choose another name for one of them.")
+
+    def _outputs_of_options(self) -> dict[str, Path | None]:
+        """What the task writes beside its rows, by the option that names it."""
+        outputs: dict[str, Path | None] = getattr(self.options, "outputs", {})
+        return outputs
+
+    def _files_of_options(self) -> list[str]:
+        """The files that the task's options name for it to read."""
+        written = self._outputs_of_options().values()
+        return [str(path) for path in vars(self.options).values() if isinstance(path, Path) and path not in written]
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of checkpoint that the task needs."""
+        kind: Kind = getattr(self.options, "kind", "generation")
+        return kind
+
+    @property
+    def model_name(self) -> str:
+        """The name of the checkpoint."""
+        return self.model.name(self.kind)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the rows depend on, as plain JSON values: a resumed run must have the same."""
+        chosen = {
+            "task": self.task,
+            **_plain(self.options),
+            **_plain(self.generation),
+            "model": absolute(self.model_name),
+            "revision": self.model.revision,
+            "dtype": self.model.dtype,
+            "exact_pixels": self.model.exact_pixels,
+            "image_column": self.input.image_column,
+            "image_root": self.input.image_root,
+            "shard": self.input.shard,
+        }
+        return chosen
+
+
+def _plain(record: Any) -> dict[str, Any]:
+    return {f.name: _jsonable(getattr(record, f.name)) for f in dataclasses.fields(record)}
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Path):  # what counts is what the file holds
+        return f"{value.name} (sha256 {hashlib.sha256(value.read_bytes()).hexdigest()[:12]})"
+    return list(value) if isinstance(value, tuple) else value
+
+
+def absolute(model: str) -> str:
+    """A checkpoint's name, that of a folder from the root on."""
+    return os.path.abspath(model) if os.path.isdir(model) else model

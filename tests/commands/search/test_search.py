@@ -1,0 +1,327 @@
+"""`blip2 search`: the exact search is brute force's, in every format; ITM ranks again."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from blip2cli.commands.search import features as features_module
+from blip2cli.commands.search.exact import Best, best_rows, scores_of
+from blip2cli.commands.search.features import Features, open_features
+from blip2cli.commands.search.index import Index
+from blip2cli.errors import UsageError
+from blip2cli.tiny.scenes import random_scene, render
+from tests.commands.search.made import brute_force, made, queries
+from tests.conftest import Typed, rows_of
+
+Run = Callable[..., Typed]
+
+EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("block", [1, 10_000, 32 << 20])
+def test_the_exact_search_finds_what_brute_force_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, dtype: str, block: int
+) -> None:
+    monkeypatch.setattr(features_module, "BLOCK", block)
+    vectors = made(tmp_path / f"f{suffix}", 333, dtype)
+    features = open_features(tmp_path / f"f{suffix}")
+    for query, hits in zip(queries(), best_rows(features, queries(), 20), strict=True):
+        assert [hit.row for hit in hits] == brute_force(vectors, query, 20)
+        expected = scores_of(features.vectors([hit.row for hit in hits]), [query])[0]
+        np.testing.assert_allclose([hit.itc for hit in hits], expected, rtol=0, atol=1e-6)
+
+
+def test_of_equal_rows_the_first_are_found() -> None:
+    best = Best(3)
+    for first in range(0, 20, 5):
+        best.offer(np.arange(first, first + 5), np.array([0.5, 0.1, 0.5, 0.9, 0.5], np.float32))
+    assert [hit.row for hit in best.hits()] == [3, 8, 13]
+    best = Best(4)
+    for first in range(0, 20, 5):
+        best.offer(np.arange(first, first + 5), np.full(5, 0.5, np.float32))
+    assert [hit.row for hit in best.hits()] == [0, 1, 2, 3]
+
+
+def test_a_folder_of_shards_is_one_file(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    parts = [made(tmp_path / "shards" / f"part-{at:05}.parquet", 21 * (at + 1), seed=at) for at in range(3)]
+    features = open_features(tmp_path / "shards")
+    assert features.rows == 21 + 42 + 63
+    hits = best_rows(features, queries()[:1], 10)[0]
+    assert [hit.row for hit in hits] == brute_force(np.concatenate(parts), queries()[0], 10)
+    records = features.records([100, 3, 30, 3])
+    assert [record["n"] for record in records] == [100 - 63, 3, 30 - 21, 3] and "features" not in records[0]
+
+
+def test_more_rows_than_there_are_is_all_that_are_good(tmp_path: Path) -> None:
+    made(tmp_path / "f.parquet", 14)
+    assert {hit.row for hit in best_rows(open_features(tmp_path / "f.parquet"), queries()[:1], 99)[0]} == (
+        set(range(14)) - {6, 13}
+    )
+
+
+@pytest.fixture
+def pictures(typed: Run) -> str:
+    """Features of the sample images, one of them broken."""
+    manifest = [
+        {"image": str(path), "label": path.stem} for path in sorted(EXAMPLES.glob("*.*")) if path.suffix != ".jsonl"
+    ]
+    Path("broken.png").write_bytes(b"no image")
+    lines = [*manifest, {"image": "broken.png", "label": "broken"}]
+    Path("pictures.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert typed("embed", "pictures.jsonl", "--features", "itc", "--out", "feats.parquet", "--dtype", "fp32").code == 3
+    return "feats.parquet"
+
+
+def test_a_text_finds_its_picture_and_carried_columns_come_along(typed: Run, pictures: str) -> None:
+    done = typed("search", pictures, "a red circle", "a teal triangle", "-k", 2, "--dtype", "fp32")
+    assert done.code == 0 and "2 queries over 6 rows, exact" in done.err
+    assert [(row["query"], row["rank"]) for row in done.rows] == [
+        ("a red circle", 1), ("a red circle", 2), ("a teal triangle", 1), ("a teal triangle", 2)
+    ]  # fmt: skip
+    assert [row["label"] for row in done.rows if row["rank"] == 1] == ["red-circle", "teal-triangle"]
+    assert list(done.rows[0]) == ["image", "label", "query", "rank", "itc", "error"]
+    match = typed("match", done.rows[0]["image"], "-t", "a red circle", "--dtype", "fp32").rows[0]
+    assert done.rows[0]["itc"] == pytest.approx(match["itc"], abs=2e-6)
+
+
+def test_every_format_of_features_gives_the_same_rows(typed: Run, pictures: str) -> None:
+    expected = typed("search", pictures, "a blue circle", "--dtype", "fp32").rows
+    assert len(expected) == 5
+    typed("embed", "pictures.jsonl", "--features", "itc", "--out", "arrays", "--format", "npy", "--dtype", "fp32")
+    typed("embed", "pictures.jsonl", "--features", "itc", "--out", "f.arrow", "--dtype", "fp32")
+    typed("embed", "pictures.jsonl", "--features", "itc", "--out", "shards", "--shard-size", 2, "--dtype", "fp32")
+    for path in ("arrays", "f.arrow", "shards"):
+        assert typed("search", path, "a blue circle", "--dtype", "fp32").rows == expected, path
+
+
+def test_an_image_finds_itself_first_with_a_score_of_one(typed: Run, pictures: str) -> None:
+    rows = typed("search", pictures, "--image", EXAMPLES / "blue-circle.png", "--dtype", "fp32").rows
+    assert Path(rows[0]["image"]).name == "blue-circle.png" and rows[0]["itc"] == pytest.approx(1, abs=1e-5)
+    assert rows[1]["itc"] < 0.99
+
+
+def test_itc_and_itm_rank_again_and_unreadable_images_stand_behind(typed: Run, pictures: str) -> None:
+    rows = typed("search", pictures, "a circle", "--rerank", 10, "--dtype", "fp32").rows
+    scores = {
+        row["image"]: row["itm"]
+        for row in typed("match", "pictures.jsonl", "-t", "a circle", "--dtype", "fp32").rows
+        if not row["error"]
+    }
+    assert {row["image"] for row in rows} == set(scores)
+    sums = [row["itc"] + row["itm"] for row in rows]
+    assert sums == sorted(sums, reverse=True)
+    assert all(row["itm"] == pytest.approx(scores[row["image"]], rel=1e-3) for row in rows)
+    table = pq.read_table(pictures)
+    names = pa.array([name.replace("red-circle", "gone") for name in table["image"].to_pylist()])
+    pq.write_table(table.set_column(0, "image", names), "moved.parquet")
+    done = typed("search", "moved.parquet", "a circle", "--rerank", 10, "--dtype", "fp32")
+    assert done.code == 3 and "1 image was not ranked again: " in done.err
+    assert [row["image"] for row in done.rows[:4]] == [row["image"] for row in rows if "red-circle" not in row["image"]]
+    assert done.rows[4]["error"].startswith("missing") and done.rows[4]["itm"] is None and done.rows[4]["itc"]
+
+
+def test_results_go_to_files_and_a_report(typed: Run, pictures: str) -> None:
+    shown = typed("search", pictures, "a <b>circle</b>").rows
+    done = typed("search", pictures, "a <b>circle</b>", "--out", "found.parquet", "--report", "found.html")
+    assert done.code == 0 and not done.out
+    table = pq.read_table("found.parquet")
+    assert table.to_pylist() == shown and table.schema.field("rank").type == pa.int64()
+    page = Path("found.html").read_text()
+    assert "red-circle" in page and "<b>circle" not in page
+    again = typed("search", pictures, "x", "--out", "found.parquet")
+    assert again.code == 2 and "found.parquet exists" in again.err
+    assert "--resume" not in again.err, "which search has not"
+    typed("search", pictures, "a circle", "--out", "found.jsonl")
+    assert len(rows_of(Path("found.jsonl").read_text())) == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "no features are given"),
+        (["feats.parquet"], "no query is given"),
+        (["feats.parquet", " "], "a query is empty"),
+        (["feats.parquet", "red " * 90], "text-too-long"),
+        (["feats.parquet", "--image", "broken.png"], "cannot search for broken.png: unsupported"),
+        (["gone.parquet", "x"], "no such file: gone.parquet"),
+        (["pictures.jsonl", "x"], "no Parquet or Arrow file"),
+        (["texts.parquet", "x"], "holds features of texts"),
+        (["qformer.parquet", "x"], "holds qformer features"),
+        (["broken.parquet", "x"], "cannot read broken.parquet"),
+        (["feats.parquet", "x", "--rerank", "3"], "--rerank 3 is below --top-k 10"),
+        (["feats.parquet", "x", "--rerank", "10", "--image", "a.png"], "--rerank does not go with --image"),
+    ],
+)
+def test_what_cannot_be_searched_is_told(typed: Run, pictures: str, words: list[str], said: str) -> None:
+    if "texts.parquet" in words:
+        typed("embed", "--features", "itc", "--text", "a", "--out", "texts.parquet")
+    elif "qformer.parquet" in words:
+        typed("embed", EXAMPLES / "red-circle.png", "--out", "qformer.parquet")
+    Path("broken.parquet").write_bytes(b"PAR1 nothing")
+    done = typed("search", *words)
+    assert done.code == 2 and said in done.err and done.err.count("\n") == 2
+
+
+def test_features_of_another_model_are_refused(typed: Run, pictures: str, retrieval_checkpoint: Path) -> None:
+    done = typed("search", pictures, "x", "--model", retrieval_checkpoint)
+    assert (
+        done.code == 2 and f"was made by tiny, not by {retrieval_checkpoint}" in done.err and "--model tiny" in done.err
+    )
+
+
+def test_memory_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features_module, "BLOCK", 50_000)
+    made(tmp_path / "f.arrow", 4000)
+    sizes: list[int] = []
+    blocks = Features.blocks
+    monkeypatch.setattr(
+        Features, "blocks", lambda self: (sizes.append(block[1].nbytes) or block for block in blocks(self))
+    )
+    best_rows(open_features(tmp_path / "f.arrow"), queries(), 10)
+    assert len(sizes) > 20 and max(sizes) <= 50_000
+
+
+def test_an_image_finds_others_of_the_same_shape_and_colour(typed: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(11)
+    for at in range(60):
+        label = [("red", "circle"), ("blue", "circle"), ("red", "triangle"), ("green", "rectangle")][at % 4]
+        render(random_scene(rng, 1, [label])).save(tmp_path / f"{at:02}.png")
+    typed("embed", tmp_path, "--features", "itc", "--out", "scenes.parquet")
+    asked = [word for at in range(8) for word in ("--image", tmp_path / f"{at:02}.png")]
+    rows = typed("search", "scenes.parquet", *asked, "--top-k", 15).rows
+    kinds = [int(Path(row["image"]).stem) % 4 == int(Path(row["query"]).stem) % 4 for row in rows]
+    assert len(kinds) == 8 * 15 and sum(kinds) > 0.95 * len(kinds)
+
+
+@pytest.mark.parametrize(
+    ("said", "names", "message"),
+    [
+        (b"{", ["image", "features", "error"], "no features that are known"),
+        (b"[]", ["image", "features", "error"], "no features that are known"),
+        (b'{"features": "itc", "model": "tiny"}', ["n", "features", "error"], "no columns image and error"),
+        (b'{"features": "itc", "model": "tiny"}', ["image", "features", "error"], "features of 16 numbers"),
+    ],
+)
+def test_files_that_others_have_made_are_told_from_ours(
+    typed: Run, tmp_path: Path, said: bytes, names: list[str], message: str
+) -> None:
+    made(tmp_path / "f.parquet", 20)
+    table = pq.read_table("f.parquet").select(names).replace_schema_metadata({b"blip2": said})
+    pq.write_table(table, "g.parquet")
+    done = typed("search", "g.parquet", "a red circle")
+    assert done.code == 2 and message in done.err
+
+
+def test_features_that_are_not_finite_are_never_found(tmp_path: Path) -> None:
+    vectors = made(tmp_path / "f.parquet", 70)
+    table = pq.read_table(tmp_path / "f.parquet")
+    vectors[3], vectors[5, 1, 2] = np.nan, np.inf
+    kind = table.schema.field("features").type
+    storage = pa.FixedSizeListArray.from_arrays(vectors.reshape(-1), type=kind.storage_type)
+    at = table.schema.get_field_index("features")
+    pq.write_table(
+        table.set_column(at, "features", pa.ExtensionArray.from_storage(kind, storage)), tmp_path / "g.parquet"
+    )
+    features = open_features(tmp_path / "g.parquet")
+    index = Index.of(features, tmp_path / "i.usearch", quiet=True)
+    for find in (lambda: best_rows(features, queries(), 70), lambda: index.best_rows(queries(), 70)):
+        for hits in find():
+            assert 3 not in {hit.row for hit in hits} and np.isfinite([hit.itc for hit in hits]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda table: table.replace_schema_metadata({b"blip2": b'{"features": "itc", "model": "a"}'}),
+            "several models",
+        ),
+        (
+            lambda table: table.replace_schema_metadata(
+                {b"blip2": b'{"features": "itc", "model": "tiny", "revision": "b"}'}
+            ),
+            "several models",
+        ),
+        (
+            lambda table: table.rename_columns(["image", "m", "features", "error"]).replace_schema_metadata(
+                table.schema.metadata
+            ),
+            "different columns",
+        ),
+        (lambda table: table.set_column(0, "image", pa.array(range(len(table)))), "no columns image and error"),
+        (lambda table: table.replace_schema_metadata({b"blip2": b"[" * 100_000}), "no features that are known"),
+    ],
+)
+def test_parts_that_differ_are_refused(tmp_path: Path, change: Callable[[pa.Table], pa.Table], message: str) -> None:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for name in ("a.parquet", "b.parquet"):
+        made(folder / name, 14)
+    pq.write_table(change(pq.read_table(folder / "b.parquet")), folder / "b.parquet")
+    with pytest.raises(UsageError, match=message):
+        open_features(folder)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.array(3.0), np.array(["a"] * 6), np.zeros(6), np.zeros((6, 0, 8), np.float32), b"", b"\x93NUMPY" + b"x" * 99],
+)
+def test_arrays_that_are_no_features_are_told(typed: Run, pictures: str, array: np.ndarray | bytes) -> None:
+    typed("embed", "pictures.jsonl", "--features", "itc", "--out", "arrays", "--format", "npy")
+    (path,) = Path("arrays").glob("img_emb/*.npy")
+    if isinstance(array, bytes):
+        path.write_bytes(array)
+    else:
+        np.save(path, array)
+    with pytest.raises(UsageError):
+        open_features(Path("arrays"))
+
+
+def test_a_report_fetches_no_url_of_a_feature_file_unasked(typed: Run, pictures: str) -> None:
+    table = pq.read_table(pictures)
+    names = pa.array([f"http://127.0.0.1:9/{at}.png" for at in range(len(table))])
+    pq.write_table(table.set_column(0, "image", names), "urls.parquet")
+    assert typed("search", "urls.parquet", "a circle", "--report", "found.html").code == 0
+    assert "a URL in a manifest; --allow-remote fetches it" in Path("found.html").read_text()
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".npy"])
+def test_files_are_open_only_while_they_are_read(tmp_path: Path, suffix: str) -> None:
+    parts = []
+    for at in range(60):
+        name = tmp_path / f"part-{at:05}{'.parquet' if suffix == '.npy' else suffix}"
+        parts.append(made(name, 7, seed=at))
+        if suffix == ".npy":
+            for folder in ("img_emb", "metadata"):
+                (tmp_path / folder).mkdir(exist_ok=True)
+            np.save(tmp_path / "img_emb" / f"img_emb_{at:05}.npy", parts[-1])
+            pq.write_table(
+                pq.read_table(name).drop_columns("features").replace_schema_metadata(pq.read_schema(name).metadata),
+                tmp_path / "metadata" / f"metadata_{at:05}.parquet",
+            )
+    before = len(os.listdir("/dev/fd"))
+    features = open_features(tmp_path)
+    assert open_files(before) <= before
+    hits = best_rows(features, queries()[:1], 30)[0]
+    records = features.records(range(0, 420, 7))
+    assert open_files(before) <= before
+    assert [hit.row for hit in hits] == brute_force(np.concatenate(parts), queries()[0], 30)
+    assert [record["n"] for record in records] == [0] * 60
+
+
+def open_files(expected: int) -> int:
+    """How many files are open; where there are more than expected, after a while: Arrow's threads close theirs late."""
+    deadline = time.monotonic() + 1
+    while len(os.listdir("/dev/fd")) > expected and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return len(os.listdir("/dev/fd"))
