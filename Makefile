@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: demo test test-cluster lint chaos cluster-demo scale fuzz bench accuracy reference docs docs-pictures clean
+.PHONY: demo test test-avx2 test-cluster lint chaos cluster-demo scale fuzz bench accuracy reference docs docs-pictures clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -19,6 +19,12 @@ demo: $(VENV)/.ready  ## Caption the sample images, and ask about them, with the
 
 test: $(VENV)/.ready  ## Run the tests, but for those of a cluster.
 	$(PYTEST) --maxprocesses 8 -m "not cluster"
+
+test-avx2: $(VENV)/.ready  ## Run the tests of what depends on the processor as on one without AVX-512.
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 FBGEMM_ENABLE_INSTRUCTIONS=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
+	$(PYTEST) --maxprocesses 8 -m "not cluster" tests/model tests/tasks tests/commands/search tests/tiny tests/test_api.py \
+	tests/cli/test_options.py tests/cli/test_tasks.py tests/cli/test_chat.py tests/cli/test_models.py \
+	tests/cli/test_doctor.py tests/cli/test_bench.py tests/run tests/docs/test_docs_examples.py
 
 test-cluster: $(VENV)/.ready  ## Run the tests that start a Ray cluster.
 	$(PYTEST) --maxprocesses 2 -m cluster

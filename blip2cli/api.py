@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -59,7 +60,10 @@ class Blip2:
             model, revision, dtype, device, device_map=device_map, batch_size=str(batch_size or "auto"), workers=workers
         )
         self.settings.validate()
-        self.model = load_model(find(self.settings), batch_size)
+        checkpoint = find(self.settings)
+        if checkpoint.caution:
+            warnings.warn(checkpoint.caution, stacklevel=2)
+        self.model = load_model(checkpoint, batch_size)
         self._models: dict[Kind, Any] = {self.model.checkpoint.kind: self.model}
 
     def caption(

@@ -19,6 +19,9 @@ import torch
 from PIL import Image
 
 from blip2cli.cli import main
+from blip2cli.host.processor import isa_limit, processor
+from blip2cli.model import packing
+from blip2cli.model.quantize import fast
 from blip2cli.tiny import MODEL_DIR
 
 SIDE = 32
@@ -39,6 +42,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("cuda"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say what the tests ran on: all that the processor has, or what the environment limits it to."""
+    limit = f"limited to {isa_limit()}" if isa_limit() else "not limited"
+    layers = f"bf16 packed: {'yes' if packing.available() else 'no'}, int8 by oneDNN: {'yes' if fast() else 'no'}"
+    capability = torch.backends.cpu.get_cpu_capability()
+    terminalreporter.write_line(f"processor: {processor()}; oneDNN {limit}, ATen {capability}; {layers}")
 
 
 @pytest.fixture(scope="session")
@@ -181,6 +192,15 @@ def typed(
     torch.set_num_threads(1)
     yield run
     torch.set_num_threads(threads)
+
+
+def approximate(value: Any) -> Any:
+    """The same for a comparison in which the last digits of floats do not count: they depend on processor and batch."""
+    if isinstance(value, float):
+        return pytest.approx(value, rel=1e-4, abs=2e-5)
+    if isinstance(value, list):
+        return [approximate(part) for part in value]
+    return {name: approximate(part) for name, part in value.items()} if isinstance(value, dict) else value
 
 
 def rows_of(text: str) -> list[dict]:

@@ -268,6 +268,7 @@ def converse(job: Job) -> int:
 
 def _begun(job: Job, path: str) -> Conversation:
     """A conversation about the image; what is wrong is found before the model is loaded, where it can be."""
+    from blip2cli.host.terminal import show_warning
     from blip2cli.images.decode import Reading
     from blip2cli.model.blip2 import Blip2Model
     from blip2cli.model.checkpoint import find
@@ -279,6 +280,8 @@ def _begun(job: Job, path: str) -> Conversation:
     if asked:
         asked.check(())
     checkpoint = find(job.model, job.kind)
+    if checkpoint.caution:
+        show_warning(checkpoint.caution)
     reading = Reading(checkpoint.images.side, job.model.exact_pixels)
     try:
         read(path, reading)

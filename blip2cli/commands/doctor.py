@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from blip2cli import __version__
-from blip2cli.host.processor import core_quota, cores, instructions, processor
+from blip2cli.host.processor import ISA_LIMITS, core_quota, cores, instructions, isa_limit, processor
 from blip2cli.settings import DEFAULT_MODEL, ModelSettings
 
 if TYPE_CHECKING:
@@ -117,7 +117,12 @@ def cpu(settings: ModelSettings) -> Iterator[Check]:
     """The processor, and how many of its cores there are for this process."""
     known = instructions()
     fast = "" if known is None else f" ({', '.join(flag for flag in FAST if flag in known) or 'none of AVX2, AVX-512'})"
-    yield Check("processor", "ok", f"{processor()}{fast}")
+    limit = isa_limit()
+    if limit:
+        limited = f"{processor()}{fast}, limited to {limit} by the environment"
+        yield Check("processor", "note", limited, f"Unset {' and '.join(ISA_LIMITS)} to use all of it.")
+    else:
+        yield Check("processor", "ok", f"{processor()}{fast}")
     usable, quota = cores(), core_quota()
     told = f"{usable} of {os.cpu_count()} usable"
     if quota is not None and quota < usable:

@@ -9,6 +9,26 @@ from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
 
+ISA_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+"""Variables by which oneDNN, PyTorch's library of matrix products, is kept to an older processor's instruction sets."""
+
+ISA_ORDER = (
+    ("SSE41", ()),
+    ("AVX", ("avx",)),
+    ("AVX2", ("avx2",)),
+    ("AVX2_VNNI", ("avx_vnni",)),
+    ("AVX2_VNNI_2", ()),
+    ("AVX512_CORE", ("avx512f",)),
+    ("AVX512_CORE_VNNI", ("avx512_vnni",)),
+    ("AVX512_CORE_BF16", ("avx512_bf16",)),
+    ("AVX512_CORE_FP16", ("avx512_fp16",)),
+    ("AVX512_CORE_AMX", ("amx_tile", "amx_bf16", "amx_int8")),
+)
+"""oneDNN's names of instruction sets, oldest first, and those of Linux that each adds.
+
+Source: oneDNN's developer guide, "CPU Dispatcher Control". Later names than these limit nothing that is asked for here.
+"""
+
 QUOTAS = (
     (Path("/sys/fs/cgroup/cpu.max"),),
     (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")),
@@ -21,11 +41,34 @@ def processor() -> str:
     return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
-@cache
 def instructions() -> frozenset[str] | None:
-    """The processor's instruction sets as Linux names them, such as avx512_bf16; None where it does not say."""
+    """The instruction sets that may be used, as Linux names them, such as avx512_bf16; None where it does not say.
+
+    What a limit in the environment rules out is not among them.
+    """
+    flags = _flags()
+    return None if flags is None else flags - beyond_limit()
+
+
+@cache
+def _flags() -> frozenset[str] | None:
+    """What the processor has."""
     flags = _cpuinfo("flags") or _cpuinfo("Features")
     return frozenset(flags.split()) if flags else None
+
+
+def isa_limit() -> str | None:
+    """The limit on instruction sets that the environment sets for oneDNN, such as AVX2; None without one."""
+    return next((os.environ[name].upper() for name in ISA_LIMITS if os.environ.get(name)), None)
+
+
+def beyond_limit() -> frozenset[str]:
+    """The instruction sets that the environment's limit rules out."""
+    names = [name for name, _ in ISA_ORDER]
+    limit = isa_limit()
+    if limit not in names:
+        return frozenset()
+    return frozenset(flag for _, flags in ISA_ORDER[names.index(limit) + 1 :] for flag in flags)
 
 
 def cores() -> int:

@@ -109,6 +109,13 @@ class Checkpoint:
         return DTYPES[self.precision]
 
     @property
+    def caution(self) -> str | None:
+        """What a user should know of the precision before the model is loaded."""
+        if self.precision == "bf16" and self.device.type == "cpu" and not native_bf16():
+            return "this processor does not multiply bf16 itself: --dtype fp32, or int8, is several times faster"
+        return None
+
+    @property
     def encoder_decoder(self) -> bool:
         """Whether the language model is an encoder-decoder (Flan-T5) rather than decoder only (OPT)."""
         return _encoder_decoder(self.config, self.kind)

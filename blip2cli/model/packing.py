@@ -7,15 +7,21 @@ once, by the operators that torch.compile's freezing uses, and the activation th
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import nn
 
-from blip2cli.model.linears import NOTHING, PostOp, replace_linears
+from blip2cli.model.linears import NOTHING, PostOp, replace_linears, works
 
 
+@cache
 def available() -> bool:
-    """Whether this PyTorch has the operators."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    """Whether processor and PyTorch have what PackedLinear needs; tried on a small layer.
+
+    oneDNN takes bf16 on processors with AVX-512 only, and refuses it on others.
+    """
+    return torch.backends.mkldnn.is_available() and works(PackedLinear, torch.bfloat16)
 
 
 class PackedLinear(nn.Module):

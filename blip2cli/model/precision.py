@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from blip2cli.errors import UsageError
-from blip2cli.host.processor import instructions
+from blip2cli.host.processor import beyond_limit, instructions
 
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "amx_tile")
 """Instruction sets by which a processor multiplies bf16 itself."""
@@ -34,10 +36,15 @@ def settled(asked: str, device: str, encoder_decoder: bool) -> str:
 
 def native_bf16() -> bool:
     """Whether this processor multiplies bf16 itself (avx512_bf16 or AMX)."""
+    return has_any(NATIVE_BF16)
+
+
+def has_any(wanted: Iterable[str]) -> bool:
+    """Whether any of these instruction sets may be used, by what Linux or else PyTorch says of the processor."""
     known = instructions()
     if known is None:  # not Linux
         import torch
 
         capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-        known = frozenset(name for name, there in capabilities.items() if there is True)
-    return not known.isdisjoint(NATIVE_BF16)
+        known = frozenset(name for name, there in capabilities.items() if there is True) - beyond_limit()
+    return not known.isdisjoint(wanted)

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from blip2cli.errors import CheckpointError
-from blip2cli.model.linears import NOTHING, PostOp, replace_linears
+from blip2cli.model.linears import NOTHING, PostOp, replace_linears, works
+from blip2cli.model.precision import has_any
 
 LARGEST = 127
 """Weights are int8 from -127 to 127, symmetric; activations uint8."""
@@ -85,20 +86,7 @@ class QuantizedLinear(nn.Module):
 @cache
 def fast() -> bool:
     """Whether processor and PyTorch have what QuantizedLinear needs; tried on a small layer, as PyTorch may change."""
-    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    if not capabilities.get("avx512_vnni"):
-        return False
-    generator = torch.Generator().manual_seed(0)
-    linear = nn.Linear(64, 32)
-    for parameter in linear.parameters():
-        nn.init.normal_(parameter, generator=generator)
-    x = torch.randn(8, 64, generator=generator)
-    try:
-        with torch.inference_mode():
-            given, expected = QuantizedLinear(linear, ("relu", "none"))(x), linear(x).relu()
-    except (AttributeError, RuntimeError, TypeError):
-        return False
-    return bool((given - expected).norm() < 0.05 * expected.norm())
+    return has_any(["avx512_vnni"]) and works(QuantizedLinear, torch.float32)
 
 
 def quantize_linears(model: nn.Module, dtype: torch.dtype) -> None:

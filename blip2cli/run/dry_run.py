@@ -45,6 +45,8 @@ def _model(job: Job, checkpoint: Checkpoint) -> list[tuple[str, str]]:
         ("precision", f"{checkpoint.precision} on {devices}, batches of {job.model.batch_size}"),
         ("memory", f"{shown_bytes(weights)} of weights, {' + '.join(map(shown_bytes, free))} free{short}"),
     ]
+    if checkpoint.caution:
+        lines.append(("warning", checkpoint.caution))
     if checkpoint.others:
         layers = Counter(placed(checkpoint).values())
         lines.append(("layers", ", ".join(f"{layers[device]} on {device}" for device in checkpoint.devices)))

@@ -42,6 +42,8 @@ def run(job: Job, task: Task, start: Start = InProcess, amend: Amend = iter, clo
         output.finish()
         return close(job, Tally(done), Stopwatch(), None)
 
+    if checkpoint.caution:
+        show_warning(checkpoint.caution)
     with closing(start(job, task, checkpoint)) as pipeline:
         watch = Stopwatch()
         tally, progress = Tally(done), Progress(total, done.rows, job.output.quiet)

@@ -4,7 +4,6 @@ import fcntl
 import os
 import pty
 import re
-import resource
 import struct
 import subprocess
 import sys
@@ -18,7 +17,12 @@ from tests.conftest import rows_of
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 BLIP2 = [sys.executable, "-m", "blip2cli"]
 ROWS = 1500
-HEAVY = ("torch", "transformers", "pyarrow", "PIL", "numpy", "pandas", "datasets", "tqdm")
+HEAVY = (
+    "torch", "transformers", "pyarrow", "PIL", "numpy", "pandas", "datasets", "tqdm", "huggingface_hub", "safetensors",
+    "tokenizers", "accelerate", "fsspec", "upath", "jinja2", "aiohttp", "s3fs", "zstandard", "ray", "usearch",
+    "pycocoevalcap", "requests", "httpx", "asyncio",
+)  # fmt: skip
+"""All that this program uses, but Typer, what that shows help by, and locks; and what takes longest elsewhere."""
 ENVIRONMENT = {**os.environ, "BLIP2_MODEL": "tiny", "OMP_NUM_THREADS": "1", "TERM": "xterm-256color"}
 
 
@@ -35,16 +39,6 @@ except SystemExit:
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT)
     assert ran.stdout.endswith("HEAVY []\n"), ran.stdout + ran.stderr
-
-
-def test_help_takes_under_400_milliseconds_of_the_processor() -> None:
-    def seconds() -> float:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([*BLIP2, "--help"], check=True, stdout=subprocess.DEVNULL)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    assert min(seconds() for _ in range(3)) < 0.4
 
 
 def test_the_shell_completes_commands_and_options() -> None:

@@ -123,10 +123,8 @@ def test_what_a_server_refuses_is_told(server: str, path: str, error: str) -> No
 
 def test_a_server_that_drips_is_given_up(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "SECONDS", 0.3)
-    started = time.monotonic()
     with pytest.raises(ImageError, match=r"^unreadable: took longer than 0\.3 s"):
-        fetch(f"{server}/slow", allow_private=True)
-    assert time.monotonic() - started < 5
+        fetch(f"{server}/slow", allow_private=True)  # which never ends by itself
 
 
 def test_what_is_too_large_is_given_up(server: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from blip2cli.model import packing, quantize
+from blip2cli.model import packing, precision, quantize
 from blip2cli.model.checkpoint import find
 from blip2cli.model.linears import NOTHING, PostOp, replace_linears
 from blip2cli.settings import ModelSettings
@@ -58,7 +58,7 @@ def test_int8_layers_survive_what_is_not_finite(stray: float) -> None:
 @pytest.mark.parametrize(("post_op", "activation"), ACTIVATIONS)
 def test_packed_layers_are_those_of_bf16(post_op: PostOp, activation: nn.Module) -> None:
     if not packing.available():
-        pytest.skip("this PyTorch has no oneDNN")
+        pytest.skip("this processor has no AVX-512, or this PyTorch no oneDNN")
     linear, x = layer().bfloat16(), torch.randn(2, 5, 96).bfloat16()
     with torch.inference_mode():
         assert difference(packing.PackedLinear(linear, post_op)(x), activation(linear(x))) < 0.01
@@ -101,9 +101,23 @@ def test_either_way_of_int8_is_close_to_fp32(opt_checkpoint: Path, monkeypatch: 
 
 
 def test_a_processor_without_the_instructions_gets_the_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
-    assert not quantize.fast.__wrapped__()
     check: Callable[[], bool] = quantize.fast.__wrapped__
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": True}, raising=False)
+    monkeypatch.setattr(precision, "instructions", lambda: frozenset({"avx2"}))
+    assert not check()
+    monkeypatch.setattr(precision, "instructions", lambda: frozenset({"avx2", "avx512_vnni"}))
     monkeypatch.setattr(quantize.QuantizedLinear, "forward", lambda self, x: copy.copy(x)[:, :32] * 0)
     assert not check(), "a layer that gives something else is not trusted"
+
+
+def test_packing_is_used_only_where_it_works(opt_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: packing.PackedLinear, linear: nn.Linear, post_op: PostOp = NOTHING) -> None:
+        raise RuntimeError("mkldnn_reorder_linear_weight: bf16 path needs the cpu support avx_ne_convert or avx512bw")
+
+    monkeypatch.setattr(packing.PackedLinear, "__init__", refuse)
+    available: Callable[[], bool] = packing.available.__wrapped__
+    assert not available()
+    monkeypatch.setattr(packing, "available", available)
+    model = find(ModelSettings(str(opt_checkpoint), dtype="bf16", device="cpu")).load_model()
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+    with torch.inference_mode():
+        assert model.vision_model(torch.rand(1, 3, 32, 32).bfloat16()).last_hidden_state.isfinite().all()

@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from blip2cli.errors import UsageError
+from blip2cli.host import processor
 from blip2cli.model import precision
+from blip2cli.model.checkpoint import find
+from blip2cli.settings import ModelSettings
 
 
 @pytest.mark.parametrize(
@@ -30,6 +33,43 @@ def test_auto_follows_device_and_language_model(
 def test_what_cannot_be_had_is_refused(asked: str, device: str, flan_t5: bool) -> None:
     with pytest.raises(UsageError, match=f"--dtype {asked}"):
         precision.settled(asked, device, flan_t5)
+
+
+def test_bf16_without_native_support_is_cautioned_of_and_never_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "instructions", lambda: frozenset({"avx2"}))
+    assert find(ModelSettings("tiny", device="cpu")).precision == "fp32"
+    caution = find(ModelSettings("tiny", dtype="bf16", device="cpu")).caution
+    assert caution is not None and caution.startswith("this processor does not multiply bf16 itself")
+    assert find(ModelSettings("tiny", dtype="fp32", device="cpu")).caution is None
+    monkeypatch.setattr(precision, "instructions", lambda: frozenset({"avx512_bf16"}))
+    assert find(ModelSettings("tiny", dtype="bf16", device="cpu")).caution is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "bf16", "vnni"),
+    [
+        (None, True, True),
+        ("AVX2", False, False),
+        ("avx512_core", False, False),
+        ("AVX512_CORE_VNNI", False, True),
+        ("AVX512_CORE_BF16", True, True),
+        ("DEFAULT", True, True),
+    ],
+)
+def test_limits_on_instruction_sets_are_heeded(
+    monkeypatch: pytest.MonkeyPatch, limit: str | None, bf16: bool, vnni: bool
+) -> None:
+    everything = frozenset({"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_tile"})
+    for name in processor.ISA_LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    if limit is not None:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    monkeypatch.setattr(processor, "_flags", lambda: everything)
+    assert precision.native_bf16() == bf16
+    assert precision.has_any(["avx512_vnni"]) == vnni
+    monkeypatch.setattr(processor, "_flags", lambda: None)  # not Linux: what PyTorch says, within the same limit
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(everything, True), raising=False)
+    assert precision.native_bf16() == bf16
 
 
 def test_linux_and_pytorch_say_the_same_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:

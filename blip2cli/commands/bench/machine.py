@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 
 from blip2cli import __version__
-from blip2cli.host.processor import cores, instructions, processor
+from blip2cli.host.processor import cores, instructions, isa_limit, processor
 
 
 def describe() -> str:
@@ -17,8 +17,9 @@ def describe() -> str:
     import transformers
 
     flags = [flag for flag in ("avx512_bf16", "avx512_vnni", "amx_bf16") if flag in (instructions() or ())]
+    limit = f", limited to {isa_limit()}" if isa_limit() else ""
     return (
-        f"{processor()} ({', '.join(flags) or 'no bf16 or int8 instructions'}), {cores()} cores, "
+        f"{processor()} ({', '.join(flags) or 'no bf16 or int8 instructions'}{limit}), {cores()} cores, "
         f"Python {platform.python_version()}, PyTorch {torch.__version__}, transformers {transformers.__version__}, "
         f"blip2cli {__version__}"
     )

@@ -16,7 +16,7 @@ from blip2cli.commands.bench.machine import describe
 from blip2cli.commands.bench.material import save_photos
 from blip2cli.commands.bench.ours import Ours
 from blip2cli.errors import Blip2Error, UsageError
-from blip2cli.host.terminal import TablePrinter, hush_libraries
+from blip2cli.host.terminal import TablePrinter, hush_libraries, show_warning
 from blip2cli.model.checkpoint import find
 from blip2cli.settings import ModelSettings
 
@@ -54,16 +54,13 @@ def measure_and_show(settings: BenchSettings) -> None:
         photos = save_photos(Path(temporary) / "photos", settings.images, (640, 480))
         for dtype in dtypes:
             try:
-                ours = Ours(settings.model, dtype, 1, settings.device)
-            except Blip2Error as error:
-                if len(dtypes) == 1:
+                for tried in _tries(photos, dtype, sizes, settings):
+                    tries.append(tried)
+                    shown.print_row([dtype, str(tried.batch_size), f"{tried.images_per_second:.2f}"], None)
+            except Exception as error:  # whatever one precision fails of, the others are tried
+                if isinstance(error, Blip2Error) and len(dtypes) == 1:
                     raise
-                shown.print_row([dtype, "", ""], error.message)
-                continue
-            for tried in _tries(ours, photos, dtype, sizes, settings):
-                tries.append(tried)
-                shown.print_row([dtype, str(tried.batch_size), f"{tried.images_per_second:.2f}"], None)
-            del ours
+                shown.print_row([dtype, "", ""], _reason(error))
             gc.collect()
     if not tries:
         raise Blip2Error(f"{settings.model} runs in none of {', '.join(dtypes)} here", "Try --dtypes fp32.")
@@ -71,8 +68,17 @@ def measure_and_show(settings: BenchSettings) -> None:
     print(f"\nFastest: --dtype {best.dtype} --batch-size {best.batch_size}")
 
 
-def _tries(ours: Ours, photos: Path, dtype: str, sizes: list[int], settings: BenchSettings) -> Iterator[Measured]:
+def _reason(error: Exception) -> str:
+    if isinstance(error, Blip2Error):
+        return error.message
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+
+
+def _tries(photos: Path, dtype: Any, sizes: list[int], settings: BenchSettings) -> Iterator[Measured]:
     """Growing batch sizes, until two in a row are slower than the best."""
+    ours = Ours(settings.model, dtype, 1, settings.device)
+    if ours.model.checkpoint.caution:
+        show_warning(ours.model.checkpoint.caution)
     lengths = [settings.tokens] * settings.images
     best, slower = 0.0, 0
     for size in sizes:

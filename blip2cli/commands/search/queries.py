@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from blip2cli.errors import UsageError
+from blip2cli.host.terminal import show_warning
 from blip2cli.images.decode import Reading
 from blip2cli.images.loader import Loading, load
 from blip2cli.inputs.objects import Objects
@@ -30,6 +31,8 @@ class Queries:
     @cached_property
     def model(self) -> RetrievalModel:
         checkpoint = find(self.job.model, self.job.kind)
+        if checkpoint.caution:
+            show_warning(checkpoint.caution)
         model: RetrievalModel = load_model(checkpoint, self.job.model.images_at_once)
         return model
 
