@@ -24,7 +24,7 @@ test-avx2: $(VENV)/.ready  ## Run the tests of what depends on the processor as 
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 FBGEMM_ENABLE_INSTRUCTIONS=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
 	$(PYTEST) --maxprocesses 8 -m "not cluster" tests/model tests/tasks tests/commands/search tests/tiny tests/test_api.py \
 	tests/cli/test_options.py tests/cli/test_tasks.py tests/cli/test_chat.py tests/cli/test_models.py \
-	tests/cli/test_doctor.py tests/cli/test_bench.py tests/run tests/docs/test_docs_examples.py
+	tests/cli/test_doctor.py tests/cli/test_bench.py tests/run/engines/test_replicas.py tests/docs/test_docs_examples.py
 
 test-cluster: $(VENV)/.ready  ## Run the tests that start a Ray cluster.
 	$(PYTEST) --maxprocesses 2 -m cluster
