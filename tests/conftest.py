@@ -132,6 +132,17 @@ def save_checkpoint(folder: Path, text_config: object, architecture: str = "Blip
 
 
 @pytest.fixture
+def without_heif(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if pillow-heif were not installed: by their names, HEIF files are not images."""
+    from blip2cli.inputs import formats
+
+    monkeypatch.setattr(formats, "find_spec", lambda package: None)
+    formats.read_suffixes.cache_clear()
+    yield
+    formats.read_suffixes.cache_clear()
+
+
+@pytest.fixture
 def blip2(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `blip2` in an empty folder, in a process of its own."""
 

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "tiny": "",
     # inputs → images → model → tasks → outputs
     "inputs": "errors records host",
-    "images": "version errors records host",
+    "images": "version errors records host inputs",
     "model": "errors records host settings tiny",
     "tasks": "errors records host settings inputs model",
     "outputs": "errors records host settings images",

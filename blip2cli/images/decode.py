@@ -23,15 +23,13 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 from blip2cli.errors import ImageError
 from blip2cli.host import storage
 from blip2cli.images.fetch import fetch
+from blip2cli.inputs.formats import FORMATS, install_hint
 from blip2cli.records import ImageRef
 
 T = TypeVar("T")
 
 Size = tuple[int, int]
 """Width and height in pixels."""
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "JPEG2000", "ICO", "TGA", "DIB", "PCX")
-"""The formats that are opened, whatever else Pillow can read: no EPS (runs a program), no PDF, no stub plug-ins."""
 
 MAX_PIXELS = 178_956_970
 """Largest width × height that is decoded: Pillow's own bound for a decompression bomb (half a gigabyte as RGB)."""
@@ -43,6 +41,15 @@ THUMBNAIL_QUALITY = 65
 
 BLOCK = 1 << 20
 """Pixels of deep grey that are scaled at a time."""
+
+PNG = b"\x89PNG\r\n\x1a\n"
+"""What a PNG file begins with."""
+
+PNG_METADATA = (b"iTXt", b"zTXt", b"tEXt", b"iCCP")
+"""Chunks of a PNG file that say nothing of its pixels here: texts and the colour profile."""
+
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+"""What follows `ftyp` in a HEIF file."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +140,8 @@ def _decoded(data: bytes, enough: Callable[[Size], Size] | None, then: Callable[
         except MemoryError:
             raise ImageError("too-large", f"{image.width} x {image.height} pixels do not fit in memory") from None
         except Exception as error:  # decoders raise all sorts on corrupt data, SyntaxError and struct.error among them
+            if _is_about_metadata(error):
+                return _decoded(_without_metadata(data), enough, then)
             raise ImageError("truncated", _reason(error)) from None
 
 
@@ -142,8 +151,7 @@ def suffix_by_content(data: bytes) -> str:
         raise ImageError("empty", "0 bytes")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        name = str(_open(data).format).lower()
-    return {"jpeg": ".jpg", "jpeg2000": ".jp2", "tiff": ".tif"}.get(name, f".{name}")
+        return FORMATS[str(_open(data).format)].suffixes[0]
 
 
 def from_pil(image: Image.Image, side: int) -> np.ndarray:
@@ -156,12 +164,14 @@ def from_pil(image: Image.Image, side: int) -> np.ndarray:
 
 def _open(data: bytes) -> ImageFile.ImageFile:
     try:
-        image = Image.open(BytesIO(data), formats=_known_formats())
+        image = Image.open(BytesIO(data), formats=known_formats())
     except UnidentifiedImageError:
-        raise ImageError("unsupported", "not an image in a known format") from None
+        raise ImageError("unsupported", _unknown(data)) from None
     except Image.DecompressionBombError:
         raise ImageError("too-large", "decompression bomb") from None
     except Exception as error:
+        if _is_about_metadata(error):
+            return _open(_without_metadata(data))
         raise ImageError("unsupported", _reason(error)) from None
     if image.width * image.height > MAX_PIXELS:
         raise ImageError("too-large", f"{image.width} x {image.height} pixels")
@@ -169,10 +179,38 @@ def _open(data: bytes) -> ImageFile.ImageFile:
 
 
 @cache
-def _known_formats() -> tuple[str, ...]:
-    """Those of FORMATS that this Pillow knows."""
+def known_formats() -> tuple[str, ...]:
+    """Those of FORMATS that can be read here."""
     Image.init()
+    if FORMATS["HEIF"].installed:
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
     return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _unknown(data: bytes) -> str:
+    """Why bytes are not opened: a format that an extra would read, or none that is known."""
+    hint = install_hint(FORMATS["HEIF"].suffixes[0])
+    if hint and data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
+        return f"HEIF needs another package: {hint}"
+    return "not an image in a known format"
+
+
+def _is_about_metadata(error: Exception) -> bool:
+    """Whether Pillow refuses a PNG file for the size of its texts or its colour profile; the pixels may be sound."""
+    return isinstance(error, ValueError) and "MAX_TEXT" in str(error)
+
+
+def _without_metadata(png: bytes) -> bytes:
+    """A PNG file without its texts and its colour profile."""
+    kept, at = [PNG], len(PNG)
+    while at < len(png):
+        end = at + 12 + int.from_bytes(png[at : at + 4], "big")  # length, name, data, checksum
+        if png[at + 4 : at + 8] not in PNG_METADATA:
+            kept.append(png[at:end])
+        at = end
+    return b"".join(kept)
 
 
 def _pixels(image: Image.Image, side: int) -> np.ndarray:

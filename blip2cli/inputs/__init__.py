@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
-from blip2cli.inputs.folder import SUFFIXES, Files, Folder, images_below, walk
+from blip2cli.inputs.folder import Files, Folder, images_below, walk
+from blip2cli.inputs.formats import install_hint, is_image, read_suffixes
 from blip2cli.records import Row
 
 if TYPE_CHECKING:
@@ -316,11 +317,11 @@ def _url_sources(url: str, columns: ColumnChoice) -> Iterator[Source]:
     try:
         if suffix_of(url) in MANIFESTS and not pattern:
             yield _file_source(url, columns)
-        elif suffix_of(url) in SUFFIXES and not pattern:
+        elif suffix_of(url) in read_suffixes() and not pattern:
             yield Files((url,))
         else:
             found = storage.matching(url) if pattern else list(storage.walk(url))
-            images = tuple(name for name in found if suffix_of(name) in SUFFIXES)
+            images = tuple(name for name in found if suffix_of(name) in read_suffixes())
             tables = [name for name in found if suffix_of(name) in MANIFESTS and suffix_of(name) != ".json"]
             if not images and not tables:
                 raise UsageError(f"no images found in {url}", "Give an image, a folder, a pattern, or a manifest.")
@@ -359,8 +360,10 @@ def _file_source(name: str, columns: ColumnChoice) -> Source:
         module, _, cls = MANIFESTS[suffix].partition(":")
         source: Source = getattr(import_module(module), cls)(name, columns)
         return source
-    if suffix in SUFFIXES or suffix == "":
+    if suffix in read_suffixes() or suffix == "":
         return Files((name,))
+    if hint := install_hint(suffix):
+        raise UsageError(f"cannot read {name}: {suffix} needs another package", f"Install it: {hint}")
     known = ", ".join(sorted(MANIFESTS))
     raise UsageError(
         f"{name} is neither an image nor a manifest", f"Manifests end in {known}; a list of paths goes to -."
@@ -385,7 +388,7 @@ def _glob_sources(pattern: str, columns: ColumnChoice) -> Iterator[Source]:
                 found += _folder_sources(name, columns)
         elif suffix_of(name) == ".json" and not pattern.lower().endswith(".json"):
             continue  # what stands beside images is not always about them
-        elif Path(name).suffix.lower() in SUFFIXES or suffix_of(name) in MANIFESTS:
+        elif is_image(name) or suffix_of(name) in MANIFESTS:
             found.append(_file_source(name, columns))
     if not found:
         raise UsageError(f"no images found: {pattern}", "Quote the pattern, and check it with ls.")

@@ -7,11 +7,11 @@ import posixpath
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
-from blip2cli.inputs.folder import SUFFIXES, printable
+from blip2cli.inputs.folder import printable
+from blip2cli.inputs.formats import is_image
 from blip2cli.records import ImageRef, Row
 
 if TYPE_CHECKING:
@@ -43,11 +43,6 @@ class Member:
     image: ImageRef | None = None
     text: bytes | None = None
     error: str | None = None
-
-
-def is_image(name: str) -> bool:
-    """Whether a member is taken for an image."""
-    return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
 def wanted(name: str) -> bool:

@@ -6,19 +6,14 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blip2cli.errors import UsageError
+from blip2cli.inputs.formats import is_image
 from blip2cli.records import ImageRef, Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .avif .ppm .pgm .pbm .pnm .jp2 .ico .tga .pcx".split()
-)
-"""File names that are taken for images, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +84,7 @@ def printable(path: str) -> str:
 
 def images_below(folder: str) -> Iterator[str]:
     """The images in a folder and those below it, in the order of a walk."""
-    return walk(folder, lambda name: Path(name).suffix.lower() in SUFFIXES)
+    return walk(folder, is_image)
 
 
 def walk(folder: str, wanted: Callable[[str], bool], above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:

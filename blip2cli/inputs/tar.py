@@ -16,13 +16,13 @@ from blip2cli.inputs.archive import (
     MAX_IMAGE,
     MAX_TEXT,
     Member,
-    is_image,
     record_of,
     samples_in,
     samples_of,
     wanted,
 )
 from blip2cli.inputs.folder import printable
+from blip2cli.inputs.formats import is_image
 from blip2cli.records import ImageRef, Row
 
 if TYPE_CHECKING:

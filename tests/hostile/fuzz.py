@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from blip2cli.errors import ImageError
-from blip2cli.images.decode import Reading, decode
+from blip2cli.images.decode import Reading, decode, known_formats
 from blip2cli.images.processes import keep_quiet
 
 SLOWEST = 5.0
@@ -35,7 +35,8 @@ KINDS = [
     ("JPEG", {"quality": 90}), ("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {}), ("WEBP", {"lossless": True}),
     ("GIF", {}), ("BMP", {}), ("DIB", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}),
     ("TIFF", {"compression": "jpeg"}), ("TIFF", {"compression": "tiff_deflate"}), ("AVIF", {}), ("PPM", {}),
-    ("JPEG2000", {}), ("ICO", {}), ("TGA", {}), ("TGA", {"compression": "tga_rle"}), ("PCX", {}),
+    ("JPEG2000", {}), ("ICO", {}), ("TGA", {}), ("TGA", {"compression": "tga_rle"}), ("PCX", {}), ("QOI", {}),
+    ("MPO", {}), ("HEIF", {}),
 ]  # fmt: skip
 
 
@@ -46,8 +47,9 @@ def corpus() -> list[tuple[str, bytes]]:
     grid = np.linspace(0, 255, 96 * 128).reshape(96, 128)
     picture = np.stack([grid, grid.T.reshape(96, 128), rng.integers(0, 256, grid.shape)], axis=-1).astype(np.uint8)
     encoded = []
+    known_formats()
     for kind, options in KINDS:
-        if kind not in Image.SAVE and not Image.init() and kind not in Image.SAVE:
+        if kind not in Image.SAVE:
             continue
         file = BytesIO()
         Image.fromarray(picture).save(file, kind, **options)

@@ -5,9 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, features
+from PIL import ExifTags, Image, PngImagePlugin, features
 
-from blip2cli.images.decode import Reading, decode
+from blip2cli.errors import ImageError
+from blip2cli.images import decode as decoding
+from blip2cli.images.decode import Reading, decode, known_formats, suffix_by_content
+from blip2cli.inputs.formats import FORMATS, ImageFormat, is_image
 
 SIDE = 16
 READING = Reading(SIDE)
@@ -140,3 +143,93 @@ def test_exif_orientation_is_applied_to_jpegs_decoded_at_reduced_scale() -> None
 def test_a_malformed_exif_block_does_no_harm() -> None:
     data = encoded(picture(), "JPEG", quality=95, exif=b"Exif\x00\x00II*\x00\xff\xff\xff\x7f")
     assert_is_the_picture(decode(data, READING), 12)
+
+
+@pytest.mark.parametrize("kind", ["QOI", "PPM", "DIB", "PCX"])
+def test_formats_that_few_programs_write(kind: str) -> None:
+    assert_is_the_picture(decode(encoded(picture(), kind), READING), 0)
+
+
+def test_pictures_of_phones_that_hold_a_second_one_are_jpegs() -> None:
+    data = encoded(picture(), "MPO", quality=95, save_all=True, append_images=[Image.new("RGB", (40, 24))])
+    assert_is_the_picture(decode(data, READING), 12)
+    assert suffix_by_content(data) == ".jpg"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind != "MPO"])
+def test_what_is_written_has_a_suffix_that_is_read(kind: str) -> None:
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif")
+    elif kind not in Image.SAVE and not Image.init() and kind not in Image.SAVE:
+        pytest.skip(f"this Pillow has no {kind}")
+    known_formats()
+    suffix = suffix_by_content(encoded(picture(), kind))
+    assert suffix == FORMATS[kind].suffixes[0] and is_image(f"a{suffix.upper()}")
+
+
+def test_every_suffix_that_pillow_knows_for_these_formats_is_read_or_left_out_for_a_reason() -> None:
+    Image.init()
+    ambiguous = {".icb", ".vda", ".vst"}  # of TGA: other programs' files have them too
+    known = {suffix for suffix, kind in Image.EXTENSION.items() if kind in FORMATS}
+    assert known - ambiguous <= {suffix for kind in FORMATS.values() for suffix in kind.suffixes}
+
+
+def heif(image: Image.Image, orientation: int = 1) -> bytes:
+    pytest.importorskip("pillow_heif")
+    known_formats()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return encoded(image, "HEIF", quality=95, exif=exif.tobytes())
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_heif_is_turned_once(orientation: int) -> None:
+    how_stored = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+    stored = picture().transpose(how_stored[orientation]) if orientation > 1 else picture()
+    assert_is_the_picture(decode(heif(stored, orientation), READING), 16)
+
+
+def test_heif_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = heif(picture())
+    known = tuple(name for name in known_formats() if name != "HEIF")
+    monkeypatch.setattr(decoding, "known_formats", lambda: known)
+    monkeypatch.setattr(ImageFormat, "installed", property(lambda self: not self.package))
+    with pytest.raises(ImageError, match=r"^unsupported: HEIF needs another package: pip install 'blip2cli\[heif\]'"):
+        decode(data, READING)
+
+
+def png_with(**metadata: Any) -> bytes:
+    return encoded(picture(), "PNG", **metadata)
+
+
+def large_text(size: int, zipped: bool, count: int = 1) -> PngImagePlugin.PngInfo:
+    info = PngImagePlugin.PngInfo()
+    for number in range(count):
+        info.add_itxt(f"text {number}", "a" * size, zip=zipped)
+    return info
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"pnginfo": large_text(1_500_000, zipped=True)},
+        {"pnginfo": large_text(1_000_000, zipped=False, count=70)},
+        {"icc_profile": bytes(1_200_000)},
+    ],
+    ids=["a compressed text", "many texts", "a colour profile"],
+)
+def test_large_metadata_of_a_png_does_no_harm(metadata: dict) -> None:
+    assert_is_the_picture(decode(png_with(**metadata), READING), 0)
+    assert suffix_by_content(png_with(**metadata)) == ".png"
+
+
+def test_large_metadata_behind_the_pixels_does_no_harm_and_exif_still_counts() -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    stored = picture().transpose(Image.Transpose.ROTATE_90)
+    data = encoded(stored, "PNG", exif=exif, pnginfo=large_text(1_500_000, zipped=True))
+    at = data.index(b"iTXt") - 4
+    chunk = data[at : at + 12 + int.from_bytes(data[at : at + 4], "big")]
+    end = data.index(b"IEND") - 4
+    moved = data[:at] + data[at + len(chunk) : end] + chunk + data[end:]
+    assert_is_the_picture(decode(moved, READING), 0)

@@ -140,3 +140,17 @@ def test_what_cannot_be_an_input_is_named(given: str, message: str) -> None:
     with pytest.raises(UsageError) as error:
         open_source([given], ColumnChoice())
     assert error.value.message == message and error.value.hint
+
+
+def test_a_file_that_an_extra_would_read_is_read_with_it() -> None:
+    pytest.importorskip("pillow_heif")
+    touch("p/a.HEIC", "p/b.heif", "p/c.mpo", "p/d.j2k", "p/e.jpf", "p/f.qoi")
+    assert len(names("p")) == 6 and names("p/a.HEIC") == ["p/a.HEIC"]
+
+
+def test_without_the_extra_its_name_is_told(without_heif: None) -> None:
+    touch("a.heic")
+    with pytest.raises(UsageError) as refused:
+        names("a.heic")
+    assert refused.value.message == "cannot read a.heic: .heic needs another package"
+    assert refused.value.hint == "Install it: pip install 'blip2cli[heif]'"
