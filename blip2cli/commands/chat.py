@@ -273,7 +273,7 @@ def _begun(job: Job, path: str) -> Conversation:
     from blip2cli.model.blip2 import Blip2Model
     from blip2cli.model.checkpoint import find
     from blip2cli.tasks.generation import check_length, with_length
-    from blip2cli.tasks.vqa import MAX_NEW_TOKENS, TEMPLATES
+    from blip2cli.tasks.vqa import MAX_NEW_TOKENS
 
     options: ChatOptions = job.options
     asked = options.template and Template(options.template, "--template")
@@ -287,7 +287,7 @@ def _begun(job: Job, path: str) -> Conversation:
         read(path, reading)
         model, settings = Blip2Model(checkpoint, 1), with_length(job.generation, MAX_NEW_TOKENS)
         check_length(model, settings)
-        template = asked or Template(TEMPLATES[checkpoint.encoder_decoder], "--template")
+        template = asked or Template(model.family.template, "--template")
         conversation = Conversation(model, settings, template, reading, 0 if _alone(job) else options.turns)
         conversation.look_at(path)
     except ImageError as error:

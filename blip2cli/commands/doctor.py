@@ -152,16 +152,17 @@ def devices(settings: ModelSettings) -> Iterator[Check]:
 def dtype(settings: ModelSettings) -> Iterator[Check]:
     """What --dtype auto would be, and why."""
     from blip2cli.model.checkpoint import device_named
-    from blip2cli.model.precision import native_bf16, settled
+    from blip2cli.model.families import FAMILIES
+    from blip2cli.model.precision import automatic, native_bf16
 
     device = device_named(settings.device).type
-    opt, t5 = (settled("auto", device, encoder_decoder) for encoder_decoder in (False, True))
+    fails = [f"{family.name} fails in {refused}" for family in FAMILIES.values() for refused in family.refused]
     because = {
-        "cuda": "a GPU computes in 16 bits, and Flan-T5 fails in fp16",
+        "cuda": ", and ".join(["a GPU computes in 16 bits", *fails]),
         "mps": "nothing else was tried on MPS",
         "cpu": f"the processor {'multiplies' if native_bf16() else 'does not multiply'} bf16 itself",
     }[device]
-    yield Check("dtype auto", "ok", f"{opt if opt == t5 else f'{opt}, {t5} with Flan-T5'} on {device}: {because}")
+    yield Check("dtype auto", "ok", f"{automatic(device)} on {device}: {because}")
 
 
 def memory(settings: ModelSettings) -> Iterator[Check]:

@@ -14,7 +14,7 @@ from blip2cli.model.anatomy import Anatomy, examine
 from blip2cli.model.catalogue import KNOWN, Known
 from blip2cli.model.hub import Cached, cached_models
 from blip2cli.model.memory import free_ram
-from blip2cli.model.precision import native_bf16, settled
+from blip2cli.model.precision import automatic, native_bf16, settled
 from blip2cli.tiny import MODEL_DIR, RETRIEVAL_DIR
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
@@ -95,7 +95,7 @@ def _listed(name: str, facts: Known | Anatomy, machine: Machine, cached: Cached 
         facts.image_side,
         facts.weights.total,
         memory,
-        settled("auto", machine.device, facts.encoder_decoder),
+        settled("auto", machine.device, facts.family),
         tuple(precision for precision, size in memory.items() if size + BESIDE <= machine.free),
         *(() if cached is None else _place(cached)),
     )
@@ -106,7 +106,7 @@ def _memory(facts: Known | Anatomy, machine: Machine) -> Iterator[tuple[str, int
     rest = 2 if machine.device != "cpu" or native_bf16() else 4
     for precision in PRECISIONS:
         try:
-            settled(precision, machine.device, facts.encoder_decoder)
+            settled(precision, machine.device, facts.family)
         except UsageError:
             continue
         yield precision, facts.weights.bytes(precision, rest)
@@ -198,11 +198,10 @@ def _show_list(entries: Sequence[Listed], machine: Machine) -> None:
         ],
         spare=["side", "weights", "language model"],
     )
-    picked = dict.fromkeys(entry.dtype for entry in entries)
     print(
         f"\nMemory of the loaded weights in GB, estimated from their number.\n"
         f"* fits the {gigabytes(machine.free)} GB free on {machine.device}, with 1 GB to spare. "
-        f"--dtype auto picks {' or, for Flan-T5, '.join(picked)} here."
+        f"--dtype auto picks {automatic(machine.device)} here."
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from blip2cli.errors import CheckpointError
+from blip2cli.model.families import Family, family_of_weights
 from blip2cli.model.hub import complete
 from blip2cli.model.size import Weights, headers, weights_of
 
@@ -35,6 +36,7 @@ class Anatomy:
     """
 
     language_model: str | None
+    family: Family | None
     image_side: int
     query_tokens: int
     weights: Weights
@@ -44,10 +46,6 @@ class Anatomy:
     missing: tuple[str, ...]
     old: tuple[str, ...]
     unused: tuple[str, ...]
-
-    @property
-    def encoder_decoder(self) -> bool:
-        return (self.language_model or "").startswith("T5")
 
 
 def examine(folder: Path) -> Anatomy:
@@ -75,6 +73,7 @@ def _examined(folder: Path) -> Anatomy:
     tokenizer = any((folder / name).exists() for name in TOKENIZERS)
     return Anatomy(
         _language_model(shapes),
+        family_of_weights(shapes),
         _image_side(processor.get("image_processor") or _json(folder / "preprocessor_config.json"), config, shapes),
         shapes["query_tokens"][1] if "query_tokens" in shapes else config.get("num_query_tokens", 32),
         weights_of(shapes),
@@ -92,12 +91,13 @@ def _language_model(shapes: dict[str, tuple[int, ...]]) -> str | None:
     names = [name for name in shapes if name.startswith("language_model.")]
     if not names:
         return None
-    t5 = any(name.startswith("language_model.encoder.") for name in names)
-    blocks = "language_model.decoder.block." if t5 else "language_model.model.decoder.layers."
-    layers = {name[len(blocks) :].partition(".")[0] for name in names if name.startswith(blocks)}
-    embedding = "language_model.shared.weight" if t5 else "language_model.model.decoder.embed_tokens.weight"
-    width = f" of {shapes[embedding][1]}" if embedding in shapes else ""
-    return f"{'T5' if t5 else 'OPT'}, {len(layers)} layers{width}"
+    family = family_of_weights(names)
+    if family is None:
+        return "of an unknown kind"
+    prefix = family.layers[-1].prefix
+    layers = {name[len(prefix) :].partition(".")[0] for name in names if name.startswith(prefix)}
+    width = f" of {shapes[family.embedding][1]}" if family.embedding in shapes else ""
+    return f"{family.architecture}, {len(layers)} layers{width}"
 
 
 def _image_side(saved: Any, config: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> int:

@@ -10,22 +10,25 @@ from blip2cli.errors import Blip2Error
 from blip2cli.model.batches import Batches, Failed
 from blip2cli.model.beam import BeamSearch
 from blip2cli.model.decoder import Decoder, LanguageModel
+from blip2cli.model.families import Family
 from blip2cli.model.loaded import LoadedCheckpoint
 from blip2cli.model.memory import SLOTS_PER_IMAGE
-from blip2cli.model.opt import OptDecoder
 from blip2cli.model.pieces import Pieces
 from blip2cli.model.requests import LONGEST_TOKEN, Completion, EncodedImage, Request, TooLong
 from blip2cli.model.sampling import Sampler
-from blip2cli.model.t5 import T5Decoder
 from blip2cli.records import Batch
 from blip2cli.settings import GenerationSettings
-
-ENCODER_ROOM = 2048
-"""Prompt tokens that a Flan-T5 language model is given at most; it has no bound of its own."""
 
 
 class Blip2Model(LoadedCheckpoint):
     """A loaded checkpoint with a language model. Texts are decoded in SLOTS_PER_IMAGE times as many slots as images."""
+
+    @property
+    def family(self) -> Family:
+        """The language model's family."""
+        family = self.checkpoint.family
+        assert family is not None, "a checkpoint that writes"
+        return family
 
     def encode(self, batch: Batch) -> list[EncodedImage]:
         """The batch's images as the language model sees them, with `uses` 0."""
@@ -108,14 +111,12 @@ class Blip2Model(LoadedCheckpoint):
 
     def answer_ids(self, text: str) -> tuple[int, ...]:
         """Token ids of a text as it would follow a prompt, without the end."""
-        shown = text if self.checkpoint.encoder_decoder else f" {text}"
+        shown = self.family.answer.format(text)
         return tuple(self.tokenizer(shown, add_special_tokens=False)["input_ids"])
 
     def prompt_room(self, max_new_tokens: int) -> int:
-        """The most prompt tokens: those that leave room for an answer, or ENCODER_ROOM."""
-        if self.checkpoint.encoder_decoder:
-            return ENCODER_ROOM
-        return int(self.model.config.text_config.max_position_embeddings) - self.num_query_tokens - max_new_tokens
+        """The most prompt tokens: those that leave room for an answer."""
+        return self.family.room(self.model.config.text_config, self.num_query_tokens + max_new_tokens)
 
     def text(self, token_ids: Iterable[int]) -> str:
         """Token ids as text, without special tokens and surrounding white space."""
@@ -125,8 +126,7 @@ class Blip2Model(LoadedCheckpoint):
     @torch.inference_mode()
     def text_output(self, text: str) -> torch.Tensor | Failed:
         """Text features fp32 [tokens, width]: the hidden states of `Blip2Model.get_text_features`. Raises TooLong."""
-        language_model = self.model.language_model
-        encoder = language_model.get_encoder() if self.checkpoint.encoder_decoder else language_model.base_model
+        encoder = self.model.language_model.get_submodule(self.family.text_encoder)
 
         def encode(prompts: list[tuple[int, ...]]) -> torch.Tensor:
             ids = torch.tensor(prompts, device=self.encoder.device)
@@ -152,7 +152,7 @@ class Blip2Model(LoadedCheckpoint):
 
     def _language_model(self, slots: int) -> LanguageModel:
         """The language model with so many slots."""
-        graphs = self.checkpoint.compiled
-        if self.checkpoint.encoder_decoder:
-            return T5Decoder(self.model.language_model, slots, graphs)
-        return OptDecoder(self.model.language_model, slots, self.model.config.image_token_index, graphs)
+        decoder: LanguageModel = self.family.decoder_class()(
+            self.model.language_model, slots, self.model.config.image_token_index, self.checkpoint.compiled
+        )
+        return decoder

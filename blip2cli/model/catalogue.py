@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from blip2cli.model.families import Family, family_of_name
 from blip2cli.model.size import Weights
 
 
@@ -22,8 +23,9 @@ class Known:
     tuned_on_coco: bool = False
 
     @property
-    def encoder_decoder(self) -> bool:
-        return (self.language_model or "").startswith("Flan-T5")
+    def family(self) -> Family | None:
+        """The language model's family; None for those with retrieval heads."""
+        return family_of_name(self.language_model)
 
 
 QFORMER = 105_162_240

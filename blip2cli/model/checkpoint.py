@@ -19,6 +19,7 @@ import torch
 
 from blip2cli.errors import CheckpointError, UsageError
 from blip2cli.model import packing, placement, quantize
+from blip2cli.model.families import FAMILIES, Family
 from blip2cli.model.hub import complete
 from blip2cli.model.precision import native_bf16, settled
 from blip2cli.model.size import headers
@@ -105,7 +106,7 @@ class Checkpoint:
         if self.precision in QUANTIZED and self.device.type == "cpu":
             return torch.bfloat16 if native_bf16() and quantize.fast() else torch.float32
         if self.precision in QUANTIZED:
-            return torch.bfloat16 if self.encoder_decoder else torch.float16
+            return DTYPES["fp16" if self.family is None else self.family.half]
         return DTYPES[self.precision]
 
     @property
@@ -116,9 +117,9 @@ class Checkpoint:
         return None
 
     @property
-    def encoder_decoder(self) -> bool:
-        """Whether the language model is an encoder-decoder (Flan-T5) rather than decoder only (OPT)."""
-        return _encoder_decoder(self.config, self.kind)
+    def family(self) -> Family | None:
+        """The language model's family; None where there is no language model."""
+        return _family(self.name, self.config, self.kind)
 
     def load_model(self) -> PreTrainedModel:
         """The model in its dtype on its device or devices, ready to run. Raises CheckpointError."""
@@ -191,7 +192,7 @@ def find(settings: ModelSettings, kind: Kind | None = None, fetch: bool = True) 
         raise CheckpointError(f"{name} {fault}", hint)
     if others and found == "retrieval":
         raise UsageError(f"--device-map spreads a language model, and {name} has none", "Leave it out.")
-    precision = settled(settings.dtype, device.type, _encoder_decoder(config, found))
+    precision = settled(settings.dtype, device.type, _family(name, config, found))
     if settings.compile and device.type != "cuda":
         raise UsageError("--compile is for CUDA", f"Leave it out on {device.type}.")
     images = _image_settings(folder, config)
@@ -255,9 +256,17 @@ def _kind(folder: Path, config: Any) -> Kind:
     return "retrieval" if any(name.startswith("itm_head.") for name in weights) else "generation"
 
 
-def _encoder_decoder(config: Any, kind: Kind) -> bool:
-    """Whether there is a language model that is an encoder-decoder; retrieval checkpoints only have its config."""
-    return kind == "generation" and not config.use_decoder_only_language_model
+def _family(name: str, config: Any, kind: Kind) -> Family | None:
+    """The language model's family; retrieval checkpoints only have its config. Raises CheckpointError."""
+    if kind == "retrieval":
+        return None
+    model_type = config.text_config.model_type
+    if model_type not in FAMILIES:
+        raise CheckpointError(
+            f"{name} has a language model of type {model_type}, which cannot be run here",
+            f"Those that can: {', '.join(family.name for family in FAMILIES.values())}; see docs/models.md.",
+        )
+    return FAMILIES[model_type]
 
 
 def device_named(device: str) -> torch.device:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from blip2cli.errors import CheckpointError
+from blip2cli.model.families import FAMILIES
 from blip2cli.model.memory import free_bytes
 from blip2cli.model.size import shapes, shown_bytes, weights_of
 
@@ -79,11 +80,7 @@ def _filled(rest: int, layers: Sequence[int], rooms: Sequence[int]) -> list[int]
 
 def layer_names(config: Any) -> list[str]:
     """The names of the language model's layers, in the order in which they run."""
-    text = config.text_config
-    if config.use_decoder_only_language_model:
-        return [f"language_model.model.decoder.layers.{at}" for at in range(text.num_hidden_layers)]
-    encoder = [f"language_model.encoder.block.{at}" for at in range(text.num_layers)]
-    return encoder + [f"language_model.decoder.block.{at}" for at in range(text.num_decoder_layers)]
+    return FAMILIES[config.text_config.model_type].layer_names(config.text_config)
 
 
 def device_map(config: Any, layers: Placement, first: torch.device) -> Placement:

@@ -6,23 +6,24 @@ from collections.abc import Iterable
 
 from blip2cli.errors import UsageError
 from blip2cli.host.processor import beyond_limit, instructions
+from blip2cli.model.families import FAMILIES, Family
 
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "amx_tile")
 """Instruction sets by which a processor multiplies bf16 itself."""
 
 
-def settled(asked: str, device: str, encoder_decoder: bool) -> str:
+def settled(asked: str, device: str, family: Family | None) -> str:
     """The precision asked for, with auto settled.
 
     Args:
         asked: auto, fp32, fp16, bf16, int8 or int4.
         device: its type: cuda, mps or cpu.
-        encoder_decoder: whether the language model is Flan-T5.
+        family: the language model's; None where there is no language model.
 
     Raises UsageError for one that cannot be had.
     """
-    if asked == "fp16" and encoder_decoder:
-        raise UsageError("--dtype fp16 gives garbage with Flan-T5", "Use --dtype bf16 or fp32.")
+    if family is not None and asked in family.refused:
+        raise UsageError(f"--dtype {asked} gives garbage with {family.name}", f"Use --dtype {family.refused[asked]}.")
     if asked == "int8" and device == "mps":
         raise UsageError("--dtype int8 runs on CPU and CUDA only", "Use --dtype fp16.")
     if asked == "int4" and device != "cuda":
@@ -30,8 +31,15 @@ def settled(asked: str, device: str, encoder_decoder: bool) -> str:
     if asked != "auto":
         return asked
     if device == "cuda":
-        return "bf16" if encoder_decoder else "fp16"
+        return "fp16" if family is None else family.half
     return "bf16" if device == "cpu" and native_bf16() else "fp32"
+
+
+def automatic(device: str) -> str:
+    """What auto picks on a type of device, as it is shown: "fp16, bf16 with Flan-T5"."""
+    picked = {family.name: settled("auto", device, family) for family in FAMILIES.values()}
+    first = next(iter(picked.values()))
+    return ", ".join([first, *(f"{dtype} with {name}" for name, dtype in picked.items() if dtype != first)])
 
 
 def native_bf16() -> bool:

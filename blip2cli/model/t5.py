@@ -21,9 +21,7 @@ class T5Decoder:
     lie on several devices: what is called inside them is brought there here, all else by `placement.connect`.
     """
 
-    limit: int | None = None
-
-    def __init__(self, language_model: Any, slots: int, graphs: bool = False) -> None:
+    def __init__(self, language_model: Any, slots: int, image_token: int | None = None, graphs: bool = False) -> None:
         self.graphs = graphs
         self.model = language_model
         self.config = language_model.config

@@ -88,7 +88,8 @@ class EmbedTask:
         if self.options.features == "vision":
             return (Column("features", "tensor", (config.vision_config.hidden_size,), store),)
         if self.options.features == "text":
-            width = config.text_config.d_model if checkpoint.encoder_decoder else _opt_width(config.text_config)
+            assert checkpoint.family is not None, "a checkpoint that writes"
+            width = checkpoint.family.text_width(config.text_config)
             return (Column("text", "string"), Column("features", "tensor", (width,), store))
         width = config.qformer_config.hidden_size
         shape = (width,) if self.options.pool == "mean" else (config.num_query_tokens, width)
@@ -145,7 +146,3 @@ def _text_output(model: Blip2Model, text: str) -> torch.Tensor | Failed:
         return model.text_output(text)
     except TooLong as too_long:
         return Failed(f"text-too-long: {too_long}")
-
-
-def _opt_width(config: Any) -> int:
-    return int(getattr(config, "word_embed_proj_dim", None) or config.hidden_size)

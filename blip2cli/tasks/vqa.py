@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 MAX_NEW_TOKENS = 10
 """As in LAVIS's VQA evaluations."""
 
-TEMPLATES = {False: "Question: {} Answer:", True: "Question: {} Short answer:"}
-"""The prompts of the paper's evaluations, by whether the language model is an encoder-decoder."""
-
 
 @dataclass(frozen=True)
 class VqaOptions:
@@ -102,7 +99,7 @@ class VqaTask:
     def results(self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
         from blip2cli.tasks.generation import Generation, with_length
 
-        template = self.template or Template(TEMPLATES[model.checkpoint.encoder_decoder], "--template")
+        template = self.template or Template(model.family.template, "--template")
         settings = with_length(self.settings, MAX_NEW_TOKENS)
         generation = Generation(lambda row: self._prompts(row, template), self._values, settings)
         return generation.results(model, batches, watch)

@@ -25,7 +25,6 @@ from blip2cli.model.checkpoint import find
 from blip2cli.model.opt import OptDecoder
 from blip2cli.settings import GenerationSettings, ModelSettings
 from blip2cli.tasks.template import Template
-from blip2cli.tasks.vqa import TEMPLATES
 from tests.cli.test_processes import ENVIRONMENT, read_some
 from tests.conftest import Typed
 
@@ -44,7 +43,8 @@ def checkpoint(request: pytest.FixtureRequest) -> Path:
 def talk(checkpoint: Path, limit: int | None = None, **generation: object) -> Conversation:
     found = find(ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu"))
     settings = GenerationSettings(**{"max_new_tokens": 8, **generation})
-    template = Template(TEMPLATES[found.encoder_decoder], "--template")
+    assert found.family
+    template = Template(found.family.template, "--template")
     conversation = Conversation(Blip2Model(found, 1), settings, template, Reading(found.images.side), limit)
     conversation.look_at(str(CIRCLE))
     return conversation

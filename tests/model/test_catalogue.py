@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from blip2cli.model.catalogue import KNOWN, Known
+from blip2cli.model.families import FLAN_T5
 from blip2cli.model.size import weights_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
@@ -42,7 +43,7 @@ def saved_shapes(known: Known) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         made = (Blip2ForImageTextRetrieval if text is None else Blip2ForConditionalGeneration)(config)
     shapes = {name: tuple(weight.shape) for name, weight in made.named_parameters()}
-    if known.encoder_decoder:  # Flan-T5's head is a matrix of its own, which transformers ties for want of a file
+    if known.family is FLAN_T5:  # Flan-T5's head is a matrix of its own, which transformers ties for want of a file
         shapes["language_model.lm_head.weight"] = shapes["language_model.shared.weight"]
     return shapes
 
@@ -55,7 +56,7 @@ def test_the_page_shows_the_catalogue() -> None:
 def shown(known: Known) -> str:
     """A checkpoint's row in docs/models.md."""
     sizes = [f"{known.weights.bytes(name) / 1e9:.1f}" for name in ("fp32", "fp16", "bf16", "int8", "int4")]
-    if known.encoder_decoder:
+    if known.family and "fp16" in known.family.refused:
         sizes[1] = ""
     language_model = known.language_model or "none: retrieval heads"
     tuned = ", tuned on COCO" if known.tuned_on_coco else ""

@@ -12,7 +12,6 @@ from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import find
 from blip2cli.model.opt import OptDecoder
 from blip2cli.model.requests import Completion, EncodedImage, Request
-from blip2cli.model.t5 import T5Decoder
 from blip2cli.records import Batch
 from blip2cli.settings import GenerationSettings, ModelSettings
 
@@ -71,7 +70,8 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, culprit: Ca
 
 
 def decoder_of(model: Blip2Model) -> type:
-    return T5Decoder if model.checkpoint.encoder_decoder else OptDecoder
+    decoder: type = model.family.decoder_class()
+    return decoder
 
 
 def has_bad(requests: list[Request]) -> bool:
@@ -185,7 +185,7 @@ def test_an_image_that_fails_has_no_embeddings(opt_checkpoint: Path, monkeypatch
 def test_a_text_that_fails_has_no_features(model: Blip2Model, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(model.text_output("a red circle"), torch.Tensor)
     language_model = model.model.language_model
-    part = language_model.get_encoder() if model.checkpoint.encoder_decoder else language_model.base_model
+    part = language_model.get_submodule(model.family.text_encoder)
     monkeypatch.setattr(part, "forward", lambda **_arguments: fail())
     assert model.text_output("a red circle") == Failed(ERROR)
 

@@ -10,10 +10,8 @@ from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import find
 from blip2cli.model.decoder import Decoder
 from blip2cli.model.graphs import StepGraph
-from blip2cli.model.opt import OptDecoder
 from blip2cli.model.requests import EncodedImage, Request
 from blip2cli.model.sampling import Sampler
-from blip2cli.model.t5 import T5Decoder
 from blip2cli.settings import GenerationSettings, ModelSettings
 
 SETTINGS = GenerationSettings()
@@ -32,7 +30,7 @@ def requests_of(model: Blip2Model) -> list[Request]:
 
 
 def written(model: Blip2Model, graphs: bool) -> dict[int, tuple[int, ...]]:
-    make: type[OptDecoder] | type[T5Decoder] = T5Decoder if model.checkpoint.encoder_decoder else OptDecoder
+    make = model.family.decoder_class()
     decoder = Decoder(make(model.model.language_model, 4, graphs=graphs), Sampler(SETTINGS, model.end_ids))
     with torch.inference_mode():
         return {done.key: done.token_ids for done in decoder.decode(iter(requests_of(model)))}

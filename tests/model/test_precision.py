@@ -7,32 +7,34 @@ from blip2cli.errors import UsageError
 from blip2cli.host import processor
 from blip2cli.model import precision
 from blip2cli.model.checkpoint import find
+from blip2cli.model.families import FLAN_T5, OPT, Family
 from blip2cli.settings import ModelSettings
 
 
 @pytest.mark.parametrize(
-    ("device", "flan_t5", "native", "expected"),
+    ("device", "family", "native", "expected"),
     [
-        ("cuda", False, True, "fp16"),
-        ("cuda", True, False, "bf16"),
-        ("cpu", False, True, "bf16"),
-        ("cpu", True, False, "fp32"),
-        ("mps", False, True, "fp32"),
+        ("cuda", OPT, True, "fp16"),
+        ("cuda", FLAN_T5, False, "bf16"),
+        ("cuda", None, False, "fp16"),
+        ("cpu", OPT, True, "bf16"),
+        ("cpu", FLAN_T5, False, "fp32"),
+        ("mps", OPT, True, "fp32"),
     ],
 )
 def test_auto_follows_device_and_language_model(
-    monkeypatch: pytest.MonkeyPatch, device: str, flan_t5: bool, native: bool, expected: str
+    monkeypatch: pytest.MonkeyPatch, device: str, family: Family | None, native: bool, expected: str
 ) -> None:
     monkeypatch.setattr(precision, "instructions", lambda: frozenset(["avx512_bf16"] if native else ["avx2"]))
-    assert precision.settled("auto", device, flan_t5) == expected
+    assert precision.settled("auto", device, family) == expected
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "flan_t5"), [("fp16", "cuda", True), ("int8", "mps", False), ("int4", "cpu", False)]
+    ("asked", "device", "family"), [("fp16", "cuda", FLAN_T5), ("int8", "mps", OPT), ("int4", "cpu", None)]
 )
-def test_what_cannot_be_had_is_refused(asked: str, device: str, flan_t5: bool) -> None:
+def test_what_cannot_be_had_is_refused(asked: str, device: str, family: Family | None) -> None:
     with pytest.raises(UsageError, match=f"--dtype {asked}"):
-        precision.settled(asked, device, flan_t5)
+        precision.settled(asked, device, family)
 
 
 def test_bf16_without_native_support_is_cautioned_of_and_never_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

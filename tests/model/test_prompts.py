@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from blip2cli.model.blip2 import ENCODER_ROOM, Blip2Model
+from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import find
 from blip2cli.model.requests import TooLong
 from blip2cli.settings import ModelSettings
@@ -93,7 +93,7 @@ def test_half_a_surrogate_pair_is_spelt_out(opt_checkpoint: Path) -> None:
 def test_prompts_have_a_bound(family: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of(request.getfixturevalue(f"{family}_checkpoint"))
     room, word = model.prompt_room(10), " photo"
-    assert room == {"opt": 160 - model.num_query_tokens - 10, "t5": ENCODER_ROOM}[family]
+    assert room == {"opt": 160 - model.num_query_tokens - 10, "t5": 2048}[family]
     fits = room - len(model.prompt_ids(word)) + 1
     assert len(model.prompt_ids(word * fits, room)) == room
     with pytest.raises(TooLong, match=f"^{room + 1} tokens, {room} fit$"):

@@ -37,7 +37,7 @@ def forward(model: Blip2Model, image: EncodedImage, prompt: tuple[int, ...], tex
     language: Any = model.model.language_model
     embed = language.get_input_embeddings()
     start = torch.cat([image.query_embeds, embed(torch.tensor(prompt, dtype=torch.long))])[None]
-    if model.checkpoint.encoder_decoder:
+    if language.config.is_encoder_decoder:
         fed = torch.tensor([[language.config.decoder_start_token_id, *text]])
         logits = language(inputs_embeds=start, decoder_input_ids=fed).logits[0]
     else:

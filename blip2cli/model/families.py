@@ -1,0 +1,129 @@
+"""Families of language models: all in which OPT and Flan-T5 differ, as a record each. Nothing heavy is imported.
+
+Another family is a record in FAMILIES and the decoder class that it names; tests/model/test_families.py adds one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Layers:
+    """One stack of equal layers of a language model: how their weights' names begin, and how many there are.
+
+    `prefix` is followed by the layer's number and a dot; `count` is the attribute of the text configuration.
+    """
+
+    prefix: str
+    count: str
+
+    def names(self, text_config: Any) -> list[str]:
+        """The layers' names, in the order in which they run."""
+        return [f"{self.prefix}{number}" for number in range(getattr(text_config, self.count))]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of language models.
+
+    Args:
+        name: as it is shown, and as the names of its models begin ("Flan-T5-XL").
+        architecture: as a checkpoint's description shows it.
+        decoder: "module:Class", made from (language model, slots, image token, graphs).
+        template: the prompt of the paper's VQA evaluations; the question goes to {}.
+        layers: its stacks of layers, in the order in which they run; the last one writes.
+        embedding: the name of the weights of its token embeddings.
+        half: the half precision that `--dtype auto` picks on CUDA.
+        refused: precision that gives garbage → the one to use instead.
+        answer: how an answer follows the prompt.
+        positions: the attribute of the text configuration that bounds image, prompt and text together.
+        prompt_room: the most tokens of a prompt, where no positions bound it.
+        text_encoder: the language model's part that reads a text when its features are asked for.
+        text_width: the text configuration to the width of these features.
+    """
+
+    name: str
+    architecture: str
+    decoder: str
+    template: str
+    layers: tuple[Layers, ...]
+    embedding: str
+    half: str
+    text_encoder: str
+    text_width: Callable[[Any], int]
+    refused: Mapping[str, str] = field(default_factory=dict)
+    answer: str = "{}"
+    positions: str | None = None
+    prompt_room: int = 2048
+
+    def decoder_class(self) -> Any:
+        """The class that decodes with a language model of this family."""
+        module, _, name = self.decoder.partition(":")
+        return getattr(import_module(module), name)
+
+    def layer_names(self, text_config: Any) -> list[str]:
+        """The names of the language model's layers, in the order in which they run."""
+        return [name for stack in self.layers for name in stack.names(text_config)]
+
+    def room(self, text_config: Any, others: int) -> int:
+        """The most tokens of a prompt beside so many `others`: the image's and those to be written."""
+        if self.positions is None:
+            return self.prompt_room
+        return int(getattr(text_config, self.positions)) - others
+
+
+def _opt_width(text_config: Any) -> int:
+    return int(getattr(text_config, "word_embed_proj_dim", None) or text_config.hidden_size)
+
+
+OPT = Family(
+    name="OPT",
+    architecture="OPT",
+    decoder="blip2cli.model.opt:OptDecoder",
+    template="Question: {} Answer:",
+    layers=(Layers("language_model.model.decoder.layers.", "num_hidden_layers"),),
+    embedding="language_model.model.decoder.embed_tokens.weight",
+    half="fp16",
+    text_encoder="model",
+    text_width=_opt_width,
+    answer=" {}",
+    positions="max_position_embeddings",
+)
+
+FLAN_T5 = Family(
+    name="Flan-T5",
+    architecture="T5",
+    decoder="blip2cli.model.t5:T5Decoder",
+    template="Question: {} Short answer:",
+    layers=(
+        Layers("language_model.encoder.block.", "num_layers"),
+        Layers("language_model.decoder.block.", "num_decoder_layers"),
+    ),
+    embedding="language_model.shared.weight",
+    half="bf16",
+    text_encoder="encoder",
+    text_width=lambda text_config: int(text_config.d_model),
+    refused={"fp16": "bf16 or fp32"},
+)
+
+FAMILIES: dict[str, Family] = {"opt": OPT, "t5": FLAN_T5}
+"""Model type in the text configuration → family."""
+
+
+def family_of_name(language_model: str | None) -> Family | None:
+    """The family of a language model such as "Flan-T5-XL"; None for none."""
+    names = (family for family in FAMILIES.values() if language_model and language_model.startswith(family.name))
+    return next(names, None)
+
+
+def family_of_weights(names: Iterable[str]) -> Family | None:
+    """The family whose layers are among the names of a checkpoint's weights; None where there is none."""
+    all_names = list(names)
+    for family in FAMILIES.values():
+        if any(name.startswith(family.layers[-1].prefix) for name in all_names):
+            return family
+    return None
