@@ -14,7 +14,7 @@ from blip2cli.tasks.template import Template, check_place
 if TYPE_CHECKING:
     from blip2cli.images.decode import Reading
     from blip2cli.model.blip2 import Blip2Model
-    from blip2cli.model.requests import EncodedImage
+    from blip2cli.model.decoding.requests import EncodedImage
     from blip2cli.records import Batch
     from blip2cli.settings import GenerationSettings
 
@@ -94,7 +94,7 @@ class Conversation:
 
     def ask(self, question: str) -> Iterator[str]:
         """The answer, in pieces as it is written. It counts as said once it is whole. Raises TooLong."""
-        from blip2cli.model.requests import Request
+        from blip2cli.model.decoding.requests import Request
 
         if self._image is None:
             raise ValueError("no image was looked at")
@@ -115,7 +115,7 @@ class Conversation:
 
     def _prompt(self, question: str, room: int) -> tuple[list[Turn], tuple[int, ...]]:
         """The turns that there is room for before the question, and the token ids of all. Raises TooLong."""
-        from blip2cli.model.requests import TooLong
+        from blip2cli.model.decoding.requests import TooLong
 
         turns = self.reminded()
         while True:
@@ -242,7 +242,7 @@ class Chat:
 
 def _told(error: Exception) -> str:
     """What went wrong, as it stands in a row."""
-    from blip2cli.model.requests import TooLong
+    from blip2cli.model.decoding.requests import TooLong
 
     if isinstance(error, Blip2Error):
         return error.message

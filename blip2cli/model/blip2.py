@@ -8,14 +8,14 @@ import torch
 
 from blip2cli.errors import Blip2Error
 from blip2cli.model.batches import Batches, Failed
-from blip2cli.model.beam import BeamSearch
-from blip2cli.model.decoder import Decoder, LanguageModel
+from blip2cli.model.decoding.beams import BeamSearch
+from blip2cli.model.decoding.loop import Decoder, LanguageModel
+from blip2cli.model.decoding.pieces import Pieces
+from blip2cli.model.decoding.requests import LONGEST_TOKEN, Completion, EncodedImage, Request, TooLong
+from blip2cli.model.decoding.sampling import Sampler
 from blip2cli.model.families import Family
 from blip2cli.model.loaded import LoadedCheckpoint
 from blip2cli.model.memory import SLOTS_PER_IMAGE
-from blip2cli.model.pieces import Pieces
-from blip2cli.model.requests import LONGEST_TOKEN, Completion, EncodedImage, Request, TooLong
-from blip2cli.model.sampling import Sampler
 from blip2cli.records import Batch
 from blip2cli.settings import GenerationSettings
 

@@ -83,7 +83,7 @@ def _opt_width(text_config: Any) -> int:
 OPT = Family(
     name="OPT",
     architecture="OPT",
-    decoder="blip2cli.model.opt:OptDecoder",
+    decoder="blip2cli.model.decoding.opt:OptDecoder",
     template="Question: {} Answer:",
     layers=(Layers("language_model.model.decoder.layers.", "num_hidden_layers"),),
     embedding="language_model.model.decoder.embed_tokens.weight",
@@ -97,7 +97,7 @@ OPT = Family(
 FLAN_T5 = Family(
     name="Flan-T5",
     architecture="T5",
-    decoder="blip2cli.model.t5:T5Decoder",
+    decoder="blip2cli.model.decoding.t5:T5Decoder",
     template="Question: {} Short answer:",
     layers=(
         Layers("language_model.encoder.block.", "num_layers"),

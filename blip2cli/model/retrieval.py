@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from blip2cli.model.batches import Failed
 from blip2cli.model.checkpoint import Checkpoint
+from blip2cli.model.decoding.requests import LONGEST_TOKEN
 from blip2cli.model.loaded import LoadedCheckpoint
-from blip2cli.model.requests import LONGEST_TOKEN
 from blip2cli.records import Batch
 
 RECENT = 64

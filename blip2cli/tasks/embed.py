@@ -140,7 +140,7 @@ class EmbedTask:
 
 def _text_output(model: Blip2Model, text: str) -> torch.Tensor | Failed:
     from blip2cli.model.batches import Failed
-    from blip2cli.model.requests import TooLong
+    from blip2cli.model.decoding.requests import TooLong
 
     try:
         return model.text_output(text)

@@ -10,13 +10,13 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
-from blip2cli.model.requests import Completion, Request, TooLong
+from blip2cli.model.decoding.requests import Completion, Request, TooLong
 from blip2cli.records import Batch, Column, Result, Row
 
 if TYPE_CHECKING:
     from blip2cli.host.stopwatch import Stopwatch
     from blip2cli.model.blip2 import Blip2Model
-    from blip2cli.model.requests import EncodedImage
+    from blip2cli.model.decoding.requests import EncodedImage
     from blip2cli.settings import GenerationSettings
 
 

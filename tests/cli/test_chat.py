@@ -22,7 +22,7 @@ from blip2cli.host.terminal import ChatTerminal
 from blip2cli.images.decode import Reading
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import find
-from blip2cli.model.opt import OptDecoder
+from blip2cli.model.decoding.opt import OptDecoder
 from blip2cli.settings import GenerationSettings, ModelSettings
 from blip2cli.tasks.template import Template
 from tests.cli.test_processes import ENVIRONMENT, read_some

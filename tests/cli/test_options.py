@@ -10,7 +10,7 @@ import torch
 from blip2cli import __version__
 from blip2cli.cli import app
 from blip2cli.host import terminal
-from blip2cli.model.opt import OptDecoder
+from blip2cli.model.decoding.opt import OptDecoder
 from tests.conftest import Typed
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"

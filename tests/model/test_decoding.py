@@ -7,8 +7,8 @@ import torch
 
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import find
-from blip2cli.model.opt import OptDecoder
-from blip2cli.model.requests import EncodedImage, Request
+from blip2cli.model.decoding.opt import OptDecoder
+from blip2cli.model.decoding.requests import EncodedImage, Request
 from blip2cli.records import Batch
 from blip2cli.settings import GenerationSettings, ModelSettings
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from blip2cli.model.batches import IN_A_ROW, Batches, Failed
-from blip2cli.model.beam import BeamSearch
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import find
-from blip2cli.model.opt import OptDecoder
-from blip2cli.model.requests import Completion, EncodedImage, Request
+from blip2cli.model.decoding.beams import BeamSearch
+from blip2cli.model.decoding.opt import OptDecoder
+from blip2cli.model.decoding.requests import Completion, EncodedImage, Request
 from blip2cli.records import Batch
 from blip2cli.settings import GenerationSettings, ModelSettings
 

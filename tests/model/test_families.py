@@ -11,7 +11,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from blip2cli.errors import CheckpointError
 from blip2cli.model.checkpoint import find
-from blip2cli.model.decoder_only import Attend, DecoderOnly
+from blip2cli.model.decoding.decoder_only import Attend, DecoderOnly
 from blip2cli.model.families import FAMILIES, Family, Layers
 from blip2cli.model.placement import layer_names
 from blip2cli.settings import GenerationSettings, ModelSettings

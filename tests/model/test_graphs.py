@@ -8,10 +8,10 @@ import torch
 
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import find
-from blip2cli.model.decoder import Decoder
-from blip2cli.model.graphs import StepGraph
-from blip2cli.model.requests import EncodedImage, Request
-from blip2cli.model.sampling import Sampler
+from blip2cli.model.decoding.graphs import StepGraph
+from blip2cli.model.decoding.loop import Decoder
+from blip2cli.model.decoding.requests import EncodedImage, Request
+from blip2cli.model.decoding.sampling import Sampler
 from blip2cli.settings import GenerationSettings, ModelSettings
 
 SETTINGS = GenerationSettings()

@@ -15,7 +15,7 @@ from blip2cli.errors import CheckpointError
 from blip2cli.model import placement
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import Checkpoint, find
-from blip2cli.model.requests import EncodedImage, Request
+from blip2cli.model.decoding.requests import EncodedImage, Request
 from blip2cli.model.size import weight_bytes
 from blip2cli.records import Batch
 from blip2cli.settings import GenerationSettings, ModelSettings

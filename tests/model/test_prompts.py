@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import find
-from blip2cli.model.requests import TooLong
+from blip2cli.model.decoding.requests import TooLong
 from blip2cli.settings import ModelSettings
 from blip2cli.tiny import MODEL_DIR
 

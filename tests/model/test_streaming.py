@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from blip2cli.errors import Blip2Error
-from blip2cli.model.beam import BeamSearch
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import find
-from blip2cli.model.opt import OptDecoder
-from blip2cli.model.pieces import Pieces
-from blip2cli.model.requests import EncodedImage, Request
+from blip2cli.model.decoding.beams import BeamSearch
+from blip2cli.model.decoding.opt import OptDecoder
+from blip2cli.model.decoding.pieces import Pieces
+from blip2cli.model.decoding.requests import EncodedImage, Request
 from blip2cli.settings import GenerationSettings, ModelSettings
 
 SETTINGS = {

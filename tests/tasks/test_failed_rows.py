@@ -10,10 +10,10 @@ import torch
 from transformers.models.opt.modeling_opt import OPTModel
 
 from blip2cli import Blip2
-from blip2cli.model.beam import BeamSearch
 from blip2cli.model.blip2 import Blip2Model
-from blip2cli.model.opt import OptDecoder
-from blip2cli.model.requests import Request
+from blip2cli.model.decoding.beams import BeamSearch
+from blip2cli.model.decoding.opt import OptDecoder
+from blip2cli.model.decoding.requests import Request
 
 SCENES = sorted((Path(__file__).parents[2] / "docs" / "examples" / "scenes").iterdir())[:6]
 QUESTIONS = ["how many shapes are there?", "is there a circle?", "is there a triangle?"]

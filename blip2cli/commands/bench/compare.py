@@ -149,8 +149,8 @@ def roofline(folder: Path) -> None:
     import torch
 
     from blip2cli.commands.bench.ours import Ours
-    from blip2cli.model.opt import OptDecoder
-    from blip2cli.model.requests import EncodedImage, Request
+    from blip2cli.model.decoding.opt import OptDecoder
+    from blip2cli.model.decoding.requests import EncodedImage, Request
 
     peak, bandwidth = matrix_peak(torch.bfloat16), memory_bandwidth()
     ours = Ours(folder, "bf16", 8)

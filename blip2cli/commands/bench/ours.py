@@ -13,7 +13,7 @@ from blip2cli.images.loader import Loading, load
 from blip2cli.inputs import ColumnChoice, open_source
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import find
-from blip2cli.model.requests import Request
+from blip2cli.model.decoding.requests import Request
 from blip2cli.records import Batch
 from blip2cli.settings import GenerationSettings, ModelSettings
 

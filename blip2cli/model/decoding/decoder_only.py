@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from blip2cli.model.cache import SlotCache, attend
-from blip2cli.model.graphs import StepGraph
+from blip2cli.model.decoding.cache import SlotCache, attend
+from blip2cli.model.decoding.graphs import StepGraph
+from blip2cli.model.decoding.requests import EncodedImage, Request
 from blip2cli.model.placement import device_of
-from blip2cli.model.requests import EncodedImage, Request
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(queries, keys, values) of a layer, each [n, heads, length, head width], to the attended values of the same shape."""

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from blip2cli.model.batches import Batches, Failed
+from blip2cli.model.decoding.requests import Completion, Request
+from blip2cli.model.decoding.sampling import Sampler
 from blip2cli.model.memory import SLOTS_PER_IMAGE
-from blip2cli.model.requests import Completion, Request
-from blip2cli.model.sampling import Sampler
 
 ENDED = -1
 """Stands for the end of a forced text."""

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from blip2cli.model.cache import SlotCache, attend
-from blip2cli.model.graphs import StepGraph
+from blip2cli.model.decoding.cache import SlotCache, attend
+from blip2cli.model.decoding.graphs import StepGraph
+from blip2cli.model.decoding.requests import Request
 from blip2cli.model.placement import device_of
-from blip2cli.model.requests import Request
 
 
 class T5Decoder:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from blip2cli.model.decoder_only import Attend, DecoderOnly
+from blip2cli.model.decoding.decoder_only import Attend, DecoderOnly
 
 
 class OptDecoder(DecoderOnly):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from blip2cli.model.batches import Batches, Failed
-from blip2cli.model.requests import Completion, Request
+from blip2cli.model.decoding.requests import Completion, Request
 from blip2cli.settings import GenerationSettings
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from blip2cli.model.requests import Request
+from blip2cli.model.decoding.requests import Request
 from blip2cli.settings import GenerationSettings
 
 

@@ -1,0 +1,1 @@
+"""Decoding: the loop, caches, sampling, beam search, recorded steps, and the language models a step at a time."""
