@@ -25,7 +25,7 @@ MAY_IMPORT = {
     # what all rooms may use
     "errors": "",
     "records": "",
-    "host": "errors",
+    "host": "version errors",
     "settings": "errors host",
     "tiny": "",
     # inputs → images → model → tasks → outputs

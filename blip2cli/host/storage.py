@@ -166,7 +166,7 @@ def retried(function: Callable[[], T]) -> T:
         except (UsageError, ValueError):
             raise
         except Exception as error:  # each package has its own
-            failure = OSError(errno.EIO, _reason(error))
+            failure = OSError(errno.EIO, reason(error))
         if failure.errno is not None and failure.errno not in TRANSIENT:
             break
         if isinstance(failure, (FileNotFoundError, PermissionError, IsADirectoryError)):
@@ -244,11 +244,12 @@ def _opened(url: str) -> tuple[Any, str]:
         hint = f"Install it: pip install 'blip2cli[{extra}]'" if extra else "Install the fsspec package for it."
         raise UsageError(f"cannot open {url}: the package for {scheme}:// is not installed", hint) from None
     except ValueError as error:
-        raise UsageError(f"cannot open {url}: {_reason(error)}", "s3://, gs://, hf:// and https:// are read.") from None
+        raise UsageError(f"cannot open {url}: {reason(error)}", "s3://, gs://, hf:// and https:// are read.") from None
     return filesystem, path
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """What a package of its own raised, in one short line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:120]
 
 

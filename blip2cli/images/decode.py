@@ -20,7 +20,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from blip2cli.errors import ImageError
+from blip2cli.errors import Blip2Error, ImageError
 from blip2cli.host import storage
 from blip2cli.images.fetch import fetch
 from blip2cli.inputs.formats import FORMATS, install_hint
@@ -65,13 +65,24 @@ class Reading:
 
 
 def bytes_of(image: ImageRef) -> bytes:
-    """The encoded image. Raises ImageError."""
+    """The encoded image. Raises ImageError, and no other exception: whatever fails costs one row."""
+    try:
+        return _read_anywhere(image)
+    except ImageError:
+        raise
+    except Blip2Error as error:
+        raise ImageError("unreadable", f"{error.message}. {error.hint}") from None
+    except Exception as error:  # file systems and packages for URLs have their own
+        raise ImageError("unreadable", storage.reason(error)) from None
+
+
+def _read_anywhere(image: ImageRef) -> bytes:
     if image.data is not None:
         return image.data
     if image.url is not None:
         return fetch(image.url, image.private)
     path = image.path or ""
-    if path.startswith(("http://", "https://")) and image.size is None:  # typed by the user
+    if path.lower().startswith(("http://", "https://")) and image.size is None:  # typed by the user
         return fetch(path, allow_private=True)
     return read_file(path, image.offset, image.size)
 

@@ -1,6 +1,7 @@
 """URLs in manifests: what is fetched, what is refused, and what becomes of bad servers."""
 
 import http.server
+import json
 import tarfile
 import threading
 import time
@@ -12,10 +13,12 @@ import pytest
 
 from blip2cli.errors import ImageError
 from blip2cli.host import storage
+from blip2cli.host.web import exchange
 from blip2cli.images import fetch as fetching
-from blip2cli.images.fetch import fetch, is_public
-from tests.conftest import Typed
+from blip2cli.images.fetch import fetch
+from tests.conftest import Typed, rows_of
 
+KINDS = ("unsupported", "unreadable", "missing", "empty")
 CIRCLE = (Path(__file__).parents[2] / "docs" / "examples" / "red-circle.png").read_bytes()
 
 
@@ -68,7 +71,7 @@ def server() -> Iterator[str]:
     """The address of a web server on loopback."""
     Handler.asked = []
     with Server(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{running.server_port}"
         running.shutdown()
 
@@ -93,7 +96,7 @@ def test_loopback_is_never_asked_under_any_of_its_names(server: str, host: str) 
 
 
 def test_a_redirect_into_a_private_network_is_not_followed(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching, "is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr(exchange, "is_public", lambda address: address == "127.0.0.1")
     assert fetch(f"{server}/a.png") == CIRCLE
     with pytest.raises(ImageError, match=r"private network"):
         fetch(f"{server}/to?{server.replace('127.0.0.1', '127.0.0.2')}/secret")
@@ -139,20 +142,6 @@ def test_schemes_that_a_manifest_may_not_name(url: str) -> None:
         fetch(url, allow_private=True)
 
 
-@pytest.mark.parametrize(
-    "address",
-    "10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 ::1 fe80::1%e fd00::1 "
-    "::ffff:10.0.0.1 64:ff9b::a00:1 2002:0a00:0001:: 2001:0:0:0:0:0:f5ff:fffe".split(),
-)
-def test_addresses_that_are_not_public(address: str) -> None:
-    assert not is_public(address)
-
-
-@pytest.mark.parametrize("address", ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"])
-def test_addresses_that_are_public(address: str) -> None:
-    assert is_public(address)
-
-
 def test_images_named_by_their_urls(typed: Callable[..., Typed], server: str) -> None:
     ran = typed("caption", f"{server}/a.png", f"{server}/404/b.png")
     assert [row["caption"] for row in ran.rows] == ["a red circle", None]
@@ -167,6 +156,20 @@ def test_urls_in_a_manifest_are_fetched_when_that_is_allowed(typed: Callable[...
     assert typed("caption", "m.csv", "--allow-remote", "--allow-private").rows[0]["caption"] == "a red circle"
 
 
+def test_urls_of_any_kind_are_error_rows_and_the_run_can_be_resumed(typed: Callable[..., Typed], server: str) -> None:
+    bad = ["http://[", "http://[url]http://a.png[/url]", f"{server}:99999/a.png", "http://a\0b/", "HTTP://", "hf://"]
+    names = [f"{server}/a.png", *bad, "gs://bucket/a.png", "s3://", "s3://a b/c.png", "S3://", f"{server}/b.png"]
+    Path("m.jsonl").write_text("".join(json.dumps({"image": name}) + "\n" for name in names))
+    command = ("caption", "m.jsonl", "--allow-remote", "--allow-private", "--out", "o.jsonl")
+    assert typed(*command).code == 3
+    rows = rows_of(Path("o.jsonl").read_text())
+    assert [row["image"] for row in rows] == names
+    assert [row["caption"] for row in rows] == ["a red circle", *[None] * (len(names) - 2), "a red circle"]
+    assert all(row["error"].partition(": ")[0] in KINDS for row in rows[1:-1])
+    assert typed(*command, "--resume").code == 3 and rows_of(Path("o.jsonl").read_text()) == rows
+    assert typed(*command, "--resume", "--retry-errors").code == 3 and rows_of(Path("o.jsonl").read_text()) == rows
+
+
 def test_manifests_and_archives_behind_urls(typed: Callable[..., Typed], tmp_path: Path) -> None:
     from functools import partial
 
@@ -177,7 +180,7 @@ def test_manifests_and_archives_behind_urls(typed: Callable[..., Typed], tmp_pat
     serve = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
     serve.func.log_message = lambda *_: None  # type: ignore[method-assign]
     with Server(("127.0.0.1", 0), serve) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         root = f"http://127.0.0.1:{running.server_port}"
         ran = typed("caption", f"{root}/m.csv?signed=1", f"{root}/a.tar")
         running.shutdown()
