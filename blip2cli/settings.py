@@ -39,9 +39,13 @@ def place(text: str) -> Path:
     except ImportError:
         raise ValueError(f"{text} needs the package universal-pathlib; pip install 'blip2cli[s3]'") from None
     if not found.name:
-        raise ValueError(f"{text} is no folder; name one in it")
+        raise ValueError(f"{text} is not a folder; name one in it")
     chosen: Path = found  # it has the methods of one
     return chosen
+
+
+DAY = 86_400.0
+"""In seconds; the system's clocks refuse to wait for very much longer times."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class InputSettings:
 
     def validate(self) -> None:
         if self.shard is not None:
-            match = re.fullmatch(r"0*(\d{1,9})/0*(\d{1,9})", self.shard)
+            match = re.fullmatch(r"0*(\d{1,9})/0*(\d{1,9})", self.shard, re.ASCII)
             if not match or not 1 <= int(match[1]) <= int(match[2]):
                 raise UsageError(
                     f"--shard {self.shard} is not a part such as 3/16", "Parts count from 1: 1/16 to 16/16."
@@ -109,7 +113,9 @@ class OutputSettings:
     resume: Annotated[bool, Opt("Go on where an interrupted run stopped.")] = False
     retry_errors: Annotated[bool, Opt("With --resume: first compute the rows that carry errors again.")] = False
     overwrite: Annotated[bool, Opt("Replace the output if it exists.")] = False
-    commit_every: Annotated[float, Opt("Seconds between commits to the output.", metavar="SECONDS", min=0.0)] = 5.0
+    commit_every: Annotated[
+        float, Opt("Seconds between commits to the output.", metavar="SECONDS", min=0.0, max=DAY)
+    ] = 5.0
     existing: Annotated[
         Literal["skip", "overwrite", "append"] | None,
         Opt("Sidecar files that are there: leave their images out, replace them, or add to them. [default: skip]"),
@@ -169,10 +175,11 @@ class ModelSettings:
     ] = False
     batch_size: Annotated[str, Opt("Images encoded together: a number, or auto.", metavar="auto|N")] = "auto"
     workers: Annotated[
-        int | None, Opt("Processes that read and decode images; 0 for none. [default: the cores]", metavar="N", min=0)
+        int | None,
+        Opt("Processes that read and decode images; 0 for none. [default: the cores]", metavar="N", min=0, max=1024),
     ] = None
     image_timeout: Annotated[
-        float, Opt("Give up an image that takes longer to read and decode.", metavar="SECONDS", min=0.1)
+        float, Opt("Give up an image that takes longer to read and decode.", metavar="SECONDS", min=0.1, max=DAY)
     ] = 60.0
     exact_pixels: Annotated[
         bool, Opt("Decode large JPEGs at full scale: pixels equal to Pillow's, but several times slower.")
@@ -188,8 +195,9 @@ class ModelSettings:
         return None if self.batch_size == "auto" else int(self.batch_size)
 
     def validate(self) -> None:
-        if self.batch_size != "auto" and not (self.batch_size.isdigit() and int(self.batch_size) > 0):
+        if self.batch_size != "auto" and not re.fullmatch(r"0*[1-9]\d{0,5}", self.batch_size, re.ASCII):
             raise UsageError(f"--batch-size {self.batch_size} is neither auto nor a number above 0", "Try 16.")
+        check_device(self.device)
         if self.devices is not None and self.device != "auto":
             raise UsageError("--device does not go with --devices", "Give one of them.")
         if self.devices is not None:
@@ -204,6 +212,13 @@ MOST_REPLICAS = 1024
 """Replicas on one machine."""
 
 
+def check_device(device: str) -> str:
+    """The name of a device, which need not be here. Raises UsageError for what is not one."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,4})?", device, re.ASCII):
+        raise UsageError(f"--device {device} is not a device", "Use auto, cpu, cuda, cuda:N or mps.")
+    return device
+
+
 def devices_named(devices: str) -> list[str]:
     """The devices of --devices, one for each replica; ["all"] for all. Raises UsageError."""
     if devices == "all":
@@ -214,7 +229,7 @@ def devices_named(devices: str) -> list[str]:
         return ["cpu"] * int(match[1])
     named = [name.strip() for name in devices.split(",")]
     if not all(re.fullmatch(r"cuda:\d{1,4}", name) for name in named):
-        raise UsageError(f"--devices {devices} is no list of devices", "Such as cuda:0,cuda:1, or all, or cpu:4.")
+        raise UsageError(f"--devices {devices} is not a list of devices", "Such as cuda:0,cuda:1, or all, or cpu:4.")
     if len(set(named)) < len(named):
         raise UsageError(f"--devices {devices} names a device twice", "A GPU holds one replica.")
     return named
@@ -229,14 +244,18 @@ class GenerationSettings:
         int | None, Opt("Most tokens to write. [default: 30 for captions, 10 for answers]", metavar="N", min=1)
     ] = None
     min_new_tokens: Annotated[int, Opt("Fewest tokens to write.", metavar="N", min=0)] = 0
-    num_beams: Annotated[int, Opt("Beams of beam search; 1 is greedy.", metavar="N", min=1)] = 1
-    temperature: Annotated[float, Opt("Sample at this temperature; 0 does not sample.", metavar="T", min=0.0)] = 0.0
+    num_beams: Annotated[int, Opt("Beams of beam search; 1 is greedy.", metavar="N", min=1, max=1000)] = 1
+    temperature: Annotated[
+        float, Opt("Sample at this temperature; 0 does not sample.", metavar="T", min=0.0, max=100.0)
+    ] = 0.0
     top_p: Annotated[
         float | None,
         Opt("Sample from the smallest set of tokens with this probability.", metavar="P", min=0.0, max=1.0),
     ] = None
-    repetition_penalty: Annotated[float, Opt("Above 1 discourages repetition.", metavar="X", min=0.01)] = 1.0
-    length_penalty: Annotated[float, Opt("Beam search: above 0 favours longer text.", metavar="X")] = 1.0
+    repetition_penalty: Annotated[float, Opt("Above 1 discourages repetition.", metavar="X", min=0.01, max=100.0)] = 1.0
+    length_penalty: Annotated[
+        float, Opt("Beam search: above 0 favours longer text.", metavar="X", min=-50.0, max=50.0)
+    ] = 1.0
     scores: Annotated[bool, Opt("Add each text's log-probability, by token on average, and its probability.")] = False
     seed: Annotated[int, Opt("Seed of sampling; the same rows whatever the batch size.", metavar="N", min=0)] = 0
 
@@ -274,10 +293,12 @@ class EngineSettings:
         Opt("Replicas of the model, or the fewest and most of a cluster that grows. [default: all]", metavar="N|N-M"),
     ] = None
     gpus_per_replica: Annotated[
-        float | None, Opt("GPUs a replica holds, or a part of one. [default: 1 if there are any]", metavar="F", min=0.0)
+        float | None,
+        Opt("GPUs a replica holds, or a part of one. [default: 1 if there are any]", metavar="F", min=0.0, max=1024.0),
     ] = None
     cpus_per_replica: Annotated[
-        int | None, Opt("Cores a replica holds, most of them to decode images. [default: 4]", metavar="N", min=1)
+        int | None,
+        Opt("Cores a replica holds, most of them to decode images. [default: 4]", metavar="N", min=1, max=4096),
     ] = None
 
     @property
@@ -293,11 +314,11 @@ class EngineSettings:
             if self.engine == "local" and getattr(self, name) is not None:
                 raise UsageError(f"--{name.replace('_', '-')} needs --engine ray", "On one machine there is --devices.")
         if self.replicas is not None:
-            if not re.fullmatch(r"\d{1,6}(-\d{1,6})?", self.replicas):
+            if not re.fullmatch(r"\d{1,6}(-\d{1,6})?", self.replicas, re.ASCII):
                 raise UsageError(f"--replicas {self.replicas} is neither a number nor a range", "Such as 8, or 2-16.")
             fewest, most = self.fewest_and_most or (1, 1)
             if not 1 <= fewest <= most:
-                raise UsageError(f"--replicas {self.replicas} is no range from 1 on", "Such as 2-16.")
+                raise UsageError(f"--replicas {self.replicas} is not a range from 1 on", "Such as 2-16.")
 
 
 BESIDE_IMAGES = ("sidecar", "imagefolder")

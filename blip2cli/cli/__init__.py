@@ -11,6 +11,8 @@ from blip2cli import __version__
 from blip2cli.cli import bench, caption, chat, doctor, embed, match, models, report, score, search, vqa
 from blip2cli.cli.failures import MISTYPED, show_mistyped
 from blip2cli.cli.usage import PlainCommand, PlainGroup
+from blip2cli.cli.values import WrongValue, spelled
+from blip2cli.host.terminal import show_error
 
 app = typer.Typer(
     name="blip2",
@@ -23,7 +25,7 @@ app = typer.Typer(
 )
 for module in (caption, vqa, embed, match, chat, search, score, report, models, doctor, bench):
     name = module.__name__.rpartition(".")[2]
-    app.command(name, cls=PlainCommand)(getattr(module, name))
+    app.command(name, cls=PlainCommand)(spelled(getattr(module, name)))
 
 
 def _version(asked: bool) -> None:
@@ -51,3 +53,6 @@ def main() -> None:
     except MISTYPED as error:
         show_mistyped(error)
         sys.exit(2)
+    except WrongValue as error:
+        show_error(error.message, error.hint)
+        sys.exit(error.exit_code)

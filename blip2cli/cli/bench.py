@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from blip2cli.settings import DEFAULT_MODEL
+from blip2cli.commands.bench import BATCH_SIZES, BenchSettings, batch_sizes_named, dtypes_named
+from blip2cli.settings import DEFAULT_MODEL, check_device
 
 
 def bench(
@@ -16,13 +17,23 @@ def bench(
             "--model", "-m", metavar="MODEL", envvar="BLIP2_MODEL", help="Hub id, local folder, or 'tiny' (bundled)."
         ),
     ] = DEFAULT_MODEL,
-    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Annotated[
+        str, typer.Option(metavar="DEVICE", parser=check_device, help="auto, cpu, cuda, cuda:N or mps.")
+    ] = "auto",
     dtypes: Annotated[
-        str, typer.Option(metavar="A,B,...", help="Precisions to try; by default those of the device.")
-    ] = "",
-    batch_sizes: Annotated[str, typer.Option(metavar="N,N,...", help="Batch sizes to try.")] = "1,4,8,16,32,64",
-    images: Annotated[int, typer.Option(metavar="N", min=1, help="Generated photographs captioned in each try.")] = 64,
-    tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens written for each.")] = 10,
+        Any,
+        typer.Option(metavar="A,B,...", parser=dtypes_named, help="Precisions to try; by default those of the device."),
+    ] = None,
+    batch_sizes: Annotated[
+        Any,
+        typer.Option(
+            metavar="N,N,...", parser=batch_sizes_named, help=r"Batch sizes to try. \[default: 1,4,8,16,32,64]"
+        ),
+    ] = None,
+    images: Annotated[
+        int, typer.Option(metavar="N", min=1, max=100_000, help="Generated photographs captioned in each try.")
+    ] = 64,
+    tokens: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="Tokens written for each.")] = 10,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Measure captions a second on this machine, by precision and batch size.
@@ -32,6 +43,6 @@ def bench(
     from blip2cli.cli.failures import reported
 
     with reported(debug, "The rows above are measured."):
-        from blip2cli.commands.bench.own import BenchSettings, measure_and_show
+        from blip2cli.commands.bench.own import measure_and_show
 
-        measure_and_show(BenchSettings(model, device, dtypes, batch_sizes, images, tokens))
+        measure_and_show(BenchSettings(model, device, dtypes, batch_sizes or BATCH_SIZES, images, tokens))

@@ -9,12 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
+from blip2cli.cli.values import WrongValue
+
 OWN = ("config", "debug", "help")
 """Options that a file cannot set."""
 
 
 def take_defaults(context: typer.Context, file: Path | None) -> Path | None:
-    """Make the file's values the defaults of the command that is being parsed. Raises typer.BadParameter.
+    """Make the file's values the defaults of the command that is being parsed. Raises WrongValue.
 
     What stands outside of any table is for every command; a table `[caption]` is for that command, and comes before it.
     """
@@ -30,7 +32,12 @@ def take_defaults(context: typer.Context, file: Path | None) -> Path | None:
         if option not in known:
             near = difflib.get_close_matches(option, [str(name) for name in known], 1)
             meant = f"; is {near[0].replace('_', '-')} meant?" if near else ""
-            raise typer.BadParameter(f"{file}: {context.command.name} has no option {name}{meant}")
+            raise WrongValue(
+                f"{file}: {context.command.name} has no option {name}{meant}",
+                f"blip2 {context.command.name} --help lists them.",
+            )
+        if getattr(known[option], "is_flag", False) and not isinstance(value, bool):
+            raise WrongValue(f"{file}: {name} is true or false, not {value}", "Write it without quotation marks.")
         several = getattr(known[option], "multiple", False) or known[option].nargs == -1
         values[option] = [value] if several and not isinstance(value, list) else value
     context.default_map = values
@@ -45,9 +52,11 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise typer.BadParameter(f"cannot read {file}: {error.strerror}") from None
+        raise WrongValue(f"cannot read {file}: {error.strerror}", "Name a TOML file.") from None
     except ValueError as error:  # not UTF-8, or not TOML
-        raise typer.BadParameter(f"{file} is not TOML: {error}") from None
+        raise WrongValue(
+            f"{file} is not TOML: {error}", "Write options as NAME = VALUE, texts in quotation marks."
+        ) from None
 
 
 Config = Annotated[

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from blip2cli.settings import DEFAULT_MODEL
+from blip2cli.settings import DEFAULT_MODEL, check_device
 
 
 def doctor(
@@ -17,7 +17,10 @@ def doctor(
         ),
     ] = DEFAULT_MODEL,
     device: Annotated[
-        str, typer.Option(metavar="DEVICE", help="Where the self-test runs: auto, cpu, cuda, cuda:N or mps.")
+        str,
+        typer.Option(
+            metavar="DEVICE", parser=check_device, help="Where the self-test runs: auto, cpu, cuda, cuda:N or mps."
+        ),
     ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines, on a terminal too.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, get_args
 
 from typer.models import OptionInfo
 
 from blip2cli.cli import app
+from blip2cli.cli.values import Value
 
 TOP = """\
 <!-- Made by `python -m blip2cli.cli.reference`; a test compares. -->
@@ -42,22 +43,22 @@ def reference() -> str:
 def _section(name: str, call: Callable[..., Any]) -> str:
     summary, example = _doc(call)
     signature = inspect.signature(call, eval_str=True)
-    told = [(p, *get_args(p.annotation)[:2]) for p in signature.parameters.values()]
-    options = [(p, kind, info) for p, kind, info in told if isinstance(info, OptionInfo)]
-    arguments = [info for _, _, info in told if not isinstance(info, OptionInfo)]
+    told = [(p, *get_args(p.annotation)[1:]) for p in signature.parameters.values()]
+    options = [(p, *marks) for p, *marks in told if isinstance(marks[0], OptionInfo)]
+    arguments = [marks[0] for _, *marks in told if not isinstance(marks[0], OptionInfo)]
     usage = " ".join(["blip2", name, "[OPTIONS]", *(str(info.metavar) for info in arguments)])
     parts = [f"\n## blip2 {name}\n\n{summary}\n\n    {usage}\n    {example}\n\n"]
     parts += [f"`{info.metavar}`: {_plain(info.help)}\n" for info in arguments]
-    for panel in dict.fromkeys(info.rich_help_panel for _, _, info in options):
-        rows = [_row(p, kind, info) for p, kind, info in options if info.rich_help_panel == panel]
+    for panel in dict.fromkeys(info.rich_help_panel for _, info, _ in options):
+        rows = [_row(p, info, value) for p, info, value in options if info.rich_help_panel == panel]
         parts.append(f"\n### {panel}\n\n| option | default | what it does |\n|---|---|---|\n{''.join(rows)}")
     return "".join(parts)
 
 
-def _row(parameter: inspect.Parameter, kind: Any, info: OptionInfo) -> str:
+def _row(parameter: inspect.Parameter, info: OptionInfo, value: Value) -> str:
     names = (info.default, *(info.param_decls or ()))  # in Annotated, Typer keeps the first name as the default
     flags = ", ".join(f"`{name}`" for name in names if isinstance(name, str))
-    words = " ".join(filter(None, [flags, _value(kind, info)]))
+    words = " ".join(filter(None, [flags, _shown(value)]))
     text, _, told = _plain(info.help).partition(" [default: ")
     default = told.removesuffix("]")
     if not default and parameter.default not in (None, "") and parameter.default is not False:
@@ -67,14 +68,12 @@ def _row(parameter: inspect.Parameter, kind: Any, info: OptionInfo) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
 
-def _value(kind: Any, info: OptionInfo) -> str:
-    """What stands behind the option; nothing for a flag."""
-    if kind is bool:
+def _shown(value: Value) -> str:
+    """What follows the option; nothing for a flag."""
+    if value.kind is bool:
         return ""
-    choices = [choice for part in (kind, *get_args(kind)) if get_origin(part) is Literal for choice in get_args(part)]
-    value = " or ".join(f"`{choice}`" for choice in choices) or f"`{info.metavar or 'TEXT'}`"
-    bounds = [f"{word} {bound:g}" for word, bound in (("from", info.min), ("to", info.max)) if bound is not None]
-    return " ".join([value, *bounds])
+    text = " or ".join(f"`{choice}`" for choice in value.choices) or f"`{value.metavar}`"
+    return " ".join(filter(None, [text, value.bounds]))
 
 
 def _doc(call: Callable[..., Any]) -> tuple[str, str]:

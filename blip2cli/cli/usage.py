@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from typer.core import TyperArgument, TyperCommand, TyperGroup
@@ -16,8 +17,14 @@ class _Plain:
             if getattr(param, "is_flag", False):
                 param.metavar = ""
             elif isinstance(param, TyperArgument):
+                param.get_usage_pieces = partial(_as_named, param.metavar or "")  # type: ignore[method-assign]
                 param.display_type_rich = lambda ctx: None  # type: ignore[method-assign]  # there is no option for it
         return params
+
+
+def _as_named(metavar: str, ctx: Any) -> list[str]:
+    """An argument in the usage line, without the brackets and dots that Typer would add to those it has."""
+    return [metavar]
 
 
 class PlainCommand(_Plain, TyperCommand):

@@ -23,7 +23,7 @@ from blip2cli.model.families import FAMILIES, Family
 from blip2cli.model.hub import complete
 from blip2cli.model.precision import native_bf16, settled
 from blip2cli.model.size import headers
-from blip2cli.settings import Kind, devices_named
+from blip2cli.settings import Kind, check_device, devices_named
 from blip2cli.tiny import MODEL_DIR, RETRIEVAL_DIR
 
 if TYPE_CHECKING:
@@ -273,10 +273,7 @@ def device_named(device: str) -> torch.device:
     if device == "auto":
         mps = torch.backends.mps.is_available()
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise UsageError(f"--device {device} is no device", "Use auto, cpu, cuda, cuda:N or mps.") from None
+    chosen = torch.device(check_device(device))
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(
             f"--device {device}: this PyTorch sees no CUDA device", "Use --device cpu, or install a CUDA build."

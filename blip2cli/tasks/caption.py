@@ -41,7 +41,9 @@ class CaptionOptions:
     prompt_column: Annotated[str | None, Opt("Manifest column with the row's prompt.", metavar="NAME")] = None
     prefix: Annotated[str, Opt("Put before every caption; {NAME} is a column.", metavar="TEXT")] = ""
     suffix: Annotated[str, Opt("Put behind every caption; {NAME} is a column.", metavar="TEXT")] = ""
-    num_captions: Annotated[int, Opt("Captions an image; above 1 the column is `captions`.", metavar="N", min=1)] = 1
+    num_captions: Annotated[
+        int, Opt("Captions an image; above 1 the column is `captions`.", metavar="N", min=1, max=1000)
+    ] = 1
 
     def validate(self) -> None:
         if self.prompt_column and (self.prompt or self.prompts):

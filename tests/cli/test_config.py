@@ -49,8 +49,8 @@ def test_a_table_is_for_the_command_of_its_name(typed: Run) -> None:
         ("frobnicate = 3", "run.toml: caption has no option frobnicate"),
         ("debug = true", "run.toml: caption has no option debug"),
         ("limit = ", "run.toml is not TOML"),
-        ('limit = "many"', "Invalid value for '--limit'"),
-        ('dtype = "fp8"', "'fp8' is not one of"),
+        ('limit = "many"', "--limit many is not a whole number"),
+        ('dtype = "fp8"', "--dtype fp8 is not a choice"),
         ("shard = 3", "--shard 3 is not a part such as 3/16"),
     ],
 )

@@ -1,1 +1,47 @@
-"""Measuring: `make bench` (against reference loops) and `blip2 bench` (the user's own machine and model)."""
+"""Measuring: `make bench` (against reference loops) and `blip2 bench` (the user's own machine and model).
+
+Here are the settings of `blip2 bench`, and how they are parsed; nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, get_args, get_type_hints
+
+from blip2cli.errors import UsageError
+from blip2cli.settings import ModelSettings
+
+BATCH_SIZES = (1, 4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """What is tried; no `dtypes` means those of the device."""
+
+    model: str
+    device: str
+    dtypes: tuple[str, ...] | None
+    batch_sizes: tuple[int, ...]
+    images: int
+    tokens: int
+
+
+def dtypes_named(listed: str) -> tuple[str, ...]:
+    """The precisions of --dtypes, without repetitions. Raises UsageError."""
+    choices: Any = get_type_hints(ModelSettings)["dtype"]
+    known = [choice for choice in get_args(choices) if choice != "auto"]
+    named = tuple(dict.fromkeys(name.strip() for name in listed.split(",")))
+    if not set(named) <= set(known):
+        raise UsageError(f"--dtypes {listed} is not a list of precisions", f"Choose from {','.join(known)}.")
+    return named
+
+
+def batch_sizes_named(listed: str) -> tuple[int, ...]:
+    """The sizes of --batch-sizes, the smallest first, without repetitions. Raises UsageError."""
+    named = [size.strip() for size in listed.split(",")]
+    if not all(re.fullmatch(r"0*[1-9]\d{0,5}", size, re.ASCII) for size in named):
+        raise UsageError(
+            f"--batch-sizes {listed} is not a list of numbers above 0", "Separate them with commas: 1,4,16."
+        )
+    return tuple(sorted({int(size) for size in named}))

@@ -8,29 +8,18 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import torch
 
+from blip2cli.commands.bench import BenchSettings
 from blip2cli.commands.bench.machine import describe
 from blip2cli.commands.bench.material import save_photos
 from blip2cli.commands.bench.ours import Ours
-from blip2cli.errors import Blip2Error, UsageError
+from blip2cli.errors import Blip2Error
 from blip2cli.host.terminal import TablePrinter, hush_libraries, show_warning
 from blip2cli.model.checkpoint import find
 from blip2cli.settings import ModelSettings
-
-
-@dataclass(frozen=True)
-class BenchSettings:
-    """What is tried: lists are strings with commas; no `dtypes` means those of the device."""
-
-    model: str
-    device: str
-    dtypes: str
-    batch_sizes: str
-    images: int
-    tokens: int
 
 
 @dataclass(frozen=True)
@@ -44,7 +33,7 @@ class Measured:
 
 def measure_and_show(settings: BenchSettings) -> None:
     """Try everything, print a row for each, and recommend the fastest. Raises Blip2Error where none can run."""
-    sizes, dtypes = _sizes(settings.batch_sizes), _dtypes(settings)
+    dtypes = _dtypes(settings)
     hush_libraries()
     find(ModelSettings(model=settings.model, device=settings.device))  # which raises where there is none
     print(f"{describe()}\n{settings.model}: {settings.images} images, {settings.tokens} tokens each\n")
@@ -54,7 +43,7 @@ def measure_and_show(settings: BenchSettings) -> None:
         photos = save_photos(Path(temporary) / "photos", settings.images, (640, 480))
         for dtype in dtypes:
             try:
-                for tried in _tries(photos, dtype, sizes, settings):
+                for tried in _tries(photos, dtype, settings):
                     tries.append(tried)
                     shown.print_row([dtype, str(tried.batch_size), f"{tried.images_per_second:.2f}"], None)
             except Exception as error:  # whatever one precision fails of, the others are tried
@@ -74,14 +63,14 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 
-def _tries(photos: Path, dtype: Any, sizes: list[int], settings: BenchSettings) -> Iterator[Measured]:
+def _tries(photos: Path, dtype: Any, settings: BenchSettings) -> Iterator[Measured]:
     """Growing batch sizes, until two in a row are slower than the best."""
     ours = Ours(settings.model, dtype, 1, settings.device)
     if ours.model.checkpoint.caution:
         show_warning(ours.model.checkpoint.caution)
     lengths = [settings.tokens] * settings.images
     best, slower = 0.0, 0
-    for size in sizes:
+    for size in settings.batch_sizes:
         ours.write(photos, [None], lengths, size)
         started = time.perf_counter()
         ours.write(photos, [None], lengths, size)
@@ -93,20 +82,8 @@ def _tries(photos: Path, dtype: Any, sizes: list[int], settings: BenchSettings) 
             return
 
 
-def _sizes(listed: str) -> list[int]:
-    if not all(size.strip().isdigit() and int(size) > 0 for size in listed.split(",")):
-        raise UsageError(f"--batch-sizes {listed} is no list of numbers", "Write them with commas: 1,4,16.")
-    return sorted({int(size) for size in listed.split(",")})
-
-
-def _dtypes(settings: BenchSettings) -> list[Any]:
-    known = set(get_args(get_type_hints(ModelSettings)["dtype"])) - {"auto"}
+def _dtypes(settings: BenchSettings) -> tuple[str, ...]:
     if settings.dtypes:
-        asked = [dtype.strip() for dtype in settings.dtypes.split(",")]
-        if set(asked) - known:
-            raise UsageError(
-                f"--dtypes {settings.dtypes}: not all are precisions", f"Choose of {', '.join(sorted(known))}."
-            )
-        return asked
+        return settings.dtypes
     cuda = settings.device.startswith("cuda") or (settings.device == "auto" and torch.cuda.is_available())
-    return ["fp16", "bf16", "int8"] if cuda else ["fp32", "bf16", "int8"]
+    return ("fp16", "bf16", "int8") if cuda else ("fp32", "bf16", "int8")

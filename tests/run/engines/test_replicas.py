@@ -60,7 +60,7 @@ def test_an_output_begun_by_one_process_is_gone_on_with_and_mended_by_replicas(t
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("--devices", "gpu"), "--devices gpu is no list of devices"),
+        (("--devices", "gpu"), "--devices gpu is not a list of devices"),
         (("--devices", "cpu:0"), "--devices cpu:0 asks for 0 replicas"),
         (("--devices", "cpu:9999"), "Give 1 to 1024."),
         (("--devices", "cuda:0,cuda:0"), "--devices cuda:0,cuda:0 names a device twice"),
