@@ -185,7 +185,7 @@ def test_a_shard_counts_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.M
         (["--out", "o", "--device-map", "auto"], "--device-map does not go with"),
         (["--out", "o", "--shard", "1/2"], "--shard does not go with"),
         (["--out", "o", "--resume", "--retry-errors"], "--retry-errors does not go with"),
-        (["--out", "o", "--replicas", "3-2"], "is no range"),
+        (["--out", "o", "--replicas", "3-2"], "is not a range"),
         (["--out", "o", "--replicas", "many"], "neither a number nor a range"),
         (["--out", "o", "--ray-address", "127.0.0.1:1"], "cannot join the Ray cluster"),
     ],
