@@ -16,7 +16,8 @@ class ImageRef:
 
     `path` is a file or URL that the user named, `size` bytes of it from `offset` on where the file is an archive;
     `data` is the bytes themselves; `url` stands in a manifest, which may come from anybody: it is fetched with care,
-    from public addresses only unless `private`.
+    from public addresses only unless `private`. With `within` the file is read only where it really lies below that
+    folder.
     """
 
     path: str | None = None
@@ -25,6 +26,7 @@ class ImageRef:
     private: bool = False
     offset: int = 0
     size: int | None = None
+    within: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

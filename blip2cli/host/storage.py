@@ -112,11 +112,16 @@ class _Zstandard(io.RawIOBase):
 def read(name: str, most: int, offset: int = 0, size: int | None = None) -> bytes:
     """The bytes of a file, or `size` of them from `offset` on. Raises OSError; EFBIG for more than `most`."""
     with open_binary(name) as file:
-        length = size if size is not None else file.seek(0, os.SEEK_END)
-        if length > most:
-            raise OSError(errno.EFBIG, f"{length:,} bytes")
-        file.seek(offset)
-        return file.read(length)
+        return read_from(file, most, offset, size)
+
+
+def read_from(file: BinaryIO, most: int, offset: int = 0, size: int | None = None) -> bytes:
+    """The same of a file that is open."""
+    length = size if size is not None else file.seek(0, os.SEEK_END)
+    if length > most:
+        raise OSError(errno.EFBIG, f"{length:,} bytes")
+    file.seek(offset)
+    return file.read(length)
 
 
 def is_folder(name: str) -> bool:

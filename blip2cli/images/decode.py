@@ -22,6 +22,7 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from blip2cli.errors import Blip2Error, ImageError
 from blip2cli.host import storage
+from blip2cli.host.containment import OUTSIDE, is_below, open_below
 from blip2cli.images.fetch import fetch
 from blip2cli.inputs.formats import FORMATS, install_hint
 from blip2cli.records import ImageRef
@@ -82,18 +83,20 @@ def _read_anywhere(image: ImageRef) -> bytes:
     if image.url is not None:
         return fetch(image.url, image.private)
     path = image.path or ""
+    if image.within is not None and storage.is_url(path) and not is_below(image.within, path):
+        raise ImageError("unreadable", OUTSIDE)
     if path.lower().startswith(("http://", "https://")) and image.size is None:  # typed by the user
         return fetch(path, allow_private=True)
-    return read_file(path, image.offset, image.size)
+    return read_file(path, image.offset, image.size, image.within)
 
 
-def read_file(path: str, offset: int = 0, size: int | None = None) -> bytes:
-    """The bytes of a regular file or URL, or `size` of them from `offset` on.
+def read_file(path: str, offset: int = 0, size: int | None = None, within: str | None = None) -> bytes:
+    """The bytes of a regular file or URL, or `size` of them from `offset` on; of a file only below the folder `within`.
 
     Raises ImageError for one that is missing, too large, or not a regular file.
     """
     try:
-        return storage.retried(lambda: _read(path, offset, size))
+        return storage.retried(lambda: _read(path, offset, size, within))
     except FileNotFoundError:
         raise ImageError("missing", "no such file") from None
     except (OSError, ValueError) as error:
@@ -104,7 +107,10 @@ def read_file(path: str, offset: int = 0, size: int | None = None) -> bytes:
         raise ImageError("unreadable", f"{getattr(error, 'strerror', None) or error}{times}") from None
 
 
-def _read(path: str, offset: int, size: int | None) -> bytes:
+def _read(path: str, offset: int, size: int | None, within: str | None) -> bytes:
+    if within is not None and not storage.is_url(path):
+        with open_below(within, path) as file:
+            return storage.read_from(file, MAX_BYTES, offset, size)
     if not storage.is_url(path) and not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "not a regular file")
     return storage.read(path, MAX_BYTES, offset, size)

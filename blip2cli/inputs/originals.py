@@ -1,4 +1,9 @@
-"""Originals: the images that rows of results are about, found again by the rows' names."""
+"""Originals: the images that rows of results are about, found again by the rows' names.
+
+Results may come from anybody. Where the user gives a root, nothing is read but what really lies below it, archives and
+tables included; bytes within the results, and inputs that the user names, are read anyway. Without a root the names
+lead wherever this user may read.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,7 @@ from functools import cached_property
 
 from blip2cli.errors import Blip2Error
 from blip2cli.host import storage
+from blip2cli.host.containment import is_below
 from blip2cli.inputs import MANIFESTS, ColumnChoice, Sources, open_source, suffix_of
 from blip2cli.inputs.folder import printable
 from blip2cli.records import Row
@@ -57,8 +63,8 @@ class Originals:
         wanted: Wanted = {}
         for row in rows:
             bare = Row(row.index, row.name, row.image, error=row.error)
-            if row.image is not None and row.image.data is not None:
-                yield bare
+            if row.image is not None and (row.image.data is not None or row.image.size is not None):
+                yield bare  # its bytes stand in the results
             else:
                 wanted.setdefault(row.name, []).append(bare)
         yield from _taken(self.source.rows(), wanted)
@@ -68,7 +74,7 @@ class Originals:
                 holder, member = held_by
                 held.setdefault(holder, {}).setdefault(member, []).extend(some)
             else:
-                yield from map(self._placed, some)
+                yield from (self._contained(self._placed(row)) for row in some)
         for holder, rest in held.items():
             yield from self._held(holder, rest)
 
@@ -76,6 +82,13 @@ class Originals:
     def _within(self) -> ColumnChoice:
         """How inputs are read."""
         return replace(self.columns, image=self.image_column)
+
+    def _contained(self, row: Row) -> Row:
+        """The row with its image bound to the root, where there is one."""
+        image = row.image
+        if self.columns.root is None or image is None or image.path is None:
+            return row
+        return replace(row, image=replace(image, within=self.columns.root))
 
     def _placed(self, row: Row) -> Row:
         """The row with its image's file: from this folder on, where a run named it so, or else as the results say."""
@@ -88,25 +101,33 @@ class Originals:
     def _holder(self, row: Row) -> tuple[str, str] | None:
         """The manifest or archive that holds the image of a row, if its name says so, and what the name says behind it.
 
-        As files are, it is looked for from this folder on, and then from where the results are; or from the root alone.
+        As files are, it is looked for from this folder on, and then from where the results are; or only below the root.
         """
         if row.image is None or row.image.path is None or storage.is_url(row.image.path):
             return None
         for cut in reversed([found.start() for found in HELD.finditer(row.name)]):
             holder, member = row.name[:cut], row.name[cut:]
             if suffix_of(holder) in MANIFESTS:
-                here = () if self.columns.root is not None else _spellings(holder)
-                places = (*here, *_spellings(row.image.path.removesuffix(member)))
-                for place in filter(os.path.isfile, places):
+                beside = _spellings(row.image.path.removesuffix(member))
+                if place := self._place_of(_spellings(holder), beside):
                     return place, member
         return None
+
+    def _place_of(self, here: tuple[str, ...], beside: tuple[str, ...]) -> str | None:
+        """The first of these files that there is; with a root, of those beside it, by its real path below the root."""
+        root = self.columns.root
+        if root is None:
+            return next(filter(os.path.isfile, (*here, *beside)), None)
+        inside = (os.path.realpath(place) for place in beside if is_below(root, place))
+        return next((place for place in inside if os.path.isfile(place) and suffix_of(place) in MANIFESTS), None)
 
     def _held(self, holder: str, wanted: Wanted) -> Iterator[Row]:
         """The rows whose names lead into a manifest or an archive, which need not be what it was."""
         fault, start = NOT_FOUND, printable(holder)
         try:
             rows = open_source([holder], self._within).rows()
-            yield from _taken((replace(row, name=row.name.removeprefix(start)) for row in rows), wanted)
+            named = (replace(row, name=row.name.removeprefix(start)) for row in rows)
+            yield from map(self._contained, _taken(named, wanted))
         except Blip2Error as error:
             fault = f"unreadable: {error.message}"
         for some in wanted.values():

@@ -243,6 +243,71 @@ def test_names_of_any_kind_are_rows_without_pictures(typed: Run) -> None:
     assert column(PAGE, "caption") == ["x"] * len(names)
 
 
+# ---- results from strangers ----
+
+
+@pytest.fixture
+def rooted(typed: Run) -> Run:
+    """A folder of images, and things outside of it that results may try to name."""
+    Path("root").mkdir()
+    Path("secret").mkdir()
+    shutil.copy(CIRCLE, "root/mine.png")
+    shutil.copy(CIRCLE, "secret/s.png")
+    pq.write_table(pa.table({"image": [CIRCLE.read_bytes()]}), "secret/t.parquet")
+    pq.write_table(pa.table({"image": [CIRCLE.read_bytes()]}), "root/t.parquet")
+    for kind in ("tar", "zip"):
+        shutil.make_archive("secret/s", kind, "secret", "s.png")
+        shutil.make_archive("root/r", kind, "root", "mine.png")
+    results("root/names.jsonl", {"image": "../secret/s.png"}, {"image": str(Path("secret/s.png").resolve())})
+    for name in ("s.png", "s.tar", "s.zip", "t.parquet"):
+        Path("root", f"link-{name}").symlink_to(f"../secret/{name}")
+    Path("root/folder").symlink_to("../secret")
+    return typed
+
+
+OUTSIDE = (
+    "../secret/s.png", "secret/../../secret/s.png", "link-s.png", "folder/s.png", "../secret/s.tar/s.png",
+    "../secret/s.zip/s.png", "../secret/t.parquet#0", "link-s.tar/s.png", "link-s.zip/s.png", "link-t.parquet#0",
+    "folder/s.tar/s.png", "folder/s.zip/s.png", "folder/t.parquet#0", "names.jsonl#0",
+)  # fmt: skip
+INSIDE = ("mine.png", "./mine.png", "../root/mine.png", "r.tar/mine.png", "r.zip/mine.png", "t.parquet#0")
+
+
+def test_below_an_image_root_nothing_else_is_shown(rooted: Run) -> None:
+    absolute = [str(Path("secret", name).resolve()) for name in ("s.png", "s.tar/s.png", "s.zip/s.png", "t.parquet#0")]
+    names = [*INSIDE, *OUTSIDE, *absolute, str(Path("root/mine.png").resolve())]
+    name = results("o.jsonl", *({"image": name, "caption": "x"} for name in names))
+    data = reported(rooted, name, "--image-root", "root")
+    shown = {name for name, place in zip(names, data["places"], strict=True) if place >= 0}
+    assert shown == {*INSIDE, names[-1]}
+    assert all(
+        fault == "unreadable: outside of the image root" or fault.startswith("missing: ")
+        for fault in data["faults"].values()
+    )
+
+
+def test_names_in_a_table_below_the_root_lead_nowhere_else(rooted: Run) -> None:
+    for name in ("../secret/s.png", "link-s.png"):
+        results("root/names.jsonl", {"image": name})
+        data = reported(rooted, "root/names.jsonl", "--image-root", "root")
+        assert data["faults"] == {"0": "unreadable: outside of the image root"}
+
+
+def test_what_the_user_names_is_read_wherever_it_lies(rooted: Run) -> None:
+    name = results("o.jsonl", {"image": "secret/s.png", "caption": "x"})
+    assert reported(rooted, name, "--image-root", "root")["places"] == [-1]
+    assert reported(rooted, name, "--image-root", "root", "--images", "secret")["places"] == [0]
+    rooted("caption", "secret/s.png", "--format", "webdataset", "--out", "packed")
+    assert reported(rooted, "packed", "--image-root", "root")["places"] == [0], "its bytes stand in the results"
+
+
+def test_a_root_behind_a_url_is_not_left(rooted: Run) -> None:
+    names = ("../secret.png", str(Path("secret/s.png").resolve()), "%2e%2e/secret.png")
+    name = results("o.jsonl", *({"image": name, "caption": "x"} for name in names))
+    faults = reported(rooted, name, "--image-root", "http://127.0.0.1:9/photos")["faults"]
+    assert set(faults.values()) == {"unreadable: outside of the image root"}
+
+
 # ---- bounds ----
 
 

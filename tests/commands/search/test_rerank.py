@@ -108,6 +108,20 @@ def test_below_a_root_nothing_is_taken_from_the_working_folder(typed: Run, monke
     assert itm[0] < 0.5 < itm[1], "the blue one, and the red one"
 
 
+def test_below_a_root_names_lead_nowhere_else(typed: Run) -> None:
+    Path("root").mkdir()
+    shutil.copytree(SCENES, "photos")
+    embedded(typed, "photos")
+    done = searched(typed, TEXTS[0], "-k", 20, "--rerank", 20, "--image-root", "root", "--report", PAGE)
+    assert done.code == 3 and {row["error"] for row in done.rows} == {"missing: no such file"}
+    Path("root/photos").symlink_to("../photos")
+    done = searched(typed, TEXTS[0], "-k", 20, "--rerank", 20, "--image-root", "root", "--report", PAGE, "--overwrite")
+    assert done.code == 3 and {row["error"] for row in done.rows} == {"unreadable: outside of the image root"}
+    assert max(data_of(PAGE)["places"]) == -1
+    inside = searched(typed, TEXTS[0], "-k", 20, "--rerank", 20, "--image-root", ".")
+    assert inside.code == 0
+
+
 def test_the_exit_code_is_that_of_the_rows_written(typed: Run) -> None:
     shutil.copytree(SCENES, "photos")
     embedded(typed, "photos")
