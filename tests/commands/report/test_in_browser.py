@@ -293,6 +293,56 @@ def test_what_comes_from_outside_is_text_wherever_it_stands(tmp_path: Path, look
     assert tab.locator("script").count() == 2 and tab.locator("[onerror]").count() == 0
 
 
+HOSTILE = (
+    "javascript:window.pwned=1",
+    "data:text/html,<script>window.pwned=1</script>",
+    '" onmouseover="window.pwned=1',
+    "'`${window.pwned=1}`",
+    "<svg onload=window.pwned=1>",
+    "<a href=javascript:window.pwned=1>x</a>",
+    "]]><!--",
+    "{{ 7*7 }}{% raw %}",
+    "&lt;b&gt;&amp;",
+    "__proto__",
+    "constructor",
+    "toString",
+    "<base href=//evil.example>",
+    "<meta http-equiv=refresh content=0;url=//evil.example>",
+    "</style><style>*{display:none}",
+    "</title><script>window.pwned=1</script>",
+    "\u2028window.pwned=1\u2029",
+    "http://evil.example/a.png",
+)
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_hostile_names_columns_and_urls_do_nothing(tmp_path: Path, look: Look) -> None:
+    columns = {**{name: name for name in HOSTILE}, "url": "javascript:window.pwned=1", "error": None}
+    rows = [
+        Row(n, name, ImageRef(data=encoded((n, 0, 0))), {**columns, "caption": name}) for n, name in enumerate(HOSTILE)
+    ]
+    out = tmp_path / "hostile.html"
+    write_report(rows, ReportSettings(out, quiet=True), HOSTILE[0], {name: {name: name} for name in HOSTILE})
+    tab = look(out)
+    assert count(tab) == f"{len(HOSTILE)} rows"
+    assert sorted(map(words, names(tab, len(HOSTILE)))) == sorted(map(words, HOSTILE))
+    tab.locator(".card").first.click()
+    shown = words(tab.get_by_role("dialog").inner_text())
+    assert [name for name in HOSTILE if words(name) not in shown] == []
+    targets = "[...document.querySelectorAll('[href], [src], [action]')].map(x => x.href || x.src || x.action)"
+    assert {target.partition(",")[0].partition("///")[0] for target in tab.evaluate(targets)} <= {
+        "data:image/webp;base64",
+        "file:",
+    }
+    attributes = "[...document.querySelectorAll('*')].flatMap(x => x.getAttributeNames())"
+    assert not [name for name in tab.evaluate(attributes) if name.startswith("on")]
+    assert tab.evaluate("window.pwned") is None
+    assert tab.locator("base, iframe, object, embed").count() == 0
+
+
 def test_the_page_allows_no_script_but_its_own(page: Path, browser: Any) -> None:
     tab = browser.new_context().new_page()
     refused: list[str] = []
