@@ -71,6 +71,9 @@ class InputSettings:
     image_root: Annotated[
         str | None, Opt("Folder that a manifest's image paths start from. [default: the manifest's]", metavar="FOLDER")
     ] = None
+    encoding: Annotated[
+        str | None, Opt("Encoding of CSV, JSON and text inputs, such as windows-1252. [default: utf-8]", metavar="NAME")
+    ] = None
     limit: Annotated[int | None, Opt("Stop after this many input rows.", metavar="N", min=1)] = None
     shard: Annotated[
         str | None, Opt("Read only the I-th of N parts of the input, the same in every run.", metavar="I/N")
@@ -391,6 +394,8 @@ class Job:
             "image_root": self.input.image_root,
             "shard": self.input.shard,
         }
+        if self.input.encoding is not None:
+            chosen["encoding"] = self.input.encoding
         return chosen
 
 

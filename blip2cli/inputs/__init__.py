@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
-from blip2cli.inputs.folder import Files, Folder, images_below, walk
+from blip2cli.inputs.encoding import check_encoding
+from blip2cli.inputs.folder import Files, Folder, images_below, matching, walk
 from blip2cli.inputs.formats import install_hint, is_image, read_suffixes
 from blip2cli.records import Row
 
@@ -34,6 +36,7 @@ MANIFESTS = {
     ".feather": "blip2cli.inputs.arrow:ArrowManifest",
     ".ipc": "blip2cli.inputs.arrow:ArrowManifest",
     ".json": "blip2cli.inputs.annotations:open_annotations",
+    ".txt": "blip2cli.inputs.listing:ListFile",
     ".tar": "blip2cli.inputs.tar:TarShards",
     ".tar.gz": "blip2cli.inputs.tar:TarShards",
     ".tgz": "blip2cli.inputs.tar:TarShards",
@@ -43,11 +46,19 @@ MANIFESTS = {
     ".jsonl.zst": "blip2cli.inputs.jsonl:JsonlManifest",
     ".csv.gz": "blip2cli.inputs.csv:CsvManifest",
     ".csv.zst": "blip2cli.inputs.csv:CsvManifest",
+    ".tsv.gz": "blip2cli.inputs.csv:CsvManifest",
+    ".tsv.zst": "blip2cli.inputs.csv:CsvManifest",
 }
 """Suffix → class of the source that reads such a manifest. A class is made from (name as typed, ColumnChoice)."""
 
-TABLES = tuple(".parquet .jsonl .ndjson .jsonl.gz .jsonl.zst .csv .csv.gz .csv.zst .tsv .arrow .feather .ipc".split())
-"""Those that a folder may be made of. Archives are too; JSON is read where it is named, for it may be anything."""
+TABLES = tuple(
+    ".parquet .jsonl .ndjson .jsonl.gz .jsonl.zst .csv .csv.gz .csv.zst .tsv .tsv.gz .tsv.zst "
+    ".arrow .feather .ipc".split()
+)
+"""Those that a folder may be made of. Archives are too."""
+
+NAMED_ONLY = (".json", ".txt")
+"""Those that are read only where they are named, or a pattern ends so: others of that name may be anything."""
 
 RANGE = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{},]*(?:,[^{},]*)+))\}")
 """{00000..00099} or {a,b} in a name."""
@@ -85,7 +96,8 @@ class ColumnChoice:
     `text_required` makes a manifest without the text column an error. Image paths start from `root`, or from the
     manifest's own folder; URLs among them are fetched only with `allow_remote`, from private networks too with
     `allow_private`. With `imagefolder` the image's column is `file_name`, or the only one that ends so. A metadata
-    file in the folder `written` is not read: the run itself writes it.
+    file in the folder `written` is not read: the run itself writes it. Text that does not say its encoding by a
+    byte-order mark is in `encoding`, or where that is None in UTF-8.
     """
 
     image: str | None = None
@@ -97,6 +109,7 @@ class ColumnChoice:
     allow_private: bool = False
     imagefolder: bool = False
     written: str | None = None
+    encoding: str | None = None
 
 
 @dataclass(frozen=True)
@@ -238,6 +251,7 @@ def open_source(
 
     Raises UsageError for an input that does not exist, holds no images, or is not of a kind that is read.
     """
+    check_encoding(columns.encoding)
     if columns.root is not None and not storage.is_url(columns.root) and not os.path.isdir(columns.root):
         raise UsageError(f"no such folder: --image-root {columns.root}", "Image paths of manifests start from it.")
     parts = [
@@ -322,7 +336,7 @@ def _url_sources(url: str, columns: ColumnChoice) -> Iterator[Source]:
         else:
             found = storage.matching(url) if pattern else list(storage.walk(url))
             images = tuple(name for name in found if suffix_of(name) in read_suffixes())
-            tables = [name for name in found if suffix_of(name) in MANIFESTS and suffix_of(name) != ".json"]
+            tables = [name for name in found if suffix_of(name) in MANIFESTS and suffix_of(name) not in NAMED_ONLY]
             if not images and not tables:
                 raise UsageError(f"no images found in {url}", "Give an image, a folder, a pattern, or a manifest.")
             yield from [Files(images)] if images else _file_sources(tables, columns)
@@ -350,13 +364,14 @@ def _folder_sources(name: str, columns: ColumnChoice) -> Iterator[Source]:
 def _manifests_below(folder: str) -> list[str]:
     """The archives below a folder, or where it has none the tables, in the order of a walk."""
     found = list(walk(folder, lambda name: suffix_of(name) in MANIFESTS and not name.startswith(CACHED)))
-    archives = [file for file in found if suffix_of(file) not in (*TABLES, ".json")]
+    archives = [file for file in found if suffix_of(file) not in (*TABLES, *NAMED_ONLY)]
     return archives or [file for file in found if suffix_of(file) in TABLES]
 
 
 def _file_source(name: str, columns: ColumnChoice) -> Source:
     suffix = suffix_of(name)
     if suffix in MANIFESTS:
+        _check_regular(name)
         module, _, cls = MANIFESTS[suffix].partition(":")
         source: Source = getattr(import_module(module), cls)(name, columns)
         return source
@@ -365,9 +380,30 @@ def _file_source(name: str, columns: ColumnChoice) -> Source:
     if hint := install_hint(suffix):
         raise UsageError(f"cannot read {name}: {suffix} needs another package", f"Install it: {hint}")
     known = ", ".join(sorted(MANIFESTS))
-    raise UsageError(
-        f"{name} is neither an image nor a manifest", f"Manifests end in {known}; a list of paths goes to -."
-    )
+    raise UsageError(f"{name} is neither an image nor a manifest", f"Manifests end in {known}.")
+
+
+def _check_regular(name: str) -> None:
+    """See that a manifest is a file. Raises UsageError for a pipe or a device, which cannot be read twice."""
+    if storage.is_url(name):
+        return
+    try:
+        mode = os.stat(name).st_mode
+    except OSError:
+        return  # which opening it tells
+    if not stat.S_ISREG(mode):
+        raise UsageError(
+            f"{name} is not a regular file, but {_kind_of_file(mode)}",
+            "Write its content to a file; a list of paths may also come from stdin: blip2 caption -",
+        )
+
+
+def _kind_of_file(mode: int) -> str:
+    if stat.S_ISFIFO(mode):
+        return "a pipe"
+    if stat.S_ISSOCK(mode):
+        return "a socket"
+    return "a folder" if stat.S_ISDIR(mode) else "a device"
 
 
 def _file_sources(names: Iterable[str], columns: ColumnChoice) -> list[Source]:
@@ -382,11 +418,14 @@ def _side_by_side(opened: Callable[[str], T], names: Iterable[str]) -> list[T]:
 
 def _glob_sources(pattern: str, columns: ColumnChoice) -> Iterator[Source]:
     found: list[Any] = []
-    for name in sorted(glob.glob(pattern, recursive=True)):
-        if os.path.isdir(name):
+    for match in matching(pattern):
+        name = match.path
+        if match.closed:
+            found.append(Files((name,)))
+        elif os.path.isdir(name):
             if "**" not in pattern:
                 found += _folder_sources(name, columns)
-        elif suffix_of(name) == ".json" and not pattern.lower().endswith(".json"):
+        elif suffix_of(name) in NAMED_ONLY and not pattern.lower().endswith(suffix_of(name)):
             continue  # what stands beside images is not always about them
         elif is_image(name) or suffix_of(name) in MANIFESTS:
             found.append(_file_source(name, columns))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
+from blip2cli.inputs.encoding import SAY_ENCODING, NotText, decoded
 from blip2cli.inputs.jsonl import JsonlManifest
 from blip2cli.inputs.manifest import IMAGE_COLUMNS, Layout, inferred, joined, lay_out, root_of
 from blip2cli.records import Row
@@ -73,9 +74,11 @@ def open_annotations(name: str, columns: ColumnChoice) -> Source:
     """The source of a JSON file, which may hold JSON lines in spite of its name. Raises UsageError."""
     try:
         with storage.open_binary(name) as file:
-            parsed = json.loads(file.read().decode("utf-8-sig"))
+            parsed = json.loads(decoded(file.read(), columns.encoding))
     except OSError as error:
         raise UsageError(f"cannot read {name}: {error.strerror}", "Check the path and its permissions.") from None
+    except NotText as error:
+        raise UsageError(f"cannot read {name}: it is {error}", SAY_ENCODING) from None
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":
             return JsonlManifest(name, columns)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
+from blip2cli.inputs.encoding import NotText, decoded
 from blip2cli.inputs.folder import printable
 from blip2cli.inputs.formats import is_image
 from blip2cli.records import ImageRef, Row
@@ -74,7 +75,7 @@ class Samples:
     def rows(self, archive: str, members: Iterable[Member]) -> Iterator[Row]:
         """The rows of the samples whose members come one after the other: one for every image."""
         for key, sample in samples_in(members):
-            record, fault = record_of(key, sample)
+            record, fault = record_of(key, sample, self.columns.encoding)
             columns = self._declared(record)
             text = columns.pop(self.columns.text or "", None)
             images = [member for member in sample if is_image(member.name)]
@@ -131,7 +132,7 @@ def samples_of(archive: str, records: Iterable[Mapping[str, Any]], columns: Colu
     return Samples(pa.schema([*simple, pa.field(MORE, pa.string())]), columns)
 
 
-def record_of(key: str, members: Iterable[Member]) -> tuple[dict[str, Any], str | None]:
+def record_of(key: str, members: Iterable[Member], encoding: str | None = None) -> tuple[dict[str, Any], str | None]:
     """What the texts of a sample say, and what is wrong with them."""
     record: dict[str, Any] = {"key": printable(key)}
     fault = None
@@ -142,17 +143,20 @@ def record_of(key: str, members: Iterable[Member]) -> tuple[dict[str, Any], str 
         if member.error:
             fault = fault or member.error
         elif suffix != ".json":
-            record[suffix[1:]] = (member.text or b"").decode("utf-8", "replace").removesuffix("\n")
-        elif (said := _object(member.text or b"")) is not None:
+            try:
+                record[suffix[1:]] = decoded(member.text or b"", encoding).removesuffix("\n")
+            except NotText as error:
+                fault = fault or f"unreadable: {printable(member.name)} is {error}"
+        elif (said := _object(member.text or b"", encoding)) is not None:
             record.update(said)
         else:
             fault = fault or f"unreadable: {printable(member.name)} is not a JSON object"
     return record, fault
 
 
-def _object(text: bytes) -> dict[str, Any] | None:
+def _object(text: bytes, encoding: str | None) -> dict[str, Any] | None:
     try:
-        said = json.loads(text)
+        said = json.loads(decoded(text, encoding))
     except (ValueError, RecursionError):
         return None
     return said if isinstance(said, dict) else None

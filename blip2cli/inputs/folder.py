@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fnmatch
+import glob
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -14,6 +17,10 @@ from blip2cli.records import ImageRef, Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
+"""A byte that is no UTF-8 in a path that is printed."""
 
 
 @dataclass(frozen=True)
@@ -82,37 +89,115 @@ def printable(path: str) -> str:
         return path.encode("utf-8", "backslashreplace").decode()
 
 
+def spelled(path: str) -> str:
+    """The path of the file that a printed path stands for: as it is, or with its backslash escapes as bytes."""
+    if not ESCAPED.search(path.encode("utf-8", "surrogatepass")) or os.path.lexists(path):
+        return path
+    found = unescaped(path)
+    return found if os.path.lexists(found) else path
+
+
+def unescaped(path: str) -> str:
+    """The path with backslash escapes, as `printable` writes them, as the bytes that they stand for."""
+    encoded = path.encode("utf-8", "surrogateescape")
+    return os.fsdecode(ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), encoded))
+
+
 def images_below(folder: str) -> Iterator[str]:
     """The images in a folder and those below it, in the order of a walk."""
     return walk(folder, is_image)
 
 
-def walk(folder: str, wanted: Callable[[str], bool], above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
+def walk(folder: str, wanted: Callable[[str], bool]) -> Iterator[str]:
     """The files below a folder whose names are wanted, sorted by path; hidden files and folders left out.
 
-    A folder within that cannot be read is given as it is: it becomes an error row. `above` is for the walk itself: the
-    folders it came through.
+    A folder within that cannot be read, one whose path is too long for the system among them, is given as it is: it
+    becomes an error row.
     """
+    return (found.path for found in _walked(folder, wanted))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a walk or a glob came upon; `closed` says that it is a folder that cannot be read."""
+
+    path: str
+    closed: bool = False
+
+
+def _walked(folder: str, wanted: Callable[[str], bool]) -> Iterator[Found]:
     try:
-        status = os.stat(folder)
-        with os.scandir(folder) as entries:
-            listed = sorted(entries, key=lambda entry: entry.name)
+        opened = [_opened(folder, ())]
     except OSError as error:
-        if not above:
-            raise UsageError(f"cannot read {folder}: {error.strerror}", "Check the folder's permissions.") from None
-        yield folder
-        return
+        raise UsageError(f"cannot read {folder}: {error.strerror}", "Check the folder's permissions.") from None
+    while opened and (here := opened[-1]):
+        entry = next(here.entries, None)
+        if entry is None:
+            opened.pop()
+            continue
+        path = os.path.join(here.path, entry.name)
+        if not _is_folder(entry):
+            if wanted(entry.name):
+                yield Found(path)
+            continue
+        try:
+            below = _opened(path, [folder.identity for folder in opened if folder])
+        except OSError:
+            yield Found(path, closed=True)
+            continue
+        if below is not None:
+            opened.append(below)
+
+
+@dataclass(frozen=True)
+class _OpenFolder:
+    """A folder that is being walked: what is left of its entries, and what tells it from other folders."""
+
+    path: str
+    entries: Iterator[os.DirEntry[str]]
+    identity: tuple[int, int]
+
+
+def _opened(path: str, above: Collection[tuple[int, int]]) -> _OpenFolder | None:
+    """A folder with its visible entries in their order; None where a link led back to one above. Raises OSError."""
+    status = os.stat(path)
     identity = (status.st_dev, status.st_ino)
     if identity in above:
-        return
-    for entry in listed:
-        if entry.name.startswith("."):
-            continue
-        path = os.path.join(folder, entry.name)
-        if _is_folder(entry):
-            yield from walk(path, wanted, (*above, identity))
-        elif wanted(entry.name):
-            yield path
+        return None
+    with os.scandir(path) as entries:
+        visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    return _OpenFolder(path, iter(visible), identity)
+
+
+def matching(pattern: str) -> list[Found]:
+    """The files and folders that a glob matches, sorted; for `**` files alone, at any depth, and closed folders."""
+    parts = pattern.split("/")
+    at = parts.index("**") if "**" in parts else None
+    if at is None or any(part.startswith(".") for part in parts[at:]):
+        return [Found(path) for path in sorted(glob.glob(pattern, recursive=True))]
+    start = "/".join(parts[:at]) or ("/" if pattern.startswith("/") else "")
+    found: list[Found] = []
+    for folder in glob.glob(start) if start else ["."]:
+        for path in _walked(folder, lambda name: True) if os.path.isdir(folder) else ():
+            below = path.path[len(folder) :].lstrip("/")
+            if path.closed or _matches(below.split("/"), parts[at:]):
+                found.append(path if start else Found(below, path.closed))
+    return sorted(found, key=lambda found: found.path)
+
+
+def _matches(names: Sequence[str], parts: Sequence[str]) -> bool:
+    """Whether the names in a path, outermost first, match a glob in which `**` is any number of folders."""
+    reached = _passing({0}, parts)
+    for name in names:
+        stayed = {at for at in reached if parts[at : at + 1] == ["**"]}
+        passed = {at + 1 for at in reached if at < len(parts) and fnmatch.fnmatchcase(name, parts[at])}
+        reached = _passing(stayed | passed, parts)
+    return len(parts) in reached
+
+
+def _passing(reached: set[int], parts: Sequence[str]) -> set[int]:
+    """The places in a glob that are reached, with those behind a `**`, which may stand for nothing."""
+    return reached | {at + 1 for at in reached if parts[at : at + 1] == ["**"]}
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -79,8 +79,12 @@ def metadata_files(folder: str, written: str | None = None) -> list[str]:
     return [file for place in (folder, *below) if os.path.realpath(place) != ours for file in _metadata_file(place)]
 
 
+def _is_there(file: str) -> bool:
+    return os.path.lexists(file) and not os.path.isdir(file)
+
+
 def _metadata_file(folder: str) -> list[str]:
-    files = [file for name in METADATA if os.path.isfile(file := os.path.join(folder, name))]
+    files = [file for name in METADATA if _is_there(file := os.path.join(folder, name))]
     if len(files) > 1:
         names = " and ".join(os.path.basename(file) for file in files)
         raise UsageError(f"{folder} has {names}", "One says what the images are; take the other away.")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
+from blip2cli.inputs.encoding import LINE, file_encoding, lines_of, not_text, unreadable
 from blip2cli.inputs.manifest import Layout, inferred, lay_out
 from blip2cli.records import Row
 
@@ -18,24 +20,36 @@ if TYPE_CHECKING:
     from blip2cli.inputs import ColumnChoice
 
 
+@dataclass(frozen=True)
+class Line:
+    """One line of the file: its number, counted from 1, and its object, or what is wrong with it."""
+
+    number: int
+    record: dict[str, Any] | None = None
+    fault: str = ""
+
+
 class JsonlManifest:
-    """One JSON-lines file. A line that is no JSON object becomes an error row."""
+    """One JSON-lines file. A line that is not a JSON object becomes an error row."""
 
     manifest_text = True
 
     def __init__(self, name: str, columns: ColumnChoice) -> None:
         self.name = name
-        names = dict.fromkeys(key for _, record in self._records() for key in record or {})
+        self._encoding = file_encoding(name, columns.encoding)
+        names: dict[str, None] = {}
+        for line in self._records():
+            names.update(dict.fromkeys(line.record or ()))
         if not names:
             raise UsageError(f"{name} holds no JSON objects", 'Each line must be an object such as {"image": "a.jpg"}.')
         self._layout: Layout = lay_out(name, list(names), columns)
 
     def rows(self, start: int = 0) -> Iterator[Row]:
-        for number, (line, record) in enumerate(self._records(start), start):
-            if record is None:
-                yield self._layout.broken(number, f"line {line} is not a JSON object")
+        for number, line in enumerate(self._records(start), start):
+            if line.record is None:
+                yield self._layout.broken(number, f"line {line.number} {line.fault}")
             else:
-                yield self._layout.row(record, number)
+                yield self._layout.row(line.record, number)
 
     def count(self) -> int | None:
         return sum(1 for _ in self._lines())
@@ -44,25 +58,36 @@ class JsonlManifest:
         return list(self._layout.carried)
 
     def schema(self) -> pa.Schema:
-        return inferred(self._layout.carried, (record for _, record in self._records() if record is not None))
+        return inferred(self._layout.carried, (line.record for line in self._records() if line.record is not None))
 
-    def _records(self, start: int = 0) -> Iterator[tuple[int, dict[str, Any] | None]]:
-        for number, line in islice(self._lines(), start, None):
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
-                record = None
-            yield number, record if isinstance(record, dict) else None
+    def _records(self, start: int = 0) -> Iterator[Line]:
+        for number, text in islice(self._lines(), start, None):
+            yield _parsed(number, text)
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
-        """The lines that are not blank, with their numbers from 1."""
+        """The lines that are not blank, in UTF-8, with their numbers from 1; of one longer than LINE its beginning."""
         try:
             with storage.decompressed(self.name) as opened:
-                for number, line in enumerate(opened.file, 1):
-                    text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-                    if text.strip():
+                number, within = 0, False
+                for piece in lines_of(opened.file, self._encoding):
+                    begins, within = not within, not piece.endswith(b"\n")
+                    number += begins
+                    text = piece.removeprefix(b"\xef\xbb\xbf") if number == 1 else piece
+                    if begins and text.strip():
                         yield number, text
+        except UnicodeDecodeError:
+            raise not_text(self.name, self._encoding) from None
         except OSError as error:
-            raise UsageError(
-                f"cannot read {self.name}: {error.strerror or error}", "Check the path and its permissions."
-            ) from None
+            raise unreadable(self.name, error) from None
+
+
+def _parsed(number: int, text: bytes) -> Line:
+    if len(text) >= LINE and not text.endswith(b"\n"):
+        return Line(number, fault=f"is longer than {LINE:,} bytes")
+    try:
+        record = json.loads(text.decode("utf-8", "surrogatepass"))
+    except UnicodeDecodeError:
+        return Line(number, fault="is not UTF-8")
+    except (ValueError, RecursionError):
+        record = None
+    return Line(number, record) if isinstance(record, dict) else Line(number, fault="is not a JSON object")

@@ -1,28 +1,38 @@
-"""A list of image paths on stdin, one a line, read as it comes."""
+"""Lists of image paths, one a line: on stdin, or in a .txt file."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from blip2cli.errors import UsageError
+from blip2cli.host import storage
+from blip2cli.inputs.encoding import LINE, UTF_8, file_encoding, lines_of, not_text, unreadable
 from blip2cli.inputs.folder import image_row
+from blip2cli.inputs.formats import is_image
+from blip2cli.inputs.manifest import Layout, lay_out
 from blip2cli.records import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from blip2cli.inputs import ColumnChoice
+
+IMAGE = "image"
+
+A_LINE_EACH = "A .txt input lists images, a path or URL a line; paths start from its folder or from --image-root."
+
 
 @dataclass(frozen=True)
 class Listing:
-    """The paths on stdin; empty lines are passed over."""
+    """The paths on stdin, read as they come; empty lines are passed over."""
 
     def rows(self, start: int = 0) -> Iterator[Row]:
-        paths = (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer)
-        return map(image_row, islice(filter(None, paths), start, None))
+        return map(image_row, islice(_paths(sys.stdin.buffer), start, None))
 
     def count(self) -> int | None:
         return None
@@ -34,3 +44,62 @@ class Listing:
         import pyarrow as pa
 
         return pa.schema([])
+
+
+class ListFile:
+    """A text file of paths or URLs, which are taken as those of a manifest's image column; it has no other column."""
+
+    def __init__(self, name: str, columns: ColumnChoice) -> None:
+        self.name = name
+        self._encoding = file_encoding(name, columns.encoding)
+        if columns.text_required:
+            raise UsageError(f"{name} has no column {columns.text}", "It is a list of images; a table has columns.")
+        names = [columns.image or IMAGE]
+        self._layout: Layout = lay_out(name, names, columns)
+        self._count = sum(1 for _ in self._paths())
+        first = next(self._paths(), None)
+        if first is None:
+            raise UsageError(f"{name} is empty", A_LINE_EACH)
+        if not self._names_an_image(first):
+            raise UsageError(f"{name} is not a list of images: its first line names none", A_LINE_EACH)
+
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        for number, path in enumerate(islice(self._paths(), start, None), start):
+            yield self._layout.row({self._layout.image or IMAGE: path}, number)
+
+    def count(self) -> int | None:
+        return self._count
+
+    def column_names(self) -> list[str]:
+        return []
+
+    def schema(self) -> pa.Schema:
+        import pyarrow as pa
+
+        return pa.schema([])
+
+    def _names_an_image(self, path: str) -> bool:
+        """Whether a line may be meant as an image: other text files stand beside images, with captions."""
+        image = self._layout.row({self._layout.image or IMAGE: path}, 0).image
+        return storage.is_url(path) or is_image(path) or (image is not None and os.path.exists(image.path or ""))
+
+    def _paths(self) -> Iterator[str]:
+        """The paths; bytes of UTF-8 and of no encoding are as the file system has them. Raises UsageError."""
+        try:
+            with storage.decompressed(self.name) as opened:
+                for path in _paths(lines_of(opened.file, self._encoding), self._encoding):
+                    if len(path) >= LINE:
+                        raise UsageError(f"{self.name} is not a list of paths", "It has a line of 64 MiB.")
+                    yield path
+        except UnicodeDecodeError:
+            raise not_text(self.name, self._encoding) from None
+        except OSError as error:
+            raise unreadable(self.name, error) from None
+
+
+def _paths(lines: Iterable[bytes], encoding: str = "utf-8") -> Iterator[str]:
+    """The lines that are not empty as paths, without a byte-order mark."""
+    for number, line in enumerate(lines):
+        text = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
+        if text := text.rstrip(b"\r\n"):
+            yield os.fsdecode(text) if encoding in UTF_8 else text.decode("utf-8", "surrogatepass")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
-from blip2cli.inputs.folder import printable
+from blip2cli.inputs.folder import printable, spelled
 from blip2cli.records import ImageRef, Row
 
 if TYPE_CHECKING:
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 IMAGE_COLUMNS = ("image", "image_path", "path", "file_name", "filename", "filepath", "file", "img")
 """Names that are tried, in this order, where --image-column is not given."""
 
-REMOTE_COLUMNS = (*IMAGE_COLUMNS, "url")
+URL_COLUMNS = ("url", "image_url", "img_url", "URL")
+"""Names of columns that hold URLs, as data sets of the web have them."""
+
+REMOTE_COLUMNS = (*IMAGE_COLUMNS, *URL_COLUMNS)
 """The same with --allow-remote."""
 
 FETCHED = ("http", "https", "s3", "gs", "hf")
@@ -75,7 +78,7 @@ class Layout:
     def _image(self, cell: Any, unnamed: str) -> tuple[str, ImageRef | None, str | None]:
         if isinstance(cell, Mapping) and ("bytes" in cell or "path" in cell):  # the Hugging Face struct
             path, data = cell.get("path"), cell.get("bytes")
-            if isinstance(data, bytes):
+            if isinstance(data, bytes) and (data or not path):
                 return (printable(path) if isinstance(path, str) and path else unnamed), ImageRef(data=data), None
             cell = path
         if isinstance(cell, bytes):
@@ -100,7 +103,8 @@ class Layout:
         local = os.path.isabs(cell) or (_leaves(cell) and not storage.is_url(self.root))
         if local and storage.is_url(self.manifest):
             return None, LOCAL_IN_REMOTE
-        return ImageRef(path=joined(self.root, cell)), None
+        path = joined(self.root, cell)
+        return ImageRef(path=path if storage.is_url(path) else spelled(path)), None
 
 
 def joined(root: str, path: str) -> str:
@@ -135,7 +139,7 @@ def lay_out(manifest: str, names: list[str], columns: ColumnChoice) -> Layout:
     twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
     if twice is not None:
         raise UsageError(f"{manifest} has several columns named {twice!r}", "Rename them; one would hide the other.")
-    image = columns.image or _image_column(names, columns)
+    image = columns.image or image_column(names, columns)
     if image is None and columns.image_required:
         raise _no_image_column(manifest, names, columns)
     if image is not None and image not in names:
@@ -150,7 +154,8 @@ def lay_out(manifest: str, names: list[str], columns: ColumnChoice) -> Layout:
     )
 
 
-def _image_column(names: Sequence[str], columns: ColumnChoice) -> str | None:
+def image_column(names: Sequence[str], columns: ColumnChoice) -> str | None:
+    """The column, of those there are, that holds the images if the user names none; None where no name says so."""
     if not columns.imagefolder:
         return next(
             (name for name in (REMOTE_COLUMNS if columns.allow_remote else IMAGE_COLUMNS) if name in names), None
@@ -166,7 +171,8 @@ def _no_image_column(manifest: str, names: Sequence[str], columns: ColumnChoice)
         return UsageError(
             f"{manifest} has no column file_name", f"{there} Say --image-column, or give the images alone: {images!r}."
         )
-    hint = "--allow-remote to fetch the URLs" if "url" in names and not columns.allow_remote else "--image-column"
+    urls = not columns.allow_remote and not set(URL_COLUMNS).isdisjoint(names)
+    hint = "--allow-remote to fetch the URLs" if urls else "--image-column"
     return UsageError(f"{manifest} has no image column ({', '.join(IMAGE_COLUMNS)})", f"{there} Say {hint}.")
 
 

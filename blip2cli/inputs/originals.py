@@ -17,13 +17,11 @@ from blip2cli.errors import Blip2Error
 from blip2cli.host import storage
 from blip2cli.host.containment import is_below
 from blip2cli.inputs import MANIFESTS, ColumnChoice, Sources, open_source, suffix_of
-from blip2cli.inputs.folder import printable
+from blip2cli.inputs.folder import printable, unescaped
 from blip2cli.records import Row
 
 HELD = re.compile(r"/|#\d+\Z")
 """Where a name may go on behind that of an archive, or of a manifest that holds bytes: ARCHIVE/MEMBER, NAME#ROW."""
-
-ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
 NOT_FOUND = "missing: its image was not found"
 
@@ -143,4 +141,4 @@ def _taken(rows: Iterator[Row], wanted: Wanted) -> Iterator[Row]:
 
 def _spellings(name: str) -> tuple[str, str]:
     """The paths that a name stands for: bytes that are no UTF-8 are backslash escapes in it, or it has backslashes."""
-    return name, os.fsdecode(ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), name.encode()))
+    return name, unescaped(name)

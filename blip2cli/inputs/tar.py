@@ -44,7 +44,7 @@ class TarShards:
         samples = islice(samples_in(self._members(self.names[0])), LOOKED_AT)
         first: list[dict[str, Any]] = []
         try:
-            first += (record_of(key, sample)[0] for key, sample in samples)
+            first += (record_of(key, sample, columns.encoding)[0] for key, sample in samples)
         except (tarfile.TarError, OSError) as error:
             if not first:  # else it is told where it comes
                 raise UsageError(f"cannot read {self.names[0]}: {_reason(error)}", "Is it a tar archive?") from None

@@ -42,7 +42,7 @@ class ZipArchive:
                 found = [info for info in archive.infolist() if not info.is_dir() and wanted(info.filename)]
                 self._infos = sorted(found, key=lambda info: (key_of(info.filename)[0], info.filename))
                 samples = islice(samples_in(self._members(archive, self._infos, texts=True)), LOOKED_AT)
-                first = [record_of(key, sample)[0] for key, sample in samples]
+                first = [record_of(key, sample, columns.encoding)[0] for key, sample in samples]
         except (zipfile.BadZipFile, NotImplementedError, struct.error, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise UsageError(f"cannot read {name}: {reason}", "Is it a zip archive?") from None

@@ -51,6 +51,7 @@ def source_of(job: Job, inputs: Sequence[Any], text: str | None = None, images: 
         root=given.image_root,
         allow_remote=given.allow_remote,
         allow_private=given.allow_private,
+        encoding=given.encoding,
         written=str(out) if out is not None and job.output.format == "imagefolder" else None,
     )
     return open_source(inputs, columns, given.limit, given.share)

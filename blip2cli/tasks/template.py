@@ -75,14 +75,18 @@ def check_place(template: str | None) -> None:
 
 def lines_of(option: str, file: object) -> tuple[str, ...]:
     """The lines of a text file that are not blank. Raises UsageError."""
-    from pathlib import Path
+    from io import StringIO
+
+    from blip2cli.inputs.encoding import SAVE_AS_UTF_8, NotText, text_of
 
     try:
-        lines = Path(str(file)).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        text = text_of(str(file))
+    except OSError as error:
+        reason = error.strerror or str(error)
         raise UsageError(f"cannot read {option} {file}: {reason}", "Name a text file that holds one a line.") from None
-    found = tuple(line.strip() for line in lines if line.strip())
+    except NotText as error:
+        raise UsageError(f"cannot read {option} {file}: it is {error}", SAVE_AS_UTF_8) from None
+    found = tuple(line.strip() for line in StringIO(text, newline=None) if line.strip())
     if not found:
         raise UsageError(f"{option} {file} is empty", "Name a text file that holds one a line.")
     return found

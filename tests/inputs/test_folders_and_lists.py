@@ -129,14 +129,15 @@ def test_rows_from_a_place_on_are_numbered_as_in_the_whole() -> None:
         ("nowhere", "no such input: nowhere"),
         ("nowhere/*.jpg", "no images found: nowhere/*.jpg"),
         ("empty", "no images found in empty"),
-        ("notes.txt", "notes.txt is neither an image nor a manifest"),
-        ("*.txt", "no images found: *.txt"),
+        ("notes.md", "notes.md is neither an image nor a manifest"),
+        ("*.md", "no images found: *.md"),
+        ("notes.txt", "notes.txt is empty"),
         ("nonsense://b/a.csv", "cannot open nonsense://b/a.csv: ValueError: Protocol not known: nonsense"),
         ("", "no such input: "),
     ],
 )
 def test_what_cannot_be_an_input_is_named(given: str, message: str) -> None:
-    touch("notes.txt", "empty/notes.txt")
+    touch("notes.txt", "notes.md", "empty/notes.txt")
     with pytest.raises(UsageError) as error:
         open_source([given], ColumnChoice())
     assert error.value.message == message and error.value.hint

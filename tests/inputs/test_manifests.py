@@ -156,7 +156,7 @@ def test_a_bad_json_line_is_an_error_row_in_its_place() -> None:
         "unreadable: line 3 is not a JSON object",
         "unreadable: line 4 is not a JSON object",
         None,
-        "unreadable: line 6 is not a JSON object",
+        "unreadable: line 6 is not UTF-8",
     ]
     assert found[3].columns == {"n": None}
     assert source("m.jsonl").count() == 5
