@@ -56,8 +56,6 @@ def reported(debug: bool, interrupted: str = "") -> Iterator[None]:
 def _told(error: Exception) -> tuple[str, str]:
     """Message and hint for an exception that is not ours."""
     reason = " ".join(str(error).split())[:200]
-    if "DataLoader worker" in reason:
-        return reason, "Memory ran out, or in a container /dev/shm: use fewer --workers (0 for none), with --resume."
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return f"out of memory: {reason}", "Use a smaller --batch-size, --dtype int8, another --device or --device-map."
     return f"{type(error).__name__}: {reason}", "This should not happen; run with --debug and report it."

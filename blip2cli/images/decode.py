@@ -8,10 +8,11 @@ at reduced scale unless `exact` is asked for.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -39,6 +40,11 @@ MAX_BYTES = 1 << 30
 """Largest file that is read."""
 
 THUMBNAIL_QUALITY = 65
+
+PIXELS, REPEATED, FAILED = b"+", b"=", b"!"
+"""What DecodeImages gives begins with: digest and pixels; the digest of an earlier image; or an error's text."""
+
+DIGEST_BYTES = 16
 
 BLOCK = 1 << 20
 """Pixels of deep grey that are scaled at a time."""
@@ -121,6 +127,37 @@ def decode(data: bytes, reading: Reading) -> np.ndarray:
     side = reading.side
     enough = None if reading.exact else lambda size: (2 * side, 2 * side)
     return _decoded(data, enough, lambda image: _pixels(image, side))
+
+
+@dataclass(frozen=True)
+class DecodeImages:
+    """What processes do with a list of images: see PIXELS. The same bytes twice in a list are decoded once."""
+
+    reading: Reading
+
+    def __call__(self, images: Iterator[ImageRef | None]) -> Iterator[bytes]:
+        known: dict[bytes, bytes] = {}
+        for image in images:
+            try:
+                yield b"" if image is None else self.decoded(image, known)
+            except ImageError as error:
+                yield FAILED + str(error).encode("utf-8", "backslashreplace")
+            except Exception as error:
+                yield FAILED + f"unreadable: {type(error).__name__}".encode()
+
+    def decoded(self, image: ImageRef, known: dict[bytes, bytes]) -> bytes:
+        """One image; what is given when it comes again is put to those known. Raises ImageError."""
+        data = bytes_of(image)
+        digest = hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
+        if digest in known:
+            return known[digest]
+        try:
+            pixels = np.ascontiguousarray(decode(data, self.reading))
+        except ImageError as error:
+            known[digest] = FAILED + str(error).encode("utf-8", "backslashreplace")
+            raise
+        known[digest] = REPEATED + digest
+        return b"".join((PIXELS, digest, pixels.data))
 
 
 def thumbnail(data: bytes, side: int) -> bytes:

@@ -1,152 +1,492 @@
-"""Processes that read and decode images, and may die of one. Nothing here knows what an image is, or imports torch."""
+"""Processes that read and decode images, and may die of one. Nothing here knows what an image is, or imports torch.
+
+A process is a fresh interpreter below this one, at the other end of a socket. Items go out as pickles; results come
+back as bytes, which are not unpickled here, as a hostile image may have taken the process over. There is no shared
+memory, no lock that two processes hold, and no descriptor that is handed on: whatever becomes of a process shows in its
+socket, and in no other. A thread for each process hands it work and waits for it. No wait is without a bound: a process
+that gives nothing for too long (it hangs, or was stopped) is killed.
+"""
 
 from __future__ import annotations
 
-import faulthandler
-import multiprocessing
+import logging
 import os
+import pickle
+import queue
 import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from itertools import islice
-from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
+from blip2cli.errors import Blip2Error
+from blip2cli.host.terminal import show_warning
+
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
-R = TypeVar("R")
 
-TIMED_OUT = 1
-"""Exit code of a process whose watchdog has ended it."""
+Work = Callable[[Iterator[T]], Iterator[bytes]]
+"""From items to their results, one for each, in order. It can be pickled, and raises nothing."""
 
-AT_ONCE = 8
-"""Items that are handed to a process together."""
+LISTS_AHEAD = 2
+"""Lists of items in hand for each process."""
 
-GRACE = 10.0
-"""Seconds that the end of a process may take whose pipe has ended."""
+ITEMS_AHEAD = 4
+"""Items of a list that are sent before the result of the first is there."""
+
+TICK = 0.25
+"""Seconds between looks at the clock, and at whether the end is wanted, while a process is waited for."""
+
+GRACE = 5.0
+"""Seconds that a process may take to end once its socket has, or it was killed."""
+
+START_SECONDS = 120.0
+"""Seconds that a process may take to start."""
+
+MOST_STARTS = 3
+"""Starts that may fail, one after the other, until a process is given up."""
+
+START_PAUSE = 0.5
+"""Seconds between two starts."""
+
+LARGEST_RESULT = 1 << 26
+"""Bytes. A process that announces more has gone mad, and is killed."""
+
+ORPHAN_SECONDS = 30.0
+"""Seconds after an item's time at which its process ends by itself, since whoever should have killed it is dead."""
+
+LENGTH = struct.Struct("<I")
+"""What goes before a result: its length in bytes."""
+
+BUFFER = 1 << 20
+"""Bytes that a socket holds, as far as the system allows it."""
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""Environment of the processes, of which there are as many as cores."""
+
+BOOT = f"""
+import signal, sys
+for name in ("SIGINT", "SIGTERM"):
+    signal.signal(getattr(signal, name), signal.SIG_IGN)
+sys.path[:] = sys.argv[1:]
+from {__name__} import serve
+serve()
+"""
+"""What a process runs. Signals that go to all processes are for the parent, which ends the others."""
 
 
-def keep_quiet() -> None:
-    """Leave stderr and Ctrl-C to the parent: libtiff tells the terminal what it dislikes, and errors are rows here."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
+@dataclass(frozen=True)
+class Death:
+    """Why there is no result: two processes died of the item, one after the other, or it took too long twice."""
+
+    cause: str
+    of_no_item: bool = False
+    """Whether it may have had nothing to do with the item: the kernel kills what takes the most memory."""
 
 
-@contextmanager
-def watchdog(seconds: float | None) -> Iterator[None]:
-    """End this process, whatever it hangs in, when the seconds have passed."""
-    if seconds is None:
-        yield
-        return
-    with open(os.devnull, "w") as nowhere:
-        faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
-        try:
-            yield
-        finally:
-            faulthandler.cancel_dump_traceback_later()
+class CannotStart(Exception):
+    """No process can be started; the message says why."""
 
 
-def cause(exit_code: int, seconds: float) -> str:
-    """What a process died of at an image, as its error."""
-    if exit_code == TIMED_OUT:
-        return f"timeout: took longer than {seconds:g} s"
-    name = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
-    return f"crashed: the decoder died of it ({name})"
-
-
-def mapped(
-    work: Callable[[T], R], items: Iterable[T], workers: int, seconds: float, died: Callable[[T, str], R]
-) -> Generator[R]:
-    """What `work` gives for each item, in their order.
+def work_through(
+    work: Work[T], lists: Iterable[Sequence[T]], workers: int, seconds: float, optional: bool = False
+) -> Generator[list[bytes | Death]]:
+    """The results for each list of items, in order.
 
     Args:
-        work: a function of a module, where processes find it; it raises nothing.
-        items: taken some ahead.
+        work: what is done with the items.
+        lists: taken some ahead, in this thread.
         workers: how many processes do the work; 0 for this one, where nothing bounds an item's time.
-        seconds: after which a process that is still at an item is ended.
-        died: what an item gives that a process has died of, from it and the cause.
+        seconds: after which a process that is still at an item is killed.
+        optional: whether the work may be done in this process where no other can be started.
+
+    Raises:
+        Blip2Error: no process can be started.
     """
-    if not workers:
-        yield from map(work, items)
-        return
-    every = iter(items)
-    processes = [_Process(work, seconds) for _ in range(workers)]
-    turn: deque[tuple[_Process[T, R], list[T]]] = deque()
-    try:
-        for process in processes:
-            turn.append((process, process.send(list(islice(every, AT_ONCE)))))
-        while turn:
-            process, sent = turn.popleft()
-            for number, item in enumerate(sent, 1):
-                try:
-                    yield process.receive()
-                except EOFError:
-                    yield died(item, process.died_of())
-                    process.send(sent[number:])
-            if more := list(islice(every, AT_ONCE)):
-                turn.append((process, process.send(more)))
-    finally:
-        for process in processes:
-            process.kill()
-
-
-class _Process(Generic[T, R]):
-    """One process and the pipe to it; started when something is sent to it."""
-
-    def __init__(self, work: Callable[[T], R], seconds: float) -> None:
-        self.work, self.seconds = work, seconds
-        self.running: BaseProcess | None = None
-        self.connection: Any = None
-
-    def send(self, items: list[T]) -> list[T]:
-        """Hand out items; gives them back."""
-        if items:
-            if self.running is None:
-                self._start()
-            with suppress(OSError):  # it is dead, which shows when nothing comes back
-                self.connection.send(items)
-        return items
-
-    def receive(self) -> R:
-        """The next result. Raises EOFError where the process died of its item."""
+    rest = iter(lists)
+    in_hand: deque[Sequence[T]] = deque()
+    if workers:
         try:
-            result: R = self.connection.recv()
-        except OSError:
-            raise EOFError from None
-        return result
+            with closing(Pool(work, workers, seconds)) as pool:
+                while _top_up(pool, rest, in_hand):
+                    results = pool.take()
+                    in_hand.popleft()
+                    yield results
+        except CannotStart as error:
+            if pool.ever_started or not optional:
+                raise Blip2Error(
+                    f"no process to decode images can be started: {error}",
+                    "Raise the limits on memory, processes and open files, or use --workers 0.",
+                ) from None
+            show_warning(f"no process to decode images can be started ({error}); this one does it, without time limits")
+    for items in _and_then(in_hand, rest):
+        yield list(work(iter(items)))
 
-    def died_of(self) -> str:
-        """What it died of."""
-        assert self.running is not None
-        self.running.join(GRACE)
-        exit_code = self.running.exitcode or 0
-        self.kill()
-        return cause(exit_code, self.seconds)
 
-    def kill(self) -> None:
-        """Make an end of it, whatever it is at."""
+def _top_up(pool: Pool[T], rest: Iterator[Sequence[T]], in_hand: deque[Sequence[T]]) -> bool:
+    """Hand out lists until enough are in hand; tells whether any are."""
+    for items in islice(rest, max(0, LISTS_AHEAD * pool.workers - len(in_hand))):
+        in_hand.append(items)
+        pool.submit(items)
+    return bool(in_hand)
+
+
+def _and_then(in_hand: deque[Sequence[T]], rest: Iterator[Sequence[T]]) -> Iterator[Sequence[T]]:
+    while in_hand:
+        yield in_hand.popleft()
+    yield from rest
+
+
+@dataclass(eq=False)
+class _Job(Generic[T]):
+    """A list of items, their results so far, and what a process died of when it had the next item."""
+
+    items: Sequence[T]
+    results: list[bytes | Death] = field(default_factory=list)
+    death: Death | None = None
+
+    @property
+    def finished(self) -> bool:
+        return len(self.results) == len(self.items)
+
+    def left(self) -> Sequence[T]:
+        """What is to be sent next: all that is left, or only the item to be tried again."""
+        first = len(self.results)
+        return self.items[first : first + 1] if self.death else self.items[first:]
+
+
+class Pool(Generic[T]):
+    """Processes that work on lists of items; they start when there is work, and start again when they die.
+
+    An item that a process died of is tried once more when no other process has anything in hand, as memory may have
+    run out. One that took too long is tried once more by the next process that is free.
+    """
+
+    def __init__(self, work: Work[T], workers: int, seconds: float) -> None:
+        self.workers = workers  # wanted; those above this number end when they are free
+        self.alive = workers
+        self.busy = 0
+        self.ever_started = False
+        self.closed = threading.Event()
+        self.failure: Exception | None = None
+        self.order: deque[_Job[T]] = deque()  # in which they are taken
+        self.waiting: deque[_Job[T]] = deque()
+        self.suspects: deque[_Job[T]] = deque()  # whose next item is to be tried alone
+        self.changed = threading.Condition()
+        processes = [_Process(work, seconds, self.closed) for _ in range(workers)]
+        self.threads = [threading.Thread(target=self._drive, args=(process,), daemon=True) for process in processes]
+        for thread in self.threads:
+            thread.start()
+
+    def submit(self, items: Sequence[T]) -> None:
+        """Hand out a list."""
+        job = _Job(items)
+        with self.changed:
+            self.order.append(job)
+            if items:
+                self.waiting.append(job)
+            self.changed.notify_all()
+
+    def take(self) -> list[bytes | Death]:
+        """The results of the earliest list. Raises CannotStart where there is nobody left to work on it."""
+        job = self.order.popleft()
+        with self.changed:
+            while not job.finished:
+                if self.failure is not None:
+                    raise self.failure
+                self.changed.wait()
+        return job.results
+
+    def close(self) -> None:
+        """End all processes, whatever they are at."""
+        self.closed.set()
+        with self.changed:
+            self.changed.notify_all()
+        for thread in self.threads:
+            thread.join()
+
+    def _drive(self, process: _Process[T]) -> None:
+        """Hand lists to one process as long as it is wanted."""
+        job: _Job[T] | None = None
+        try:
+            while (job := self._next()) is not None:
+                death = self._work_on(job, process)
+                self._give_back(job, death)
+        except Exception as error:
+            if job is not None:
+                self._give_back(job, None)
+            self._fail(error)
+        finally:
+            process.end()
+
+    def _next(self) -> _Job[T] | None:
+        """A list for a process to work on; None where it is not wanted any more."""
+        with self.changed:
+            while not self.closed.is_set() and self.alive <= self.workers:
+                jobs = self.suspects or self.waiting
+                if jobs and not (self.suspects and self.busy):
+                    self.busy += 1
+                    return jobs.popleft()
+                self.changed.wait()
+            self.alive -= 1
+        return None
+
+    def _work_on(self, job: _Job[T], process: _Process[T]) -> Death | None:
+        """Have a process do what is next of a list; gives what it died of. Raises CannotStart."""
+        process.start()
+        self.ever_started = True
+        try:
+            for result in process.results_of(job.left()):
+                job.results.append(result)
+                if job.death is not None and job.death.of_no_item:
+                    self._lower(self.workers // 2, job.death.cause)
+                job.death = None
+        except _Died as died:
+            process.end()
+            return died.death
+        return None
+
+    def _give_back(self, job: _Job[T], death: Death | None) -> None:
+        """See to it that the rest of a list is worked on."""
+        with self.changed:
+            self.busy -= 1
+            if death is not None and job.death is not None:
+                job.results.append(death)
+                job.death = None
+            elif death is not None:
+                job.death = death
+            if not job.finished:
+                alone = job.death is not None and job.death.of_no_item
+                (self.suspects if alone else self.waiting).appendleft(job)
+            self.changed.notify_all()
+
+    def _lower(self, workers: int, cause: str) -> None:
+        with self.changed:
+            fewer = max(1, workers)
+            if fewer < self.workers:
+                show_warning(f"a process that decodes images was lost ({cause}); going on with {fewer}")
+                self.workers = fewer
+                self.changed.notify_all()
+
+    def _fail(self, problem: Exception) -> None:
+        """One process less. What is not foreseen ends everything, and so does a start that fails for the last one."""
+        with self.changed:
+            self.alive -= 1
+            self.workers = max(1, min(self.workers, self.alive))
+            if not self.alive or not isinstance(problem, CannotStart):
+                self.failure = problem
+            self.changed.notify_all()
+
+
+class _Died(Exception):
+    """A process has died, or was killed because it took too long."""
+
+    def __init__(self, death: Death) -> None:
+        super().__init__(death.cause)
+        self.death = death
+
+
+class _Process(Generic[T]):
+    """One process and the socket to it. Only one thread uses it."""
+
+    def __init__(self, work: Work[T], seconds: float, closed: threading.Event) -> None:
+        self.work, self.seconds, self.closed = work, seconds, closed
+        self.running: subprocess.Popen[bytes] | None = None
+        self.connection: socket.socket | None = None
+        self.clock = _Clock()
+
+    def start(self) -> None:
+        """Start it, unless it runs. Raises CannotStart."""
+        if self.running is not None and self.running.poll() is None:
+            return
+        for last in range(MOST_STARTS - 1, -1, -1):
+            self.end()
+            try:
+                self._start()
+                return
+            except (OSError, _Died) as error:
+                if not last or self.closed.wait(START_PAUSE):
+                    reason = error.strerror if isinstance(error, OSError) else None
+                    raise CannotStart(reason or str(error)) from None
+
+    def results_of(self, items: Sequence[T]) -> Iterator[bytes]:
+        """Send the items, and give their results as they come. Raises _Died at an item that the process died of."""
+        unsent = iter(items)
+        self.clock.restart()
+        for item in islice(unsent, ITEMS_AHEAD):
+            self._send((item,), self.seconds)
+        for _ in items:
+            result = self._receive(self.seconds)
+            self.clock.restart()
+            for item in islice(unsent, 1):
+                self._send((item,), self.seconds)
+            yield result
+        self._send((), self.seconds)
+
+    def end(self) -> None:
+        """Kill it, if it runs."""
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
         if self.running is not None:
             self.running.kill()
-            self.running.join()
-            self.connection.close()
+            with suppress(subprocess.TimeoutExpired):  # the kernel holds on to it: a disk that does not answer
+                self.running.wait(GRACE)
             self.running = None
 
     def _start(self) -> None:
-        context: Any = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
-        self.connection, theirs = context.Pipe()
-        self.running = context.Process(target=_serve, args=(theirs, self.work, self.seconds), daemon=True)
-        self.running.start()
-        theirs.close()
+        self.connection, theirs = socket.socketpair()
+        with theirs:
+            for each in (self.connection, theirs):
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+            self.running = subprocess.Popen(
+                [sys.executable, "-I", "-c", BOOT, *sys.path],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, **ONE_THREAD},
+            )
+        self.connection.settimeout(TICK)
+        self.clock.restart()
+        self._send((self.work, self.seconds), START_SECONDS)
+        self._receive(START_SECONDS)
+
+    def _send(self, content: Any, seconds: float) -> None:
+        """Send something, which must be taken within the seconds. Raises _Died."""
+        left = memoryview(pickle.dumps(content))
+        assert self.connection is not None
+        while left:
+            try:
+                left = left[self.connection.send(left) :]
+            except TimeoutError:
+                pass
+            except OSError:
+                raise _Died(self._death()) from None
+            self._check_time(seconds)
+
+    def _receive(self, seconds: float) -> bytes:
+        """The next result, which must be there within the seconds. Raises _Died."""
+        (length,) = LENGTH.unpack(self._read(LENGTH.size, seconds))
+        if length > LARGEST_RESULT:
+            self._kill()
+            raise _Died(self._death())
+        return self._read(length, seconds)
+
+    def _read(self, length: int, seconds: float) -> bytes:
+        data = bytearray(length)
+        left = memoryview(data)
+        assert self.connection is not None
+        while left:
+            try:
+                count = self.connection.recv_into(left)
+            except TimeoutError:
+                self._check_time(seconds)
+                continue
+            except OSError:
+                count = 0
+            if not count:
+                raise _Died(self._death())
+            left = left[count:]
+            self._check_time(seconds)
+        return bytes(data)
+
+    def _check_time(self, seconds: float) -> None:
+        """Raises _Died where the time is up, or nobody waits any more."""
+        if self.clock.seconds() < seconds and not self.closed.is_set():
+            return
+        self._kill()
+        raise _Died(Death(f"timeout: took longer than {seconds:g} s"))
+
+    def _kill(self) -> None:
+        assert self.running is not None
+        self.running.kill()
+
+    def _death(self) -> Death:
+        """What it died of, once its socket has ended."""
+        assert self.running is not None
+        try:
+            exit_code = self.running.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            return Death("crashed: the image decoder gave no answer", of_no_item=True)
+        if exit_code >= 0:
+            return Death(f"crashed: the image decoder ended (exit code {exit_code})", of_no_item=True)
+        with suppress(ValueError):
+            name = signal.Signals(-exit_code).name
+            return Death(f"crashed: the image decoder crashed ({name})", exit_code == -signal.SIGKILL)
+        return Death(f"crashed: the image decoder crashed (signal {-exit_code})")
 
 
-def _serve(connection: Any, work: Callable[[Any], Any], seconds: float) -> None:
-    """Do what comes through the pipe, until nobody holds its other end."""
+class _Clock:
+    """Seconds in which a process was waited for. None pass while all are stopped by Ctrl-Z, or the machine sleeps."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        self.passed, self.looked = 0.0, time.monotonic()
+
+    def seconds(self) -> float:
+        now = time.monotonic()
+        self.passed += min(now - self.looked, 2 * TICK)
+        self.looked = now
+        return self.passed
+
+
+def serve() -> None:
+    """The life of a process: results for the items that come through its socket, which is its stdin."""
+    connection = socket.socket(fileno=os.dup(0))
     keep_quiet()
-    with suppress(EOFError, BrokenPipeError):
+    incoming = connection.makefile("rb")
+    work, seconds = pickle.load(incoming)
+    items: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_take_in, args=(incoming, items), daemon=True).start()
+    try:
+        connection.sendall(LENGTH.pack(0))
         while True:
-            for item in connection.recv():
-                with watchdog(seconds):
-                    result = work(item)
-                connection.send(result)
+            for result in work(_one_list(items, seconds)):
+                _set_alarm(0)
+                connection.sendall(LENGTH.pack(len(result)))
+                connection.sendall(result)
+    except OSError:
+        os._exit(0)  # nobody is there any more
+
+
+def keep_quiet() -> None:
+    """Close stdin, stdout and stderr, where native libraries tell what they dislike; errors are results here."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for standard in range(3):
+        os.dup2(nowhere, standard)
+    os.close(nowhere)
+
+
+def _take_in(incoming: Any, items: queue.SimpleQueue[Any]) -> None:
+    """Put down what comes, whatever the other thread is at; with the parent's end of the socket this process ends."""
+    try:
+        while True:
+            items.put(pickle.load(incoming))
+    except EOFError:
+        os._exit(0)
+    except BaseException:
+        os._exit(1)
+
+
+def _one_list(items: queue.SimpleQueue[Any], seconds: float) -> Iterator[Any]:
+    """The items up to the end of a list."""
+    while item := items.get():
+        _set_alarm(min(seconds, 1e6) + ORPHAN_SECONDS)
+        yield item[0]
+
+
+def _set_alarm(seconds: float) -> None:
+    """Have the system end this process after so many seconds; 0 for never."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -1,42 +1,152 @@
-"""Processes that may die of an item."""
+"""Processes that may die of an item, or be left behind."""
 
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import chain
+from pathlib import Path
 
-from blip2cli.images.processes import mapped
+import pytest
 
-
-def doubled(item: int) -> int | str:
-    if item == 13:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if item == 50:
-        time.sleep(60)
-    return 2 * item
-
-
-def died(item: int, cause: str) -> int | str:
-    return cause
+from blip2cli.images import processes as worker
+from blip2cli.images.processes import Death, Pool, work_through
 
 
-def test_results_come_in_order_and_items_that_a_process_dies_of_or_hangs_in_cost_themselves_only() -> None:
-    results = list(mapped(doubled, range(70), 2, 1.0, died))
-    assert results[13] == "crashed: the decoder died of it (SIGKILL)"
-    assert results[50] == "timeout: took longer than 1 s"
-    results[13], results[50] = 26, 100
-    assert results == [2 * item for item in range(70)]
+def doubled(items: Iterator[int]) -> Iterator[bytes]:
+    for item in items:
+        if item == 13:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if item >= 1000:
+            time.sleep(60)
+        yield str(2 * item).encode()
+
+
+def process_numbers(items: Iterator[int]) -> Iterator[bytes]:
+    for _ in items:
+        time.sleep(0.05)
+        yield str(os.getpid()).encode()
+
+
+def flood(items: Iterator[int]) -> Iterator[bytes]:
+    for _ in items:
+        yield b"x" * (1 << 27)
+
+
+def lists_of(numbers: range, at_once: int = 5) -> Iterator[range]:
+    return (numbers[at : at + at_once] for at in range(0, len(numbers), at_once))
+
+
+def test_results_come_in_order_and_an_item_that_a_process_dies_of_costs_itself_only() -> None:
+    results = list(chain.from_iterable(work_through(doubled, lists_of(range(30)), 2, 5.0)))
+    assert results[13] == Death("crashed: the image decoder crashed (SIGSEGV)")
+    results[13] = b"26"
+    assert results == [str(2 * number).encode() for number in range(30)]
 
 
 def test_without_processes_the_work_is_done_here_as_it_is_asked_for() -> None:
     taken = []
-    results = mapped(doubled, (taken.append(item) or item for item in range(5)), 0, 1.0, died)  # type: ignore[func-returns-value]
-    assert next(results) == 0 and len(taken) == 1
+    lists = (taken.append(item) or [item] for item in range(5))  # type: ignore[func-returns-value]
+    results = work_through(doubled, lists, 0, 1.0)
+    assert next(results) == [b"0"] and len(taken) == 1
 
 
 def test_nothing_is_left_running_when_the_rest_is_not_wanted() -> None:
-    results = mapped(doubled, iter(range(100, 150)), 2, 60.0, died)
-    assert next(results) == 200
-    running = [process.running for process in results.gi_frame.f_locals["processes"]]
-    assert [one.is_alive() for one in running] == [True, True]
+    results = work_through(doubled, iter([[1], [1000], [1000]]), 2, 60.0)
+    assert next(results) == [b"2"]
+    children = children_of(os.getpid())
+    assert children
+    started = time.monotonic()
     results.close()
-    assert [one.is_alive() for one in running] == [False, False]
+    assert time.monotonic() - started < 3
+    assert not set(children) & set(children_of(os.getpid()))
+
+
+def test_lists_without_items_have_no_results() -> None:
+    assert list(work_through(doubled, [[], [1], []], 1, 5.0)) == [[], [b"2"], []]
+
+
+def test_an_item_that_cannot_be_sent_is_an_error_and_no_wait() -> None:
+    with pytest.raises(TypeError, match="cannot pickle"):
+        list(work_through(doubled, [[threading.Lock()]], 1, 5.0))  # type: ignore[list-item]
+
+
+def test_a_result_larger_than_any_thumbnail_is_not_taken() -> None:
+    ((death,),) = work_through(flood, [[1]], 1, 5.0)
+    assert isinstance(death, Death)
+
+
+def test_an_idle_process_that_is_killed_is_replaced_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(Pool(process_numbers, 1, 5.0)) as pool:
+        pool.submit([1])
+        (first,) = pool.take()
+        assert isinstance(first, bytes)
+        os.kill(int(first), signal.SIGKILL)
+        time.sleep(0.1)
+        pool.submit([1])
+        (second,) = pool.take()
+    assert second != first and capsys.readouterr().err == ""
+
+
+RUN = """
+import os, sys
+from blip2cli.images.processes import work_through
+from tests.images.test_image_processes import doubled
+results = work_through(doubled, [[1], [1000], [1]], 2, 600.0)
+print(next(results), flush=True)
+next(results)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_no_process_outlives_its_parent(number: int) -> None:
+    run = subprocess.Popen([sys.executable, "-c", RUN], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert run.stdout is not None
+    with run.stdout:
+        assert run.stdout.readline() == b"[b'2']\n"
+        children = children_of(run.pid)
+        run.send_signal(number)
+        run.wait(10)
+    deadline = time.monotonic() + 5
+    while any(map(alive, children)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(children) == 2 and not any(map(alive, children))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_signals_to_all_processes_are_the_parents_and_each_item_has_its_own_time() -> None:
+    with closing(Pool(process_numbers, 1, 0.6)) as pool:
+        pool.submit(list(range(20)))
+        while not (children := children_of(os.getpid())):
+            time.sleep(0.01)
+        time.sleep(0.4)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(children[0], number)
+        results = pool.take()
+    assert results == [str(children[0]).encode()] * 20
+
+
+def test_while_all_is_stopped_no_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    clock = worker._Clock()
+    for now in (0.2, 0.4, 1000.0, 1000.2):
+        passed = clock.seconds()
+    assert passed == pytest.approx(0.2 + 0.2 + 2 * worker.TICK + 0.2)
+
+
+def children_of(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split() if alive(int(child))]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False

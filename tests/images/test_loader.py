@@ -1,21 +1,42 @@
-"""The loader goes on whatever happens to its workers."""
+"""The loader goes on whatever happens to its processes: every row once, in order, with its own pixels."""
 
-import os
+import resource
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from blip2cli.errors import Blip2Error
 from blip2cli.images import loader
-from blip2cli.images.decode import Reading
+from blip2cli.images.decode import FAILED, PIXELS, REPEATED, Reading
 from blip2cli.images.loader import Loading, load
 from blip2cli.records import Batch, ImageRef, Row
+from tests.images.misbehaving import (
+    Later,
+    Misbehaving,
+    Once,
+    Unborn,
+    WhileSending,
+    crash,
+    die,
+    fail,
+    fork_a_child_that_lives_on,
+    hang,
+    leave,
+    stop,
+    trickle,
+)
 
 READING = Reading(8)
-Decode = Callable[[bytes, Reading], np.ndarray]
+LARGE = Reading(300)
+"""Pixels that fit in no socket's buffer at once."""
+
+Install = Callable[..., None]
 
 
 def rows(count: int) -> Iterator[Row]:
@@ -23,35 +44,14 @@ def rows(count: int) -> Iterator[Row]:
         yield Row(number, f"{number}.png", ImageRef(data=f"image {number}".encode()))
 
 
-def decoded(data: bytes, reading: Reading) -> np.ndarray:
-    """A picture of one colour, the number in the data."""
-    return np.full((reading.side, reading.side, 3), int(data.split()[1]) % 251, dtype=np.uint8)
-
-
 @pytest.fixture
-def misbehave(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, Callable[[], object]]], None]:
-    """Let images of some numbers do something before they are decoded; in worker processes only."""
-    parent = os.getpid()
+def misbehave(monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Let images of some numbers do something before they are decoded; in processes below this one only."""
 
-    def install(acts: dict[int, Callable[[], object]]) -> None:
-        def decode(data: bytes, reading: Reading) -> np.ndarray:
-            act = acts.get(int(data.split()[1]))
-            if act and os.getpid() != parent:
-                act()
-            return decoded(data, reading)
-
-        monkeypatch.setattr(loader, "decode", decode)
+    def install(acts: dict[int, Callable[[], object]], work: type[Misbehaving] = Misbehaving, **more: object) -> None:
+        monkeypatch.setattr(loader, "DecodeImages", partial(work, acts=acts, **more))
 
     return install
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def hang() -> None:
-    while True:
-        time.sleep(0.01)
 
 
 def errors_of(batches: Iterator[Batch], count: int) -> dict[int, str]:
@@ -71,56 +71,178 @@ def errors_of(batches: Iterator[Batch], count: int) -> dict[int, str]:
     return errors
 
 
-def test_an_image_that_kills_its_worker_is_an_error_row_and_the_run_goes_on(misbehave: Callable[..., None]) -> None:
-    misbehave({5: die, 23: die})
-    errors = errors_of(load(rows(40), READING, Loading(4, 2)), 40)
-    killed = "crashed: the decoder died of it (SIGKILL)"
-    assert errors == {5: killed, 23: killed}
+def test_an_image_that_kills_its_process_is_an_error_row_and_the_run_goes_on(misbehave: Install) -> None:
+    misbehave({5: die, 6: die, 23: crash, 30: leave})
+    assert errors_of(load(rows(40), READING, Loading(4, 2)), 40) == {
+        5: "crashed: the image decoder crashed (SIGKILL)",
+        6: "crashed: the image decoder crashed (SIGKILL)",
+        23: "crashed: the image decoder crashed (SIGSEGV)",
+        30: "crashed: the image decoder ended (exit code 1)",
+    }
 
 
-def test_an_image_that_hangs_is_given_up(misbehave: Callable[..., None]) -> None:
-    misbehave({7: hang})
+@pytest.mark.parametrize("act", [hang, stop, trickle])
+def test_an_image_that_hangs_or_stops_its_process_is_given_up(misbehave: Install, act: Callable[[], object]) -> None:
+    misbehave({7: act})
     errors = errors_of(load(rows(24), READING, Loading(4, 2, image_timeout=0.5)), 24)
     assert errors == {7: "timeout: took longer than 0.5 s"}
 
 
-def test_workers_that_die_of_no_image_become_fewer_and_all_images_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    counts: list[int] = []
-    data_loader = loader._data_loader
-
-    def starting(images: loader.Images, sent: object, workers: int, loading: Loading) -> Iterator[loader.Pixels]:
-        counts.append(workers)
-        if workers < 4:
-            yield from data_loader(images, sent, 0, loading)  # type: ignore[arg-type]
-            return
-        yield next(iter(data_loader(images, sent, 0, loading)))  # type: ignore[arg-type]
-        raise RuntimeError("DataLoader worker (pid(s) 1) exited unexpectedly")
-
-    monkeypatch.setattr(loader, "decode", decoded)
-    monkeypatch.setattr(loader, "_data_loader", starting)
-    assert errors_of(load(rows(40), READING, Loading(4, 8)), 40) == {}
-    assert counts == [8, 4, 2]
+POINTS = {
+    "while decoding": lambda act, marker: Once(act, marker),
+    "before the answer": lambda act, marker: WhileSending(act, marker, 0, 0),
+    "within its length": lambda act, marker: WhileSending(act, marker, 0, 0.5),
+    "before the pixels": lambda act, marker: WhileSending(act, marker, 1, 0),
+    "within the pixels": lambda act, marker: WhileSending(act, marker, 1, 0.5),
+    "after the pixels": lambda act, marker: WhileSending(act, marker, 1, 1),
+    "within the next": lambda act, marker: WhileSending(act, marker, 3, 0.5),
+    "a little later": lambda act, marker: Later(act, marker, 0.02),
+}
 
 
-def test_what_goes_wrong_in_the_source_is_not_taken_for_a_worker() -> None:
+@pytest.mark.parametrize(
+    ("point", "act"),
+    [
+        *((point, die) for point in POINTS),
+        ("within the pixels", crash),
+        ("within the pixels", leave),
+        ("within its length", stop),
+        ("within the pixels", stop),
+    ],
+)
+def test_a_process_lost_at_any_point_of_handing_over_costs_no_image(
+    misbehave: Install, tmp_path: Path, point: str, act: Callable[[], object]
+) -> None:
+    misbehave({6: POINTS[point](act, tmp_path / "done")})
+    started = time.monotonic()
+    assert errors_of(load(rows(20), LARGE, Loading(4, 2, image_timeout=1)), 20) == {}
+    assert (tmp_path / "done").exists() and time.monotonic() - started < 10
+
+
+def test_a_process_that_leaves_a_child_with_its_descriptors_is_given_up(misbehave: Install, tmp_path: Path) -> None:
+    misbehave({6: Once(fork_a_child_that_lives_on, tmp_path / "done")})
+    started = time.monotonic()
+    assert errors_of(load(rows(20), READING, Loading(4, 2, image_timeout=1)), 20) == {}
+    assert time.monotonic() - started < 5
+
+
+def test_processes_that_die_of_no_image_become_fewer(
+    misbehave: Install, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    misbehave({6: Once(die, tmp_path / "1"), 30: Once(die, tmp_path / "2")})
+    assert errors_of(load(rows(40), READING, Loading(4, 4)), 40) == {}
+    told = capsys.readouterr().err.splitlines()
+    lost = "blip2: warning: a process that decodes images was lost (crashed: the image decoder crashed (SIGKILL)); "
+    assert told == [f"{lost}going on with {number}" for number in (2, 1)]
+
+
+def test_a_process_that_does_not_start_is_started_again(misbehave: Install, tmp_path: Path) -> None:
+    misbehave({}, Unborn, marker=tmp_path / "born", deaths=2)
+    assert errors_of(load(rows(20), READING, Loading(4, 1)), 20) == {}
+
+
+def test_when_none_starts_the_run_ends_or_decodes_here(
+    misbehave: Install, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blip2cli.images.processes.START_PAUSE", 0)
+    misbehave({}, Unborn, marker=tmp_path / "born", deaths=100)
+    with pytest.raises(Blip2Error, match=r"no process to decode images can be started: .*SIGKILL"):
+        list(load(rows(20), READING, Loading(4, 1)))
+    assert errors_of(load(rows(20), READING, Loading(4)), 20) == {}
+    assert "this one does it, without time limits" in capsys.readouterr().err
+
+
+def test_what_goes_wrong_in_the_source_is_not_taken_for_a_process() -> None:
     def broken() -> Iterator[Row]:
         yield from rows(20)
         raise RuntimeError("the manifest is broken")
 
-    with pytest.raises(RuntimeError, match="the manifest is broken"):
-        list(load(broken(), READING, Loading(4, 0)))
+    for workers in (0, 1):
+        with pytest.raises(RuntimeError, match="the manifest is broken"):
+            list(load(broken(), READING, Loading(4, workers)))
 
 
-def test_a_worker_error_of_python_costs_one_image(misbehave: Callable[..., None]) -> None:
-    def fail() -> None:
-        raise MemoryError
-
+def test_an_error_of_python_costs_one_image(misbehave: Install) -> None:
     misbehave({9: fail})
-    errors = errors_of(load(rows(24), READING, Loading(4, 2)), 24)
-    assert errors == {9: "unreadable: MemoryError"}
+    assert errors_of(load(rows(24), READING, Loading(4, 2)), 24) == {9: "unreadable: MemoryError"}
 
 
-def test_the_signal_handler_of_the_caller_stays(tmp_path: Path) -> None:
+def test_the_same_bytes_in_a_batch_are_there_once() -> None:
+    data = (Path(__file__).parents[2] / "docs" / "examples" / "red-circle.png").read_bytes()
+    same = [Row(number, "same.png", ImageRef(data=data)) for number in range(4)]
+    bad = [Row(4, "bad.png", ImageRef(data=b"bad")), Row(5, "bad.png", ImageRef(data=b"bad")), Row(6, "", error="gone")]
+    for workers in (0, 1):
+        (batch,) = load(iter([*same, *bad]), READING, Loading(8, workers))
+        assert len(batch.pixels) == 1 and batch.image_of == (0, 0, 0, 0, None, None, None)
+        assert batch.errors[4] == batch.errors[5] == "unsupported: not an image in a known format"
+        assert batch.errors[6] == "gone"
+
+
+@pytest.mark.parametrize(
+    "answer", [b"?", PIXELS, PIXELS + bytes(16) + b"few", REPEATED + b"x" * 16, PIXELS + bytes(1000)]
+)
+def test_what_no_sound_process_would_say_is_an_error_row(answer: bytes) -> None:
+    batch = loader._batch((Row(0, "a.png", ImageRef(data=b"")),), [answer], READING.side, False)
+    assert batch.errors == (loader.NO_ANSWER,) and not len(batch.pixels)
+    text = loader._batch((Row(0, "a.png", ImageRef(data=b"")),), [FAILED + b"\xff\x1b"], READING.side, False)
+    assert text.errors[0] is not None
+
+
+LIMITED = """
+import resource, sys
+from blip2cli.images import loader
+from blip2cli.images.decode import Reading
+from blip2cli.records import ImageRef, Row
+data = open(sys.argv[1], "rb").read()
+rows = [Row(number, "", ImageRef(data=data + bytes([number % 250]))) for number in range(60)]
+batches = loader.load(iter(rows), Reading(300), loader.Loading(4, 2))
+count = len(next(batches).rows)
+resource.setrlimit(getattr(resource, sys.argv[2]), (int(sys.argv[3]),) * 2)
+for batch in batches:
+    assert batch.errors == (None,) * len(batch.rows), batch.errors
+    count += len(batch.rows)
+print(count)
+"""
+
+
+@pytest.mark.parametrize(("limit", "value"), [("RLIMIT_FSIZE", 1000), ("RLIMIT_FSIZE", 0), ("RLIMIT_NOFILE", 3)])
+def test_no_limit_on_files_stops_pixels_from_being_handed_over(limit: str, value: int) -> None:
+    picture = Path(__file__).parents[2] / "docs" / "examples" / "red-circle.png"
+    words = [sys.executable, "-c", LIMITED, str(picture), limit, str(value)]
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=30)
+    assert (ran.stdout, ran.returncode) == ("60\n", 0), ran.stderr
+
+
+def test_without_descriptors_processes_are_said_not_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    monkeypatch.setattr("blip2cli.images.processes.START_PAUSE", 0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        with pytest.raises(Blip2Error, match=r"can be started: Too many open files"):
+            list(load(rows(20), READING, Loading(4, 2)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("options", ["size=300k", "size=300k,ro"])
+def test_a_small_shared_memory_is_no_matter(tmp_path: Path, options: str) -> None:
+    mount = f"mount -t tmpfs -o {options} tmpfs /dev/shm"
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("this user may not mount anything")
+    picture = Path(__file__).parents[2] / "docs" / "examples" / "red-circle.png"
+    inner = f'{mount} && exec "$@"'
+    words = ["unshare", "-m", "sh", "-c", inner, "sh", sys.executable, "-c", LIMITED, picture, "RLIMIT_CORE", "0"]
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=30)
+    assert (ran.stdout, ran.returncode) == ("60\n", 0), ran.stderr
+
+
+def test_nothing_heavy_is_in_a_process_that_decodes() -> None:
+    heavy = "torch", "transformers", "pyarrow"
+    script = f"import sys, blip2cli.images.processes, blip2cli.images; print([n for n in {heavy} if n in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_the_signal_handler_of_the_caller_stays() -> None:
     before = signal.getsignal(signal.SIGCHLD)
     list(load(rows(20), READING, Loading(4, 1)))
     assert signal.getsignal(signal.SIGCHLD) is before

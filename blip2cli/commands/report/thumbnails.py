@@ -5,18 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import deque
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Generator, Hashable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from blip2cli.commands.report.table import Table
 from blip2cli.errors import ImageError
 from blip2cli.host.processor import cores
 from blip2cli.host.terminal import Progress
-from blip2cli.images.decode import bytes_of, thumbnail
-from blip2cli.images.processes import mapped
+from blip2cli.images.decode import FAILED, PIXELS, bytes_of, thumbnail
+from blip2cli.images.processes import Death, work_through
 from blip2cli.inputs.originals import NOT_FOUND
 from blip2cli.records import ImageRef, Row
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 FEW = 16
 """Up to this many rows no process is started."""
+
+AT_ONCE = 8
+"""Images that a process is given together."""
 
 SECONDS = 60.0
 """Time for one image."""
@@ -71,7 +74,7 @@ def album_of(pictures: Iterable[Row], table: Table, settings: ReportSettings) ->
     workers = cores() if len(table) > FEW else 0
     with (
         closing(Progress(None, 0, settings.quiet)) as progress,
-        closing(mapped(partial(_made, side), distinct(), workers, SECONDS, _died)) as all_made,
+        closing(_made(distinct(), side, workers)) as all_made,
     ):
         for made in all_made:
             failed = isinstance(made, str)
@@ -95,15 +98,29 @@ def _identity(image: ImageRef) -> Hashable:
     return image.path, image.url, image.offset
 
 
-def _made(side: int, image: ImageRef) -> bytes | str:
-    """A thumbnail, or why there is none."""
-    try:
-        return thumbnail(bytes_of(image), side)
-    except ImageError as error:
-        return str(error)
-    except Exception as error:
-        return f"unreadable: {type(error).__name__}"
+def _made(images: Iterator[ImageRef], side: int, workers: int) -> Generator[bytes | str]:
+    """The thumbnail of each image, or why there is none."""
+    lists = iter(lambda: list(islice(images, AT_ONCE)), [])
+    with closing(work_through(MakeThumbnails(side), lists, workers, SECONDS, optional=True)) as every:
+        for results in every:
+            for result in results:
+                if isinstance(result, Death):
+                    yield result.cause
+                else:
+                    yield result[1:].decode() if result[:1] == FAILED else result[1:]
 
 
-def _died(_image: ImageRef, cause: str) -> str:
-    return cause
+@dataclass(frozen=True)
+class MakeThumbnails:
+    """What processes do with a list of images: thumbnails with PIXELS before them, or FAILED and an error's text."""
+
+    side: int
+
+    def __call__(self, images: Iterator[ImageRef]) -> Iterator[bytes]:
+        for image in images:
+            try:
+                yield PIXELS + thumbnail(bytes_of(image), self.side)
+            except ImageError as error:
+                yield FAILED + str(error).encode("utf-8", "backslashreplace")
+            except Exception as error:
+                yield FAILED + f"unreadable: {type(error).__name__}".encode()

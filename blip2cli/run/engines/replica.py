@@ -9,7 +9,6 @@ again; and STOP at any time.
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import signal
 import time
@@ -93,10 +92,8 @@ class Feed(Stop):
 
 def serve(connection: Any, order: Order) -> None:
     """The life of a replica, in a process of its own; it ends when the pipe does."""
-    os.register_at_fork(after_in_child=connection.close)  # so that the pipe dies with this process, not its workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever feeds us says when to stop
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    multiprocessing.set_start_method(None, force=True)  # a spawned process would spawn its workers too, which is slow
     try:
         _serve(connection, order)
     except (EOFError, BrokenPipeError, ConnectionResetError):

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from blip2cli.images import decode as images
 from blip2cli.images import loader
 from blip2cli.model.retrieval import RetrievalModel
 from tests.commands.report.conftest import data_of
@@ -167,7 +168,7 @@ def test_an_image_that_several_texts_found_is_decoded_and_encoded_once(
 
         return call
 
-    monkeypatch.setattr(loader, "decode", counted("decoded", loader.decode))
+    monkeypatch.setattr(images, "decode", counted("decoded", images.decode))
     monkeypatch.setattr("blip2cli.commands.search.rerank.load", counted("started", loader.load))
     see, match = RetrievalModel._see, RetrievalModel._match
     monkeypatch.setattr(RetrievalModel, "_see", counted("encoded", see, lambda _, pixels: len(pixels)))
