@@ -166,16 +166,11 @@ def dtype(settings: ModelSettings) -> Iterator[Check]:
 
 
 def memory(settings: ModelSettings) -> Iterator[Check]:
-    """RAM within the control group's limit, and the shared memory through which workers hand over pixels."""
+    """RAM within the control group's limit."""
     from blip2cli.model.memory import free_ram, group_limit
 
     limit = group_limit()
     yield Check("memory", "ok", f"{_size(free_ram())} free" + (f", limited to {_size(limit)}" if limit else ""))
-    if os.path.isdir("/dev/shm"):
-        shared = shutil.disk_usage("/dev/shm").total
-        small = shared < SMALL_SHM
-        hint = "In a container: docker run --shm-size 2g; else use fewer --workers." if small else ""
-        yield Check("/dev/shm", "note" if small else "ok", _size(shared), hint)
 
 
 def disk(settings: ModelSettings) -> Iterator[Check]:
