@@ -28,17 +28,12 @@ MAY_IMPORT = {
     "host": "version errors",
     "settings": "errors host",
     "tiny": "",
-    "worker": "errors terminal",
-    # inputs → images → loader → model → tasks → outputs
-    "inputs": "errors records storage",
-    "images": "errors records storage fetch",
-    "loader": "errors records machine images worker",
-    "model": "errors records machine job tiny",
-    "tasks": "errors records job stopwatch inputs model",
-    "interrupts": "terminal",
-    "journal": "errors records storage",
-    "outputs": "errors records job stopwatch terminal storage images journal",
-    "report": "version errors machine records terminal worker storage inputs images journal outputs",
+    # inputs → images → model → tasks → outputs
+    "inputs": "errors records host",
+    "images": "version errors records host inputs",
+    "model": "errors records host settings tiny",
+    "tasks": "errors records host settings inputs model",
+    "outputs": "errors records host settings images",
     # the whole way, and those who start it
     "run": "version errors records host settings inputs images model tasks outputs",
     "api": "host settings inputs images model tasks outputs",

@@ -36,8 +36,8 @@ FAST = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 SECONDS = 3.0
 """How long the hub may take to answer."""
 
-SMALL_SHM, SMALL_DISK, FEW_FILES = 256 << 20, 5 << 30, 1024
-"""Less shared memory, disk space or open files than this is noted."""
+SMALL_DISK, FEW_FILES = 5 << 30, 1024
+"""Less disk space, and fewer open files than this are noted."""
 
 
 State = Literal["ok", "note", "problem"]

@@ -46,7 +46,7 @@ def rows(count: int) -> Iterator[Row]:
 
 @pytest.fixture
 def misbehave(monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Let images of some numbers do something before they are decoded; in processes below this one only."""
+    """Let images of some numbers do something before they are decoded."""
 
     def install(acts: dict[int, Callable[[], object]], work: type[Misbehaving] = Misbehaving, **more: object) -> None:
         monkeypatch.setattr(loader, "DecodeImages", partial(work, acts=acts, **more))
