@@ -17,8 +17,9 @@ from blip2cli.inputs.objects import Objects
 from blip2cli.model import load_model
 from blip2cli.model.checkpoint import find
 from blip2cli.outputs import Layout
+from blip2cli.run.sources import open_input
 from blip2cli.settings import GenerationSettings, InputSettings, Job, Kind, ModelSettings, OutputSettings
-from blip2cli.tasks import open_task
+from blip2cli.tasks import make_task
 from blip2cli.tasks.caption import CaptionOptions
 from blip2cli.tasks.embed import EmbedOptions
 from blip2cli.tasks.match import MatchOptions
@@ -123,12 +124,13 @@ class Blip2:
             images = (images,)
         settings = GenerationSettings(**generation)
         job = Job(task_name, options, InputSettings((Objects(images),)), OutputSettings(), self.settings, settings)
-        task, model = open_task(job), self._model(job.kind)
+        task = make_task(job)
+        source, model = open_input(job, task), self._model(job.kind)
         checkpoint = model.checkpoint
-        layout = Layout({}, task.columns(checkpoint), task.source.schema, {})
+        layout = Layout({}, task.columns(checkpoint), source.schema, {})
         reading = Reading(checkpoint.images.side, self.settings.exact_pixels)
         loading = Loading(model.batch_size, self.settings.workers, checkpoint.device.type == "cuda")
-        results = task.results(model, load(task.source.rows(), reading, loading), Stopwatch())
+        results = task.results(model, load(source.rows(), reading, loading), Stopwatch())
         return (layout.record(result) for result in results)
 
     def _model(self, kind: Kind) -> Any:

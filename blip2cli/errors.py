@@ -9,8 +9,6 @@ class Blip2Error(Exception):
         hint: what to do about it, in one line; may be empty.
     """
 
-    exit_code = 1
-
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
@@ -19,8 +17,6 @@ class Blip2Error(Exception):
 
 class UsageError(Blip2Error):
     """The command line, an input or an output is not as it must be; known before any model is loaded."""
-
-    exit_code = 2
 
 
 class CheckpointError(Blip2Error):

@@ -32,11 +32,11 @@ MAY_IMPORT = {
     "inputs": "errors records host",
     "images": "version errors records host inputs",
     "model": "errors records host settings tiny",
-    "tasks": "errors records host settings inputs model",
+    "tasks": "errors records host settings model",
     "outputs": "errors records host settings images",
     # the whole way, and those who start it
     "run": "version errors records host settings inputs images model tasks outputs",
-    "api": "host settings inputs images model tasks outputs",
+    "api": "host settings inputs images model tasks outputs run",
     "commands": "version errors records host settings tiny inputs images model tasks outputs run api",
     "cli": "version errors host settings tasks run commands",
     # `blip2cli` itself, and `python -m blip2cli`

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blip2cli.cli.options import command
+from blip2cli.cli.options import command, run
 from blip2cli.settings import EngineSettings, InputSettings, Job, ModelSettings, OutputSettings
 from blip2cli.tasks.embed import EmbedOptions
 
@@ -13,6 +13,4 @@ def embed(job: Job) -> None:
 
     [bold]blip2 embed ./photos --out feats.parquet[/bold]
     """
-    from blip2cli.run.engines import launch
-
-    launch(job)
+    run(job)

@@ -10,10 +10,11 @@ from typing import Any
 
 import typer
 
-from blip2cli.errors import Blip2Error
+from blip2cli.errors import Blip2Error, UsageError
 from blip2cli.host.terminal import show_error
 
-INTERRUPTED = 130
+FAILED, WRONG_USAGE, SOME_ERRORS, INTERRUPTED = 1, 2, 3, 130
+"""Exit codes: the run could not go on; wrong usage; finished with error rows; stopped by Ctrl-C or SIGTERM."""
 
 GO_ON = "Rows committed to --out are kept; the same command with --resume goes on."
 """The hint after Ctrl-C, for commands with --resume."""
@@ -37,7 +38,7 @@ def reported(debug: bool, interrupted: str = "") -> Iterator[None]:
         if debug:
             raise
         show_error(error.message, error.hint)
-        raise typer.Exit(error.exit_code) from None
+        raise typer.Exit(WRONG_USAGE if isinstance(error, UsageError) else FAILED) from None
     except KeyboardInterrupt:
         show_error("interrupted", interrupted)
         raise typer.Exit(INTERRUPTED) from None
@@ -50,7 +51,7 @@ def reported(debug: bool, interrupted: str = "") -> Iterator[None]:
         if debug:
             raise
         show_error(*_told(error))
-        raise typer.Exit(1) from None
+        raise typer.Exit(FAILED) from None
 
 
 def _told(error: Exception) -> tuple[str, str]:

@@ -59,6 +59,16 @@ def command(
     return wrap
 
 
+def run(job: Job) -> None:
+    """Run the job with its engine. Exits with SOME_ERRORS where rows of the output carry errors."""
+    from blip2cli.cli.failures import SOME_ERRORS
+    from blip2cli.run.engines import launch
+
+    tally = launch(job)
+    if tally is not None and tally.any_errors:
+        raise typer.Exit(SOME_ERRORS)
+
+
 _KIND = inspect.Parameter.KEYWORD_ONLY
 SHARED = (InputSettings, ModelSettings, GenerationSettings, OutputSettings, EngineSettings)
 

@@ -23,10 +23,10 @@ class BackgroundOutput:
     What goes wrong in the thread is raised in the caller's next call.
     """
 
-    def __init__(self, output: Output, commit_every: float, watch: Stopwatch) -> None:
+    def __init__(self, output: Output, commit_every: float) -> None:
         self.output = output
         self.commit_every = commit_every
-        self.watch = watch
+        self.watch = Stopwatch()
         self._taken: list[Result] = []
         self._stopped = False
         self._failure: BaseException | None = None
@@ -42,6 +42,17 @@ class BackgroundOutput:
             self._taken += results
             if len(self._taken) >= AHEAD // 2:
                 self._changed.notify_all()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that writing took."""
+        return self.watch.seconds["writing"]
+
+    def __enter__(self) -> BackgroundOutput:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.stop()
 
     def stop(self) -> None:
         """Write and commit all that was taken."""

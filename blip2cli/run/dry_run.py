@@ -1,4 +1,4 @@
-"""--dry-run: what a job would read and write, and by which model, found out without doing any of it."""
+"""--dry-run: what a plan would read and write, and by which model, told without doing any of it."""
 
 from __future__ import annotations
 
@@ -6,34 +6,32 @@ import dataclasses
 from collections import Counter
 from typing import Any
 
-from blip2cli.model.checkpoint import Checkpoint, NotHere, find
+from blip2cli.model.checkpoint import Checkpoint, NotHere
 from blip2cli.model.memory import free_bytes
 from blip2cli.model.placement import placed
 from blip2cli.model.size import shown_bytes, weight_bytes
-from blip2cli.outputs import already_done, carried_names, target_of
+from blip2cli.outputs import carried_names
+from blip2cli.run.plan import Plan
 from blip2cli.settings import Job
-from blip2cli.tasks import Task
 
 
-def plan(job: Job, task: Task) -> list[tuple[str, str]]:
+def describe(plan: Plan) -> list[tuple[str, str]]:
     """Headings and lines. Raises Blip2Error where the job could not be run; counts the input, whatever it takes."""
-    done = already_done(job.output, job.fingerprint())
-    rows = task.source.count()
-    if rows is None:
-        rows = sum(1 for _ in task.source.rows())
+    job, done = plan.job, plan.committed
+    rows = plan.total if plan.total is not None else sum(1 for _ in plan.source.rows())
     left = f"{rows:,} rows" if not done.rows else f"{rows:,} rows, {done.rows:,} of them done before"
     lines = [("input", ", ".join(map(str, job.input.inputs)) or "texts"), ("rows", left)]
     if job.input.shard:
         lines.append(("shard", job.input.shard))
     try:
-        checkpoint = find(job.model, job.kind, fetch=False)
+        checkpoint = plan.find_checkpoint(fetch=False)
     except NotHere:
         lines.append(("model", f"{job.model_name}, which would be fetched from the hub"))
-        return [*lines, *_output(job)]
-    columns = [column.name for column in task.columns(checkpoint)]
-    carried = carried_names(task.source.column_names(), task.columns(checkpoint)).values()
-    lines += _model(job, checkpoint)
-    return [*lines, *_output(job), ("columns", ", ".join(["image", *carried, *columns, "error"])), *_settings(job)]
+        return [*lines, *_output(plan)]
+    columns = plan.task.columns(checkpoint)
+    carried = carried_names(plan.source.column_names(), columns).values()
+    names = ["image", *carried, *(column.name for column in columns), "error"]
+    return [*lines, *_model(job, checkpoint), *_output(plan), ("columns", ", ".join(names)), *_settings(job)]
 
 
 def _model(job: Job, checkpoint: Checkpoint) -> list[tuple[str, str]]:
@@ -53,8 +51,8 @@ def _model(job: Job, checkpoint: Checkpoint) -> list[tuple[str, str]]:
     return lines
 
 
-def _output(job: Job) -> list[tuple[str, str]]:
-    target = target_of(job.output)
+def _output(plan: Plan) -> list[tuple[str, str]]:
+    job, target = plan.job, plan.target
     if job.output.format == "sidecar":
         where = f"below {job.output.out}" if job.output.out else "beside the images"
         return [("output", f"text files {where}")]

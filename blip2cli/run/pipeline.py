@@ -1,8 +1,8 @@
-"""The way from rows to results: images → loader → model → task, in this process or wherever an engine has it."""
+"""The part of the flow from rows to results: images → model → task, in this process or wherever an engine has it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,13 +13,13 @@ from blip2cli.images.loader import Loading, load
 from blip2cli.model import load_model
 from blip2cli.model.checkpoint import Checkpoint
 from blip2cli.records import Result, Row
-from blip2cli.settings import Job
+from blip2cli.settings import ModelSettings
 from blip2cli.tasks import Task
 
 
 @dataclass(frozen=True)
-class Spent:
-    """What came to light on the way: seconds of each phase, the batch size begun with, and the one that worked."""
+class PipelineStats:
+    """What is known of a pipeline's work: seconds of each phase, the batch size begun with, and the one that worked."""
 
     seconds: dict[str, float]
     started_with: int
@@ -32,33 +32,30 @@ class Pipeline(Protocol):
     def results(self, rows: Iterator[Row], stop: Stop) -> Iterator[Result]:
         """The output rows, in input order. Where a stop is asked for, those in hand are finished."""
 
-    def spent(self) -> Spent:
-        """What the results took so far."""
+    def stats(self) -> PipelineStats:
+        """What the results took so far; also when the pipeline is closed."""
 
     def close(self) -> None:
         """Give back what is held."""
 
 
-Start = Callable[[Job, Task, Checkpoint], Pipeline]
-
-
 class InProcess:
     """The pipeline in this process."""
 
-    def __init__(self, job: Job, task: Task, checkpoint: Checkpoint) -> None:
-        self.job, self.task, self.checkpoint = job, task, checkpoint
-        self.model = load_model(checkpoint, job.model.images_at_once)
+    def __init__(self, settings: ModelSettings, task: Task, checkpoint: Checkpoint) -> None:
+        self.settings, self.task, self.checkpoint = settings, task, checkpoint
+        self.model = load_model(checkpoint, settings.images_at_once)
         self.watch = Stopwatch()
 
     def results(self, rows: Iterator[Row], stop: Stop) -> Iterator[Result]:
-        settings = self.job.model
+        settings = self.settings
         reading = Reading(self.checkpoint.images.side, settings.exact_pixels)
         on_gpu = self.checkpoint.device.type == "cuda"
         loading = Loading(self.model.batch_size, settings.workers, on_gpu, settings.image_timeout)
         return self.task.results(self.model, stop.before(load(rows, reading, loading)), self.watch)
 
-    def spent(self) -> Spent:
-        return Spent(dict(self.watch.seconds), self.model.started_with, self.model.batch_size)
+    def stats(self) -> PipelineStats:
+        return PipelineStats(dict(self.watch.seconds), self.model.started_with, self.model.batch_size)
 
     def close(self) -> None:
         """Nothing is held that does not go with the process."""

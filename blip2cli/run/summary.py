@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from blip2cli import __version__
 from blip2cli.host.stopwatch import Stopwatch
-from blip2cli.host.terminal import show_summary
+from blip2cli.host.terminal import show_summary, show_warning
 from blip2cli.outputs.journal import Commit, write_atomically
 from blip2cli.records import Result
 from blip2cli.settings import Job
 
+if TYPE_CHECKING:
+    from blip2cli.run.pipeline import PipelineStats
+
 
 class Tally:
-    """Counts of what came out, behind what an earlier run has committed."""
+    """Counts of what came out, behind what an earlier run has committed. Its clock runs from when it is made."""
 
     def __init__(self, earlier: Commit) -> None:
         self.earlier = earlier
         self.rows = self.images = self.left_out = 0
         self.kinds: Counter[str] = Counter()
+        self.watch = Stopwatch()
+        self.batch_size: int | None = None
+
+    @property
+    def errors(self) -> int:
+        """Rows with errors among those that this run wrote."""
+        return self.kinds.total()
+
+    @property
+    def any_errors(self) -> bool:
+        """Whether rows of the output carry errors, those of an earlier run included."""
+        return self.errors > 0 or self.earlier.errors > 0
 
     def add(self, results: list[Result]) -> tuple[int, int]:
         """Count results; gives how many input rows and how many errors are among them."""
@@ -33,11 +49,33 @@ class Tally:
         self.kinds.update(errors)
         return images, len(errors)
 
+    def finish(self, stats: PipelineStats, writing: float, late: Mapping[str, int]) -> None:
+        """Take what the pipeline and the output have counted.
 
-def close(job: Job, tally: Tally, watch: Stopwatch, batch_size: int | None) -> dict[str, Any]:
-    """The summary: shown unless quiet, and written where --summary says."""
-    seconds = watch.elapsed
-    summary = {
+        Args:
+            stats: those of the pipeline.
+            writing: seconds that the output took.
+            late: rows that failed only when they were written, by kind of error.
+        """
+        self.kinds.update(late)
+        self.batch_size = stats.batch_size
+        self.watch.seconds.update(stats.seconds, writing=writing)
+        if stats.batch_size < stats.started_with:
+            show_warning(f"memory ran out with batches of {stats.started_with}; {stats.batch_size} worked")
+
+
+def close(job: Job, tally: Tally) -> None:
+    """Sum a run up: on stderr unless quiet, and where --summary says."""
+    summary = _summary(job, tally)
+    if not job.output.quiet:
+        show_summary(summary)
+    if job.output.summary is not None:
+        write_atomically(job.output.summary, json.dumps(summary, indent=2).encode() + b"\n")
+
+
+def _summary(job: Job, tally: Tally) -> dict[str, Any]:
+    seconds = tally.watch.elapsed
+    return {
         "task": job.task,
         "model": job.model_name,
         "out": str(job.output.out) if job.output.out else None,
@@ -46,16 +84,11 @@ def close(job: Job, tally: Tally, watch: Stopwatch, batch_size: int | None) -> d
         "left_out": tally.left_out,
         "resumed_at": tally.earlier.rows,
         "errors_before": tally.earlier.errors,
-        "errors": sum(tally.kinds.values()),
+        "errors": tally.errors,
         "errors_by_kind": dict(tally.kinds),
-        "batch_size": batch_size,
+        "batch_size": tally.batch_size,
         "seconds": round(seconds, 3),
         "images_per_second": round(tally.images / seconds, 2) if seconds else 0.0,
-        "phases": {name: round(spent, 3) for name, spent in watch.seconds.items()},
+        "phases": {name: round(spent, 3) for name, spent in tally.watch.seconds.items()},
         "version": __version__,
     }
-    if not job.output.quiet:
-        show_summary(summary)
-    if job.output.summary is not None:
-        write_atomically(job.output.summary, json.dumps(summary, indent=2).encode() + b"\n")
-    return summary

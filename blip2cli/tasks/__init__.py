@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,7 +11,6 @@ from blip2cli.records import Batch, Column, Result
 
 if TYPE_CHECKING:
     from blip2cli.host.stopwatch import Stopwatch
-    from blip2cli.inputs import Sources
     from blip2cli.model.checkpoint import Checkpoint
     from blip2cli.settings import Job
 
@@ -20,13 +20,39 @@ TASKS = {
     "embed": "blip2cli.tasks.embed:EmbedTask",
     "match": "blip2cli.tasks.match:MatchTask",
 }
-"""Name → class. A class is made from (Job), which also opens its source and so checks the input."""
+"""Name → class, made from a Job."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a task reads of its input.
+
+    Args:
+        images: whether a row needs an image.
+        text_columns: manifest columns that may hold a row's text; the first that the input has is read. Empty where
+            the task reads no text.
+        texts: texts that are rows of their own, after those of the input.
+        no_text: message and hint for an input that cannot hold texts.
+    """
+
+    images: bool = True
+    text_columns: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    no_text: tuple[str, str] = ("", "")
 
 
 class Task(Protocol):
-    """One way to use the model."""
+    """One way to use the model. It knows what it needs of an input, and never where rows come from or go to."""
 
-    source: Sources
+    needs: Needs
+
+    def check_columns(self, names: Sequence[str], text_column: str | None) -> None:
+        """See that the input has the columns that the task's texts refer to. Raises UsageError.
+
+        Args:
+            names: the input's columns, without those of the image and of the text.
+            text_column: the column that a row's text is read from.
+        """
 
     def columns(self, checkpoint: Checkpoint) -> tuple[Column, ...]:
         """The columns that the task adds, from what is known of a checkpoint before it is loaded."""
@@ -35,32 +61,9 @@ class Task(Protocol):
         """The output rows, in input order. Errors of single rows are rows. The model is of the kind the job needs."""
 
 
-def source_of(job: Job, inputs: Sequence[Any], text: str | None = None, images: bool = True) -> Sources:
-    """The job's inputs, opened. With a `text` manifests must have a column of that name; without `images` none is read.
-
-    The metadata.jsonl that the job itself writes is no input. Raises UsageError.
-    """
-    from blip2cli.inputs import ColumnChoice, open_source
-
-    given, out = job.input, job.output.out
-    columns = ColumnChoice(
-        given.image_column,
-        text,
-        text_required=text is not None,
-        image_required=images,
-        root=given.image_root,
-        allow_remote=given.allow_remote,
-        allow_private=given.allow_private,
-        encoding=given.encoding,
-        written=str(out) if out is not None and job.output.format == "imagefolder" else None,
-    )
-    return open_source(inputs, columns, given.limit, given.share)
-
-
-def open_task(job: Job) -> Task:
-    """The task of a job, with its source opened. Raises UsageError where the input is not as it must be."""
+def make_task(job: Job) -> Task:
+    """The task of a job. Raises UsageError for options that do not go together, or files that cannot be read."""
     module, _, cls = TASKS[job.task].partition(":")
     make: Any = getattr(import_module(module), cls)
     task: Task = make(job)
-    job.check_apart([getattr(part, "name", None) for part in task.source.parts])  # files that patterns stand for, too
     return task

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from blip2cli.errors import UsageError
-from blip2cli.inputs import Sources
 from blip2cli.records import Batch, Column, Result, Row
 from blip2cli.settings import Job, Opt
-from blip2cli.tasks import source_of
+from blip2cli.tasks import Needs
 from blip2cli.tasks.template import MissingColumn, Template, lines_of
 
 if TYPE_CHECKING:
@@ -53,6 +52,8 @@ class CaptionOptions:
 class CaptionTask:
     """The caption task; a column `caption`, or with several captions an image a list column `captions`."""
 
+    needs = Needs()
+
     def __init__(self, job: Job) -> None:
         self.options: CaptionOptions = job.options
         self.settings = job.generation
@@ -69,11 +70,12 @@ class CaptionTask:
         self.shows_prompt = len(texts) > 1 or bool(self.options.prompts or self.options.prompt_column)
         if len(texts) > 1 and form in ("sidecar", "imagefolder", "webdataset", "coco"):
             raise UsageError(f"--format {form} holds one caption an image", "Give one prompt.")
-        self.source: Sources = source_of(job, job.input.inputs)
+
+    def check_columns(self, names: Sequence[str], text_column: str | None) -> None:
         for template in (*self.prompts, *self.around):
-            template.check(self.source.column_names())
+            template.check(names)
         if self.options.prompt_column:
-            Template(f"{{{self.options.prompt_column}}}", "--prompt-column").check(self.source.column_names())
+            Template(f"{{{self.options.prompt_column}}}", "--prompt-column").check(names)
 
     @property
     def several(self) -> bool:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from blip2cli.errors import UsageError
-from blip2cli.inputs import Sources
-from blip2cli.inputs.texts import Texts
 from blip2cli.records import Batch, Column, Result
 from blip2cli.settings import Job, Kind, Opt
-from blip2cli.tasks import source_of
+from blip2cli.tasks import Needs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,11 +70,16 @@ class EmbedTask:
 
     def __init__(self, job: Job) -> None:
         self.options: EmbedOptions = job.options
-        typed = (Texts(self.options.text),) if self.options.text else ()
         column = self.options.texts_column
-        self.source: Sources = source_of(job, (*job.input.inputs, *typed), column, images=column is None)
-        if column and not all(hasattr(part, "manifest_text") for part in self.source.parts):
-            raise UsageError("images have no text to embed", "Name a manifest with texts, or no input beside --text.")
+        self.needs = Needs(
+            images=column is None,
+            text_columns=(column,) if column else (),
+            texts=self.options.text,
+            no_text=("images have no text to embed", "Name a manifest with texts, or no input beside --text."),
+        )
+
+    def check_columns(self, names: Sequence[str], text_column: str | None) -> None:
+        """There is nothing to check: embedding refers to no other columns."""
 
     def columns(self, checkpoint: Checkpoint) -> tuple[Column, ...]:
         config, store = checkpoint.config, self.options.store

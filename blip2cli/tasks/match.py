@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from blip2cli.errors import UsageError
-from blip2cli.inputs import Sources
 from blip2cli.records import Batch, Column, Result, Row
 from blip2cli.settings import Job, Kind, Opt
-from blip2cli.tasks import source_of
+from blip2cli.tasks import Needs
 from blip2cli.tasks.template import MissingColumn, Template, lines_of
 
 if TYPE_CHECKING:
@@ -104,12 +103,17 @@ class MatchTask:
             )
         typed = self.options.text + (lines_of("--texts", self.options.texts) if self.options.texts else ())
         self.texts = [Template(text, "--text") for text in typed]
-        self.text_column = None if self.texts else self.options.text_column or _text_column(job)
-        self.source: Sources = source_of(job, job.input.inputs, self.text_column)
-        if not self.texts and not all(hasattr(part, "manifest_text") for part in self.source.parts):
-            raise UsageError("no text is given", "Add --text 'a red circle', or give --texts FILE.")
+        own = (self.options.text_column,) if self.options.text_column else TEXT_COLUMNS
+        self.needs = Needs(
+            text_columns=() if self.texts else own,
+            no_text=("no text is given", "Add --text 'a red circle', or give --texts FILE."),
+        )
+        self.text_column: str | None = None
+
+    def check_columns(self, names: Sequence[str], text_column: str | None) -> None:
+        self.text_column = text_column
         for template in self.texts:
-            template.check(self.source.column_names())
+            template.check(names)
 
     def columns(self, checkpoint: Checkpoint) -> tuple[Column, ...]:
         return (Column("text", "string"), *(Column(name, "number") for name in self.options.computed))
@@ -196,12 +200,6 @@ def _filled(template: Template, row: Row) -> tuple[str | None, str | None]:
         return template.fill(row), None
     except MissingColumn as missing:
         return None, str(missing)
-
-
-def _text_column(job: Job) -> str:
-    """The first of TEXT_COLUMNS that the input has, or the first of all."""
-    names = source_of(job, job.input.inputs).column_names()
-    return next((name for name in TEXT_COLUMNS if name in names), TEXT_COLUMNS[0])
 
 
 def _some(pairs: Iterator[_Pair], most: int) -> Iterator[list[_Pair]]:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from blip2cli.errors import UsageError
-from blip2cli.inputs import Sources
 from blip2cli.records import Batch, Column, Result, Row
 from blip2cli.settings import Job, Opt
-from blip2cli.tasks import source_of
+from blip2cli.tasks import Needs
 from blip2cli.tasks.template import MissingColumn, Template, check_place, lines_of
 
 if TYPE_CHECKING:
@@ -75,18 +74,18 @@ class VqaTask:
             raise UsageError(
                 "choices do not go with --num-beams, sampling or --scores", "They are ranked, with their probabilities."
             )
-        own = not self.asked
-        self.source: Sources = source_of(job, job.input.inputs, self.options.question_column if own else None)
-        if own and not all(hasattr(part, "manifest_text") for part in self.source.parts):
-            raise UsageError(
-                "no question is asked", "Add --prompt 'what is in the picture?', or give --questions FILE."
-            )
-
-        named = (
-            [Template(f"{{{self.options.choices_column}}}", "--choices-column")] if self.options.choices_column else []
+        self.needs = Needs(
+            text_columns=() if self.asked else (self.options.question_column,),
+            no_text=("no question is asked", "Add --prompt 'what is in the picture?', or give --questions FILE."),
         )
-        for template in (*self.asked, *([self.template] if self.template else []), *named):
-            template.check(self.source.column_names())
+
+    def check_columns(self, names: Sequence[str], text_column: str | None) -> None:
+        for question in self.asked:
+            question.check(names)
+        if self.template:
+            self.template.check(names)
+        if self.options.choices_column:
+            Template(f"{{{self.options.choices_column}}}", "--choices-column").check(names)
 
     def columns(self, checkpoint: Checkpoint) -> tuple[Column, ...]:
         from blip2cli.tasks.generation import score_columns

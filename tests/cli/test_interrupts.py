@@ -72,7 +72,7 @@ def test_without_an_output_nothing_is_promised(typed: Callable[..., Typed], monk
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("blip2cli.run.engines.local.open_task", stop)
+    monkeypatch.setattr("blip2cli.run.plan.make_task", stop)
     ran = typed("caption", CIRCLE)
     assert ran.err.splitlines() == [
         "blip2: interrupted",

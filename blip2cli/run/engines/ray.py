@@ -19,20 +19,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from blip2cli.errors import Blip2Error, UsageError
 from blip2cli.host.signals import terminable
-from blip2cli.host.stopwatch import Stopwatch
 from blip2cli.host.terminal import Progress, show_warning
-from blip2cli.outputs import Target, check_output, make_folder, open_journal, parts_folder, target_of
-from blip2cli.outputs.journal import Commit, Journal, locked
-from blip2cli.run.engines.local import SOME_ERRORS, show
-from blip2cli.run.engines.ray_replica import Order, Replica, Said
+from blip2cli.outputs import Target, make_folder, open_journal, parts_folder
+from blip2cli.outputs.journal import Commit, Journal
+from blip2cli.run.engines.local import show
+from blip2cli.run.engines.ray_replica import FAILURES, Replica, ShardProgress, ShardWork
 from blip2cli.run.engines.stretches import Stretches
+from blip2cli.run.plan import Plan, RowSource, locked_plan, make_plan
 from blip2cli.run.summary import Tally, close
 from blip2cli.settings import Job
-from blip2cli.tasks import Task, open_task
 
 NOT_WITH = {
     "devices": "Replicas are placed by Ray; say --replicas.",
@@ -52,79 +49,82 @@ JOIN = 10.0
 """Seconds to wait for the head of a cluster: Ray itself tries for minutes, and then ends the process."""
 
 
-def launch(job: Job, replica: type[Replica] = Replica) -> None:
-    """Run the job on a cluster. Exits with 3 where some rows of the output carry errors; raises Blip2Error.
+def launch(job: Job, replica: type[Replica] = Replica) -> Tally | None:
+    """Run the job on a cluster; None where it is only shown. Raises Blip2Error.
 
     Args:
         job: what is to be done.
         replica: what does the stretches, as an actor.
     """
-    target = _checked(job)
+    _check_options(job)
     if job.output.dry_run:
-        show(job)
-        return
-    with locked(target.out):
-        check_output(job.output, job.task)
-        summary = _run(job, open_task(job), target, replica)
-    if summary["errors"] or summary["errors_before"]:
-        raise typer.Exit(SOME_ERRORS)
+        plan = make_plan(job)
+        _shards_of(plan)
+        show(plan)
+        return None
+    with locked_plan(job) as plan:
+        tally = _run(plan, _shards_of(plan), replica)
+        close(job, tally)
+    return tally
 
 
-def _checked(job: Job) -> Target:
-    """Where the shards go. Raises UsageError for what a cluster cannot do."""
+def _check_options(job: Job) -> None:
+    """Raises UsageError for what a cluster cannot do."""
     for name, hint in NOT_WITH.items():
         if getattr(job.model, name, None) or getattr(job.output, name, None) or getattr(job.input, name, None):
             raise UsageError(f"--{name.replace('_', '-')} does not go with --engine ray", hint)
     if "-" in job.input.inputs:
         raise UsageError("a list on stdin does not go with --engine ray", "Put it in a CSV file with a column `image`.")
-    target = target_of(job.output)
-    if target is None or not target.shards:
+
+
+def _shards_of(plan: Plan) -> Target:
+    """Where the shards go. Raises UsageError where the output is not a folder of shards."""
+    if plan.target is None or not plan.target.shards:
         raise UsageError("--engine ray writes a folder of shards", "Name one that all nodes reach: --out FOLDER.")
-    return target
+    return plan.target
 
 
-def _run(job: Job, task: Task, target: Target, replica: type[Replica]) -> dict[str, Any]:
+def _run(plan: Plan, target: Target, replica: type[Replica]) -> Tally:
+    job = plan.job
     with _Cluster(job) as cluster:
-        task.source = source = cluster.counted(task.source)
-        rows = source.count() or 0
-        fingerprint = {**job.fingerprint(), "engine": "ray", "limit": job.input.limit, "input_rows": rows}
+        plan = replace(plan, source=cluster.counted(plan.source))
+        rows = plan.total or 0
+        fingerprint = {**plan.fingerprint, "engine": "ray", "limit": job.input.limit, "input_rows": rows}
         journal = open_journal(target, job.output, fingerprint)
         if isinstance(target.out, Path):
             make_folder(target.out)
             shutil.rmtree(parts_folder(target.out), ignore_errors=True)  # of a run that was killed
         ledger = _Ledger(target, journal, Stretches(rows, job.output.shard_size))
-        ledger.check(task)
-        watch, tally = Stopwatch(), Tally(journal.commit)
-        batch_size = None
+        ledger.check(plan.source)
+        tally = Tally(journal.commit)
         if ledger.stretches.left:
             placed = cluster.place()
-            order = Order(placed.job, task, target, ledger.stretches, placed.cores)
-            progress = Progress(rows, journal.commit.rows, job.output.quiet)
-            try:
-                with closing(cluster.said(replica, order, placed)) as heard:
-                    for said in heard:
-                        progress.advance(said.images, said.errors)
-                        if said.finished:
-                            ledger.enter(said)
-                            _count(tally, said, watch, ledger.stretches)
-                            batch_size = said.batch_size
-            finally:
-                progress.close()
-            for phase in watch.seconds:
-                watch.seconds[phase] /= placed.most
+            work = ShardWork(replace(plan, job=placed.job), target, ledger.stretches, placed.cores)
+            with (
+                closing(Progress(rows, journal.commit.rows, job.output.quiet)) as progress,
+                closing(cluster.reports(replica, work, placed)) as reports,
+            ):
+                for report in reports:
+                    progress.advance(report.images, report.errors)
+                    if report.finished:
+                        ledger.enter(report)
+                        _count(tally, report, ledger.stretches)
+            for phase in tally.watch.seconds:
+                tally.watch.seconds[phase] /= placed.most
         ledger.finish()
-    return close(job, tally, watch, batch_size)
+    return tally
 
 
-def _count(tally: Tally, said: Said, watch: Stopwatch, stretches: Stretches) -> None:
+def _count(tally: Tally, shard: ShardProgress, stretches: Stretches) -> None:
     """Count a finished shard as the run's."""
-    first, stop = stretches.bounds(said.number)
+    first, stop = stretches.bounds(shard.number)
     tally.images += stop - first
-    tally.rows += said.rows
-    tally.left_out += said.left_out
-    tally.kinds.update(said.kinds)
-    for phase, seconds in said.seconds.items():
-        watch.seconds[phase] += seconds
+    tally.rows += shard.rows
+    tally.left_out += shard.left_out
+    tally.kinds.update(shard.kinds)
+    tally.batch_size = shard.batch_size
+    for phase, seconds in shard.seconds.items():
+        tally.watch.seconds[phase] += seconds
 
 
 @dataclass
@@ -139,7 +139,7 @@ class _Ledger:
         done = tuple((first, last) for first, last in self.journal.commit.state.get("done", ()))
         self.stretches = replace(self.stretches, done=done)
 
-    def check(self, task: Task) -> None:
+    def check(self, source: RowSource) -> None:
         """See that what is done is there, and that the input is still the one it came from. Raises UsageError."""
         out = self.target.out
         there = {path.relative_to(out).as_posix() for path in out.rglob("*")} if self.stretches.done else set()
@@ -149,18 +149,18 @@ class _Ledger:
             raise UsageError(f"{out} cannot be resumed: {gone} is gone", "Use --overwrite.")
         if self.stretches.done:
             _, stop = self.stretches.bounds(self.stretches.done[-1][1])
-            task.source.rows(stop, self.journal.commit.last)  # which raises where it has changed
+            source.rows(stop, self.journal.commit.last)  # which raises where it has changed
 
-    def enter(self, said: Said) -> None:
+    def enter(self, shard: ShardProgress) -> None:
         """Put a finished shard on record."""
-        self.stretches = self.stretches.with_done(said.number)
-        before, (first, stop) = self.journal.commit, self.stretches.bounds(said.number)
-        furthest = said.number == self.stretches.done[-1][1]
+        self.stretches = self.stretches.with_done(shard.number)
+        before, (first, stop) = self.journal.commit, self.stretches.bounds(shard.number)
+        furthest = shard.number == self.stretches.done[-1][1]
         self._add(
             Commit(
                 rows=before.rows + stop - first,
-                last=said.last if furthest else before.last,
-                errors=before.errors + sum(said.kinds.values()),
+                last=shard.last if furthest else before.last,
+                errors=before.errors + sum(shard.kinds.values()),
                 state={"done": self.stretches.done},
             )
         )
@@ -251,52 +251,50 @@ class _Cluster:
         placed = replace(self.job, model=replace(model, device=device, workers=workers))
         return _Placed(placed, fewest, most, gpus, cores)
 
-    def said(self, replica: type[Replica], order: Order, placed: _Placed) -> Generator[Said]:
-        """What the replicas say, as it comes; to be closed before the cluster is left. Raises what one fails of."""
+    def reports(self, replica: type[Replica], work: ShardWork, placed: _Placed) -> Generator[ShardProgress]:
+        """What the replicas report, as it comes; to be closed before the cluster is left. Raises their failures."""
         from ray import data
 
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
         context.target_max_block_size = 1  # so that every stretch is a task, and what is said of it comes at once
         context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
-        stretches = data.read_datasource(_datasource(order.stretches.left), num_cpus=0, concurrency=1)  # in order
+        stretches = data.read_datasource(_datasource(work.stretches.left), num_cpus=0, concurrency=1)  # in order
         pool = data.ActorPoolStrategy(min_size=placed.fewest, max_size=placed.most, max_tasks_in_flight_per_actor=1)
-        said = stretches.map_batches(
+        reports = stretches.map_batches(
             replica,
-            fn_constructor_args=(order,),
+            fn_constructor_args=(work,),
             batch_size=None,
             compute=pool,
             num_cpus=placed.cores,
             num_gpus=placed.gpus or None,
         )
         try:
-            for text in self._texts(said):
-                yield _good(Said.unpacked(text))
+            for text in self._texts(reports):
+                yield _checked(ShardProgress.unpacked(text))
         except self.ray.exceptions.RayError as error:
             reason = " ".join(str(error).split())[:160]
             raise Blip2Error(f"the cluster failed: {reason}", "Look at ray status, and go on with --resume.") from error
 
-    def _texts(self, said: Any) -> Iterator[str]:
+    def _texts(self, reports: Any) -> Iterator[str]:
         """The dataset's only column. `iter_batches` will not do: its thread may outlive the connection, of which Ray
         ends the process.
         """
-        bundles = said.iter_internal_ref_bundles()
+        bundles = reports.iter_internal_ref_bundles()
         try:
             for bundle in bundles:
                 for block in bundle.blocks:
-                    yield from self.ray.get(block.ref)["said"].to_pylist()
+                    yield from self.ray.get(block.ref)["report"].to_pylist()
         finally:
             del bundles  # at which what is under way is ended
 
 
-def _good(said: Said) -> Said:
-    """What a replica has said, where it has not failed. Raises Blip2Error."""
-    if said.failure is None:
-        return said
-    message, hint, exit_code = said.failure
-    error = Blip2Error(message, hint)
-    error.exit_code = exit_code
-    raise error
+def _checked(report: ShardProgress) -> ShardProgress:
+    """What a replica reports, if not that it failed. Raises the Blip2Error that it failed with."""
+    if report.failure is None:
+        return report
+    kind, message, hint = report.failure
+    raise FAILURES[kind](message, hint)
 
 
 def _count_rows(source: Any) -> int:

@@ -1,9 +1,9 @@
 """One replica of the model: a process that asks for rows, and gives back what became of them.
 
 The protocol, over one pipe. The replica sends (READY,) once it has loaded the model; (PULL,) when it wants rows;
-(DONE, [(index, outputs)]) for finished rows, in the order in which it got them; (DRY, Spent) at the end of a stream;
-(FAILED, exception). It is sent (ROWS, rows) for each pull, without any at the end of a stream, behind which it pulls
-again; and STOP at any time.
+(DONE, [(index, outputs)]) for finished rows, in the order in which it got them; (DRY, PipelineStats) at the end of a
+stream; (FAILED, exception). It is sent (ROWS, rows) for each pull, without any at the end of a stream, behind which it
+pulls again; and STOP at any time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from blip2cli.host.signals import Stop
 from blip2cli.model.checkpoint import Checkpoint
 from blip2cli.records import Result, Row
 from blip2cli.run.pipeline import InProcess
-from blip2cli.settings import Job
+from blip2cli.settings import ModelSettings
 from blip2cli.tasks import Task
 
 READY, PULL, DONE, DRY, FAILED, ROWS, STOP = "ready", "pull", "done", "dry", "failed", "rows", "stop"
@@ -33,10 +33,10 @@ SEND_EVERY, SEND_ROWS = 0.1, 64
 
 
 @dataclass(frozen=True)
-class Order:
-    """What a replica is started with. The task has no source: rows come through the pipe."""
+class ReplicaSetup:
+    """What a replica is started with; rows come through the pipe."""
 
-    job: Job
+    settings: ModelSettings
     task: Task
     checkpoint: Checkpoint
     threads: int | None
@@ -90,12 +90,12 @@ class Feed(Stop):
         self.sent = time.monotonic()
 
 
-def serve(connection: Any, order: Order) -> None:
+def serve(connection: Any, setup: ReplicaSetup) -> None:
     """The life of a replica, in a process of its own; it ends when the pipe does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever feeds us says when to stop
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        _serve(connection, order)
+        _serve(connection, setup)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(1)  # nobody is there any more
     except Exception as error:
@@ -103,20 +103,20 @@ def serve(connection: Any, order: Order) -> None:
         connection.send((FAILED, _portable(error)))
 
 
-def _serve(connection: Any, order: Order) -> None:
+def _serve(connection: Any, setup: ReplicaSetup) -> None:
     import torch
 
     from blip2cli.host.terminal import hush_libraries
 
     hush_libraries()
-    if order.threads is not None:
-        torch.set_num_threads(order.threads)
-    pipeline = InProcess(order.job, order.task, order.checkpoint)
+    if setup.threads is not None:
+        torch.set_num_threads(setup.threads)
+    pipeline = InProcess(setup.settings, setup.task, setup.checkpoint)
     connection.send((READY,))
     feed = Feed(connection)
     while True:
         feed.give(pipeline.results(feed.rows(), feed))
-        connection.send((DRY, pipeline.spent()))
+        connection.send((DRY, pipeline.stats()))
         if feed.asked:
             connection.recv()  # until the pipe is closed
 

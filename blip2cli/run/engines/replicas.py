@@ -11,7 +11,6 @@ import logging
 import signal
 from collections import deque
 from collections.abc import Iterator
-from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from multiprocessing.connection import wait
@@ -26,9 +25,9 @@ from blip2cli.host.signals import Stop
 from blip2cli.host.terminal import show_warning
 from blip2cli.model.checkpoint import Checkpoint
 from blip2cli.records import Result, Row
-from blip2cli.run.engines.replica import DONE, DRY, FAILED, PULL, READY, ROWS, STOP, Order, Outputs, serve
-from blip2cli.run.pipeline import Spent
-from blip2cli.settings import Job
+from blip2cli.run.engines.replica import DONE, DRY, FAILED, PULL, READY, ROWS, STOP, Outputs, ReplicaSetup, serve
+from blip2cli.run.pipeline import PipelineStats
+from blip2cli.settings import ModelSettings
 from blip2cli.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -54,7 +53,7 @@ class _Replica:
     """A process as the feeder sees it; `hand` holds its unfinished rows, by index, in the order of the input."""
 
     name: str
-    order: Order
+    setup: ReplicaSetup
     process: Any = None
     connection: Any = None
     deaths: int = 0
@@ -62,13 +61,13 @@ class _Replica:
     ready: bool = False
     alone: bool = False
     hand: dict[int, Row] = field(default_factory=dict)
-    spent: Spent | None = None
+    stats: PipelineStats | None = None
 
     def start(self) -> None:
         context = multiprocessing.get_context("spawn")  # CUDA does not live through a fork
         self.connection, theirs = context.Pipe()
         self.pulling = self.ready = self.alone = False
-        self.process = context.Process(target=serve, args=(theirs, self.order), name=self.name)
+        self.process = context.Process(target=serve, args=(theirs, self.setup), name=self.name)
         self.process.start()
         theirs.close()
 
@@ -85,22 +84,23 @@ class Replicas:
     """A pipeline of one replica a device; made when the first has loaded. Raises Blip2Error when none is left."""
 
     def __init__(
-        self, job: Job, task: Task, checkpoint: Checkpoint, devices: list[torch.device], held: int | None = None
+        self,
+        settings: ModelSettings,
+        task: Task,
+        checkpoint: Checkpoint,
+        devices: list[torch.device],
+        held: int | None = None,
     ) -> None:
         """`held` are the cores that the replicas may use, all that there are where it is None."""
         share = max(1, (held or cores()) // len(devices))
-        workers = job.model.workers
-        shared = replace(
-            job.model, workers=share if workers is None else -(-workers // len(devices)), device=str(devices[0])
-        )
-        bare: Any = copy(task)
-        bare.source = None
+        workers = share if settings.workers is None else -(-settings.workers // len(devices))
+        shared = replace(settings, workers=workers)
         threads = share if checkpoint.device.type == "cpu" else None
-        settings = replace(job, input=replace(job.input, inputs=("-",)), model=shared)  # inputs may not be picklable
         self.replicas = []
         for at, device in enumerate(devices):
             name = f"cpu:{at}" if device.type == "cpu" else str(device)
-            self.replicas.append(_Replica(name, Order(settings, bare, replace(checkpoint, device=device), threads)))
+            setup = ReplicaSetup(shared, task, replace(checkpoint, device=device), threads)
+            self.replicas.append(_Replica(name, setup))
         self.known = list(self.replicas)
         self.again: deque[Row] = deque()  # the rows of the dead, to be given to others
         self.stopping = False
@@ -132,12 +132,12 @@ class Replicas:
                 return
             self._listen()
 
-    def spent(self) -> Spent:
+    def stats(self) -> PipelineStats:
         """Seconds as the replicas spent them on average, batch sizes as of the smallest."""
-        every = [replica.spent for replica in self.known if replica.spent] or [Spent({}, 1, 1)]
+        every = [replica.stats for replica in self.known if replica.stats] or [PipelineStats({}, 1, 1)]
         names = every[0].seconds
         seconds = {name: sum(each.seconds[name] for each in every) / len(every) for name in names}
-        return Spent(seconds, every[0].started_with, min(each.batch_size for each in every))
+        return PipelineStats(seconds, every[0].started_with, min(each.batch_size for each in every))
 
     def close(self) -> None:
         for replica in self.replicas:
@@ -223,7 +223,7 @@ class Replicas:
                 for index, outputs in content[0]:
                     self.finished[index] = (replica.hand.pop(index), outputs)
             elif kind == DRY:
-                replica.spent = content[0]
+                replica.stats = content[0]
                 if self.stopping:
                     replica.hand.clear()  # what it had not begun
 

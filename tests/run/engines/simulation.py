@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blip2cli.run.engines import ray
-from blip2cli.run.engines.ray_replica import Replica, Said
+from blip2cli.run.engines.ray_replica import Replica, ShardProgress
 from blip2cli.settings import EngineSettings, GenerationSettings, InputSettings, Job, ModelSettings, OutputSettings
 from blip2cli.tasks.caption import CaptionOptions
 
@@ -35,15 +35,15 @@ GROUP = 10_000
 
 
 class NullReplica(Replica):
-    """Says what a replica says that has done a stretch, in as many pieces."""
+    """Reports what a replica reports that has done a stretch, in as many pieces."""
 
-    def _shard(self, number: int) -> Iterator[Said]:
-        first, stop = self.order.stretches.bounds(number)
-        last = next(self.order.task.source.stretch(stop - 1, stop)).name
+    def _shard(self, number: int) -> Iterator[ShardProgress]:
+        first, stop = self.work.stretches.bounds(number)
+        last = next(self.work.plan.source.stretch(stop - 1, stop)).name
         told = [(stop - first) * part // self.parts for part in range(self.parts + 1)]
-        for before, behind in itertools.pairwise(told[:-1]):
-            yield Said(number, behind - before)
-        yield Said(number, told[-1] - told[-2], finished=True, rows=stop - first, last=last, batch_size=1)
+        for before, after in itertools.pairwise(told[:-1]):
+            yield ShardProgress(number, after - before)
+        yield ShardProgress(number, told[-1] - told[-2], finished=True, rows=stop - first, last=last, batch_size=1)
 
 
 @dataclass(frozen=True)

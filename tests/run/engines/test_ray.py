@@ -17,9 +17,9 @@ import pytest
 
 from blip2cli.outputs import Layout, Target
 from blip2cli.records import Column, Result, Row
-from blip2cli.run.engines.ray_replica import MOST_ATTEMPTS, Replica, Said
+from blip2cli.run.engines.ray_replica import MOST_ATTEMPTS, Replica, ShardProgress
 from blip2cli.run.engines.stretches import Stretches
-from blip2cli.run.pipeline import Spent
+from blip2cli.run.pipeline import PipelineStats
 from tests.conftest import Typed
 from tests.run.engines.cluster import BLIP2, ENV, Cluster, committed, ended, files, same, started, wait_for
 
@@ -149,10 +149,10 @@ def test_a_shard_that_its_actors_die_of_is_given_up(tmp_path: Path, monkeypatch:
 
     target = Target("parquet", tmp_path / "shards", shards=True)
     monkeypatch.setattr(Replica, "_shard", never)
-    order: Any = SimpleNamespace(target=target, stretches=Stretches(40, 10))
+    work: Any = SimpleNamespace(target=target, stretches=Stretches(40, 10))
     for attempt in range(MOST_ATTEMPTS):
         (tmp_path / "shards.parts" / f"00002-{attempt}").mkdir(parents=True)
-    assert list(Replica(order)({"place": [2]})) == []
+    assert list(Replica(work)({"place": [2]})) == []
 
 
 def test_a_shard_counts_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,15 +164,16 @@ def test_a_shard_counts_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.M
         Result(Row(3, "d.png"), (None,), "missing: no such file"),
         Result(Row(4, "e.png"), (0.2,), left_out=True),
     ]
-    pipeline = SimpleNamespace(results=lambda rows, stop: iter(results), spent=lambda: Spent({}, 1, 1))
+    pipeline = SimpleNamespace(results=lambda rows, stop: iter(results), stats=lambda: PipelineStats({}, 1, 1))
     monkeypatch.setattr(Replica, "_pipeline", pipeline)
-    monkeypatch.setattr(Replica, "_layout", Layout({}, (Column("itm", "number"),), lambda: pa.schema([]), {}))
-    source = SimpleNamespace(stretch=lambda first, stop: iter(()))
+    layout = Layout({}, (Column("itm", "number"),), lambda: pa.schema([]), {})
+    plan = SimpleNamespace(source=SimpleNamespace(stretch=lambda first, stop: iter(())), layout=layout)
     target, stretches = Target("jsonl", tmp_path / "shards", shards=True), Stretches(5, 5)
-    order: Any = SimpleNamespace(target=target, stretches=stretches, task=SimpleNamespace(source=source))
-    *_, said = [Said.unpacked(text) for told in Replica(order)({"place": [0]}) for text in told["said"]]
-    assert (said.failure, said.finished, said.rows, said.left_out) == (None, True, 3, 3)
-    assert (dict(said.kinds), said.last) == ({"missing": 1}, "e.png")
+    work: Any = SimpleNamespace(target=target, stretches=stretches, plan=plan)
+    reports = [text for packed in Replica(work)({"place": [0]}) for text in packed["report"]]
+    shard = ShardProgress.unpacked(reports[-1])
+    assert (shard.failure, shard.finished, shard.rows, shard.left_out) == (None, True, 3, 3)
+    assert (dict(shard.kinds), shard.last) == ({"missing": 1}, "e.png")
     assert [json.loads(line)["image"] for line in lines(tmp_path / "shards")] == ["a.png", "c.png", "d.png"]
 
 

@@ -21,6 +21,7 @@ from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import find
 from blip2cli.records import Batch, Result
 from blip2cli.run.engines.replicas import Replicas
+from blip2cli.run.sources import open_input
 from blip2cli.settings import GenerationSettings, InputSettings, Job, ModelSettings, OutputSettings
 from blip2cli.tasks.caption import CaptionOptions, CaptionTask
 from tests.chaos.chaos import EXAMPLES, contents, write_manifest
@@ -174,7 +175,7 @@ def started_with(kind: type[CaptionTask], folder: Path, names: list[str]) -> tup
     model = ModelSettings(model="tiny", device="cpu", workers=0)
     job = Job("caption", CaptionOptions(), InputSettings(tuple(paths)), OutputSettings(), model, GenerationSettings())
     task: Any = kind(job)
-    return Replicas(job, task, find(model), [torch.device("cpu")] * 2), task.source
+    return Replicas(model, task, find(model), [torch.device("cpu")] * 2), open_input(job, task)
 
 
 def test_a_row_that_kills_its_replica_time_and_again_becomes_an_error_row(

@@ -1,14 +1,14 @@
-"""The replicas of `make scale` say what the driver is to hear, without a cluster."""
+"""The replicas of `make scale` report what the driver is to hear, without a cluster."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from blip2cli.run.engines.ray_replica import Order, Said
+from blip2cli.run.engines.ray_replica import ShardProgress, ShardWork
 from blip2cli.run.engines.stretches import Stretches
+from blip2cli.run.plan import make_plan
 from blip2cli.settings import GenerationSettings, InputSettings, Job, ModelSettings, OutputSettings
-from blip2cli.tasks import open_task
 from blip2cli.tasks.caption import CaptionOptions
 from tests.run.engines import simulation
 
@@ -19,12 +19,13 @@ def test_null_replicas_say_that_every_row_is_done(tmp_path: Path, monkeypatch: p
     options, inputs = CaptionOptions(), InputSettings((str(tmp_path / "m.parquet"),) * 3)
     job = Job("caption", options, inputs, OutputSettings(), ModelSettings(model="tiny"), GenerationSettings())
     target: Any = None
-    replica = simulation.NullReplica(Order(job, open_task(job), target, Stretches(300, 70), 1))
+    replica = simulation.NullReplica(ShardWork(make_plan(job), target, Stretches(300, 70), 1))
     monkeypatch.setattr("blip2cli.run.engines.ray_replica.attempts_at", lambda *_: 0)
-    said = [Said.unpacked(one["said"][0]) for one in replica({"place": range(5)})]
-    assert sum(one.images for one in said) == sum(one.rows for one in said) == 300
-    done = [one for one in said if one.finished]
-    assert [one.number for one in done] == [0, 1, 2, 3, 4] and not any(one.kinds or one.failure for one in said)
+    reports = [ShardProgress.unpacked(packed["report"][0]) for packed in replica({"place": range(5)})]
+    assert sum(report.images for report in reports) == sum(report.rows for report in reports) == 300
+    done = [report for report in reports if report.finished]
+    assert [report.number for report in done] == [0, 1, 2, 3, 4]
+    assert not any(report.kinds or report.failure for report in reports)
     assert (
         done[0].last == "images/0000/photograph-0000069.jpg" and done[-1].last == "images/0000/photograph-0000099.jpg"
     )

@@ -1,0 +1,181 @@
+"""The plan of a run: what was asked, and what it comes to. Each thing is worked out once, here.
+
+The command line, --dry-run, resuming, retrying and the engines take the plan. A wrong path is told when it is made;
+what needs torch (devices, checkpoint, columns) is worked out when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+from blip2cli import __version__
+from blip2cli.host.terminal import show_warning
+from blip2cli.outputs import (
+    Layout,
+    Output,
+    Target,
+    already_done,
+    carried_names,
+    check_output,
+    finished,
+    make_folder,
+    open_output,
+    target_of,
+)
+from blip2cli.outputs.journal import Commit, locked
+from blip2cli.outputs.replacement import take_place
+from blip2cli.records import Row
+from blip2cli.run.sources import open_input
+from blip2cli.settings import Job
+from blip2cli.tasks import Task, make_task
+
+if TYPE_CHECKING:
+    import torch
+
+    from blip2cli.model.checkpoint import Checkpoint
+    from blip2cli.run.pipeline import Pipeline
+    from blip2cli.run.retry import KeptRows
+
+
+class RowSource(Protocol):
+    """Where the rows of a plan come from: the job's inputs, or a part of them."""
+
+    def rows(self, start: int = 0, before: str | None = None) -> Iterator[Row]:
+        """The rows from the start-th on. Raises UsageError where the row before it is not named `before`."""
+
+    def count(self) -> int | None:
+        """How many rows there are; None where only reading tells."""
+
+    def column_names(self) -> list[str]:
+        """The columns that are carried through to the output."""
+
+    def schema(self) -> Any:
+        """Their Arrow types."""
+
+    def stretch(self, first: int, stop: int) -> Iterator[Row]:
+        """The rows from the first-th on to that before the stop-th, numbered as `rows` numbers them."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job and what it comes to.
+
+    Args:
+        job: what was asked.
+        task: the job's task, which has seen the input's columns.
+        source: where the rows come from.
+        target: where the output goes; None for stdout and for files beside the images.
+        kept: rows of an earlier output that are taken over instead of computed.
+    """
+
+    job: Job
+    task: Task
+    source: RowSource
+    target: Target | None
+    kept: KeptRows | None = None
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """What the rows depend on: a run that is resumed must have the same."""
+        return self.job.fingerprint()
+
+    @cached_property
+    def total(self) -> int | None:
+        """How many input rows there are; None where only reading tells."""
+        return self.source.count()
+
+    @cached_property
+    def committed(self) -> Commit:
+        """What an earlier run has committed that this one goes on behind; found without changing anything."""
+        return already_done(self.job.output, self.fingerprint)
+
+    @cached_property
+    def finished(self) -> Commit | None:
+        """What an earlier run has committed, where nothing is left to do. Raises UsageError for a changed input."""
+        done = finished(self.job.output, self.fingerprint)
+        if done is None or (done.errors and self.job.output.retry_errors):
+            return None
+        self.rows(done)
+        return done if self.is_complete(done) else None
+
+    @cached_property
+    def devices(self) -> list[torch.device]:
+        """The devices of --devices, one for each replica; empty without that option."""
+        from blip2cli.model.checkpoint import devices_of
+
+        named = self.job.model.devices
+        return [] if named is None else devices_of(named)
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The model's checkpoint, fetched from the hub if need be. Raises CheckpointError."""
+        return self.find_checkpoint(fetch=True)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The columns of the output, and the metadata that goes with them."""
+        columns = self.task.columns(self.checkpoint)
+        carried = carried_names(self.source.column_names(), columns)
+        for name, shown in carried.items():
+            if name != shown:
+                show_warning(f"the input's column {name} is written as {shown}")
+        metadata = {**self.fingerprint, "precision": self.checkpoint.precision, "version": __version__}
+        return Layout(carried, columns, self.source.schema, metadata)
+
+    def find_checkpoint(self, fetch: bool) -> Checkpoint:
+        """The model's checkpoint. Raises NotHere where it would have to be fetched, and is not to be."""
+        from blip2cli.model.checkpoint import find
+
+        settings = self.job.model
+        if self.devices:
+            settings = replace(settings, devices=None, device=str(self.devices[0]))
+        return find(settings, self.job.kind, fetch)
+
+    def rows(self, done: Commit) -> Iterator[Row]:
+        """The input rows that are left when those of a commit are done. Raises UsageError for a changed input."""
+        return self.source.rows(done.rows, done.last)
+
+    def is_complete(self, done: Commit) -> bool:
+        """Whether a commit holds all input rows, as far as that is known before they are read."""
+        return done.rows > 0 and self.total is not None and done.rows >= self.total
+
+    def open_output(self) -> Output:
+        """The output, ready to take rows; what an earlier run left torn is repaired. Raises UsageError."""
+        return open_output(self.job.output, self.layout, self.fingerprint)
+
+    def open_pipeline(self) -> Pipeline:
+        """The model, loaded, in this process or in one for each of --devices. Raises CheckpointError."""
+        from blip2cli.run.pipeline import InProcess
+
+        if self.checkpoint.caution:
+            show_warning(self.checkpoint.caution)
+        if not self.devices:
+            pipeline: Pipeline = InProcess(self.job.model, self.task, self.checkpoint)
+        else:
+            from blip2cli.run.engines.replicas import Replicas
+
+            pipeline = Replicas(self.job.model, self.task, self.checkpoint, self.devices)
+        return pipeline if self.kept is None else self.kept.around(pipeline)
+
+
+def make_plan(job: Job) -> Plan:
+    """The plan of a job, its output left as it is. Raises UsageError where input, output and options do not fit."""
+    check_output(job.output, job.task)
+    task = make_task(job)
+    return Plan(job, task, open_input(job, task), target_of(job.output))
+
+
+@contextmanager
+def locked_plan(job: Job) -> Iterator[Plan]:
+    """The plan of a job that is about to run: no other run writes its output meanwhile. Raises UsageError."""
+    target = target_of(job.output)
+    if target is not None and target.format.layout == "index":
+        make_folder(target.out.parent)
+    with locked(target.out if target else job.output.out):
+        if target is not None and job.output.resume:
+            take_place(target.out)  # of a retry that ended before it could
+        yield make_plan(job)

@@ -1,0 +1,47 @@
+"""The input of a job, opened as its task reads it."""
+
+from __future__ import annotations
+
+from blip2cli.errors import UsageError
+from blip2cli.inputs import ColumnChoice, Sources, open_source
+from blip2cli.inputs.texts import Texts
+from blip2cli.settings import Job
+from blip2cli.tasks import Needs, Task
+
+
+def open_input(job: Job, task: Task) -> Sources:
+    """The rows of a job, whose columns its task has seen. Raises UsageError where they are not as they must be."""
+    needs = task.needs
+    text_column = _text_column(job, needs)
+    typed = (Texts(needs.texts),) if needs.texts else ()
+    source = open_source(
+        (*job.input.inputs, *typed), _columns(job, text_column, needs.images), job.input.limit, job.input.share
+    )
+    if text_column and not all(hasattr(part, "manifest_text") for part in source.parts):
+        raise UsageError(*needs.no_text)
+    task.check_columns(source.column_names(), text_column)
+    job.check_apart([getattr(part, "name", None) for part in source.parts])  # files that patterns stand for, too
+    return source
+
+
+def _text_column(job: Job, needs: Needs) -> str | None:
+    """The column that texts are read from: the first of those that may hold them which the input has."""
+    if len(needs.text_columns) < 2:
+        return next(iter(needs.text_columns), None)
+    there = open_source(job.input.inputs, _columns(job, None, needs.images)).column_names()
+    return next((name for name in needs.text_columns if name in there), needs.text_columns[0])
+
+
+def _columns(job: Job, text_column: str | None, images: bool) -> ColumnChoice:
+    given, out = job.input, job.output.out
+    return ColumnChoice(
+        given.image_column,
+        text_column,
+        text_required=text_column is not None,
+        image_required=images,
+        root=given.image_root,
+        allow_remote=given.allow_remote,
+        allow_private=given.allow_private,
+        encoding=given.encoding,
+        written=str(out) if out is not None and job.output.format == "imagefolder" else None,
+    )
