@@ -9,7 +9,7 @@ import typer
 
 from blip2cli import __version__
 from blip2cli.cli import bench, caption, chat, doctor, embed, match, models, report, score, search, vqa
-from blip2cli.cli.failures import MISTYPED, show_mistyped
+from blip2cli.cli.failures import MISTYPED, WRONG_USAGE, show_mistyped
 from blip2cli.cli.usage import PlainCommand, PlainGroup
 from blip2cli.cli.values import WrongValue, spelled
 from blip2cli.host.terminal import show_error
@@ -52,7 +52,7 @@ def main() -> None:
         sys.exit(app(standalone_mode=False))
     except MISTYPED as error:
         show_mistyped(error)
-        sys.exit(2)
+        sys.exit(WRONG_USAGE)
     except WrongValue as error:
         show_error(error.message, error.hint)
-        sys.exit(error.exit_code)
+        sys.exit(WRONG_USAGE)
