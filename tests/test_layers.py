@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "inputs": "errors records host",
     "images": "version errors records host inputs",
     "model": "errors records host settings tiny",
-    "tasks": "errors records host settings model",
+    "tasks": "errors records host settings inputs model",
     "outputs": "errors records host settings images",
     # the whole way, and those who start it
     "run": "version errors records host settings inputs images model tasks outputs",
