@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 
 from blip2cli.errors import Blip2Error
-from blip2cli.model.batches import Batches, Failed
+from blip2cli.model.batches import Failed
+from blip2cli.model.checkpoint import Checkpoint
 from blip2cli.model.decoding.beams import BeamSearch
-from blip2cli.model.decoding.loop import Decoder, LanguageModel
+from blip2cli.model.decoding.graphs import runner_for
+from blip2cli.model.decoding.loop import Decoder
 from blip2cli.model.decoding.pieces import Pieces
 from blip2cli.model.decoding.requests import LONGEST_TOKEN, Completion, EncodedImage, Request, TooLong
 from blip2cli.model.decoding.sampling import Sampler
@@ -19,9 +23,15 @@ from blip2cli.model.memory import SLOTS_PER_IMAGE
 from blip2cli.records import Batch
 from blip2cli.settings import GenerationSettings
 
+T = TypeVar("T")
+
 
 class Blip2Model(LoadedCheckpoint):
     """A loaded checkpoint with a language model. Texts are decoded in SLOTS_PER_IMAGE times as many slots as images."""
+
+    def __init__(self, checkpoint: Checkpoint, batch_size: int | None = None) -> None:
+        super().__init__(checkpoint, batch_size)
+        self._idle: dict[tuple[GenerationSettings, int, int], Decoder] = {}
 
     @property
     def family(self) -> Family:
@@ -61,15 +71,10 @@ class Blip2Model(LoadedCheckpoint):
         self, requests: Iterable[Request], settings: GenerationSettings, returned: int = 1
     ) -> Iterator[Completion]:
         """Texts for the requests, in the order in which they end; with beam search `returned` for each, best first."""
-        decoder = self._decoder(settings, returned)
-        completions = decoder.decode(requests)
-        while True:  # inference mode is entered anew each time, as it must not leak to whoever takes what is yielded
-            with torch.inference_mode():
-                completion = next(completions, None)
-            self.batch_size = min(self.batch_size, decoder.batch_size)
-            if completion is None:
-                return
-            yield completion
+        with self._decoder(settings, returned, SLOTS_PER_IMAGE * self.batch_size) as decoder:
+            for completion in _in_inference_mode(decoder.decode(requests)):
+                self.batch_size = min(self.batch_size, decoder.batch_size)
+                yield completion
 
     def stream(self, request: Request, settings: GenerationSettings) -> Iterator[str]:
         """The text of one request in pieces, as they are written: all together what `text` makes of its completion.
@@ -84,13 +89,9 @@ class Blip2Model(LoadedCheckpoint):
             yield self.text(completion.token_ids)
             return
         pieces = Pieces(self.text, getattr(self.tokenizer, "clean_up_tokenization_spaces", False))
-        tokens = Decoder(self._language_model(slots=1), Sampler(settings, self.end_ids)).stream(request)
-        while True:
-            with torch.inference_mode():  # entered anew each time, as in `generate`
-                token = next(tokens, None)
-            if token is None:
-                break
-            yield pieces.add(token)
+        with self._decoder(settings, returned=1, slots=1) as decoder:
+            for token in _in_inference_mode(decoder.stream(request)):
+                yield pieces.add(token)
         yield pieces.rest()
 
     def prompt_ids(self, prompt: str | None, room: int | None = None) -> tuple[int, ...]:
@@ -144,15 +145,32 @@ class Blip2Model(LoadedCheckpoint):
         flat = [end for ends in found for end in (ends if isinstance(ends, list) else [ends])]
         return tuple(dict.fromkeys(int(end) for end in flat))
 
-    def _decoder(self, settings: GenerationSettings, returned: int) -> Decoder | BeamSearch:
-        if settings.num_beams > 1:
-            batches, image_token = Batches(self.batch_size), self.model.config.image_token_index or 0
-            return BeamSearch(self.model.language_model, settings, self.end_ids, batches, returned, image_token)
-        return Decoder(self._language_model(SLOTS_PER_IMAGE * self.batch_size), Sampler(settings, self.end_ids))
+    @contextmanager
+    def _decoder(self, settings: GenerationSettings, returned: int, slots: int) -> Iterator[Decoder]:
+        """A decoder, for one caller at a time; the last one that records what it does is kept for the next call."""
+        key = (settings, returned, slots)
+        decoder = self._idle.pop(key, None)
+        self._idle.clear()
+        if decoder is None:
+            runner = runner_for(self.checkpoint.devices)
+            make = self.family.decoder_class()
+            language_model = make(self.model.language_model, runner, self.model.config.image_token_index)
+            beams = settings.num_beams > 1
+            search = BeamSearch(settings, self.end_ids, returned) if beams else Sampler(settings, self.end_ids)
+            decoder = Decoder(language_model, search, slots)
+        try:
+            yield decoder
+        finally:
+            if decoder.fixed:
+                self._idle = {key: decoder}
 
-    def _language_model(self, slots: int) -> LanguageModel:
-        """The language model with so many slots."""
-        decoder: LanguageModel = self.family.decoder_class()(
-            self.model.language_model, slots, self.model.config.image_token_index, self.checkpoint.compiled
-        )
-        return decoder
+
+def _in_inference_mode(items: Iterator[T]) -> Iterator[T]:
+    """The items, each made in inference mode, which must not leak to whoever takes what is yielded."""
+    while True:
+        with torch.inference_mode():
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+        yield item

@@ -33,7 +33,7 @@ class Family:
     Args:
         name: as it is shown, and as the names of its models begin ("Flan-T5-XL").
         architecture: as a checkpoint's description shows it.
-        decoder: "module:Class", made from (language model, slots, image token, graphs).
+        decoder: "module:Class" of a LanguageModel, made from (language model, runner, image token).
         template: the prompt of the paper's VQA evaluations; the question goes to {}.
         layers: its stacks of layers, in the order in which they run; the last one writes.
         embedding: the name of the weights of its token embeddings.

@@ -80,14 +80,14 @@ def test_earlier_turns_stand_in_the_prompt_up_to_the_limit(opt_checkpoint: Path)
 
 def test_an_image_is_encoded_once_and_prefilled_once(opt_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     conversation, encoded, prefilled = talk(opt_checkpoint), [], []
-    vision, prefill = conversation.model.encoder.vision, OptDecoder._prefill_prefixes
+    vision, prefill = conversation.model.encoder.vision, OptDecoder._keep_prefixes
     monkeypatch.setattr(conversation.model.encoder, "vision", lambda pixels: encoded.append(1) or vision(pixels))
 
     def counted(self: OptDecoder, images: list) -> None:
         prefilled.extend(image for image in images if image.prefix is None)
         prefill(self, images)
 
-    monkeypatch.setattr(OptDecoder, "_prefill_prefixes", counted)
+    monkeypatch.setattr(OptDecoder, "_keep_prefixes", counted)
     for question in QUESTIONS:
         list(conversation.ask(question))
     assert (len(encoded), len(prefilled)) == (0, 1)

@@ -101,13 +101,13 @@ def test_the_same_bytes_are_not_encoded_again(opt_checkpoint: Path, monkeypatch:
 
 def test_an_image_is_prefilled_once_for_many_prompts(opt_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load(opt_checkpoint, 1)
-    prefill, prefilled = OptDecoder._prefill_prefixes, []
+    prefill, prefilled = OptDecoder._keep_prefixes, []
 
     def counting(self: OptDecoder, images: list[EncodedImage]) -> None:
         prefilled.extend({id(image) for image in images if image.prefix is None})
         prefill(self, images)
 
-    monkeypatch.setattr(OptDecoder, "_prefill_prefixes", counting)
+    monkeypatch.setattr(OptDecoder, "_keep_prefixes", counting)
     requests = requests_of(model, 3, uses=9)
     texts(model, requests, GenerationSettings())
     assert len(prefilled) == 3

@@ -9,7 +9,6 @@ import torch
 from blip2cli.model.batches import IN_A_ROW, Batches, Failed
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import find
-from blip2cli.model.decoding.beams import BeamSearch
 from blip2cli.model.decoding.opt import OptDecoder
 from blip2cli.model.decoding.requests import Completion, EncodedImage, Request
 from blip2cli.records import Batch
@@ -99,9 +98,9 @@ def test_a_text_that_fails_on_its_way_fails_alone(model: Blip2Model, monkeypatch
 
 
 def test_beams_that_fail_fail_alone(model: Blip2Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = completions(model, BEAMS, returned=2)
-    fail_at(monkeypatch, BeamSearch, "_search", has_bad)
-    found = completions(model, BEAMS, returned=2)
+    expected = sorted(completions(model, BEAMS, returned=2), key=lambda done: done.key)
+    fail_at(monkeypatch, decoder_of(model), "admit", has_bad)
+    found = sorted(completions(model, BEAMS, returned=2), key=lambda done: done.key)
     assert found == [Completion(done.key, (), ERROR) if done.key in BAD else done for done in expected]
 
 
@@ -132,7 +131,6 @@ def test_where_all_fails_the_run_ends(
     model: Blip2Model, settings: GenerationSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoder_of(model), "step", fail)
-    monkeypatch.setattr(BeamSearch, "_search", fail)
     with pytest.raises(RuntimeError, match="injected"):
         completions(model, settings)
 

@@ -1,64 +1,223 @@
-"""Decoding by recorded steps, which have all slots and all columns, writes the same texts."""
+"""What is recorded, with all slots, fixed shapes and tokens read one step late, writes the same texts.
 
-from collections.abc import Callable
+Without a CUDA device recording is replaced: a function is called as often as it would be, over memory that stays.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from blip2cli.model import blip2
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import find
-from blip2cli.model.decoding.graphs import StepGraph
-from blip2cli.model.decoding.loop import Decoder
-from blip2cli.model.decoding.requests import EncodedImage, Request
-from blip2cli.model.decoding.sampling import Sampler
+from blip2cli.model.decoding.graphs import WARM_UP, Eager, Function, Graphs, Recording, Runner, Tensors, runner_for
+from blip2cli.model.decoding.language_model import LanguageModel
+from blip2cli.model.decoding.requests import Completion, EncodedImage, Request
 from blip2cli.settings import GenerationSettings, ModelSettings
 
-SETTINGS = GenerationSettings()
+SETTINGS = {
+    "greedy": GenerationSettings(),
+    "bounds and penalty": GenerationSettings(min_new_tokens=5, repetition_penalty=1.7, scores=True),
+    "sampling": GenerationSettings(temperature=0.9, top_p=0.9, seed=5, scores=True),
+    "beams": GenerationSettings(num_beams=3, repetition_penalty=1.2, min_new_tokens=2, scores=True),
+}
+CPU = torch.device("cpu")
 
 
-def requests_of(model: Blip2Model) -> list[Request]:
-    """Of prompts from 1 to 67 tokens and texts from 1 to 40, so that the cache grows while sequences stand in it."""
+class Replayed(Graphs):
+    """Graphs as far as they can be had without CUDA; `made` counts the recordings of each name."""
+
+    def __init__(self) -> None:
+        super().__init__(CPU)
+        self.made: dict[str, int] = {}
+
+    def run(self, name: Any, function: Function, *inputs: torch.Tensor) -> Tensors:
+        self.name = name
+        return super().run(name, function, *inputs)
+
+    def record(self, function: Function, inputs: Tensors) -> Recording:
+        self.made[self.name] = self.made.get(self.name, 0) + 1
+        for _ in range(WARM_UP):
+            function(*inputs)
+        outputs = tuple(tensor.clone() for tensor in function(*inputs))
+
+        def replay() -> None:
+            for memory, tensor in zip(outputs, function(*inputs), strict=True):
+                memory.copy_(tensor)
+
+        return Recording(inputs, outputs, replay)
+
+
+@pytest.fixture(params=["opt", "t5"])
+def checkpoint(request: pytest.FixtureRequest) -> Path:
+    return request.getfixturevalue(f"{request.param}_checkpoint")
+
+
+@pytest.fixture
+def runners(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Replayed]]:
+    """Everything is recorded; these are the runners made."""
+    made: list[Replayed] = []
+
+    def make(devices: Sequence[torch.device]) -> Runner:
+        made.append(Replayed())
+        return made[-1]
+
+    monkeypatch.setattr(blip2, "runner_for", make)
+    yield made
+
+
+def load(checkpoint: Path, batch_size: int = 2) -> Blip2Model:
+    return Blip2Model(find(ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu")), batch_size)
+
+
+def requests_of(model: Blip2Model, settings: GenerationSettings) -> list[Request]:
+    """Of prompts from 1 to 73 tokens and texts up to 40, some of images that are shared: the caches grow."""
     torch.manual_seed(0)
     width, word = model.model.language_projection.out_features, model.prompt_ids("photo")[-1]
+    images = [EncodedImage(torch.randn(model.num_query_tokens, width), uses=2 if n < 6 else 1) for n in range(18)]
     requests = []
-    for number in range(12):
-        image = EncodedImage(torch.randn(model.num_query_tokens, width).to(model.encoder.device))
-        prompt = (*model.prompt_ids("a"), *[word] * (6 * number))
-        requests.append(Request(number, image, prompt, (1 + 3 * number, 1 + 3 * number)))
+    for number, image in enumerate(images):
+        for use in range(image.uses):
+            prompt = (*model.prompt_ids("a"), *[word] * (4 * number + 2 * use)) if number else model.prompt_ids(None)
+            lengths = (settings.min_new_tokens, 3 + 2 * number)
+            requests.append(Request((number, use), image, prompt, lengths, (number, use)))
     return requests
 
 
-def written(model: Blip2Model, graphs: bool) -> dict[int, tuple[int, ...]]:
-    make = model.family.decoder_class()
-    decoder = Decoder(make(model.model.language_model, 4, graphs=graphs), Sampler(SETTINGS, model.end_ids))
-    with torch.inference_mode():
-        return {done.key: done.token_ids for done in decoder.decode(iter(requests_of(model)))}
+def written(model: Blip2Model, settings: GenerationSettings, returned: int = 1) -> list[Completion]:
+    """Completions by request; scores to four digits."""
+    completions = model.generate(iter(requests_of(model, settings)), settings, returned)
+    return sorted(completions, key=lambda done: done.key)
 
 
-@pytest.mark.parametrize("family", ["opt", "t5"])
+def equal(found: list[Completion], expected: list[Completion]) -> bool:
+    for one, other in zip(found, expected, strict=True):
+        assert (one.key, one.token_ids, one.error, one.scored) == (
+            other.key, other.token_ids, other.error, other.scored
+        )  # fmt: skip
+        assert one.logprob == pytest.approx(other.logprob, abs=1e-4)
+    return True
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_recorded_steps_write_the_same(
-    family: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, settings: GenerationSettings, request: pytest.FixtureRequest
 ) -> None:
-    checkpoint: Path = request.getfixturevalue(f"{family}_checkpoint")
-    model = Blip2Model(find(ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu")))
-    recordings = []
+    returned = 2 if settings.num_beams > 1 else 1
+    expected = written(load(checkpoint), settings, returned)
+    runners: list[Replayed] = request.getfixturevalue("runners")
+    model = load(checkpoint)
+    assert equal(written(model, settings, returned), expected)
+    (runner,) = runners
+    made = dict(runner.made)
+    assert equal(written(model, settings, returned), expected), "in the same caches, which are not empty now"
+    assert 1 < made["step"] < 6, "recorded for each size of the caches"
+    assert runners == [runner] and runner.made["step"] == made["step"], "and kept from one call to the next"
+    assert made["read"] > 1 and not runner.refused
 
-    def record(self: StepGraph, forward: Callable[..., torch.Tensor]) -> None:
-        recordings.append(self.lengths.max().item())
-        for _ in range(3):  # as the warm-up does: what it writes must harm nobody
-            forward(self.tokens, self.lengths)
-        self.forward = forward
 
-    monkeypatch.setattr(StepGraph, "record", record)
-    monkeypatch.setattr(StepGraph, "replay", lambda self: self.forward(self.tokens, self.lengths))
-    assert written(model, graphs=True) == written(model, graphs=False)
-    assert len(recordings) > 1, "the cache grew"
+def test_what_cannot_be_recorded_runs_as_it_is(
+    checkpoint: Path, runners: list[Replayed], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = written(load(checkpoint), SETTINGS["greedy"])
+
+    def record(self: Replayed, function: Function, inputs: Tensors) -> Recording:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(Replayed, "record", record)
+    caplog.set_level(logging.DEBUG)
+    assert equal(written(load(checkpoint), SETTINGS["greedy"]), expected)
+    assert "step is not recorded as a CUDA graph, and runs as it is: operation not permitted" in caplog.text
+
+
+@pytest.mark.parametrize("settings", [SETTINGS["greedy"], SETTINGS["beams"]], ids=["greedy", "beams"])
+def test_memory_that_runs_out_while_recording_loses_nothing(
+    checkpoint: Path, settings: GenerationSettings, runners: list[Replayed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = written(load(checkpoint), settings)
+    record, model, slots = Replayed.record, load(checkpoint), []
+    step = model.family.decoder_class().step
+
+    def step_with_little_memory(self: LanguageModel, tokens: torch.Tensor) -> torch.Tensor:
+        slots.append(len(tokens))
+        if len(tokens) > 6:
+            raise torch.OutOfMemoryError("injected")
+        return step(self, tokens)
+
+    monkeypatch.setattr(model.family.decoder_class(), "step", step_with_little_memory)
+    assert Replayed.record is record
+    assert equal(written(model, settings), expected)
+    assert slots[0] > 6 >= slots[-1] and model.batch_size == 1
+
+
+def test_a_row_that_is_not_a_number_harms_no_other(checkpoint: Path, runners: list[Replayed]) -> None:
+    for settings in (SETTINGS["greedy"], SETTINGS["beams"]):
+        expected = written(load(checkpoint), settings)
+        model = load(checkpoint)
+        requests = requests_of(model, settings)
+        for number in (0, 7, 8):
+            requests[number].image.query_embeds[:] = torch.nan
+        bad = {request.key for request in requests if request.image.query_embeds.isnan().any()}
+        found = sorted(model.generate(iter(requests), settings), key=lambda done: done.key)
+        assert 0 < len(bad) < 9
+        assert equal(*([done for done in each if done.key not in bad] for each in (found, expected)))
+
+
+def test_rows_that_fail_fail_alone(checkpoint: Path, runners: list[Replayed], monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = SETTINGS["sampling"]
+    expected, model = written(load(checkpoint), settings), load(checkpoint)
+    decoder = model.family.decoder_class()
+    admit = decoder.admit
+
+    def failing(self: LanguageModel, requests: Sequence[Request], slots: Sequence[int]) -> None:
+        if any(request.key == (3, 1) for request in requests):
+            raise ValueError("injected")
+        admit(self, requests, slots)
+
+    monkeypatch.setattr(decoder, "admit", failing)
+    failed = [
+        Completion(done.key, (), "failed: ValueError: injected") if done.key == (3, 1) else done for done in expected
+    ]
+    assert equal(written(model, settings), failed)
+
+
+def test_streams_and_choices_are_the_same(checkpoint: Path, request: pytest.FixtureRequest) -> None:
+    def streamed_and_chosen(model: Blip2Model) -> tuple[list[str], list[float]]:
+        requests = requests_of(model, SETTINGS["greedy"])
+        streams = ["".join(model.stream(each, SETTINGS["greedy"])) for each in requests[:3]]
+        image = requests[0].image
+        image.uses, texts = 3, ("yes", "no", "a red circle and a blue one")
+        chosen = [
+            Request(at, image, model.prompt_ids("a or b?"), (0, 9), forced=model.answer_ids(text))
+            for at, text in enumerate(texts)
+        ]
+        done = sorted(model.generate(chosen, SETTINGS["greedy"]), key=lambda each: each.key)
+        assert [each.token_ids for each in done] == [each.forced for each in chosen]
+        return streams, [each.logprob for each in done]
+
+    streams, logprobs = streamed_and_chosen(load(checkpoint))
+    request.getfixturevalue("runners")
+    assert streamed_and_chosen(load(checkpoint)) == (streams, pytest.approx(logprobs, abs=1e-4))
+
+
+def test_only_one_cuda_device_is_recorded() -> None:
+    assert isinstance(runner_for([CPU]), Eager)
+    assert isinstance(runner_for([torch.device("mps")]), Eager)
+    assert isinstance(runner_for([torch.device("cuda", 0)]), Graphs)
+    assert isinstance(runner_for([torch.device("cuda", 0), torch.device("cuda", 1)]), Eager)
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("family", ["opt", "t5"])
-def test_cuda_graphs_write_the_same(family: str, request: pytest.FixtureRequest) -> None:
-    checkpoint: Path = request.getfixturevalue(f"{family}_checkpoint")
-    model = Blip2Model(find(ModelSettings(model=str(checkpoint), dtype="fp32", device="cuda")))
-    assert written(model, graphs=True) == written(model, graphs=False)
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_cuda_graphs_write_the_same(
+    checkpoint: Path, settings: GenerationSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.backends.cudnn.allow_tf32 = False
+    on_cuda = find(ModelSettings(model=str(checkpoint), dtype="fp32", device="cuda"))
+    recorded = written(Blip2Model(on_cuda, 2), settings)
+    monkeypatch.setattr(blip2, "runner_for", lambda devices: Eager())
+    assert equal(recorded, written(Blip2Model(on_cuda, 2), settings))

@@ -62,7 +62,7 @@ def test_a_piece_comes_before_the_next_token_is_written(opt_checkpoint: Path, mo
 
 
 @pytest.mark.parametrize(
-    ("decoder", "method", "beams"), [(OptDecoder, "step", 1), (BeamSearch, "_search", 2)], ids=["greedy", "beams"]
+    ("decoder", "method", "beams"), [(OptDecoder, "step", 1), (BeamSearch, "choose", 2)], ids=["greedy", "beams"]
 )
 def test_what_the_model_fails_at_is_raised(
     opt_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, decoder: type, method: str, beams: int

@@ -11,7 +11,6 @@ from transformers.models.opt.modeling_opt import OPTModel
 
 from blip2cli import Blip2
 from blip2cli.model.blip2 import Blip2Model
-from blip2cli.model.decoding.beams import BeamSearch
 from blip2cli.model.decoding.opt import OptDecoder
 from blip2cli.model.decoding.requests import Request
 
@@ -30,15 +29,14 @@ def fail_for_question(monkeypatch: pytest.MonkeyPatch, model: Blip2Model, questi
     ids = model.prompt_ids(f"Question: {question} Answer:")
 
     def failing(method: Callable[..., Any]) -> Callable[..., Any]:
-        def call(self: object, requests: list[Request]) -> Any:
+        def call(self: object, requests: list[Request], slots: list[int]) -> Any:
             if any(request.prompt_ids == ids for request in requests):
                 raise RuntimeError("injected")
-            return method(self, requests)
+            return method(self, requests, slots)
 
         return call
 
     monkeypatch.setattr(OptDecoder, "admit", failing(OptDecoder.admit))
-    monkeypatch.setattr(BeamSearch, "_search", failing(BeamSearch._search))
 
 
 def fail_for_image(monkeypatch: pytest.MonkeyPatch, model: Blip2, image: Path) -> None:

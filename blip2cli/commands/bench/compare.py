@@ -149,6 +149,7 @@ def roofline(folder: Path) -> None:
     import torch
 
     from blip2cli.commands.bench.ours import Ours
+    from blip2cli.model.decoding.graphs import Eager
     from blip2cli.model.decoding.opt import OptDecoder
     from blip2cli.model.decoding.requests import EncodedImage, Request
 
@@ -156,12 +157,14 @@ def roofline(folder: Path) -> None:
     ours = Ours(folder, "bf16", 8)
     language_model = ours.model.model.language_model
     pixels = torch.randint(0, 256, (8, 224, 224, 3), dtype=torch.uint8)
-    decoder = OptDecoder(language_model, 32)
+    decoder, slots = OptDecoder(language_model, Eager()), list(range(32))
+    decoder.reset(len(slots))
     with torch.inference_mode():
         embeds = ours.model.encoder.query_embeds(pixels)
-        decoder.admit([Request(n, EncodedImage(embeds[n % 8]), (2,), (0, 20)) for n in range(32)])
+        decoder.admit([Request(n, EncodedImage(embeds[n % 8]), (2,), (0, 20)) for n in slots], slots)
+        decoder.cache.reserve(64)
         encode = rounds({"encode": lambda: ours.model.encoder.vision(pixels)}, 3)["encode"]
-        step = rounds({"step": lambda: decoder.step([5] * 32)}, 8)["step"]
+        step = rounds({"step": lambda: decoder.step(torch.full((32,), 5))}, 8)["step"]
     vision_flops = (
         8
         * 2

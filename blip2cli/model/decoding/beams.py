@@ -1,104 +1,164 @@
-"""Beam search, by transformers' own `generate` on the language model, several requests at a time."""
+"""Beam search: every text is written in several slots at once, of which the likeliest go on.
+
+Matches transformers' `GenerationMixin._beam_search` on one request with `early_stopping` false, whatever is decoded
+beside it: a text ends when its best open beam, by its score at this length, is worse than all of the best ended ones.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
-from blip2cli.model.batches import Batches, Failed
-from blip2cli.model.decoding.requests import Completion, Request
+from blip2cli.model.decoding.language_model import LanguageModel
+from blip2cli.model.decoding.requests import Request, Written
+from blip2cli.model.decoding.search import Choice, Search, Tensors, Text, lengthened
 from blip2cli.settings import GenerationSettings
 
+LOWEST = -1.0e9
+"""The score of what is not there; transformers' own number."""
 
-@dataclass
-class BeamSearch:
-    """Beam search over a language model; `returned` is how many of the best beams each request gets.
 
-    `image_token` stands for the image where a repetition penalty counts tokens.
+class BeamSearch(Search):
+    """`num_beams` sequences a text. Shapes below: t texts, b beams, k candidates, v the vocabulary, l tokens a text.
+
+    Of open beams, in order of their scores: `scores` [t, b], the sum of their tokens' log-probabilities after
+    penalties; `tokens` [t, b, l]; `logprobs` [t, b], the same sum before penalties. Of those that ended, in order:
+    `ended_scores` [t, b], with the length penalty; `ended` [t, b], whether there is one; `ended_tokens`,
+    `ended_lengths` and `ended_logprobs`.
     """
 
-    language_model: Any
-    settings: GenerationSettings
-    end_ids: tuple[int, ...]
-    batches: Batches
-    returned: int = 1
-    image_token: int = 0
+    def __init__(self, settings: GenerationSettings, end_ids: Sequence[int], returned: int = 1) -> None:
+        super().__init__(settings, end_ids, settings.num_beams, returned)
+        self.candidates = max(2, 1 + len(self.end_ids)) * self.width  # so many that as many as beams do not end
 
-    def decode(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Completions in the order of the requests, `returned` for each, best first."""
-        stream = iter(requests)
-        while batch := list(islice(stream, self.batch_size)):
-            for request, found in zip(batch, self.batches.compute(self._search, batch), strict=True):
-                if isinstance(found, Failed):
-                    yield from [Completion(request.key, (), found.error)] * self.returned
-                else:
-                    yield from (Completion(request.key, text, None, *score) for text, score in found)
+    def reset(self, model: LanguageModel) -> None:
+        super().reset(model)
+        shape, device = (self.places, self.width), self.device
+        self.scores = torch.zeros(shape, device=device)
+        self.tokens = torch.zeros(*shape, 0, dtype=torch.long, device=device)
+        self.logprobs = torch.zeros(shape, device=device)
+        self.ended_scores = torch.zeros(shape, device=device)
+        self.ended = torch.zeros(shape, dtype=torch.bool, device=device)
+        self.ended_tokens = torch.zeros_like(self.tokens)
+        self.ended_lengths = torch.zeros(shape, dtype=torch.long, device=device)
+        self.ended_logprobs = torch.zeros(shape, device=device)
+        self.hopeful = torch.zeros(self.places, dtype=torch.bool, device=device)
+        self.divisors = torch.ones(1, device=device)
+        self.is_end = torch.zeros(model.vocabulary, dtype=torch.bool, device=device)
+        self.is_end[self.ends] = True
 
-    @property
-    def batch_size(self) -> int:
-        """The encoding batch that goes with the requests searched together."""
-        return self.batches.largest
+    def admit(self, requests: Sequence[Request], places: torch.Tensor, seen: Sequence[Sequence[int]]) -> None:
+        super().admit(requests, places, seen)
+        self.scores[places] = LOWEST
+        self.scores[places, 0] = 0.0  # all beams are alike at first: only one of them is gone on with
+        self.logprobs[places] = 0.0
+        self.ended_scores[places] = LOWEST
+        self.ended[places] = False
+        self.ended_lengths[places] = 0
+        self.hopeful[places] = True
 
-    def _search(self, batch: Sequence[Request]) -> list[list[tuple[tuple[int, ...], tuple[float, int]]]]:
-        """The token ids and the score of each request's best beams."""
-        least, most = batch[0].lengths
-        config = self.language_model.config
-        embeds, mask, ids = self._inputs(batch, left=not config.is_encoder_decoder)
-        inputs = {"inputs_embeds": embeds, "attention_mask": mask}
-        if not config.is_encoder_decoder:
-            inputs["input_ids"] = ids  # what a repetition penalty counts; comes back before the new tokens
-        found = self.language_model.generate(
-            **inputs,
-            return_dict_in_generate=True,
-            output_logits=self.settings.scores,
-            do_sample=False,
-            num_beams=self.settings.num_beams,
-            num_return_sequences=self.returned,
-            max_new_tokens=most,
-            min_new_tokens=least or None,
-            length_penalty=self.settings.length_penalty,
-            repetition_penalty=self.settings.repetition_penalty,
-            eos_token_id=list(self.end_ids) or None,
-        )
-        skipped = 1 if config.is_encoder_decoder else ids.shape[1]
-        texts = [self._until_end(row) for row in found.sequences[:, skipped:].tolist()]
-        sequences = list(zip(texts, self._scores(found), strict=True))
-        return [sequences[at : at + self.returned] for at in range(0, len(sequences), self.returned)]
+    def choose(self, logits: torch.Tensor) -> Choice:
+        texts, vocabulary = len(logits) // self.width, logits.shape[1]
+        likely = torch.log_softmax(logits.float(), dim=-1)
+        scores = self._penalized(likely.clone() if self.settings.scores else likely)
+        totals = (scores.view(texts, self.width, -1) + self.scores[:texts, :, None]).view(texts, -1)
+        best, index = totals.topk(self.candidates)  # [t, k]
+        parents, tokens = index // vocabulary, index % vocabulary
+        logprobs = self.logprobs[:texts].gather(1, parents)
+        if self.settings.scores:
+            logprobs = logprobs + likely.view(texts, -1).gather(1, index)
+        ends = self.is_end[tokens] | (self.count[:texts] + 1 >= self.most[:texts])[:, None]
+        going = self.hopeful[:texts] & (self.count[:texts] < self.most[:texts])
+        self._end_beams(best, parents, tokens, logprobs, ends, going)
+        chosen = (best + ends * LOWEST).topk(self.width)  # [t, b]
+        parents, tokens = parents.gather(1, chosen.indices), tokens.gather(1, chosen.indices)
+        self.scores[:texts] = chosen.values
+        self.logprobs[:texts] = logprobs.gather(1, chosen.indices)
+        self.tokens[:texts] = self._followed(texts, parents, tokens)
+        self.count[:texts] += going
+        self._look_ahead(texts)
+        finished = ~self.hopeful[:texts] | (self.count[:texts] >= self.most[:texts])
+        first = torch.arange(texts, device=parents.device)[:, None] * self.width
+        slots = (first + parents).view(-1)
+        if self.counted is not None:
+            self.counted[: len(slots)] = self.counted[slots]
+        self._count(tokens.view(-1))
+        return Choice(tokens.view(-1), (finished,), slots)
 
-    def _scores(self, found: Any) -> list[tuple[float, int]]:
-        """The logarithm of each text's probability, and the tokens in it; zeros where no scores are asked for."""
-        if not self.settings.scores:
-            return [(0.0, 0)] * len(found.sequences)
-        steps = self.language_model.compute_transition_scores(
-            found.sequences, [logits.float() for logits in found.logits], found.beam_indices, normalize_logits=True
-        )
-        written = (found.beam_indices >= 0).sum(dim=-1)
-        return list(zip(steps.sum(dim=-1).tolist(), written.tolist(), strict=True))
+    def take(self, texts: Sequence[Text], told: Tensors) -> list[Text]:
+        (finished,) = told
+        flags = finished.tolist()
+        ended = [text for text in texts if flags[text.place]]
+        if ended:
+            places = torch.tensor([text.place for text in ended], device=self.device)
+            kept = (self.ended_tokens, self.ended_lengths, self.ended_logprobs)
+            rows = zip(*(part[places, : self.returned].tolist() for part in kept), strict=True)
+            for text, (beams, lengths, logprobs) in zip(ended, rows, strict=True):
+                text.written = [
+                    self._written(*beam, text.request) for beam in zip(beams, lengths, logprobs, strict=True)
+                ]
+        return ended
 
-    def _inputs(self, batch: Sequence[Request], left: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Embeddings [n, length, width], their mask, and token ids with a stand-in at the images' places."""
-        embedding = self.language_model.get_input_embeddings()
-        device = embedding.weight.device
-        width = batch[0].image.query_embeds.shape[0]
-        longest = width + max(len(request.prompt_ids) for request in batch)
-        ids = torch.zeros(len(batch), longest, dtype=torch.long, device=device)
-        mask = torch.zeros_like(ids)
-        embeds = embedding.weight.new_zeros(len(batch), longest, embedding.weight.shape[1])
-        for at, request in enumerate(batch):
-            prompt = torch.tensor(request.prompt_ids, dtype=torch.long, device=device)
-            start = longest - width - len(prompt) if left else 0
-            text = slice(start + width, start + width + len(prompt))
-            ids[at] = self.image_token
-            ids[at, text] = prompt
-            mask[at, start : text.stop] = 1
-            embeds[at, start : start + width] = request.image.query_embeds
-            embeds[at, text] = embedding(prompt)
-        return embeds, mask, ids
+    def _written(self, tokens: list[int], length: int, logprob: float, request: Request) -> Written:
+        kept = tokens[:length]
+        if kept and kept[-1] in self.end_ids:
+            kept.pop()
+        return Written(kept, logprob, length) if self.settings.scores else Written(kept)
 
-    def _until_end(self, ids: list[int]) -> tuple[int, ...]:
-        ends = [at for at, token in enumerate(ids) if token in self.end_ids]
-        return tuple(ids[: ends[0]] if ends else ids)
+    def _end_beams(
+        self,
+        best: torch.Tensor,
+        parents: torch.Tensor,
+        tokens: torch.Tensor,
+        logprobs: torch.Tensor,
+        ends: torch.Tensor,
+        going: torch.Tensor,
+    ) -> None:
+        """Of the best b candidates, put those that end among the ended beams, and keep the best b of these."""
+        texts, b = len(best), self.width
+        length = self.count[:texts, None] + 1
+        scores = best[:, :b] / self.divisors[length.clamp(max=self.longest)]
+        fresh = ends[:, :b] & going[:, None]
+        scores = torch.where(fresh, scores, scores + LOWEST)
+        merged = torch.cat([self.ended_scores[:texts], scores], dim=1)
+        kept = merged.topk(b)
+        candidates = (
+            fresh, self._followed(texts, parents[:, :b], tokens[:, :b]), length.expand(-1, b), logprobs[:, :b]
+        )  # fmt: skip
+        states = (self.ended, self.ended_tokens, self.ended_lengths, self.ended_logprobs)
+        for state, candidate in zip(states, candidates, strict=True):
+            both = torch.cat([state[:texts], candidate], dim=1)
+            state[:texts] = _picked(both, kept.indices)
+        self.ended_scores[:texts] = kept.values
+
+    def _followed(self, texts: int, parents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """The parents' tokens, each followed by one more [t, ·, l]."""
+        followed = _picked(self.tokens[:texts], parents)
+        at = self.count[:texts, None, None].clamp(max=self.longest - 1).expand(*tokens.shape, 1)
+        return followed.scatter(2, at, tokens[:, :, None])
+
+    def _look_ahead(self, texts: int) -> None:
+        """Note which texts have no hope of a better beam than those that ended."""
+        length = self.count[:texts].clamp(min=1, max=self.longest)
+        possible = self.scores[:texts, :1] / self.divisors[length][:, None]
+        worst = self.ended_scores[:texts].amin(1, keepdim=True)
+        bar = torch.where(self.ended[:texts], worst, LOWEST)
+        self.hopeful[:texts] &= (possible > bar).any(1)
+
+    def _lengthen(self, more: int) -> None:
+        self.tokens, self.ended_tokens = lengthened(self.tokens, more), lengthened(self.ended_tokens, more)
+        longest = self.tokens.shape[2]
+        powers = [1.0, *(float(length**self.settings.length_penalty) for length in range(1, longest + 1))]
+        self.divisors = torch.tensor(powers, device=self.device)
+
+    def _state(self) -> list[torch.Tensor]:
+        open_beams = [self.scores, self.tokens, self.logprobs, self.hopeful]
+        ended = [self.ended_scores, self.ended, self.ended_tokens, self.ended_lengths, self.ended_logprobs]
+        return [*super()._state(), *open_beams, *ended]
+
+
+def _picked(states: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Of states [t, n, ...] those of an index [t, m]: [t, m, ...]."""
+    wide = index.view(*index.shape, *[1] * (states.dim() - 2)).expand(*index.shape, *states.shape[2:])
+    return states.gather(1, wide)

@@ -16,9 +16,8 @@ class SlotCache:
     """Keys and values of up to `slots` sequences at once, each layer's on the device where the layer is.
 
     `keys[layer]` and `values[layer]` [slots, heads, columns, head width] are parts of the `blocks`
-    [2, layers, slots, heads, columns, head width], one a device. The sequences in use lie in the first slots; when one
-    ends the last is moved into its place. Columns behind a sequence's length hold rubbish, which masks hide and later
-    tokens overwrite.
+    [2, layers, slots, heads, columns, head width], one a device; `lengths` [slots] are on the device of `like`. Columns
+    behind a sequence's length are hidden by masks, and overwritten by later tokens.
     """
 
     def __init__(self, devices: Sequence[torch.device], slots: int, heads: int, width: int, like: torch.Tensor) -> None:
@@ -31,14 +30,17 @@ class SlotCache:
         """How many columns there is room for."""
         return self.blocks[0].shape[4]
 
-    def reserve(self, columns: int) -> None:
-        """Make room for that many columns, keeping what is there.
-
-        What is not written yet is zero: attention gives it no weight, and nothing times a stray NaN would be NaN.
-        """
-        if columns > self.columns:
-            room = -(-columns // GRANULE) * GRANULE
+    def reserve(self, columns: int, keep: bool = True) -> None:
+        """Make room for that many columns, keeping what is there if that is asked for; new columns are zero."""
+        if columns <= self.columns:
+            return
+        room = -(-columns // GRANULE) * GRANULE
+        if keep:
             self._hold([F.pad(block, (0, 0, 0, room - self.columns)) for block in self.blocks])
+            return
+        empty = [block.new_empty(*block.shape[:4], 0, block.shape[5]) for block in self.blocks]
+        self._hold(empty)  # the old blocks are let go of before the new ones are made
+        self._hold([block.new_zeros(*block.shape[:4], room, block.shape[5]) for block in empty])
 
     def _hold(self, blocks: list[torch.Tensor]) -> None:
         self.blocks = blocks
@@ -54,8 +56,13 @@ class SlotCache:
         rest = iter(tensors)
         return [torch.stack(list(islice(rest, layers)), dim=1) for _, layers in self.runs]
 
-    def fill(self, layer: int, slots: slice, columns: slice, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Write keys and values [n, heads, columns, width] of several slots."""
+    def clear(self, slots: torch.Tensor) -> None:
+        """Make slots zero: attention gives hidden columns no weight, but nothing times a NaN left there is NaN."""
+        for block in self.blocks:
+            block[:, :, slots.to(block.device)] = 0
+
+    def fill(self, layer: int, slots: torch.Tensor, columns: slice, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Write keys and values [n, heads, columns, width] of several slots [n]."""
         self.keys[layer][slots, :, columns] = keys
         self.values[layer][slots, :, columns] = values
 
@@ -66,11 +73,12 @@ class SlotCache:
         self.keys[layer][rows, :, ends] = keys[:, :, 0]
         self.values[layer][rows, :, ends] = values[:, :, 0]
 
-    def move(self, source: int, target: int, length: int) -> None:
-        """Move the sequence in one slot to another."""
+    def copy(self, sources: torch.Tensor, targets: torch.Tensor, columns: slice = slice(None)) -> None:
+        """Copy sequences from slots [n] to other slots [n], or to one another's: all are read before any is written."""
         for block in self.blocks:
-            block[:, :, target, :, :length] = block[:, :, source, :, :length]
-        self.lengths[target] = self.lengths[source]
+            copied = block[:, :, sources.to(block.device), :, columns]
+            block[:, :, targets.to(block.device), :, columns] = copied
+        self.lengths[targets] = self.lengths[sources]
 
 
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -81,3 +89,8 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:
         return (q @ k.transpose(-1, -2) + mask).softmax(-1) @ v
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
+
+
+def hide(hidden: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A boolean mask (true: not to be seen) as what is added to attention scores."""
+    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, float("-inf"))

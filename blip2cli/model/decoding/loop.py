@@ -1,77 +1,66 @@
-"""Requests to completions, in flight: a sequence that ends makes room for the next at once.
+"""Requests to completions, in flight: a text that ends makes room for the next at once.
 
-Greedy decoding and sampling only; beam search is in `beam`.
+This is the one loop, for greedy decoding, sampling, scores and beam search. A text takes a place: one slot of the
+language model's caches, or several. Where shapes are fixed (on CUDA) a step covers all slots, in use or not, from
+tokens to tokens without the host, which reads them one step late; elsewhere it covers those in use, and the last
+texts move into the gaps.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from blip2cli.model.batches import Batches, Failed
-from blip2cli.model.decoding.requests import Completion, Request
-from blip2cli.model.decoding.sampling import Sampler
+from blip2cli.model.decoding.graphs import OnTheWay, sent
+from blip2cli.model.decoding.language_model import LanguageModel
+from blip2cli.model.decoding.requests import Completion, Request, Written
+from blip2cli.model.decoding.search import Search, Tensors, Text
 from blip2cli.model.memory import SLOTS_PER_IMAGE
 
-ENDED = -1
-"""Stands for the end of a forced text."""
 
+@dataclass(frozen=True)
+class Step:
+    """A step that is on its way: the texts that were being written, and what was chosen for them."""
 
-class LanguageModel(Protocol):
-    """A language model over slots; see OptDecoder and T5Decoder."""
-
-    slots: int
-
-    def reset(self, slots: int) -> None: ...
-    def seen(self, request: Request) -> tuple[int, ...]: ...
-    def shares(self, request: Request) -> bool: ...
-    def admit(self, requests: Sequence[Request]) -> list[int]: ...
-    def step(self, tokens: Sequence[int]) -> torch.Tensor: ...
-    def retire(self, slot: int) -> None: ...
-
-
-@dataclass(slots=True)
-class _Sequence:
-    """One text being written; its place in the decoder's list is its slot."""
-
-    request: Request
-    pending: int
-    random: np.random.Generator | None
-    written: list[int] = field(default_factory=list)
-    logprob: float = 0.0
-    scored: int = 0
+    texts: list[Text]
+    told: OnTheWay
 
 
 class Decoder:
-    """Decodes a stream of requests; completions come in the order in which they end.
+    """Decodes a stream of requests; completions come in the order in which texts end.
 
-    Requests are taken from the stream only when a quarter of the slots is free, so that what produces them (the
+    Requests are taken from the stream only when a quarter of the places is free, so that what produces them (the
     encoder) is asked for no more than is needed, and admission is done for several at a time.
     """
 
-    def __init__(self, language_model: LanguageModel, sampler: Sampler) -> None:
-        self.model = language_model
-        self.sampler = sampler
-        self.batches = Batches(language_model.slots)
-        self.active: list[_Sequence] = []
+    def __init__(self, language_model: LanguageModel, search: Search, slots: int) -> None:
+        self.model, self.search = language_model, search
+        self.fixed = language_model.runner.fixed
+        self.asked = slots, max(1, slots // search.width)
+        self.batches = Batches(self.asked[1])
+        self.places = 0
+        self.held: list[Request] = []
+        self._restart()
 
     @property
     def batch_size(self) -> int:
-        """The encoding batch that goes with the slots there are."""
-        return max(1, self.model.slots // SLOTS_PER_IMAGE)
+        """The encoding batch that goes with the slots for which there is memory."""
+        slots, places = self.asked
+        return max(1, slots * self.batches.largest // (places * SLOTS_PER_IMAGE))
 
     def decode(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Decode until the stream is dry.
 
-        On CUDA out of memory, go on with half the slots; nothing is lost. On any other failure, the texts in flight are
-        written anew, split until those that fail are alone.
+        On CUDA out of memory, go on with half the places; nothing is lost. On any other failure, the texts in flight
+        are written again, split until those that fail are alone.
         """
         stream = iter(requests)
+        self.held = []
         self._restart()
         while True:
             fresh = self._due(stream)  # what the stream raises is not a failure of decoding
@@ -79,137 +68,161 @@ class Decoder:
                 self._admit(fresh)
                 if not self.active:
                     return
-                written = self._step()
+                written = [(text.request, text) for text in self._step()]
             except torch.OutOfMemoryError:
-                if self.model.slots == 1:
+                if self.places == 1:
                     raise
-                self.batches.largest = self.model.slots // 2
-                stream = itertools.chain([sequence.request for sequence in self.active], stream)
+                self.batches.largest = self.places // 2
+                stream = itertools.chain(self._in_flight(fresh), stream)
                 self._restart()
                 continue
             except Exception:
-                again = [sequence.request for sequence in self.active]
-                written = list(zip(again, self.batches.compute(self._apart, again), strict=True))
+                again = self._in_flight(fresh)
+                written = list(zip(again, self.batches.compute(self._alone, again), strict=True))
                 self._restart()
-            yield from [self._complete(*each) for each in written]
+            for each in written:
+                yield from self._complete(*each)
 
     def stream(self, request: Request) -> Iterator[int]:
         """The tokens of one text, each as soon as it is written. What the model raises is raised."""
         self._restart()
-        self._admit(self._sequences([request]))
+        self._admit([request])
+        (text,) = self.active.values()
+        given = 0
         while self.active:
-            (sequence,) = self.active
-            before = len(sequence.written)
             self._step()
-            yield from sequence.written[before:]
+            token_ids = text.written[0].token_ids
+            yield from token_ids[given:]
+            given = len(token_ids)
 
     def _restart(self) -> None:
-        self.active = []
-        self.model.reset(self.batches.largest)
+        """Forget all texts. What is recorded works on caches and tables of this size, which are kept."""
+        self.active: dict[int, Text] = {}
+        self.unread: deque[Step] = deque()
+        if self.fixed and self.places == self.batches.largest:
+            return
+        self.places = self.batches.largest
+        self.model.reset(self.places * self.search.width)
+        self.search.reset(self.model)
+        self.tokens = torch.zeros(self.model.slots, dtype=torch.long, device=self.model.device)
 
-    def _apart(self, requests: Sequence[Request]) -> list[_Sequence]:
+    def _in_flight(self, fresh: Sequence[Request]) -> list[Request]:
+        """The requests whose texts are being written, and those that were just to be admitted."""
+        known = {id(text.request): text.request for text in self.active.values()}
+        return list((known | {id(request): request for request in fresh}).values())
+
+    def _alone(self, requests: Sequence[Request]) -> list[Text]:
         """The texts of requests that are decoded with no others beside them."""
         self._restart()
-        self._admit(self._sequences(requests))
-        written: dict[int, _Sequence] = {}
+        self._admit(requests)
+        written: dict[int, Text] = {}
         while self.active:
-            written.update((id(request), text) for request, text in self._step())
+            written.update((id(text.request), text) for text in self._step())
         return [written[id(request)] for request in requests]
 
-    def _complete(self, request: Request, written: _Sequence | Failed) -> Completion:
+    def _complete(self, request: Request, text: Text | Failed) -> list[Completion]:
         image = request.image
         image.uses -= 1
         if image.uses < 1:
             image.prefix = None
-        if isinstance(written, Failed):
-            return Completion(request.key, (), written.error)
-        return Completion(request.key, tuple(written.written), None, written.logprob, written.scored)
-
-    def _due(self, stream: Iterator[Request]) -> list[_Sequence]:
-        """The sequences to be admitted now."""
-        free = self.model.slots - len(self.active)
-        if self.active and free < max(1, self.model.slots // 4):
-            return []
-        return self._sequences(itertools.islice(stream, free))
-
-    def _sequences(self, requests: Iterable[Request]) -> list[_Sequence]:
-        ordered = sorted(requests, key=self.model.shares)
-        return [_Sequence(request, 0, self.sampler.random(request)) for request in ordered]
-
-    def _admit(self, fresh: list[_Sequence]) -> None:
-        if not fresh:
-            return
-        self.active += fresh
-        tokens = self.model.admit([sequence.request for sequence in fresh])
-        for sequence, token in zip(fresh, tokens, strict=True):
-            sequence.pending = token
-
-    def _step(self) -> list[tuple[Request, _Sequence]]:
-        """Write a token of each text; gives those that end."""
-        logits = self.model.step([sequence.pending for sequence in self.active])
-        scores = self._scores(logits)
-        early = [
-            slot for slot, sequence in enumerate(self.active) if len(sequence.written) < sequence.request.lengths[0]
+        if isinstance(text, Failed):
+            return [Completion(request.key, (), text.error)] * self.search.returned
+        return [
+            Completion(request.key, tuple(written.token_ids), None, written.logprob, written.scored)
+            for written in text.written
         ]
-        tokens = self.sampler.choose(logits, self._seen(logits), early, [sequence.random for sequence in self.active])
-        ended: list[int] = []
-        for slot, (sequence, token) in enumerate(zip(self.active, tokens, strict=True)):
-            if sequence.request.forced:
-                if self._write_forced(sequence):
-                    ended.append(slot)
-                continue
-            sequence.pending = token
-            stops = token in self.sampler.end_ids
-            if not stops:
-                sequence.written.append(token)
-            if stops or len(sequence.written) >= sequence.request.lengths[1]:
-                ended.append(slot)
-        if scores is not None:
-            self._score(scores)
-        for slot in reversed(ended):
-            self.model.retire(slot)
-        taken = [self._take(slot) for slot in reversed(ended)][::-1]
-        if taken:
+
+    def _due(self, stream: Iterator[Request]) -> list[Request]:
+        """The requests to be admitted now. Where shapes are fixed, room for longer texts is made between texts only."""
+        free = self.places - len(self.active)
+        if self.active and (self.held or free < max(1, self.places // 4)):
+            return []
+        requests, self.held = self.held or list(itertools.islice(stream, free)), []
+        if self.active and self.fixed and requests and not self._fits(requests):
+            requests, self.held = [], requests
+        return requests
+
+    def _fits(self, requests: Sequence[Request]) -> bool:
+        return self.model.fits(requests) and self.search.fits(requests)
+
+    def _admit(self, requests: Sequence[Request]) -> None:
+        """Start the texts of requests in free places."""
+        if not requests:
+            return
+        if self.fixed and not self._fits(requests):
+            self.model.grow(requests)
+            self.search.grow(requests)
+            self._advance_recorded()  # so that it is recorded while it has nothing to spoil
+        elif not self.fixed:
+            self.search.grow(requests)
+        free = (place for place in range(self.places) if place not in self.active)
+        places = list(itertools.islice(free, len(requests)))
+        firsts, columns = zip(*map(self.model.start, requests), strict=True)
+        for place, request, used in zip(places, requests, columns, strict=True):
+            self.active[place] = Text(request, place, used, [Written([])])
+        width = self.search.width
+        self.model.admit(requests, [place * width for place in places])
+        slots = sent([[place * width + beam for beam in range(width)] for place in places], self.model.device)
+        for beam in range(1, width):
+            self.model.copy(slots[:, 0], slots[:, beam])
+        self.tokens[slots] = sent([[first] for first in firsts], self.model.device)
+        seen = [self.model.seen(request) for request in requests]
+        self.search.admit(requests, sent(places, self.model.device), seen)
+
+    def _step(self) -> list[Text]:
+        """Write a token of each text; gives those that end."""
+        self._launch()
+        if self.fixed and len(self.unread) == 1:
+            return []
+        step = self.unread.popleft()
+        texts = [text for text in step.texts if self.active.get(text.place) is text]
+        ended = self.search.take(texts, step.told.received())
+        for text in ended:
+            del self.active[text.place]
+        if not self.fixed:
+            self._close_gaps([text.place for text in ended])
+        if not self.active:
+            self.unread.clear()
+        if ended:
             self.batches.worked()
-        return [(sequence.request, sequence) for sequence in taken]
+        return ended
 
-    @staticmethod
-    def _write_forced(sequence: _Sequence) -> bool:
-        """Add the next of the tokens that are forced; tells whether the text ends."""
-        at, forced = len(sequence.written), sequence.request.forced
-        stops = at == len(forced)
-        sequence.pending = ENDED if stops else forced[at]
-        if not stops:
-            sequence.written.append(sequence.pending)
-        return stops
+    def _launch(self) -> None:
+        """Begin a step."""
+        if self.fixed:
+            told = self._advance_recorded()
+        else:
+            self.model.cache.reserve(max(text.columns for text in self.active.values()) + 2)
+            told = self._advance(len(self.active) * self.search.width)
+        for text in self.active.values():
+            text.columns += 1
+        self.unread.append(Step(list(self.active.values()), OnTheWay(told)))
 
-    def _scores(self, logits: torch.Tensor) -> torch.Tensor | None:
-        """The logarithms of all tokens' probabilities, where they are asked for, and behind them that of the end."""
-        if not (self.sampler.settings.scores or any(sequence.request.forced for sequence in self.active)):
-            return None
-        scores = torch.log_softmax(logits.float(), dim=-1)
-        ends = scores[:, list(self.sampler.end_ids)].logsumexp(dim=-1, keepdim=True)
-        return torch.cat([scores, ends], dim=-1)
+    def _advance_recorded(self) -> Tensors:
+        return self.model.runner.run("step", lambda: self._advance(self.model.slots))
 
-    def _score(self, scores: torch.Tensor) -> None:
-        """Add the tokens just written; of a forced text's end, any end token's."""
-        tokens = torch.tensor([[sequence.pending] for sequence in self.active], device=scores.device)
-        tokens[tokens == ENDED] = scores.shape[1] - 1
-        for sequence, logprob in zip(self.active, scores.gather(1, tokens)[:, 0].tolist(), strict=True):
-            sequence.logprob += logprob
-            sequence.scored += 1
+    def _advance(self, slots: int) -> Tensors:
+        """From tokens to tokens: a step of the first slots; gives what the host is to learn of it."""
+        choice = self.search.choose(self.model.step(self.tokens[:slots]))
+        self.tokens[:slots] = choice.tokens
+        if choice.parents is not None:
+            self.model.reorder(choice.parents)
+        return choice.told
 
-    def _take(self, slot: int) -> _Sequence:
-        sequence, last = self.active[slot], self.active.pop()
-        if last is not sequence:
-            self.active[slot] = last
-        return sequence
-
-    def _seen(self, logits: torch.Tensor) -> torch.Tensor | None:
-        """Which tokens each sequence holds, where a repetition penalty asks for it."""
-        if self.sampler.settings.repetition_penalty == 1.0:
-            return None
-        seen = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
-        for slot, sequence in enumerate(self.active):
-            seen[slot, [*self.model.seen(sequence.request), *sequence.written]] = True
-        return seen
+    def _close_gaps(self, gaps: Sequence[int]) -> None:
+        """Move the last texts to where others have ended: on a CPU every slot that a step covers costs."""
+        targets = sorted(place for place in gaps if place < len(self.active))
+        sources = [place for place in self.active if place >= len(self.active)]
+        if not targets:
+            return
+        for source, target in zip(sources, targets, strict=True):
+            text = self.active.pop(source)
+            text.place = target
+            self.active[target] = text
+        there, here = (torch.tensor(places, device=self.model.device) for places in (sources, targets))
+        self.search.copy(there, here)
+        beams = torch.arange(self.search.width, device=self.model.device)
+        from_slots = (there[:, None] * self.search.width + beams).view(-1)
+        to_slots = (here[:, None] * self.search.width + beams).view(-1)
+        self.model.copy(from_slots, to_slots)
+        self.tokens[to_slots] = self.tokens[from_slots]

@@ -8,16 +8,17 @@ import torch
 from torch.nn import functional as F
 
 from blip2cli.model.decoding.decoder_only import Attend, DecoderOnly
+from blip2cli.model.decoding.graphs import Runner
 
 
 class OptDecoder(DecoderOnly):
     """The language model of an OPT checkpoint."""
 
-    def __init__(self, language_model: Any, slots: int, image_token: int | None = None, graphs: bool = False) -> None:
+    def __init__(self, language_model: Any, runner: Runner, image_token: int | None = None) -> None:
         self.decoder = language_model.model.decoder
         self.head = language_model.lm_head
         self.embedding, self.layers = self.decoder.embed_tokens, self.decoder.layers
-        super().__init__(language_model, slots, image_token, graphs)
+        super().__init__(language_model, runner, image_token)
 
     def _place(self, embeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         table = self.decoder.embed_positions

@@ -22,6 +22,11 @@ class EncodedImage:
     prefix: list[torch.Tensor] | None = field(default=None, repr=False)
     error: str | None = None
 
+    @property
+    def shared(self) -> bool:
+        """Whether the image's keys and values serve other requests too."""
+        return not (self.uses == 1 and self.prefix is None)
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -52,6 +57,15 @@ class Completion:
     key: Any
     token_ids: tuple[int, ...]
     error: str | None = None
+    logprob: float = 0.0
+    scored: int = 0
+
+
+@dataclass(slots=True)
+class Written:
+    """What has been written of a text; `logprob` and `scored` are as in a Completion."""
+
+    token_ids: list[int]
     logprob: float = 0.0
     scored: int = 0
 

@@ -1,4 +1,4 @@
-"""Logits to the next token: penalties, then the largest, or one drawn at random.
+"""Logits to the next token: penalties, then the likeliest, or one drawn at random.
 
 The order and meaning of the settings are those of transformers' logits processors and warpers. A sequence's random
 numbers depend on the seed and on its own place in the input only, not on what is decoded beside it.
@@ -7,64 +7,95 @@ numbers depend on the seed and on its own place in the input only, not on what i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from blip2cli.model.decoding.language_model import LanguageModel
 from blip2cli.model.decoding.requests import Request
-from blip2cli.settings import GenerationSettings
+from blip2cli.model.decoding.search import Choice, Search, Tensors, Text, lengthened
+
+END, FREE = -1, -2
+"""In a table of forced tokens: the end of the text, which any end token may be; and that nothing is forced."""
 
 
-@dataclass(frozen=True)
-class Sampler:
-    """Chooses tokens as the settings say; `end_ids` are the tokens that end a text."""
+class Sampler(Search):
+    """One sequence a text: greedy, sampled, or forced, whose tokens are written to learn how likely they are."""
 
-    settings: GenerationSettings
-    end_ids: tuple[int, ...]
+    def reset(self, model: LanguageModel) -> None:
+        super().reset(model)
+        exact = torch.float if self.device.type == "mps" else torch.double  # MPS has no doubles
+        self.uniforms = torch.zeros(self.places, 0, dtype=exact, device=self.device)
+        self.forced = torch.zeros(self.places, 0, dtype=torch.long, device=self.device)
 
-    def random(self, request: Request) -> np.random.Generator | None:
-        """The random numbers of one sequence; None where nothing is drawn."""
-        if not self.settings.samples:
-            return None
+    def admit(self, requests: Sequence[Request], places: torch.Tensor, seen: Sequence[Sequence[int]]) -> None:
+        super().admit(requests, places, seen)
+        if self.settings.samples:
+            drawn = [self._random(request).random(self.longest) for request in requests]
+            self.uniforms[places] = torch.tensor(np.stack(drawn), dtype=self.uniforms.dtype, device=self.device)
+        if self.forcing:
+            forced = [[*request.forced, END] if request.forced else [] for request in requests]
+            rows = [tokens + [FREE] * (self.longest - len(tokens)) for tokens in forced]
+            self.forced[places] = torch.tensor(rows, device=self.device)
+
+    def choose(self, logits: torch.Tensor) -> Choice:
+        n = len(logits)
+        count = self.count[:n, None].clamp(max=self.longest - 1)  # slots not in use may stand anywhere
+        scoring = self.settings.scores or self.forcing
+        likely = torch.log_softmax(logits.float(), dim=-1) if scoring else None
+        if self.counted is not None or self.settings.samples:
+            logits = logits.float()
+        logits = self._penalized(logits)
+        tokens = self._drawn(logits, count) if self.settings.samples else logits.argmax(-1)
+        told = tokens
+        if self.forcing:
+            forced = self.forced[:n].gather(1, count)[:, 0]
+            told = torch.where(forced == FREE, tokens, forced)
+            tokens = told.clamp(min=0)
+        self.count[:n] += 1
+        self._count(tokens)
+        if likely is None:
+            return Choice(tokens, (told,))
+        logprobs = likely.gather(1, tokens[:, None])[:, 0]
+        if self.forcing:
+            logprobs = torch.where(told == END, likely[:, self.ends].logsumexp(-1), logprobs)
+        return Choice(tokens, (told, logprobs))
+
+    def take(self, texts: Sequence[Text], told: Tensors) -> list[Text]:
+        columns = [tensor.tolist() for tensor in told]
+        ended = []
+        for text in texts:
+            token, *logprob = (column[text.place] for column in columns)
+            (written,) = text.written
+            if logprob:
+                written.logprob += logprob[0]
+                written.scored += 1
+            stops = token == END if text.request.forced else token in self.end_ids
+            if not stops:
+                written.token_ids.append(token)
+            if stops or (not text.request.forced and len(written.token_ids) >= text.request.lengths[1]):
+                ended.append(text)
+        return ended
+
+    def _lengthen(self, more: int) -> None:
+        if self.settings.samples:
+            self.uniforms = lengthened(self.uniforms, more)
+        if self.forcing:
+            self.forced = lengthened(self.forced, self.longest + more - self.forced.shape[1], FREE)
+
+    def _state(self) -> list[torch.Tensor]:
+        return [*super()._state(), self.uniforms, self.forced]
+
+    def _random(self, request: Request) -> np.random.Generator:
+        """The random numbers of one sequence."""
         return np.random.default_rng([self.settings.seed, *request.draw])
 
-    def choose(
-        self,
-        logits: torch.Tensor,
-        seen: torch.Tensor | None,
-        unfinished: Sequence[int],
-        randoms: Sequence[np.random.Generator | None],
-    ) -> list[int]:
-        """The next token of each sequence.
-
-        Args:
-            logits: [sequences, vocabulary].
-            seen: boolean, the same shape: the tokens a repetition penalty counts; None without one.
-            unfinished: the rows that may not end yet.
-            randoms: each row's random numbers.
-        """
-        penalty = self.settings.repetition_penalty
-        if seen is not None or unfinished or self.settings.samples:
-            logits = logits.float()
-        if seen is not None:
-            logits = torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
-        if unfinished and self.end_ids:
-            rows = torch.tensor(list(unfinished), device=logits.device)
-            for end in self.end_ids:
-                logits[rows, end] = float("-inf")
-        if not self.settings.samples:
-            chosen: list[int] = logits.argmax(-1).tolist()
-            return chosen
-        return self._draw(logits, [float(random.random()) for random in randoms if random is not None])
-
-    def _draw(self, logits: torch.Tensor, uniforms: list[float]) -> list[int]:
+    def _drawn(self, logits: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
         """Inverse-transform sampling from the nucleus of each row, likeliest token first."""
         scores, tokens = torch.sort(logits / (self.settings.temperature or 1.0), dim=-1, descending=True, stable=True)
-        mass = torch.cumsum(scores.double().softmax(-1), dim=-1)
+        mass = torch.cumsum(scores.to(self.uniforms.dtype).softmax(-1), dim=-1)
         top = 1.0 if self.settings.top_p is None else self.settings.top_p
         inside = torch.searchsorted(mass, torch.full_like(mass[:, :1], top)).clamp(max=mass.shape[1] - 1)
-        targets = torch.tensor(uniforms, dtype=mass.dtype, device=mass.device)[:, None] * mass.gather(1, inside)
+        targets = self.uniforms[: len(logits)].gather(1, count) * mass.gather(1, inside)
         picked = torch.minimum(torch.searchsorted(mass, targets, right=True), inside)
-        chosen: list[int] = tokens.gather(1, picked)[:, 0].tolist()
-        return chosen
+        return tokens.gather(1, picked)[:, 0]

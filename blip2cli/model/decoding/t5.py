@@ -1,4 +1,4 @@
-"""T5 one step at a time, over a SlotCache. Matches transformers' `T5ForConditionalGeneration` in evaluation mode."""
+"""T5 one step at a time, over SlotCaches. Matches transformers' `T5ForConditionalGeneration` in evaluation mode."""
 
 from __future__ import annotations
 
@@ -8,96 +8,84 @@ from typing import Any
 import torch
 
 from blip2cli.model.decoding.cache import SlotCache, attend
-from blip2cli.model.decoding.graphs import StepGraph
+from blip2cli.model.decoding.graphs import Runner, sent
+from blip2cli.model.decoding.language_model import LanguageModel
 from blip2cli.model.decoding.requests import Request
 from blip2cli.model.placement import device_of
 
 
-class T5Decoder:
-    """The language model of a Flan-T5 checkpoint, decoding up to `slots` sequences of different age together.
+class T5Decoder(LanguageModel):
+    """The language model of a Flan-T5 checkpoint.
 
     The encoder reads [query embeddings][prompt] when a sequence is admitted; its keys and values for the decoder's
-    cross-attention are kept in the sequence's slot. The bias of self-attention depends on distances only. Blocks may
-    lie on several devices: what is called inside them is brought there here, all else by `placement.connect`.
+    cross-attention are kept in the sequence's slot of a second cache. The bias of self-attention depends on distances
+    only.
     """
 
-    def __init__(self, language_model: Any, slots: int, image_token: int | None = None, graphs: bool = False) -> None:
-        self.graphs = graphs
+    def __init__(self, language_model: Any, runner: Runner, image_token: int | None = None) -> None:
         self.model = language_model
         self.config = language_model.config
         self.blocks = language_model.decoder.block
-        self.heads, self.width = self.config.num_heads, self.config.d_kv
-        self.devices = [device_of(block) for block in self.blocks]
         self.scaled = getattr(self.config, "scale_decoder_outputs", self.config.tie_word_embeddings)
-        self.reset(slots)
+        devices = [device_of(block) for block in self.blocks]
+        like, config = self.model.shared.weight, self.config
+        super().__init__(devices, config.num_heads, config.d_kv, like, 2, config.vocab_size, runner)
+        self.bias = self.like.new_empty(self.heads, 0)
 
-    def reset(self, slots: int) -> None:
-        """Forget all sequences, and hold up to `slots` from now on."""
-        self.slots = slots
-        like = self.model.shared.weight
-        self.cache = SlotCache(self.devices, slots, self.heads, self.width, like)
-        self.cross = SlotCache(self.devices, slots, self.heads, self.width, like)
-        self.rows = torch.arange(slots, device=like.device)
-        self.ages: list[int] = []
-        self.read: list[int] = []
-        self.bias = like.new_empty(self.heads, 0)
-        self.graph = StepGraph(slots, like.device) if self.graphs else None
+    @property
+    def cross(self) -> SlotCache:
+        """Keys and values of what the encoder made of image and prompt."""
+        return self.caches[1]
+
+    def start(self, request: Request) -> tuple[int, int]:
+        return self.config.decoder_start_token_id, 0
 
     def seen(self, request: Request) -> tuple[int, ...]:
-        """The token ids that a repetition penalty counts from the start."""
         return (self.config.decoder_start_token_id,)
 
-    @staticmethod
-    def shares(request: Request) -> bool:
-        """Admission needs no order here."""
-        return False
+    def room(self, requests: Sequence[Request]) -> tuple[int, ...]:
+        image = len(requests[0].image.query_embeds)
+        prompt = self._padded_length(max(len(request.prompt_ids) for request in requests))
+        return max(request.lengths[1] for request in requests) + 2, image + prompt
 
-    def admit(self, requests: Sequence[Request]) -> list[int]:
-        """Put sequences into the next free slots; gives each one's token to be fed in the next step."""
-        first, device = len(self.ages), self.rows.device
-        longest = max(len(request.prompt_ids) for request in requests)
-        padded = [request.prompt_ids + (0,) * (longest - len(request.prompt_ids)) for request in requests]
-        images = torch.stack([request.image.query_embeds for request in requests])
-        prompts = self.model.shared(torch.tensor(padded, device=device).long().view(len(requests), longest))
-        read = [images.shape[1] + len(request.prompt_ids) for request in requests]
-        lengths = torch.tensor(read, device=device)
+    def admit(self, requests: Sequence[Request], slots: Sequence[int]) -> None:
+        for cache in self.caches:
+            cache.clear(sent(list(slots), self.device))
+        for chunk in self._chunks(list(zip(requests, slots, strict=True))):
+            images = torch.stack([request.image.query_embeds for request, _ in chunk])
+            prompts = [request.prompt_ids for request, _ in chunk]
+            ids = torch.tensor(self._padded(prompts), dtype=torch.long).view(len(chunk), -1)
+            lengths = sent([images.shape[1] + len(prompt) for prompt in prompts], self.device)
+            rows = sent([slot for _, slot in chunk], self.device)
+            self.cross.reserve(images.shape[1] + ids.shape[1])
+            self.cross.lengths[rows] = lengths
+            self.cache.lengths[rows] = 0
+            self.runner.run("read", self._read, images, ids.to(self.device, non_blocking=True), lengths, rows)
+
+    def _read(
+        self, images: torch.Tensor, ids: torch.Tensor, lengths: torch.Tensor, slots: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """Let the encoder read [image][prompt], and keep the keys and values of what it gives in slots."""
+        prompts = self.model.shared(ids)
         embeds = torch.cat([images.to(prompts.dtype), prompts], dim=1)
-        mask = torch.arange(embeds.shape[1], device=device) < lengths[:, None]
-        hidden = self.model.encoder(inputs_embeds=embeds, attention_mask=mask.long()).last_hidden_state
-        slots = slice(first, first + len(requests))
-        self.cross.reserve(embeds.shape[1])
-        for at, (block, read_by) in enumerate(zip(self.blocks, self.cross.everywhere(hidden), strict=True)):
+        unread = torch.arange(embeds.shape[1], device=embeds.device) >= lengths[:, None]
+        mask = _hide(unread, embeds.dtype)  # ready-made, so that nobody looks on the host whether it hides anything
+        hidden = self.model.encoder(inputs_embeds=embeds, attention_mask=mask).last_hidden_state
+        columns = slice(0, embeds.shape[1])
+        states, rows = self.cross.everywhere(hidden), self.cross.everywhere(slots)
+        for at, block in enumerate(self.blocks):
             attention = block.layer[1].EncDecAttention
-            keys, values = self._split(attention.k(read_by)), self._split(attention.v(read_by))
-            self.cross.fill(at, slots, slice(0, embeds.shape[1]), keys, values)
-        self.cross.lengths[slots] = lengths
-        self.cache.lengths[slots] = 0
-        self.ages += [0] * len(requests)
-        self.read += read
-        return [self.config.decoder_start_token_id] * len(requests)
+            keys, values = self._split(attention.k(states[at])), self._split(attention.v(states[at]))
+            self.cross.fill(at, rows[at], columns, keys, values)
+        return ()
 
-    def step(self, tokens: Sequence[int]) -> torch.Tensor:
-        """Feed each sequence its token; gives the logits [sequences, vocabulary] of the next."""
+    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        """A step attends to all columns there are, masked."""
         n = len(tokens)
-        self.cache.reserve(max(self.ages) + 1)
-        self._reserve_bias()
-        fed, lengths = torch.tensor(tokens, device=self.rows.device), self.cache.lengths[:n]
-        if self.graph is None:
-            logits = self._forward(fed, lengths)
-        else:
-            columns, read = self.cache.columns, self.cross.columns
-            logits = self.graph.run(self._forward, fed, lengths, shapes=(columns, read), spare=columns - 1)
-        lengths += 1
-        self.ages = [age + 1 for age in self.ages]
-        return logits
-
-    def _forward(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """A step over the first slots' sequences of these lengths, attending to all columns there are, masked."""
-        n, bias = len(tokens), self._self_bias(lengths)
-        unseen = torch.arange(self.cross.columns, device=lengths.device) >= self.cross.lengths[:n, None]
-        cross_bias = torch.zeros(unseen.shape, dtype=bias.dtype, device=lengths.device)
-        cross_bias = cross_bias.masked_fill_(unseen, torch.finfo(bias.dtype).min)[:, None, None]
-        biases, cross_biases = self.cache.everywhere(bias), self.cache.everywhere(cross_bias)
+        lengths = self.cache.lengths[:n]
+        unread = torch.arange(self.cross.columns, device=lengths.device) >= self.cross.lengths[:n, None]
+        bias = self._self_bias(lengths)
+        biases, cross_biases = self.cache.everywhere(bias), self.cache.everywhere(_hide(unread, bias.dtype))
         rows, ends = self.cache.everywhere(self.rows[:n]), self.cache.everywhere(lengths)
         hidden = self.model.shared(tokens[:, None])
         for at, block in enumerate(self.blocks):
@@ -109,17 +97,8 @@ class T5Decoder:
         if self.scaled:
             hidden = hidden * self.config.d_model**-0.5
         logits: torch.Tensor = self.model.lm_head(hidden)
+        self.cache.lengths[:n] = (lengths + 1).clamp(max=self.cache.columns - 1)
         return logits
-
-    def retire(self, slot: int) -> None:
-        """End the sequence in a slot; the last sequence takes its place."""
-        last = len(self.ages) - 1
-        if slot != last:
-            self.cache.move(last, slot, self.ages[last])
-            self.cross.move(last, slot, self.read[last])
-            self.ages[slot], self.read[slot] = self.ages[last], self.read[last]
-        self.ages.pop()
-        self.read.pop()
 
     def _self_attention(
         self, at: int, layer: Any, hidden: torch.Tensor, rows: torch.Tensor, ends: torch.Tensor, bias: torch.Tensor
@@ -139,24 +118,26 @@ class T5Decoder:
     def _attend(
         self, attention: Any, normed: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor
     ) -> torch.Tensor:
-        queries = self._split(attention.q(normed))
-        attended = attend(queries, keys, values, bias)
+        attended = attend(self._split(attention.q(normed)), keys, values, bias)
         output: torch.Tensor = attention.o(attended.transpose(1, 2).reshape(len(normed), normed.shape[1], -1))
         return output
 
-    def _split(self, states: torch.Tensor) -> torch.Tensor:
-        return states.view(len(states), -1, self.heads, self.width).transpose(1, 2)
-
-    def _reserve_bias(self) -> None:
-        """The bias [heads, columns] by distance from the newest token, for all columns there are."""
-        columns = self.cache.columns
-        if self.bias.shape[1] < columns:
-            attention = self.blocks[0].layer[0].SelfAttention
-            bias = attention.compute_bias(1, columns, past_seen_tokens=columns - 1)[0, :, 0].flip(-1)
-            self.bias = bias.to(self.rows.device)
-
     def _self_bias(self, lengths: torch.Tensor) -> torch.Tensor:
         """The bias [n, heads, 1, columns] of each sequence's newest token towards its earlier ones and itself."""
-        distance = lengths[:, None] - torch.arange(self.cache.columns, device=lengths.device)
-        bias = self.bias[:, distance.clamp(min=0)].transpose(0, 1)[:, :, None]
-        return bias.masked_fill((distance < 0)[:, None, None], float("-inf"))
+        columns = self.cache.columns
+        if self.bias.shape[1] != columns:  # by distance from the newest token [heads, columns]
+            attention = self.blocks[0].layer[0].SelfAttention
+            bias = attention.compute_bias(1, columns, past_seen_tokens=columns - 1)[0, :, 0].flip(-1)
+            self.bias = bias.to(self.device)
+        distance = lengths[:, None] - torch.arange(columns, device=lengths.device)
+        nearest = self.bias[:, distance.clamp(min=0)].transpose(0, 1)[:, :, None]
+        return nearest.masked_fill((distance < 0)[:, None, None], float("-inf"))
+
+
+def _hide(hidden: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A boolean mask [n, columns] (true: not to be seen) as what is added to attention scores [n, 1, 1, columns].
+
+    The lowest number and not infinity, as in transformers' encoder: a slot that holds nothing sees nothing.
+    """
+    bias = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
+    return bias.masked_fill_(hidden, torch.finfo(dtype).min)[:, None, None]

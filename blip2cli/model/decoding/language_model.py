@@ -1,0 +1,139 @@
+"""What the loop asks of a language model: sequences in slots, a step for all of them, and moving them about."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from blip2cli.model.decoding.cache import SlotCache
+from blip2cli.model.decoding.graphs import Runner
+from blip2cli.model.decoding.requests import Request
+
+CHUNKS = 8
+"""Where shapes are fixed, this part of the slots is filled together, as many as there are images in a batch."""
+
+PROMPT_GRANULE = 8
+"""Where shapes are fixed, prompts are padded to a multiple of this many tokens."""
+
+Placed = tuple[Request, int]
+"""A request and the slot that its sequence is in."""
+
+
+class LanguageModel(ABC):
+    """A language model that decodes up to `slots` sequences of different age together.
+
+    A sequence stays in its slot until it is copied to another. The first of the `caches` gets a column a step. Layers
+    may lie on several devices: what is called inside them is brought there here, all else by `placement.connect`.
+
+    Args:
+        devices: of each layer.
+        heads: of attention.
+        width: of a head.
+        like: a weight on the first device, in the dtype of keys and values.
+        caches: how many key/value caches there are.
+        vocabulary: how many logits there are.
+        runner: runs what is done on the device.
+    """
+
+    start_column = 0
+    """The first column that sequences of one image may differ in."""
+
+    def __init__(
+        self,
+        devices: Sequence[torch.device],
+        heads: int,
+        width: int,
+        like: torch.Tensor,
+        caches: int,
+        vocabulary: int,
+        runner: Runner,
+    ) -> None:
+        self.devices, self.heads, self.width = devices, heads, width
+        self.like = like
+        self.vocabulary = vocabulary
+        self.runner = runner
+        self.slots = 0
+        self.caches: tuple[SlotCache, ...] = (SlotCache(devices, 0, heads, width, like),) * caches
+
+    @abstractmethod
+    def start(self, request: Request) -> tuple[int, int]:
+        """A request's first token to be fed, and the columns that its sequence has by then."""
+
+    @abstractmethod
+    def seen(self, request: Request) -> tuple[int, ...]:
+        """The token ids that a repetition penalty counts from the start."""
+
+    @abstractmethod
+    def room(self, requests: Sequence[Request]) -> tuple[int, ...]:
+        """The columns that each cache needs for the whole of the requests' texts."""
+
+    @abstractmethod
+    def admit(self, requests: Sequence[Request], slots: Sequence[int]) -> None:
+        """Put what stands before the requests' first tokens into slots, which are cleared."""
+
+    @abstractmethod
+    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Feed the sequences of the first n slots their tokens [n]; gives the logits [n, vocabulary] of the next."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where tokens go in and logits come out."""
+        return self.like.device
+
+    @property
+    def cache(self) -> SlotCache:
+        """The cache that grows by a column a step."""
+        return self.caches[0]
+
+    def reset(self, slots: int) -> None:
+        """Forget all sequences, and hold up to `slots` from now on."""
+        self.runner.forget()
+        self.slots = slots
+        self.caches = tuple(SlotCache(self.devices, slots, self.heads, self.width, self.like) for _ in self.caches)
+        self.rows = torch.arange(slots, device=self.device)
+
+    def fits(self, requests: Sequence[Request]) -> bool:
+        """Whether the caches hold the whole of the requests' texts."""
+        needed = zip(self.caches, self.room(requests), strict=True)
+        return all(columns <= cache.columns for cache, columns in needed)
+
+    def grow(self, requests: Sequence[Request]) -> None:
+        """Make room for the whole of the requests' texts, while no sequence is in any slot."""
+        self.runner.forget()
+        for cache, columns in zip(self.caches, self.room(requests), strict=True):
+            cache.reserve(columns, keep=False)
+
+    def copy(self, sources: torch.Tensor, targets: torch.Tensor) -> None:
+        """Copy whole sequences from slots [n] to other slots [n]."""
+        for cache in self.caches:
+            cache.copy(sources, targets)
+
+    def reorder(self, parents: torch.Tensor) -> None:
+        """Let each of the first n slots go on with the sequence of its parent [n], which has the same beginning."""
+        slots = self.rows[: len(parents)]
+        if not self.runner.fixed:
+            changed = parents != slots
+            parents, slots = parents[changed], slots[changed]
+        self.cache.copy(parents, slots, slice(self.start_column, None))
+
+    def _chunks(self, placed: Sequence[Placed]) -> Iterator[list[Placed]]:
+        """What is read together: all of it, or where shapes are fixed, chunks filled up by repeating the last."""
+        size = max(1, self.slots // CHUNKS) if self.runner.fixed else max(1, len(placed))
+        for at in range(0, len(placed), size):
+            chunk = list(placed[at : at + size])
+            yield chunk + chunk[-1:] * (size - len(chunk)) if self.runner.fixed else chunk
+
+    def _padded(self, prompts: Sequence[tuple[int, ...]]) -> list[list[int]]:
+        """Token ids as long as the longest prompt."""
+        longest = self._padded_length(max(map(len, prompts)))
+        return [[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts]
+
+    def _padded_length(self, longest: int) -> int:
+        return -(-longest // PROMPT_GRANULE) * PROMPT_GRANULE if self.runner.fixed else longest
+
+    def _split(self, states: torch.Tensor) -> torch.Tensor:
+        """[n, length, heads × head width] to [n, heads, length, head width]."""
+        n, length, _ = states.shape
+        return states.view(n, length, self.heads, self.width).transpose(1, 2)
