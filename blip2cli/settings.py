@@ -173,9 +173,6 @@ class ModelSettings:
     device_map: Annotated[
         Literal["auto"] | None, Opt("auto: one model spread over all CUDA devices, where it fits on none.")
     ] = None
-    compile: Annotated[
-        bool, Opt("CUDA: torch.compile for images, CUDA graphs for text. Starts slowly; not measured.")
-    ] = False
     batch_size: Annotated[str, Opt("Images encoded together: a number, or auto.", metavar="auto|N")] = "auto"
     workers: Annotated[
         int | None,
@@ -206,7 +203,7 @@ class ModelSettings:
         if self.devices is not None:
             devices_named(self.devices)
         if self.device_map is not None:
-            given = {"device": self.device != "auto", "devices": self.devices, "compile": self.compile}
+            given = {"device": self.device != "auto", "devices": self.devices}
             for name in filter(given.get, given):
                 raise UsageError(f"--{name} does not go with --device-map", "Leave one of them out.")
 

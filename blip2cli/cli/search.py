@@ -19,7 +19,7 @@ Arguments = Annotated[
     ),
 ]
 WITHOUT = (
-    "devices", "device_map", "compile",
+    "devices", "device_map",
     "shard_size", "resume", "retry_errors", "commit_every", "existing", "dry_run", "summary",
 )  # fmt: skip
 """What is for runs over collections."""

@@ -12,12 +12,12 @@ from blip2cli.errors import Blip2Error
 from blip2cli.model.batches import Failed
 from blip2cli.model.checkpoint import Checkpoint
 from blip2cli.model.decoding.beams import BeamSearch
-from blip2cli.model.decoding.graphs import runner_for
 from blip2cli.model.decoding.loop import Decoder
 from blip2cli.model.decoding.pieces import Pieces
 from blip2cli.model.decoding.requests import LONGEST_TOKEN, Completion, EncodedImage, Request, TooLong
 from blip2cli.model.decoding.sampling import Sampler
 from blip2cli.model.families import Family
+from blip2cli.model.graphs import Tensors, runner_for
 from blip2cli.model.loaded import LoadedCheckpoint
 from blip2cli.model.memory import SLOTS_PER_IMAGE
 from blip2cli.records import Batch
@@ -42,11 +42,15 @@ class Blip2Model(LoadedCheckpoint):
 
     def encode(self, batch: Batch) -> list[EncodedImage]:
         """The batch's images as the language model sees them, with `uses` 0."""
+
+        def encode(pixels: torch.Tensor) -> torch.Tensor:
+            return self.run_on_images("embeds", lambda pixels: (self.encoder.query_embeds(pixels),), pixels)[0]
+
         return [
             EncodedImage(torch.empty(0), 0, error=embeds.error)
             if isinstance(embeds, Failed)
             else EncodedImage(embeds, 0)
-            for embeds in self.recent.encoded("embeds", self.encoder.query_embeds, batch)
+            for embeds in self.recent.encoded("embeds", encode, batch)
         ]
 
     def query_output(self, batch: Batch) -> list[torch.Tensor | Failed]:
@@ -55,8 +59,11 @@ class Blip2Model(LoadedCheckpoint):
         Equal to transformers' `Blip2Model.get_qformer_features`.
         """
 
+        def forward(pixels: torch.Tensor) -> Tensors:
+            return (self.encoder.query_output(self.encoder.vision(pixels)[0]).float(),)
+
         def encode(pixels: torch.Tensor) -> torch.Tensor:
-            return self.encoder.query_output(self.encoder.vision(pixels)[0]).float().cpu()
+            return self.run_on_images("qformer", forward, pixels)[0].cpu()
 
         return self.recent.encoded("qformer", encode, batch)
 
@@ -65,14 +72,21 @@ class Blip2Model(LoadedCheckpoint):
 
         Equal to the pooler output of transformers' `Blip2Model.get_image_features`.
         """
-        return self.recent.encoded("vision", lambda pixels: self.encoder.vision(pixels)[1].float().cpu(), batch)
+
+        def forward(pixels: torch.Tensor) -> Tensors:
+            return (self.encoder.vision(pixels)[1].float(),)
+
+        def encode(pixels: torch.Tensor) -> torch.Tensor:
+            return self.run_on_images("vision", forward, pixels)[0].cpu()
+
+        return self.recent.encoded("vision", encode, batch)
 
     def generate(
         self, requests: Iterable[Request], settings: GenerationSettings, returned: int = 1
     ) -> Iterator[Completion]:
         """Texts for the requests, in the order in which they end; with beam search `returned` for each, best first."""
         with self._decoder(settings, returned, SLOTS_PER_IMAGE * self.batch_size) as decoder:
-            for completion in _in_inference_mode(decoder.decode(requests)):
+            for completion in self._computed(decoder.decode(requests)):
                 self.batch_size = min(self.batch_size, decoder.batch_size)
                 yield completion
 
@@ -90,7 +104,7 @@ class Blip2Model(LoadedCheckpoint):
             return
         pieces = Pieces(self.text, getattr(self.tokenizer, "clean_up_tokenization_spaces", False))
         with self._decoder(settings, returned=1, slots=1) as decoder:
-            for token in _in_inference_mode(decoder.stream(request)):
+            for token in self._computed(decoder.stream(request)):
                 yield pieces.add(token)
         yield pieces.rest()
 
@@ -124,7 +138,6 @@ class Blip2Model(LoadedCheckpoint):
         decoded: str = self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
         return decoded.strip()
 
-    @torch.inference_mode()
     def text_output(self, text: str) -> torch.Tensor | Failed:
         """Text features fp32 [tokens, width]: the hidden states of `Blip2Model.get_text_features`. Raises TooLong."""
         encoder = self.model.language_model.get_submodule(self.family.text_encoder)
@@ -134,7 +147,9 @@ class Blip2Model(LoadedCheckpoint):
             hidden: torch.Tensor = encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
             return hidden.float().cpu()
 
-        encoded: torch.Tensor | Failed = self.batches.compute(encode, [self.prompt_ids(text, self.prompt_room(0))])[0]
+        prompt_ids = self.prompt_ids(text, self.prompt_room(0))
+        with self.computing():
+            encoded: torch.Tensor | Failed = self.batches.compute(encode, [prompt_ids])[0]
         return encoded
 
     @property
@@ -144,6 +159,16 @@ class Blip2Model(LoadedCheckpoint):
         found = [config.eos_token_id for config in configs if config is not None and config.eos_token_id is not None]
         flat = [end for ends in found for end in (ends if isinstance(ends, list) else [ends])]
         return tuple(dict.fromkeys(int(end) for end in flat))
+
+    def _computed(self, items: Iterator[T]) -> Iterator[T]:
+        """The items, each made in inference mode, which must not leak to whoever takes what is yielded."""
+        while True:
+            with self.computing():
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+            yield item
 
     @contextmanager
     def _decoder(self, settings: GenerationSettings, returned: int, slots: int) -> Iterator[Decoder]:
@@ -163,14 +188,3 @@ class Blip2Model(LoadedCheckpoint):
         finally:
             if decoder.fixed:
                 self._idle = {key: decoder}
-
-
-def _in_inference_mode(items: Iterator[T]) -> Iterator[T]:
-    """The items, each made in inference mode, which must not leak to whoever takes what is yielded."""
-    while True:
-        with torch.inference_mode():
-            try:
-                item = next(items)
-            except StopIteration:
-                return
-        yield item

@@ -81,8 +81,7 @@ class Checkpoint:
     """A checkpoint that has been found and may run as asked; its weights are not loaded yet.
 
     `kind` says what it is made for. `precision` is the choice made for `dtype` (auto settled): fp32, fp16, bf16, int8
-    or int4. `compiled` asks for torch.compile on the image side and CUDA graphs in decoding. Where the language model's
-    layers are to be spread, `others` are the devices beside the first.
+    or int4. Where the language model's layers are to be spread, `others` are the devices beside the first.
     """
 
     name: str
@@ -91,7 +90,6 @@ class Checkpoint:
     images: ImageSettings
     device: torch.device
     precision: str
-    compiled: bool = False
     kind: Kind = "generation"
     others: tuple[torch.device, ...] = ()
 
@@ -149,9 +147,6 @@ class Checkpoint:
             packing.pack_linears(model)
         if on_cpu and self.dtype == torch.bfloat16:
             model.vision_model.set_attn_implementation("eager")  # half the time of the fused one, for so few patches
-        if self.compiled:
-            model.vision_model.compile()
-            model.qformer.compile()
         ready: PreTrainedModel = model.eval()
         return ready
 
@@ -193,10 +188,8 @@ def find(settings: ModelSettings, kind: Kind | None = None, fetch: bool = True) 
     if others and found == "retrieval":
         raise UsageError(f"--device-map spreads a language model, and {name} has none", "Leave it out.")
     precision = settled(settings.dtype, device.type, _family(name, config, found))
-    if settings.compile and device.type != "cuda":
-        raise UsageError("--compile is for CUDA", f"Leave it out on {device.type}.")
     images = _image_settings(folder, config)
-    return Checkpoint(name, folder, config, images, device, precision, settings.compile, found, tuple(others))
+    return Checkpoint(name, folder, config, images, device, precision, found, tuple(others))
 
 
 def _folder(name: str, revision: str | None, fetch: bool) -> Path:

@@ -37,11 +37,9 @@ class Encoder:
 
     def query_output(self, image_embeds: torch.Tensor) -> torch.Tensor:
         """Image embeddings to the Q-Former's last hidden states [n, num_query_tokens, Q-Former width]."""
-        mask = torch.ones(image_embeds.shape[:2], dtype=torch.long, device=image_embeds.device)
         outputs = self.model.qformer(
             query_embeds=self.model.query_tokens.expand(len(image_embeds), -1, -1),
             encoder_hidden_states=image_embeds,
-            encoder_attention_mask=mask,
         )
         hidden: torch.Tensor = outputs.last_hidden_state
         return hidden

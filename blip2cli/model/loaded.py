@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
+
+import torch
 
 from blip2cli.model.batches import Batches
 from blip2cli.model.checkpoint import Checkpoint
 from blip2cli.model.encoder import Encoder
+from blip2cli.model.graphs import Function, Tensors, runner_for
 from blip2cli.model.memory import automatic_batch_size
+from blip2cli.model.precision import tf32
 from blip2cli.model.recent import Recent
 
 
@@ -29,6 +35,7 @@ class LoadedCheckpoint:
         self.batches = Batches(batch_size or automatic_batch_size(self.model, checkpoint.devices))
         self.started_with = self.batch_size
         self.recent = Recent(self.batches, recent)
+        self.runner = runner_for(checkpoint.devices)
 
     @property
     def batch_size(self) -> int:
@@ -41,6 +48,32 @@ class LoadedCheckpoint:
     @property
     def num_query_tokens(self) -> int:
         return int(self.model.config.num_query_tokens)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Inference mode, and on CUDA the precision of fp32 products; neither is left behind."""
+        on_cuda = self.checkpoint.device.type == "cuda"
+        precision = tf32(self.checkpoint.precision != "fp32") if on_cuda else nullcontext()
+        with torch.inference_mode(), precision:
+            yield
+
+    def run_on_images(self, name: str, function: Function, pixels: torch.Tensor) -> Tensors:
+        """What a function of pixels gives, tensors [n, ...].
+
+        Where shapes are fixed, it is given as many images as a batch has, the last one repeated.
+        """
+        n, size = len(pixels), self.batch_size
+        with self.computing():
+            if not self.runner.fixed or n > size:
+                return function(pixels)
+            filled = torch.cat([pixels, pixels[-1:].expand(size - n, *pixels.shape[1:])]) if n < size else pixels
+            try:
+                outputs = self.runner.run(name, function, filled)
+            except torch.OutOfMemoryError:
+                if n == size:
+                    raise
+                return function(pixels)  # there may be room for these few
+            return tuple(output[:n].clone() for output in outputs)
 
     def forget(self) -> None:
         """Forget the images seen lately."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from blip2cli.errors import UsageError
 from blip2cli.host.processor import beyond_limit, instructions
@@ -40,6 +42,26 @@ def automatic(device: str) -> str:
     picked = {family.name: settled("auto", device, family) for family in FAMILIES.values()}
     first = next(iter(picked.values()))
     return ", ".join([first, *(f"{dtype} with {name}" for name, dtype in picked.items() if dtype != first)])
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Whether fp32 products and convolutions on CUDA may round what they multiply to TF32, for a while.
+
+    With it the Q-Former's features stay within 1.5e-3 of 4.7, in a fifth of the time. PyTorch allows it for
+    convolutions, unless told otherwise, which is enough to change texts.
+    """
+    import torch
+
+    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [switch.allow_tf32 for switch in switches]
+    for switch in switches:
+        switch.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        for switch, was_allowed in zip(switches, before, strict=True):
+            switch.allow_tf32 = was_allowed
 
 
 def native_bf16() -> bool:

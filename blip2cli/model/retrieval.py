@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from blip2cli.model.batches import Failed
 from blip2cli.model.checkpoint import Checkpoint
 from blip2cli.model.decoding.requests import LONGEST_TOKEN
+from blip2cli.model.graphs import Tensors
 from blip2cli.model.loaded import LoadedCheckpoint
 from blip2cli.records import Batch
 
@@ -80,13 +81,13 @@ class RetrievalModel(LoadedCheckpoint):
         """The batch's images, each encoded once however many texts it is compared with."""
         return self.recent.encoded("seen", self._see, batch)
 
-    @torch.inference_mode()
     def read(self, texts: Sequence[str]) -> list[ReadText | Failed]:
         """The texts, each as if it were alone. One with more tokens than there is room for is Failed."""
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
         given: dict[str, Any] = {text: self._ids(text) for text in new}
         fits = {text: ids for text, ids in given.items() if not isinstance(ids, Failed)}
-        projections = self.batches.compute(self._project_texts, list(fits.values())) if fits else []
+        with self.computing():
+            projections = self.batches.compute(self._project_texts, list(fits.values())) if fits else []
         for (text, ids), projected in zip(fits.items(), projections, strict=True):
             if isinstance(projected, Failed):
                 given[text] = projected
@@ -123,18 +124,21 @@ class RetrievalModel(LoadedCheckpoint):
         ]
         return torch.cat([(block @ readings.T).amax(dim=1).cpu() for block in blocks])
 
-    @torch.inference_mode()
     def itm(self, pairs: Sequence[tuple[SeenImage, ReadText]]) -> list[float | Failed]:
         """The probability of each image and text that they match: one softmax over the head's two logits.
 
         Failed where it is not finite.
         """
-        return [finite("ITM", score) for score in self.batches.compute(self._match, pairs)] if pairs else []
+        with self.computing():
+            return [finite("ITM", score) for score in self.batches.compute(self._match, pairs)] if pairs else []
 
     def _see(self, pixels: torch.Tensor) -> Iterator[SeenImage]:
-        image_embeds, _ = self.encoder.vision(pixels)
-        hidden = self.encoder.query_output(image_embeds)
-        return map(SeenImage, image_embeds, self._projected(self.model.vision_projection, hidden))
+        def forward(pixels: torch.Tensor) -> Tensors:
+            image_embeds, _ = self.encoder.vision(pixels)
+            hidden = self.encoder.query_output(image_embeds)
+            return image_embeds, self._projected(self.model.vision_projection, hidden)
+
+        return map(SeenImage, *self.run_on_images("seen", forward, pixels))
 
     def _project_texts(self, texts: Sequence[tuple[int, ...]]) -> torch.Tensor:
         input_ids, mask = self._padded(texts)

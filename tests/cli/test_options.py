@@ -157,7 +157,6 @@ def test_progress_is_a_line_now_and_then_where_stderr_is_no_terminal(
         (("caption", CIRCLE, "--num-beams", "x"), "--num-beams x is not a whole number"),
         (("caption", CIRCLE, "--limit", "0"), "--limit 0 is below 1"),
         (("caption", CIRCLE, "--dtype", "int4", "--device", "cpu"), "--dtype int4 runs on CUDA only"),
-        (("caption", CIRCLE, "--compile", "--device", "cpu"), "--compile is for CUDA"),
         (("caption", CIRCLE, "--dtype", "fp17"), "--dtype fp17 is not a choice"),
         (("caption", CIRCLE, "--out"), "Option '--out' requires an argument."),
         (("captoin", CIRCLE), "No such command 'captoin'."),

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from blip2cli.model import blip2
+from blip2cli.model import blip2, loaded
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import find
-from blip2cli.model.decoding.graphs import WARM_UP, Eager, Function, Graphs, Recording, Runner, Tensors, runner_for
 from blip2cli.model.decoding.language_model import LanguageModel
 from blip2cli.model.decoding.requests import Completion, EncodedImage, Request
+from blip2cli.model.graphs import WARM_UP, Eager, Function, Graphs, Recording, Runner, Tensors, runner_for
+from blip2cli.records import Batch
 from blip2cli.settings import GenerationSettings, ModelSettings
 
 SETTINGS = {
@@ -67,6 +68,7 @@ def runners(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Replayed]]:
         return made[-1]
 
     monkeypatch.setattr(blip2, "runner_for", make)
+    monkeypatch.setattr(loaded, "runner_for", make)
     yield made
 
 
@@ -112,11 +114,12 @@ def test_recorded_steps_write_the_same(
     runners: list[Replayed] = request.getfixturevalue("runners")
     model = load(checkpoint)
     assert equal(written(model, settings, returned), expected)
-    (runner,) = runners
+    images, runner = runners
+    assert not images.made
     made = dict(runner.made)
     assert equal(written(model, settings, returned), expected), "in the same caches, which are not empty now"
     assert 1 < made["step"] < 6, "recorded for each size of the caches"
-    assert runners == [runner] and runner.made["step"] == made["step"], "and kept from one call to the next"
+    assert runners == [images, runner] and runner.made["step"] == made["step"], "and kept from one call to the next"
     assert made["read"] > 1 and not runner.refused
 
 
@@ -202,6 +205,44 @@ def test_streams_and_choices_are_the_same(checkpoint: Path, request: pytest.Fixt
     streams, logprobs = streamed_and_chosen(load(checkpoint))
     request.getfixturevalue("runners")
     assert streamed_and_chosen(load(checkpoint)) == (streams, pytest.approx(logprobs, abs=1e-4))
+
+
+@pytest.mark.parametrize("kind", ["encode", "query_output", "vision_output"])
+def test_images_are_encoded_in_whole_batches(checkpoint: Path, kind: str, request: pytest.FixtureRequest) -> None:
+    pixels = torch.randint(0, 256, (11, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+    def encoded(model: Blip2Model) -> torch.Tensor:
+        def features(numbers: list[int]) -> list[torch.Tensor]:
+            digests = tuple(bytes([number]) for number in numbers)
+            given = getattr(model, kind)(Batch((), pixels[numbers], (), (), digests))
+            return [one.query_embeds if isinstance(one, EncodedImage) else one for one in given]
+
+        return torch.stack([*features([0, 1, 2, 3]), *features([4, 5, 2]), *features([6, 7, 8, 9, 10])])
+
+    expected = encoded(load(checkpoint, 4))
+    runners: list[Replayed] = request.getfixturevalue("runners")
+    torch.testing.assert_close(encoded(load(checkpoint, 4)), expected)
+    assert list(runners[0].made.values()) == [1]
+
+
+def test_memory_that_runs_out_for_a_batch_may_be_enough_for_fewer_images(
+    checkpoint: Path, runners: list[Replayed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(checkpoint, 8)
+    vision, sizes = model.encoder.vision, []
+
+    def with_little_memory(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        sizes.append(len(pixels))
+        if len(pixels) > 3:
+            raise torch.OutOfMemoryError("injected")
+        return vision(pixels)
+
+    monkeypatch.setattr(model.encoder, "vision", with_little_memory)
+    pixels = torch.randint(0, 256, (9, 32, 32, 3), dtype=torch.uint8)
+    batch = Batch((), pixels[:1], (), (), (b"0",))
+    assert isinstance(model.query_output(batch)[0], torch.Tensor) and sizes == [8, 1] and model.batch_size == 8
+    batch = Batch((), pixels[1:], (), (), tuple(bytes([number]) for number in range(1, 9)))
+    assert all(isinstance(one, torch.Tensor) for one in model.query_output(batch)) and model.batch_size == 2
 
 
 def test_only_one_cuda_device_is_recorded() -> None:

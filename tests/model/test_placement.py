@@ -196,7 +196,7 @@ def test_a_dry_run_refuses_what_does_not_fit(typed: Run, two_gpus: None, monkeyp
     assert "tiny takes 9.4 MB in fp32, too much for the 5.0 MB + 5.0 MB that are free on cuda:0, cuda:1" in ran.err
 
 
-@pytest.mark.parametrize("other", [("--device", "cuda:0"), ("--devices", "all"), ("--compile",)])
+@pytest.mark.parametrize("other", [("--device", "cuda:0"), ("--devices", "all")])
 def test_it_goes_with_no_other_choice_of_devices(typed: Run, two_gpus: None, other: tuple[str, ...]) -> None:
     ran = typed("caption", EXAMPLES, "--device-map", "auto", *other)
     assert (ran.code, len(ran.err.splitlines())) == (2, 2)

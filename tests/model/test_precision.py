@@ -1,14 +1,22 @@
 """What `auto` picks, by what the machine can do."""
 
+import dataclasses
+from pathlib import Path
+
 import pytest
 import torch
 
 from blip2cli.errors import UsageError
 from blip2cli.host import processor
-from blip2cli.model import precision
+from blip2cli.model import blip2, precision
+from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import find
+from blip2cli.model.decoding.opt import OptDecoder
+from blip2cli.model.decoding.requests import Request
 from blip2cli.model.families import FLAN_T5, OPT, Family
-from blip2cli.settings import ModelSettings
+from blip2cli.model.graphs import Eager
+from blip2cli.records import Batch
+from blip2cli.settings import GenerationSettings, ModelSettings
 
 
 @pytest.mark.parametrize(
@@ -72,6 +80,34 @@ def test_limits_on_instruction_sets_are_heeded(
     monkeypatch.setattr(processor, "_flags", lambda: None)  # not Linux: what PyTorch says, within the same limit
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(everything, True), raising=False)
     assert precision.native_bf16() == bf16
+
+
+@pytest.mark.parametrize(("dtype", "allowed"), [("fp32", False), ("bf16", True)])
+def test_tf32_is_for_half_precision_and_is_not_left_behind(
+    opt_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, allowed: bool
+) -> None:
+    """As on CUDA: the device is named after the model was loaded on the CPU."""
+    model = Blip2Model(find(ModelSettings(str(opt_checkpoint), dtype=dtype, device="cpu")), 2)
+    monkeypatch.setattr(model, "checkpoint", dataclasses.replace(model.checkpoint, device=torch.device("cuda")))
+    before, seen = flags(), []
+    for owner, name in ((model.encoder, "vision"), (OptDecoder, "step")):
+        original = getattr(owner, name)
+        monkeypatch.setattr(
+            owner, name, lambda *given, original=original: seen.append(flags()) or original(*given)
+        )  # fmt: skip
+    monkeypatch.setattr(blip2, "runner_for", lambda devices: Eager())
+    pixels = torch.randint(0, 256, (1, 32, 32, 3), dtype=torch.uint8)
+    (image,) = model.encode(Batch((), pixels, (), (), (b"0",)))
+    image.uses = 1
+    settings = GenerationSettings(min_new_tokens=3)
+    for _ in model.generate([Request(0, image, model.prompt_ids(None), (3, 3))], settings):
+        assert flags() == before, "nor while what is yielded is used"
+    assert len(seen) == 4 and set(seen) == {(allowed, allowed)}
+    assert flags() == before
+
+
+def flags() -> tuple[bool, bool]:
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
 
 
 def test_linux_and_pytorch_say_the_same_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,9 +149,9 @@ def roofline(folder: Path) -> None:
     import torch
 
     from blip2cli.commands.bench.ours import Ours
-    from blip2cli.model.decoding.graphs import Eager
     from blip2cli.model.decoding.opt import OptDecoder
     from blip2cli.model.decoding.requests import EncodedImage, Request
+    from blip2cli.model.graphs import Eager
 
     peak, bandwidth = matrix_peak(torch.bfloat16), memory_bandwidth()
     ours = Ours(folder, "bf16", 8)

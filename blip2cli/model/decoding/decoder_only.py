@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from blip2cli.model.decoding.cache import attend, hide
-from blip2cli.model.decoding.graphs import Runner, sent
 from blip2cli.model.decoding.language_model import LanguageModel, Placed
 from blip2cli.model.decoding.requests import EncodedImage, Request
+from blip2cli.model.graphs import Runner, sent
 from blip2cli.model.placement import device_of
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from blip2cli.model.decoding.cache import SlotCache
-from blip2cli.model.decoding.graphs import Runner
 from blip2cli.model.decoding.requests import Request
+from blip2cli.model.graphs import Runner
 
 CHUNKS = 8
 """Where shapes are fixed, this part of the slots is filled together, as many as there are images in a batch."""

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import torch
 
 from blip2cli.model.batches import Batches, Failed
-from blip2cli.model.decoding.graphs import OnTheWay, sent
 from blip2cli.model.decoding.language_model import LanguageModel
 from blip2cli.model.decoding.requests import Completion, Request, Written
 from blip2cli.model.decoding.search import Search, Tensors, Text
+from blip2cli.model.graphs import OnTheWay, sent
 from blip2cli.model.memory import SLOTS_PER_IMAGE
 
 

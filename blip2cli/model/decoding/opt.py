@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from blip2cli.model.decoding.decoder_only import Attend, DecoderOnly
-from blip2cli.model.decoding.graphs import Runner
+from blip2cli.model.graphs import Runner
 
 
 class OptDecoder(DecoderOnly):
