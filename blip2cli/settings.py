@@ -145,6 +145,18 @@ class OutputSettings:
         if self.resume and self.out is None and self.format != "sidecar":
             raise UsageError("--resume needs --out", "Rows that went to stdout cannot be found again; name a file.")
 
+    @property
+    def files_beside_images(self) -> list[Path]:
+        """The files of rows that formats write which go into the folder of the images."""
+        if not isinstance(self.out, Path):
+            return []
+        if self.format == "sidecar":
+            return [self.out.with_name(f"{self.out.name}.errors.jsonl")]
+        if self.format == "imagefolder":
+            folder = self.out if self.out.is_dir() or not self.out.suffix else self.out.parent
+            return [folder / "metadata.jsonl", folder / "metadata.errors.jsonl"]
+        return []
+
 
 @dataclass(frozen=True)
 class ModelSettings:
@@ -350,7 +362,7 @@ class Job:
         into = None if self.output.format in BESIDE_IMAGES else self.output.out
         outputs = {"--out": into, "--summary": self.output.summary, **self._outputs_of_options()}
         paths = {option: path for option, path in outputs.items() if isinstance(path, Path)}
-        for path in paths.values():
+        for path in [*paths.values(), *self.output.files_beside_images]:
             check_apart(path, inputs)
         for (one, path), (other, same) in combinations(paths.items(), 2):
             if os.path.realpath(path) == os.path.realpath(same):

@@ -259,7 +259,14 @@ def reason(error: Exception) -> str:
 
 
 def check_apart(out: os.PathLike[str], inputs: Iterable[object]) -> None:
-    """See that an output would take the place of none of the inputs. Raises UsageError."""
+    """See that an output would take the place of none of the inputs, nor of a folder of them. Raises UsageError."""
+    place = os.path.realpath(out)
+    folder = os.path.join(place, "") if os.path.isdir(place) else None
     for name in inputs:
-        if isinstance(name, str) and os.path.realpath(name) == os.path.realpath(out):
+        if not isinstance(name, str) or name == "-" or is_url(name):
+            continue
+        path = os.path.realpath(name)
+        if path == place or (os.path.exists(out) and os.path.exists(path) and os.path.samefile(path, out)):
             raise UsageError(f"{name} is an input, and cannot be the output too", "Choose another name.")
+        if folder is not None and path.startswith(folder):
+            raise UsageError(f"{name} is an input in the output's folder {out}", "Choose another --out.")

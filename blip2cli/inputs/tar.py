@@ -40,7 +40,7 @@ class TarShards:
     manifest_text = True
 
     def __init__(self, name: str, columns: ColumnChoice, names: tuple[str, ...] = ()) -> None:
-        self.names = names or (name,)
+        self.name, self.names = name, names or (name,)
         samples = islice(samples_in(self._members(self.names[0])), LOOKED_AT)
         first: list[dict[str, Any]] = []
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -65,18 +66,32 @@ class ImageFolderOutput(JsonlOutput):
         """The image's path below the folder; it is copied there if it is elsewhere. Raises ImageError."""
         path = row.image.path if row.image and not row.image.offset and row.image.size is None else None
         inside = os.path.relpath(os.path.realpath(path), os.path.realpath(self.folder)) if path else ".."
-        if not inside.startswith(".."):
+        if inside.split(os.sep)[0] != os.pardir:
             return PurePosixPath(inside).as_posix()
         assert row.image is not None
         data = bytes_of(row.image)
         stem = PurePosixPath(re.sub(r"[^\w.-]+", "_", row.name)).stem.lstrip(".")[-80:]
-        name = f"images/{row.index:09}-{stem}{suffix_by_content(data)}"
-        target = self.folder / name
+        suffix = suffix_by_content(data)
         try:
+            name = next(name for name in _names(f"images/{row.index:09}-{stem}", suffix) if self._is_free(name, data))
+            target = self.folder / name
             target.parent.mkdir(exist_ok=True)
             temporary = target.with_name(f".{target.name}.tmp")
             temporary.write_bytes(data)
             publish(temporary, target)
         except OSError as error:
-            raise unwritable(target, error) from None
+            raise unwritable(self.folder / "images", error) from None
         return name
+
+    def _is_free(self, name: str, data: bytes) -> bool:
+        """Whether nothing else has the name: no image that is there is written over, it may be an input."""
+        place = self.folder / name
+        if not os.path.lexists(place):
+            return True
+        return place.is_file() and place.stat().st_size == len(data) and place.read_bytes() == data
+
+
+def _names(stem: str, suffix: str) -> Iterator[str]:
+    """The names that a copy may have, the first that is free."""
+    yield f"{stem}{suffix}"
+    yield from (f"{stem}-{number}{suffix}" for number in count(1))

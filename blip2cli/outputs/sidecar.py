@@ -6,9 +6,14 @@ to files that are there needs a journal, which notes how long they were before t
 
 from __future__ import annotations
 
+import codecs
 import os
+import re
+import stat
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +29,12 @@ if TYPE_CHECKING:
 
 BETWEEN = ", "
 """What stands between a text that is there and one that is added: trainers part tags by commas."""
+
+LOOKED_AT = 4096
+"""Bytes of a file in a text's place by which it is told whether it is one."""
+
+PORTABLE_PIXMAP = re.compile(rb"P[1-6Ff]\s+(?:#[^\n]*\n\s*)*\d+\s+\d+\s")
+"""What the images begin with that have no zero byte."""
 
 
 class SidecarOutput:
@@ -45,16 +56,31 @@ class SidecarOutput:
             errors = self.committed.state.get("errors", 0)
             self.errors = AppendedFile(self.out.with_name(self.out.name + ".errors.jsonl"), errors)
         self.done = self.committed
+        self.places = PlacesTaken()
+        self.committed = Commit(errors=self.done.errors)  # all rows are looked at, so that no two share a text file
 
     def wants(self, row: Row) -> bool:
-        """Whether the image is to be captioned."""
-        if self.existing != "skip" or row.error is not None:
-            return True
+        """Whether the image is to be captioned; called for all rows, in their order."""
+        before = row.index < self.done.rows
+        if before:
+            self._check_same(row)
+        if row.error is not None:
+            return not before
         try:
             place = self._place(row)
-            return place is None or not place.exists()
+            shared = place is not None and not self.places.take(place, row)
+            is_there = place is not None and text_fault(place) is None and place.exists()
         except (OSError, ValueError):  # no name for a file, which is told when it is to be written
-            return True
+            return not before
+        return not before and (shared or self.existing != "skip" or not is_there)
+
+    def _check_same(self, row: Row) -> None:
+        """See that the last row that is done is the one on record. Raises UsageError."""
+        if row.index == self.done.rows - 1 and row.name != self.done.last:
+            raise UsageError(
+                f"the input has changed: row {self.done.rows} was {self.done.last}, is {row.name}",
+                "Give the input of the run that is resumed, or --overwrite.",
+            )
 
     def write(self, results: Sequence[Result]) -> None:
         placed = [(result, self._checked_place(result)) for result in results]
@@ -145,16 +171,14 @@ class SidecarOutput:
         """Where a row's text is to be written, or the error of a row that has none."""
         if result.error is not None:
             return result.error
-        place = None
         try:
             place = self._place(result.row)
-            if place is not None:
-                os.lstat(place)
-        except FileNotFoundError:
-            pass
+            fault = None if place is None else self.places.fault(place, result.row) or text_fault(place)
         except (OSError, ValueError) as error:  # a name from a manifest that is none for a file
             return self.layout.failed(f"unsupported: {getattr(error, 'strerror', None) or error}")
-        return place or self.layout.failed("unsupported: no file for a text to stand beside; give --out FOLDER")
+        if place is None:
+            fault = "unsupported: no file for a text to stand beside; give --out FOLDER"
+        return self.layout.failed(fault) if fault or place is None else place
 
     def _place(self, row: Row) -> Path | None:
         """Where an image's text stands; None where it has no place."""
@@ -164,10 +188,67 @@ class SidecarOutput:
             return path.with_suffix(".txt") if path else None
         if path is not None:
             inside = os.path.relpath(os.path.realpath(path), os.path.realpath(self.out))
-            if not inside.startswith(".."):
+            if inside.split(os.sep)[0] != os.pardir:
                 return (self.out / inside).with_suffix(".txt")
         parts = [part for part in PurePosixPath(row.name).parts if part not in ("/", "..", ".")]
         return self.out.joinpath(*parts).with_suffix(".txt") if parts else None
+
+
+class PlacesTaken:
+    """Whose text file is whose: the first row that asks for a place has it. Some 200 bytes a row."""
+
+    def __init__(self) -> None:
+        self.owners: dict[int, tuple[int, str]] = {}
+        self.real_folder = lru_cache(1024)(os.path.realpath)
+        self.ignores_case = lru_cache(1024)(_ignores_case)
+
+    def take(self, place: Path, row: Row) -> bool:
+        """Note that a row's text has this place; False where it is another's. Raises OSError."""
+        return self.owners.setdefault(self._identity(place), (row.index, sys.intern(_suffix(row))))[0] == row.index
+
+    def fault(self, place: Path, row: Row) -> str | None:
+        """What is wrong where the place is another row's."""
+        index, suffix = self.owners.get(self._identity(place), (row.index, ""))
+        if index == row.index:
+            return None
+        if suffix == _suffix(row):
+            return f"conflict: {place.name} is the text file of an earlier row"
+        return f"conflict: {place.name} is the text file of {place.stem}{suffix}"
+
+    def _identity(self, place: Path) -> int:
+        """A number for a file's place, however it is spelled, in capitals too where the file system ignores them."""
+        folder = self.real_folder(str(place.parent))
+        name = place.name.casefold() if self.ignores_case(folder) else place.name
+        return hash(os.path.join(folder, name))
+
+
+def _suffix(row: Row) -> str:
+    return PurePosixPath(row.image.path if row.image and row.image.path else row.name).suffix
+
+
+def _ignores_case(folder: str) -> bool:
+    """Whether a folder takes its own name in other letters for its name."""
+    path, name = os.path.split(folder)
+    try:
+        return name.swapcase() != name and os.path.samefile(folder, os.path.join(path, name.swapcase()))
+    except OSError:
+        return False
+
+
+def text_fault(place: Path) -> str | None:
+    """Why what stands in a text's place is not to be touched: a folder, a device, an image. Raises OSError."""
+    try:
+        mode = os.stat(place).st_mode
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(mode):
+        return f"conflict: {place.name} is {'a folder' if stat.S_ISDIR(mode) else 'not a file'}"
+    with open(place, "rb") as file:
+        start = file.read(LOOKED_AT)
+    binary = b"\0" in start and not start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if binary or PORTABLE_PIXMAP.match(start):
+        return f"conflict: {place.name} is there and is not a text"
+    return None
 
 
 def _size(place: Path) -> int | None:
