@@ -173,12 +173,12 @@ class SidecarOutput:
             return result.error
         try:
             place = self._place(result.row)
-            fault = None if place is None else self.places.fault(place, result.row) or text_fault(place)
+            if place is None:
+                return self.layout.failed("unsupported: no file for a text to stand beside; give --out FOLDER")
+            fault = self.places.fault(place, result.row) or text_fault(place)
         except (OSError, ValueError) as error:  # a name from a manifest that is none for a file
             return self.layout.failed(f"unsupported: {getattr(error, 'strerror', None) or error}")
-        if place is None:
-            fault = "unsupported: no file for a text to stand beside; give --out FOLDER"
-        return self.layout.failed(fault) if fault or place is None else place
+        return self.layout.failed(fault) if fault else place
 
     def _place(self, row: Row) -> Path | None:
         """Where an image's text stands; None where it has no place."""
