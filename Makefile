@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: demo test test-avx2 test-cluster lint chaos cluster-demo scale fuzz bench accuracy reference docs docs-pictures clean
+.PHONY: demo test test-avx2 test-cluster lint chaos cluster-demo scale fuzz bench bench-gpu accuracy reference docs docs-pictures clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +48,9 @@ fuzz: $(VENV)/.ready  ## Decode 5,000 images that were tampered with.
 
 bench: $(VENV)/.ready  ## Compare speed with the loop that everybody writes.
 	$(BIN)/python -m blip2cli.commands.bench.compare
+
+bench-gpu: $(VENV)/.ready  ## Compare speed on a CUDA device with the loop and transformers' beams; a few minutes.
+	$(BIN)/python -m blip2cli.commands.bench.gpu
 
 accuracy: $(VENV)/.ready  ## Measure the bundled models.
 	$(BIN)/python -m blip2cli.tiny.accuracy

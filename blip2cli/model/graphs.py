@@ -130,8 +130,8 @@ def runner_for(devices: Sequence[torch.device]) -> Runner:
 
 
 def sent(values: Any, device: torch.device) -> torch.Tensor:
-    """Numbers as a tensor on a device, without waiting for what the device is doing."""
-    tensor = torch.tensor(values)
+    """Numbers, or a tensor of the host, as a tensor on a device, without waiting for what the device is doing."""
+    tensor = torch.as_tensor(values)
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

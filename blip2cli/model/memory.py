@@ -42,23 +42,31 @@ def automatic_batch_size(model: Any, devices: Sequence[torch.device]) -> int:
     """Images to encode together: the largest power of two that is of use and, by the estimate, fits on each device."""
     small = sum(weight.numel() for weight in model.parameters()) < SMALL
     largest = LARGEST_SMALL if small else LARGEST.get(devices[0].type, LARGEST_ELSEWHERE)
-    each = bytes_per_image(model.config, model.dtype.itemsize, writes=hasattr(model, "language_model"))
+    recorded = len(devices) == 1 and devices[0].type == "cuda"
+    each = bytes_per_image(model.config, model.dtype.itemsize, hasattr(model, "language_model"), recorded)
     fits = int(SHARE * min(map(free_bytes, devices)) / each)
     return min(largest, 1 << max(fits, 1).bit_length() - 1)
 
 
-def bytes_per_image(config: Any, itemsize: int, writes: bool = True) -> int:
+def bytes_per_image(config: Any, itemsize: int, writes: bool = True, recorded: bool = False) -> int:
     """An estimate of what an image of the batch takes at the widest point, weights apart.
 
     Vision: in a layer, states of every patch (input, normed, queries, keys, values, output) and the MLP's, before and
     behind its activation. Language, where the model writes: keys and values of SLOTS_PER_IMAGE texts, twice, as the
     cache is copied to grow. Matching an image with a text takes less than to encode it.
+
+    What is recorded as CUDA graphs keeps its memory: the states of a layer of the language model that reads an image
+    and a prompt, and the logits of all texts, in fp32 too, come on top of it. The cache is not copied to grow, but the
+    keys and values of images with several prompts are.
     """
     vision, text = config.vision_config, config.text_config
     patches = (vision.image_size // vision.patch_size) ** 2 + 1
     seen = patches * (6 * vision.hidden_size + 2 * vision.intermediate_size)
     layers, width = text.num_hidden_layers, text.hidden_size
     kept = 2 * SLOTS_PER_IMAGE * COLUMNS * 2 * layers * width if writes else 0
+    if writes and recorded:
+        widest = 2 * (getattr(text, "ffn_dim", None) or getattr(text, "d_ff", 4 * width))
+        kept += COLUMNS * (6 * width + widest) + 3 * SLOTS_PER_IMAGE * text.vocab_size
     return int((seen + kept) * itemsize)
 
 

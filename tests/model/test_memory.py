@@ -38,6 +38,8 @@ def test_the_estimate_counts_the_cache_of_both_language_models(opt_checkpoint: P
         config = find(ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu")).config
         half, full = memory.bytes_per_image(config, 2), memory.bytes_per_image(config, 4)
         assert full == 2 * half > 0
+        assert memory.bytes_per_image(config, 2, recorded=True) > half, "recordings keep memory"
+        assert memory.bytes_per_image(config, 2, writes=False, recorded=True) < half
 
 
 def test_free_memory_is_less_than_what_the_machine_has() -> None:

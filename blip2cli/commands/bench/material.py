@@ -14,7 +14,7 @@ from blip2cli.tiny import MODEL_DIR
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes of a BLIP-2 with an OPT language model, at 224 pixels and patches of 14."""
+    """Sizes of a BLIP-2 at 224 pixels and patches of 14; the language model is OPT, or Flan-T5 where that is said."""
 
     vision_width: int
     vision_layers: int
@@ -24,6 +24,7 @@ class Geometry:
     text_width: int
     text_layers: int
     text_heads: int
+    flan_t5: bool = False
 
 
 MIDDLE = Geometry(704, 13, 11, 3072, 6, 1024, 16, 16)
@@ -33,8 +34,15 @@ OPT_2_7B = Geometry(1408, 39, 16, 6144, 12, 2560, 32, 32)
 """The geometry of Salesforce/blip2-opt-2.7b, 3.7 B parameters."""
 
 
-def save_random_checkpoint(folder: Path, geometry: Geometry, seed: int = 0) -> Path:
-    """Write a checkpoint with random bf16 weights, built in bf16; the tokenizer is the bundled model's."""
+FLAN_T5_XL = Geometry(1408, 39, 16, 6144, 12, 2048, 24, 32, flan_t5=True)
+"""The geometry of Salesforce/blip2-flan-t5-xl, 3.9 B parameters."""
+
+SMALLEST = Geometry(64, 2, 4, 128, 2, 64, 2, 4)
+"""For trying out a benchmark."""
+
+
+def save_random_checkpoint(folder: Path, geometry: Geometry, seed: int = 0, device: str = "cpu") -> Path:
+    """Write a checkpoint with random bf16 weights, built in bf16 on a device; the tokenizer is the bundled model's."""
     import torch
     from transformers import AutoTokenizer, Blip2ForConditionalGeneration, Blip2Processor
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
@@ -43,7 +51,8 @@ def save_random_checkpoint(folder: Path, geometry: Geometry, seed: int = 0) -> P
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
-        model = Blip2ForConditionalGeneration(_config(geometry))
+        with torch.device(device):
+            model = Blip2ForConditionalGeneration(_config(geometry))
     finally:
         torch.set_default_dtype(before)
     with torch.no_grad():
@@ -58,7 +67,7 @@ def save_random_checkpoint(folder: Path, geometry: Geometry, seed: int = 0) -> P
 
 
 def _config(geometry: Geometry) -> Any:
-    from transformers import Blip2Config, OPTConfig
+    from transformers import Blip2Config
 
     vision = {
         "hidden_size": geometry.vision_width,
@@ -66,7 +75,18 @@ def _config(geometry: Geometry) -> Any:
         "num_hidden_layers": geometry.vision_layers,
         "num_attention_heads": geometry.vision_heads,
     }
-    text = OPTConfig(
+    return Blip2Config(
+        vision_config=vision,
+        qformer_config={"num_hidden_layers": geometry.qformer_layers},
+        text_config=(_t5_config(geometry) if geometry.flan_t5 else _opt_config(geometry)).to_dict(),
+        image_token_index=4,
+    )
+
+
+def _opt_config(geometry: Geometry) -> Any:
+    from transformers import OPTConfig
+
+    return OPTConfig(
         hidden_size=geometry.text_width,
         word_embed_proj_dim=geometry.text_width,
         ffn_dim=4 * geometry.text_width,
@@ -74,11 +94,24 @@ def _config(geometry: Geometry) -> Any:
         num_attention_heads=geometry.text_heads,
         eos_token_id=50118,
     )
-    return Blip2Config(
-        vision_config=vision,
-        qformer_config={"num_hidden_layers": geometry.qformer_layers},
-        text_config=text.to_dict(),
-        image_token_index=4,
+
+
+def _t5_config(geometry: Geometry) -> Any:
+    from transformers import T5Config
+
+    return T5Config(
+        vocab_size=32128,
+        d_model=geometry.text_width,
+        d_kv=64,
+        d_ff=geometry.text_width * 5 // 2,
+        num_layers=geometry.text_layers,
+        num_heads=geometry.text_heads,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+        decoder_start_token_id=0,
+        bos_token_id=1,
+        pad_token_id=0,
+        eos_token_id=1,
     )
 
 

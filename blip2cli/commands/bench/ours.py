@@ -28,22 +28,36 @@ class Ours:
     def batches(self, folder: Path, workers: int | None = None, exact: bool = False) -> Iterator[Batch]:
         """The folder's images as the run's loader gives them."""
         rows = open_source([str(folder)], ColumnChoice()).rows()
-        return load(rows, Reading(self.model.checkpoint.images.side, exact), Loading(self.model.batch_size, workers))
+        on_gpu = self.model.checkpoint.device.type == "cuda"
+        loading = Loading(self.model.batch_size, workers, on_gpu)
+        return load(rows, Reading(self.model.checkpoint.images.side, exact), loading)
 
     def write(self, folder: Path, prompts: Sequence[str | None], lengths: Sequence[int], batch_size: int) -> int:
         """Write a text of each length for every image and prompt; gives the number of tokens."""
         self.model.batch_size = batch_size
         self.model.forget()
-        completions = self.model.generate(self._requests(folder, prompts, lengths), GenerationSettings())
-        return sum(len(completion.token_ids) for completion in completions)
+        requests = self._requests(folder, prompts, [(length, length) for length in lengths])
+        return sum(len(completion.token_ids) for completion in self.model.generate(requests, GenerationSettings()))
 
-    def _requests(self, folder: Path, prompts: Sequence[str | None], lengths: Sequence[int]) -> Iterator[Request]:
+    def search_beams(self, folder: Path, beams: int, most: int, batch_size: int) -> dict[int, tuple[int, ...]]:
+        """Captions by beam search: token ids by the image's number."""
+        self.model.batch_size = batch_size
+        self.model.forget()
+        bounds = [(0, most)] * len(list(folder.iterdir()))
+        settings = GenerationSettings(num_beams=beams)
+        return {
+            done.key: done.token_ids for done in self.model.generate(self._requests(folder, [None], bounds), settings)
+        }
+
+    def _requests(
+        self, folder: Path, prompts: Sequence[str | None], lengths: Sequence[tuple[int, int]]
+    ) -> Iterator[Request]:
         number = 0
         for batch in self.batches(folder):
             for image in self.model.encode(batch):
                 image.uses = len(prompts)
                 for prompt in prompts:
-                    yield Request(number, image, self.model.prompt_ids(prompt), (lengths[number], lengths[number]))
+                    yield Request(number, image, self.model.prompt_ids(prompt), lengths[number])
                     number += 1
 
     def embed(self, folder: Path) -> int:

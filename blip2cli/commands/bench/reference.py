@@ -35,18 +35,20 @@ class ProcessedImages(Dataset[Any]):
 class ReferenceLoop:
     """transformers' own model in one dtype."""
 
-    def __init__(self, checkpoint: Path, dtype: torch.dtype) -> None:
+    def __init__(self, checkpoint: Path, dtype: torch.dtype, device: str = "cpu") -> None:
         from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
-        self.dtype = dtype
+        self.dtype, self.device = dtype, device
         self.processor = Blip2Processor.from_pretrained(checkpoint, backend="pil")
         self.processor.tokenizer.padding_side = "left"
-        self.model = Blip2ForConditionalGeneration.from_pretrained(checkpoint, dtype=dtype).eval()
+        self.model = Blip2ForConditionalGeneration.from_pretrained(checkpoint, dtype=dtype).eval().to(device)
+        self.repeats_prompt = not self.model.config.text_config.is_encoder_decoder
 
     def batches(self, paths: Sequence[Path], prompts: Sequence[str | None], batch_size: int) -> DataLoader[Any]:
         """Batches of pixel values and prompts."""
         images = ProcessedImages(self.processor, paths, prompts)
-        return DataLoader(images, batch_size=batch_size, num_workers=cores(), collate_fn=_collate)
+        pinned = self.device != "cpu"
+        return DataLoader(images, batch_size, num_workers=cores(), collate_fn=_collate, pin_memory=pinned)
 
     @torch.inference_mode()
     def write(
@@ -55,24 +57,40 @@ class ReferenceLoop:
         """Write a text of each length; gives the number of tokens."""
         tokens = 0
         for number, (pixels, texts) in enumerate(self.batches(paths, prompts, batch_size)):
-            wanted = torch.tensor(lengths[number * batch_size : number * batch_size + len(pixels)])
-            inputs: dict[str, Any] = {"pixel_values": pixels.to(self.dtype)}
-            prompted = 0
+            wanted = torch.tensor(lengths[number * batch_size : number * batch_size + len(pixels)], device=self.device)
+            inputs: dict[str, Any] = {"pixel_values": pixels.to(self.device, self.dtype, non_blocking=True)}
+            prompted = 33
             if texts[0] is not None:
                 encoded = self.processor.tokenizer(
                     [IMAGE * 32 + text for text in texts], padding=True, return_tensors="pt"
                 )
-                inputs |= {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+                inputs |= {name: encoded[name].to(self.device) for name in ("input_ids", "attention_mask")}
                 prompted = encoded["input_ids"].shape[1]
             written = self.model.generate(
                 **inputs,
                 do_sample=False,
                 max_new_tokens=int(wanted.max()),
                 eos_token_id=None,
-                stopping_criteria=[_lengths_reached(wanted, prompted or 33)],
+                stopping_criteria=[_lengths_reached(wanted, prompted if self.repeats_prompt else 1)],
             )
             tokens += int(wanted.sum()) if len(written) else 0
         return tokens
+
+    @torch.inference_mode()
+    def embed(self, paths: Sequence[Path], batch_size: int) -> None:
+        """Q-Former features of every image, on the host."""
+        for pixels, _ in self.batches(paths, [None] * len(paths), batch_size):
+            given = pixels.to(self.device, self.dtype, non_blocking=True)
+            image_embeds = self.model.vision_model(given).last_hidden_state
+            query_tokens = self.model.query_tokens.expand(len(given), -1, -1)
+            self.model.qformer(query_embeds=query_tokens, encoder_hidden_states=image_embeds).last_hidden_state.cpu()
+
+    @torch.inference_mode()
+    def search_beams(self, paths: Sequence[Path], beams: int, most: int, batch_size: int) -> None:
+        """Captions by beam search."""
+        for pixels, _ in self.batches(paths, [None] * len(paths), batch_size):
+            given = pixels.to(self.device, self.dtype, non_blocking=True)
+            self.model.generate(given, do_sample=False, num_beams=beams, max_new_tokens=most).cpu()
 
 
 IMAGE = "<image>"

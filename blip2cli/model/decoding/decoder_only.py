@@ -115,7 +115,7 @@ class DecoderOnly(LanguageModel):
         self.cache.reserve(self.start_column + ids.shape[1] + 1)
         self.cache.lengths[slots] = ends
         if images.shape[1] + ids.shape[1]:
-            self.runner.run("read", self._read_tokens, images, ids.to(self.device, non_blocking=True), ends, slots)
+            self.runner.run("read", self._read_tokens, images, sent(ids, self.device), ends, slots)
 
     def _read_tokens(
         self, images: torch.Tensor, ids: torch.Tensor, ends: torch.Tensor, slots: torch.Tensor

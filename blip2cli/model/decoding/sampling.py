@@ -14,6 +14,7 @@ import torch
 from blip2cli.model.decoding.language_model import LanguageModel
 from blip2cli.model.decoding.requests import Request
 from blip2cli.model.decoding.search import Choice, Search, Tensors, Text, lengthened
+from blip2cli.model.graphs import sent
 
 END, FREE = -1, -2
 """In a table of forced tokens: the end of the text, which any end token may be; and that nothing is forced."""
@@ -32,11 +33,11 @@ class Sampler(Search):
         super().admit(requests, places, seen)
         if self.settings.samples:
             drawn = [self._random(request).random(self.longest) for request in requests]
-            self.uniforms[places] = torch.tensor(np.stack(drawn), dtype=self.uniforms.dtype, device=self.device)
+            self.uniforms[places] = sent(torch.tensor(np.stack(drawn), dtype=self.uniforms.dtype), self.device)
         if self.forcing:
             forced = [[*request.forced, END] if request.forced else [] for request in requests]
             rows = [tokens + [FREE] * (self.longest - len(tokens)) for tokens in forced]
-            self.forced[places] = torch.tensor(rows, device=self.device)
+            self.forced[places] = sent(rows, self.device)
 
     def choose(self, logits: torch.Tensor) -> Choice:
         n = len(logits)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from blip2cli.model.decoding.cache import GRANULE
 from blip2cli.model.decoding.language_model import LanguageModel
 from blip2cli.model.decoding.requests import Request, Written
+from blip2cli.model.graphs import sent
 from blip2cli.settings import GenerationSettings
 
 Tensors = tuple[torch.Tensor, ...]
@@ -91,14 +92,14 @@ class Search(ABC):
 
     def admit(self, requests: Sequence[Request], places: torch.Tensor, seen: Sequence[Sequence[int]]) -> None:
         """Start texts at places [n]; `seen` are the tokens of each that a repetition penalty counts."""
-        lengths = torch.tensor([request.lengths for request in requests], device=self.device)
+        lengths = sent([request.lengths for request in requests], self.device)
         self.count[places] = 0
         self.least[places], self.most[places] = lengths.unbind(1)
         if self.counted is not None:
-            counted = torch.zeros(len(requests), self.counted.shape[1], dtype=torch.bool, device=self.device)
+            counted = torch.zeros(len(requests), self.counted.shape[1], dtype=torch.bool)
             for row, tokens in zip(counted, seen, strict=True):
                 row[list(tokens)] = True
-            self.counted.view(self.places, self.width, -1)[places] = counted[:, None]
+            self.counted.view(self.places, self.width, -1)[places] = sent(counted, self.device)[:, None]
 
     @abstractmethod
     def choose(self, logits: torch.Tensor) -> Choice:

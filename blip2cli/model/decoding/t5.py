@@ -60,7 +60,7 @@ class T5Decoder(LanguageModel):
             self.cross.reserve(images.shape[1] + ids.shape[1])
             self.cross.lengths[rows] = lengths
             self.cache.lengths[rows] = 0
-            self.runner.run("read", self._read, images, ids.to(self.device, non_blocking=True), lengths, rows)
+            self.runner.run("read", self._read, images, sent(ids, self.device), lengths, rows)
 
     def _read(
         self, images: torch.Tensor, ids: torch.Tensor, lengths: torch.Tensor, slots: torch.Tensor
