@@ -28,6 +28,9 @@ TRANSIENT = {
 WAITS = (0.1, 0.3, 0.9)
 """Seconds between the attempts to read."""
 
+LISTING_SECONDS = 120.0
+"""Time for finding the files of a web server."""
+
 BLOCK = 4 << 20
 """Bytes of a remote file that are fetched at a time."""
 
@@ -47,15 +50,29 @@ def is_url(name: str) -> bool:
     return SCHEME.match(name) is not None
 
 
+def is_web(name: str) -> bool:
+    """Whether a name is the URL of a web server."""
+    return name.lower().startswith(("http://", "https://"))
+
+
 def open_binary(name: str) -> BinaryIO:
     """A file open for reading, with `seek`. Raises OSError, and UsageError where a URL's package is missing."""
     if not is_url(name):
         return open(name, "rb")
+    if is_web(name):
+        from blip2cli.host.web.files import open_web
+
+        return open_web(name)
     filesystem, path = _opened(name)
     size = retried(lambda: filesystem.size(path))
-    if size is None:  # a web server that does not say
-        return io.BytesIO(retried(lambda: filesystem.cat_file(path)))
-    return io.BufferedReader(_Remote(filesystem, path, size), BLOCK)
+    if size is None:
+        raise OSError(errno.EINVAL, "not a file")
+    return spans_as_file(lambda start, stop: filesystem.cat_file(path, start=start, end=stop), size)
+
+
+def spans_as_file(read_span: Callable[[int, int], bytes], size: int) -> BinaryIO:
+    """A file of so many bytes, open for reading, from a function that gives those from a start up to a stop."""
+    return io.BufferedReader(_Remote(read_span, size), BLOCK)
 
 
 @dataclass(frozen=True)
@@ -136,6 +153,10 @@ def exists(name: str) -> bool:
     """Whether there is a file or folder of that name."""
     if not is_url(name):
         return os.path.lexists(name)
+    if is_web(name):
+        from blip2cli.host.web.files import web_file_exists
+
+        return web_file_exists(name)
     filesystem, path = _opened(name)
     return bool(retried(lambda: filesystem.exists(path)))
 
@@ -144,7 +165,7 @@ def walk(url: str) -> Iterator[str]:
     """The URLs of all files below a remote folder, sorted; hidden files and folders left out."""
     filesystem, path = _opened(url)
     root = filesystem._strip_protocol(path).rstrip("/")
-    for found in sorted(retried(lambda: filesystem.find(path))):
+    for found in sorted(_listed(url, lambda: filesystem.find(path))):
         below = found[len(root) :].lstrip("/")
         if below and not any(part.startswith(".") for part in below.split("/")):
             yield f"{url.rstrip('/')}/{below}"
@@ -154,8 +175,17 @@ def matching(pattern: str) -> list[str]:
     """The URLs that a remote glob matches, sorted."""
     filesystem, path = _opened(pattern)
     scheme = pattern.partition("://")[0]
-    found = sorted(retried(lambda: filesystem.glob(path)))
+    found = sorted(_listed(pattern, lambda: filesystem.glob(path)))
     return [name if is_url(name) else f"{scheme}://{name.lstrip('/')}" for name in found]
+
+
+def _listed(url: str, names: Callable[[], Iterable[str]]) -> Iterable[str]:
+    """The names of files behind a URL. A web server has no list of them: its pages are followed, for a bounded time."""
+    if not is_web(url):
+        return retried(names)
+    from blip2cli.host.web.deadline import Deadline
+
+    return Deadline.after(LISTING_SECONDS).run(lambda: retried(names))
 
 
 def retried(function: Callable[[], T]) -> T:
@@ -184,8 +214,8 @@ def retried(function: Callable[[], T]) -> T:
 class _Remote(io.RawIOBase):
     """A remote file read by ranges, each of them tried again where it fails; the next is fetched ahead."""
 
-    def __init__(self, filesystem: Any, path: str, size: int) -> None:
-        self.filesystem, self.path, self.size = filesystem, path, size
+    def __init__(self, read_span: Callable[[int, int], bytes], size: int) -> None:
+        self.read_span, self.size = read_span, size
         self.at = 0
         self.ahead: tuple[int, Future[bytes]] | None = None
         self.fetcher = ThreadPoolExecutor(1)
@@ -229,9 +259,7 @@ class _Remote(io.RawIOBase):
         return self._fetch(start, length)
 
     def _fetch(self, start: int, length: int) -> bytes:
-        data = retried(lambda: self.filesystem.cat_file(self.path, start=start, end=start + length))
-        if len(data) > length:  # a web server that knows no ranges
-            data = data[start : start + length]
+        data = retried(lambda: self.read_span(start, start + length))
         if not data:
             raise OSError(errno.EIO, "the file ends early")
         return bytes(data)
@@ -255,7 +283,13 @@ def _opened(url: str) -> tuple[Any, str]:
 
 def reason(error: Exception) -> str:
     """What a package of its own raised, in one short line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:120]
+    return one_line(f"{type(error).__name__}: {error}")
+
+
+def one_line(text: str, most: int = 120) -> str:
+    """A text that a server or a package wrote, as one short line without control characters."""
+    words = " ".join(text.split())[:most]
+    return "".join(letter if letter.isprintable() else "?" for letter in words)
 
 
 def check_apart(out: os.PathLike[str], inputs: Iterable[object]) -> None:

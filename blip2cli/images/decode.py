@@ -78,7 +78,7 @@ def bytes_of(image: ImageRef) -> bytes:
     except ImageError:
         raise
     except Blip2Error as error:
-        raise ImageError("unreadable", f"{error.message}. {error.hint}") from None
+        raise ImageError("unreadable", storage.one_line(f"{error.message}. {error.hint}", 300)) from None
     except Exception as error:  # file systems and packages for URLs have their own
         raise ImageError("unreadable", storage.reason(error)) from None
 

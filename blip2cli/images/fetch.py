@@ -7,12 +7,11 @@ environment names, with its credentials, and to no address of the manifest's cho
 from __future__ import annotations
 
 import errno
-import time
 
 from blip2cli.errors import Blip2Error, ImageError
 from blip2cli.host import storage
 from blip2cli.host.web.deadline import Deadline, TooSlowError
-from blip2cli.host.web.exchange import Bounds, WebError, get
+from blip2cli.host.web.exchange import Bounds, WebError, get, repeated
 
 MAX_BYTES = 256 << 20
 """Largest file that is fetched."""
@@ -39,23 +38,10 @@ def fetch(url: str, allow_private: bool = False) -> bytes:
 
 def _from_web(url: str, bounds: Bounds) -> bytes:
     """A file by http or https. What may pass is tried again as long as there is time."""
-    waits = iter(storage.WAITS)
-    while True:
-        try:
-            return get(url, bounds)
-        except WebError as error:
-            wait = next(waits, None)
-            if wait is None or not error.passing:
-                raise ImageError(error.kind, error.detail) from None
-            _pause(max(wait, error.wait or 0.0), error, bounds.deadline)
-
-
-def _pause(seconds: float, error: WebError, deadline: Deadline) -> None:
-    """Wait before the next attempt. Raises ImageError where there is no time for it."""
-    if time.monotonic() + seconds >= deadline.at:
-        asked = f"; the server asks to wait {error.wait:,.0f} s" if error.wait else ""
-        raise ImageError(error.kind, error.detail + asked)
-    time.sleep(seconds)
+    try:
+        return repeated(lambda: get(url, bounds), storage.WAITS, bounds.deadline)
+    except WebError as error:
+        raise ImageError(error.kind, error.detail) from None
 
 
 def _from_store(url: str, deadline: Deadline) -> bytes:
@@ -68,9 +54,9 @@ def _from_store(url: str, deadline: Deadline) -> bytes:
         raise ImageError("unreadable", str(error)) from None
     except OSError as error:
         kind = "too-large" if error.errno == errno.EFBIG else "unreadable"
-        raise ImageError(kind, error.strerror or str(error)) from None
+        raise ImageError(kind, storage.one_line(error.strerror or str(error))) from None
     except Blip2Error as error:
-        raise ImageError("unreadable", f"{error.message}. {error.hint}") from None
+        raise ImageError("unreadable", storage.one_line(f"{error.message}. {error.hint}", 300)) from None
     except Exception as error:
         raise ImageError("unreadable", storage.reason(error)) from None
 

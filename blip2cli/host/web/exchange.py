@@ -10,21 +10,25 @@ from __future__ import annotations
 import email.utils
 import http.client
 import io
+import re
 import socket
 import ssl
 import string
 import time
 import urllib.parse
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from blip2cli import __version__
+from blip2cli.host.storage import one_line
 from blip2cli.host.web.addresses import is_public
 from blip2cli.host.web.deadline import Deadline, TooSlowError
+
+T = TypeVar("T")
 
 REDIRECTS = 10
 """Redirects that are followed."""
@@ -48,6 +52,9 @@ BUSY = (408, 425, 429, 500, 502, 503, 504)
 HOST_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-._~%:")
 """What a host consists of once it is encoded: a name or an IP address."""
 
+CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-\d{1,19}/(\d{1,19})")
+"""Of the answer with a span: its start, and the size of the file."""
+
 LONGEST_WAIT = 86_400
 """Seconds: a longer Retry-After is taken for this."""
 
@@ -67,6 +74,18 @@ class WebError(Exception):
         self.kind, self.detail, self.passing, self.wait = kind, detail, passing, wait
 
 
+class NoSpansError(WebError):
+    """The server gives the file only whole."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Bytes from within a file, and how many the file has."""
+
+    data: bytes
+    total: int
+
+
 @dataclass(frozen=True)
 class Bounds:
     """What an exchange may take.
@@ -84,6 +103,43 @@ class Bounds:
 
 def get(url: str, bounds: Bounds) -> bytes:
     """The bytes behind a URL, after redirects. Raises WebError, and no other exception."""
+    return _exchange(url, bounds, {}, lambda answer: _file(answer, bounds))
+
+
+def get_span(url: str, bounds: Bounds, start: int, stop: int) -> Span:
+    """The bytes of a file from `start` up to `stop`.
+
+    Raises WebError: NoSpansError where the server gives the file only whole.
+    """
+    headers = {"Range": f"bytes={start}-{stop - 1}"}
+    return _exchange(url, bounds, headers, lambda answer: _span(answer, start, stop))
+
+
+def repeated(attempt: Callable[[], T], waits: Iterable[float], deadline: Deadline) -> T:
+    """What an attempt gives; one that fails of what may pass is repeated after each of the waits, in seconds.
+
+    A wait that the server asks for is heeded. Raises WebError: the last attempt's, also where the deadline leaves no
+    time for another.
+    """
+    left = iter(waits)
+    while True:
+        try:
+            return attempt()
+        except WebError as error:
+            wait = next(left, None)
+            if wait is None or not error.passing:
+                raise
+            seconds = max(wait, error.wait or 0.0)
+            if time.monotonic() + seconds >= deadline.at:
+                asked = f"; the server asks to wait {error.wait:,.0f} s" if error.wait else ""
+                raise WebError(error.kind, error.detail + asked) from None
+            time.sleep(seconds)
+
+
+def _exchange(
+    url: str, bounds: Bounds, headers: Mapping[str, str], taken: Callable[[http.client.HTTPResponse], T]
+) -> T:
+    """What is taken of the answer behind a URL, after redirects. Raises WebError, and no other exception."""
     meter = _Meter(bounds)
     asked: set[str] = set()
     try:
@@ -95,9 +151,9 @@ def get(url: str, bounds: Bounds) -> bytes:
                 raise WebError("unreadable", f"more than {REDIRECTS} redirects")
             asked.add(target.geturl())
             with closing(_connected(target, meter)) as connection:
-                answer = _asked(connection, target, meter)
+                answer = _asked(connection, target, meter, headers)
                 if answer.status not in REDIRECT_CODES:
-                    return _file(answer, bounds)
+                    return taken(answer)
                 url = _redirected(target, answer)
     except WebError:
         raise
@@ -110,18 +166,12 @@ def _translated(error: Exception) -> WebError:
     if isinstance(error, TooSlowError):
         return WebError("unreadable", str(error))
     if isinstance(error, ssl.SSLCertVerificationError):
-        return WebError("unreadable", f"the certificate is not valid: {_plain(error.verify_message)}")
+        return WebError("unreadable", f"the certificate is not valid: {one_line(error.verify_message)}")
     if isinstance(error, socket.gaierror):
         return WebError("unreadable", error.strerror or str(error), passing=error.errno == socket.EAI_AGAIN)
     reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
     passing = isinstance(error, (OSError, http.client.HTTPException))
-    return WebError("unreadable", _plain(str(reason)), passing)
-
-
-def _plain(text: str) -> str:
-    """A text of a server or of a library for the words of an error: one short line without control characters."""
-    words = " ".join(text.split())[:120]
-    return "".join(letter if letter.isprintable() else "?" for letter in words)
+    return WebError("unreadable", one_line(str(reason)), passing)
 
 
 # ---- URLs ----
@@ -137,7 +187,7 @@ def _parsed(url: str) -> urllib.parse.SplitResult:
         path = urllib.parse.quote(parts.path or "/", safe="%/:@!$&'()*+,;=~[]|")
         query = urllib.parse.quote(parts.query, safe="%/:@!$&'()*+,;=?~[]|")
     except ValueError as error:  # UnicodeError among them
-        raise WebError("unsupported", f"the URL is not valid: {_plain(str(error))}") from None
+        raise WebError("unsupported", f"the URL is not valid: {one_line(str(error))}") from None
     if parts.scheme not in ("http", "https"):
         raise WebError("unsupported", f"a URL of {parts.scheme[:20]}://")
     if not host or not set(host) <= HOST_CHARACTERS:
@@ -264,26 +314,47 @@ def _tls() -> ssl.SSLContext:
 
 
 def _asked(
-    connection: socket.socket, target: urllib.parse.SplitResult, meter: _Meter, headers: Mapping[str, str] | None = None
+    connection: socket.socket, target: urllib.parse.SplitResult, meter: _Meter, headers: Mapping[str, str]
 ) -> http.client.HTTPResponse:
     """The answer to a request, up to its body."""
     client = http.client.HTTPConnection(target.netloc)
     client.sock = _MeteredSocket(connection, meter)
     own = {"User-Agent": f"blip2cli/{__version__}", "Accept": "*/*", "Connection": "close"}
     path = f"{target.path}?{target.query}" if target.query else target.path
-    client.request("GET", path, headers={**own, **(headers or {})})
+    client.request("GET", path, headers={**own, **headers})
     return client.getresponse()
 
 
 def _file(answer: http.client.HTTPResponse, bounds: Bounds) -> bytes:
     """The file that an answer holds. Raises WebError where it holds none."""
-    status = answer.status
-    if status in GONE:
-        raise WebError("missing", "nothing at that URL")
-    if status not in (200, 203):
-        wait = _wait_asked(answer) if status in (429, 503) else None
-        raise WebError("unreadable", f"HTTP {status}", status in BUSY, wait)
+    if answer.status not in (200, 203):
+        raise _refused(answer)
     return _unpacked(_body(answer, bounds.most), answer.headers.get("Content-Encoding", ""), bounds.most)
+
+
+def _span(answer: http.client.HTTPResponse, start: int, stop: int) -> Span:
+    """The span that an answer holds. Raises WebError where it holds none, or another."""
+    if answer.status in (200, 203, 416):  # an empty file has none
+        raise NoSpansError("unreadable", "the server gives no parts of files")
+    if answer.status != 206:
+        raise _refused(answer)
+    told = CONTENT_RANGE.fullmatch(str(answer.headers.get("Content-Range", "")).strip())
+    encoded = answer.headers.get("Content-Encoding", "identity") != "identity"
+    if told is None or encoded or int(told[1]) != start:
+        raise NoSpansError("unreadable", "the server gives other parts of files than are asked for")
+    total = int(told[2])
+    data = _body(answer, stop - start)
+    if len(data) != min(stop, total) - start:
+        raise WebError("unreadable", "the server gives less than is asked for", passing=True)
+    return Span(data, total)
+
+
+def _refused(answer: http.client.HTTPResponse) -> WebError:
+    """What a status code comes to that stands for no file."""
+    if answer.status in GONE:
+        return WebError("missing", "nothing at that URL")
+    wait = _wait_asked(answer) if answer.status in (429, 503) else None
+    return WebError("unreadable", f"HTTP {answer.status}", answer.status in BUSY, wait)
 
 
 def _body(answer: http.client.HTTPResponse, most: int) -> bytes:
