@@ -64,7 +64,7 @@ def open_binary(name: str) -> BinaryIO:
 
         return open_web(name)
     filesystem, path = _opened(name)
-    size = retried(lambda: filesystem.size(path))
+    size = _answered(lambda: filesystem.size(path))
     if size is None:
         raise OSError(errno.EINVAL, "not a file")
     return spans_as_file(lambda start, stop: filesystem.cat_file(path, start=start, end=stop), size)
@@ -146,7 +146,7 @@ def is_folder(name: str) -> bool:
     if not is_url(name):
         return os.path.isdir(name)
     filesystem, path = _opened(name)
-    return bool(retried(lambda: filesystem.isdir(path)))
+    return bool(_answered(lambda: filesystem.isdir(path)))
 
 
 def exists(name: str) -> bool:
@@ -158,7 +158,7 @@ def exists(name: str) -> bool:
 
         return web_file_exists(name)
     filesystem, path = _opened(name)
-    return bool(retried(lambda: filesystem.exists(path)))
+    return bool(_answered(lambda: filesystem.exists(path)))
 
 
 def walk(url: str) -> Iterator[str]:
@@ -179,13 +179,27 @@ def matching(pattern: str) -> list[str]:
     return [name if is_url(name) else f"{scheme}://{name.lstrip('/')}" for name in found]
 
 
+def check_package(url: str) -> None:
+    """See that the package for a URL is installed. Raises UsageError."""
+    if not is_web(url):
+        _opened(url)
+
+
+def _answered(function: Callable[[], T]) -> T:
+    """What a package for URLs gives. Raises OSError, also for a URL that it takes for none."""
+    try:
+        return retried(function)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, one_line(str(error))) from None
+
+
 def _listed(url: str, names: Callable[[], Iterable[str]]) -> Iterable[str]:
     """The names of files behind a URL. A web server has no list of them: its pages are followed, for a bounded time."""
     if not is_web(url):
-        return retried(names)
+        return _answered(names)
     from blip2cli.host.web.deadline import Deadline
 
-    return Deadline.after(LISTING_SECONDS).run(lambda: retried(names))
+    return Deadline.after(LISTING_SECONDS).run(lambda: _answered(names))
 
 
 def retried(function: Callable[[], T]) -> T:

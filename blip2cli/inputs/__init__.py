@@ -332,6 +332,7 @@ def _url_sources(url: str, columns: ColumnChoice) -> Iterator[Source]:
         if suffix_of(url) in MANIFESTS and not pattern:
             yield _file_source(url, columns)
         elif suffix_of(url) in read_suffixes() and not pattern:
+            storage.check_package(url)
             yield Files((url,))
         else:
             found = storage.matching(url) if pattern else list(storage.walk(url))

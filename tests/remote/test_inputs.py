@@ -66,3 +66,21 @@ def test_workers_read_from_a_bucket_too(typed: Callable[..., Typed], bucket: Any
 def test_what_is_not_in_a_bucket_is_told_in_two_lines(typed: Callable[..., Typed], bucket: Any, given: str) -> None:
     ran = typed("caption", given)
     assert ran.code == 2 and given.rstrip("/") in ran.err and len(ran.err.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "http://[",
+        "http://[/m.csv",
+        "http://127.0.0.1:99999/x",
+        "HTTP://[/m.csv",
+        "s3://",
+        "s3://a b/",
+        "hf://x",
+        "gs://b/a.png",
+    ],
+)
+def test_a_url_that_means_nothing_is_told_in_two_lines(typed: Callable[..., Typed], bucket: Any, given: str) -> None:
+    ran = typed("caption", given)
+    assert ran.code == 2 and given in ran.err and len(ran.err.splitlines()) == 2
