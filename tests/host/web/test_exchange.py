@@ -217,7 +217,7 @@ def busy(serve: Serve, status: str, *waits: str) -> ScriptedServer:
 @pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Busy"])
 def test_a_wait_that_a_server_asks_for_is_heeded(serve: Serve, monkeypatch: pytest.MonkeyPatch, status: str) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(fetching.time, "sleep", slept.append)
+    monkeypatch.setattr(exchange.time, "sleep", slept.append)
     monkeypatch.setattr(fetching, "SECONDS", 20.0)
     at = email.utils.formatdate(time.time() + 9, usegmt=True)
     past = "Wed, 21 Oct 2015 07:28:00 GMT"
