@@ -35,6 +35,15 @@ MAX_TEXT = 16 << 20
 MAX_IMAGE = 1 << 30
 """Largest image that is read."""
 
+MOST_TEXTS = 32 << 20
+"""Bytes of the texts of one sample that are read."""
+
+MOST_HELD = 64 << 20
+"""Bytes of one sample that are held, where its images are read here, before a piece of it goes on."""
+
+MOST_MEMBERS = 10_000
+"""Members of one sample that are held before a piece of it goes on."""
+
 
 @dataclass(frozen=True)
 class Member:
@@ -46,12 +55,20 @@ class Member:
     error: str | None = None
 
 
+def held(name: str, data: bytes) -> Member:
+    """A member with its bytes."""
+    return Member(name, ImageRef(data=data)) if is_image(name) else Member(name, text=data)
+
+
+def visible(name: str) -> bool:
+    """Whether a member is not hidden, nor what macOS adds."""
+    parts = name.split("/")
+    return not any((part.startswith(".") and part.strip(".")) or part == "__MACOSX" for part in parts)
+
+
 def wanted(name: str) -> bool:
     """Whether a member is read: an image or a text beside one, not hidden."""
-    parts = name.split("/")
-    if any((part.startswith(".") and part.strip(".")) or part == "__MACOSX" for part in parts):
-        return False
-    return is_image(name) or key_of(name)[1] in TEXTS
+    return (is_image(name) or key_of(name)[1] in TEXTS) and visible(name)
 
 
 def key_of(name: str) -> tuple[str, str]:
@@ -100,20 +117,59 @@ class Samples:
 
 
 def samples_in(members: Iterable[Member]) -> Iterator[tuple[str, list[Member]]]:
-    """Keys, and the members that follow each other under them; those before a damage come out before it is raised."""
-    sample: list[Member] = []
+    """Keys, and the members that follow each other under them; those before a damage come out before it is raised.
+
+    A sample that grows too large (MOST_HELD, MOST_MEMBERS) comes out in pieces, each with the texts so far.
+    """
+    key, sample = "", _Sample()
     try:
         for member in members:
-            if sample and key_of(sample[0].name)[0] != key_of(member.name)[0]:
-                yield key_of(sample[0].name)[0], sample
-                sample = []
-            sample.append(member)
+            if key_of(member.name)[0] != key:
+                yield from sample.rest(key)
+                key, sample = key_of(member.name)[0], _Sample()
+            elif sample.is_full:
+                yield from sample.rest(key)
+                sample = sample.after()
+            sample.add(member)
     except (tarfile.TarError, OSError):
-        if sample:
-            yield key_of(sample[0].name)[0], sample
+        yield from sample.rest(key)
         raise
-    if sample:
-        yield key_of(sample[0].name)[0], sample
+    yield from sample.rest(key)
+
+
+class _Sample:
+    """Members of one key that have come so far, or since the last piece of them went out."""
+
+    def __init__(self, texts: Iterable[Member] = (), is_piece: bool = False) -> None:
+        self.members = list(texts)
+        self.is_piece = is_piece
+        self.held = self.texts = sum(len(member.text or b"") for member in self.members)
+        self.any_image = False
+
+    @property
+    def is_full(self) -> bool:
+        return self.any_image and (self.held > MOST_HELD or len(self.members) > MOST_MEMBERS)
+
+    def add(self, member: Member) -> None:
+        if len(self.members) > MOST_MEMBERS and not is_image(member.name):
+            return  # texts of one name, over and over
+        text = len(member.text or b"")
+        if self.texts + text > MOST_TEXTS:
+            member = Member(member.name, error=f"too-large: more than {MOST_TEXTS:,} bytes of texts in a sample")
+            text = 0
+        self.members.append(member)
+        self.texts += text
+        self.held += text + len((member.image and member.image.data) or b"")
+        self.any_image = self.any_image or is_image(member.name)
+
+    def rest(self, key: str) -> Iterator[tuple[str, list[Member]]]:
+        """The members, unless all of them were in an earlier piece."""
+        if self.members and (self.any_image or not self.is_piece):
+            yield key, self.members
+
+    def after(self) -> _Sample:
+        """What is kept for the next piece."""
+        return _Sample((member for member in self.members if not is_image(member.name)), is_piece=True)
 
 
 def samples_of(archive: str, records: Iterable[Mapping[str, Any]], columns: ColumnChoice) -> Samples:

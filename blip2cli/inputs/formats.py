@@ -60,6 +60,15 @@ BESIDE_IMAGES = frozenset(
 """Suffixes of what stands in folders of images without being pictures: texts, tables, caches, notes of programs."""
 
 
+MOST_TOLD = 8
+"""Suffixes that are named."""
+
+MOST_SUFFIXES, LONGEST_SUFFIX = 1000, 16
+"""Suffixes that are told apart, and letters of one."""
+
+OTHERS = "others"
+
+
 def suffix_in(name: str) -> str:
     """The last suffix of a file's name, in lower case."""
     return PurePosixPath(name).suffix.lower()
@@ -90,19 +99,22 @@ def not_read(name: str) -> str | None:
     return None if suffix in read_suffixes() or suffix in BESIDE_IMAGES else suffix
 
 
+def note_unread(counts: Counter[str], name: str) -> None:
+    """Count a file that is not read, unless it is one that stands beside images."""
+    suffix = not_read(name)
+    if suffix is not None:
+        shown = suffix[:LONGEST_SUFFIX]
+        counts[shown if shown in counts or len(counts) < MOST_SUFFIXES else OTHERS] += 1
+
+
 def told(counts: Mapping[str, int]) -> str:
     """A line that says what was not read, by suffix: "12 files were not read: 10 .heic (pip install …), 2 .mov"."""
-    total = sum(counts.values())
+    ranked = Counter(counts).most_common()
     parts = []
-    for suffix, count in Counter(counts).most_common(MOST_TOLD):
+    for suffix, count in ranked[:MOST_TOLD]:
         hint = install_hint(suffix)
         parts.append(f"{count:,} {suffix or 'without a suffix'}{f' ({hint})' if hint else ''}")
-    rest = total - sum(count for _, count in Counter(counts).most_common(MOST_TOLD))
-    if rest:
-        parts.append(f"{rest:,} others")
-    files = "file was" if total == 1 else "files were"
-    return f"{total:,} {files} not read: {', '.join(parts)}"
-
-
-MOST_TOLD = 8
-"""Suffixes that are named."""
+    if rest := sum(count for _, count in ranked[MOST_TOLD:]):
+        parts.append(f"{rest:,} {OTHERS}")
+    total = sum(counts.values())
+    return f"{total:,} {'file was' if total == 1 else 'files were'} not read: {', '.join(parts)}"

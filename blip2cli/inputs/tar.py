@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import struct
 import tarfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from copy import copy
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
@@ -16,19 +20,36 @@ from blip2cli.inputs.archive import (
     MAX_IMAGE,
     MAX_TEXT,
     Member,
+    held,
     record_of,
     samples_in,
     samples_of,
+    visible,
     wanted,
 )
 from blip2cli.inputs.folder import printable
-from blip2cli.inputs.formats import is_image
+from blip2cli.inputs.formats import is_image, note_unread
+from blip2cli.inputs.links import BrokenLink, Links, normal
 from blip2cli.records import ImageRef, Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from blip2cli.inputs import ColumnChoice
+
+MAX_HEADERS = 1 << 20
+"""Bytes of headers that a member may have: long names, pax records, the map of a sparse file."""
+
+MAX_LINKED = 4 << 30
+"""Bytes of a compressed archive that its links may lead to: they are kept in a temporary file."""
+
+FARTHEST = 1 << 60
+"""Where a header may lead, in bytes from the start."""
+
+CHUNK = 1 << 20
+
+UNSOUND = (ValueError, OverflowError, ArithmeticError, RecursionError, LookupError, struct.error)
+"""What tarfile raises, besides its own errors, for headers that are damaged or made to harm."""
 
 
 class TarShards:
@@ -41,7 +62,8 @@ class TarShards:
 
     def __init__(self, name: str, columns: ColumnChoice, names: tuple[str, ...] = ()) -> None:
         self.name, self.names = name, names or (name,)
-        samples = islice(samples_in(self._members(self.names[0])), LOOKED_AT)
+        self._unread: dict[str, Counter[str]] = {}
+        samples = islice(samples_in(self._members(self.names[0], texts=True)), LOOKED_AT)
         first: list[dict[str, Any]] = []
         try:
             first += (record_of(key, sample, columns.encoding)[0] for key, sample in samples)
@@ -83,42 +105,239 @@ class TarShards:
         except (tarfile.TarError, OSError) as error:
             yield Row(0, f"{printable(name)}#{number}", error=f"truncated: {_reason(error)}")
 
-    def _members(self, name: str) -> Iterator[Member]:
-        with storage.decompressed(name) as file:
-            in_place = not storage.is_url(name) and file.raw_path == name
-            watched = _Watched(file.file)
-            with tarfile.open(fileobj=watched, mode="r:") as tar:  # type: ignore[call-overload]  # it reads and seeks
-                while (info := tar.next()) is not None:
-                    tar.members = []  # which it would keep, all of them
-                    if info.isreg() and wanted(info.name):
-                        yield _member(tar, info, name if in_place and not info.issparse() else None)
-            if watched.last.strip(b"\0"):
-                raise tarfile.ReadError("the archive is damaged")
+    def unread(self) -> Counter[str]:
+        return sum((self._unread[name] for name in self.names if name in self._unread), Counter())
+
+    def _members(self, name: str, texts: bool = False) -> Iterator[Member]:
+        """The members that are read, links among them; of `texts` alone those have their bytes."""
+        unread = self._unread[name] = Counter()
+        with ExitStack() as stack:
+            archive = stack.enter_context(_opened(name))
+            linked: _LinkedMembers | None = None
+            for info in archive.headers():
+                if info.isdir():
+                    continue
+                if not wanted(info.name):
+                    if visible(info.name):
+                        note_unread(unread, info.name)
+                elif texts and is_image(info.name):
+                    yield Member(info.name)
+                elif info.issym() or info.islnk():
+                    linked = linked or stack.enter_context(_LinkedMembers(name))
+                    yield linked.member(info.name)
+                else:
+                    yield archive.member(info)
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[_Archive]:
+    """An archive, to be walked once. Raises OSError."""
+    with storage.decompressed(name) as unpacked:
+        in_place = not storage.is_url(name) and unpacked.raw_path == name
+        yield _Archive(_Watched(unpacked.file, forward=unpacked.raw_path is None), name if in_place else None)
 
 
 class _Watched:
-    """A file that remembers what was read last: tarfile takes a damaged header for the end."""
+    """The file of an archive as tarfile has it: a header's size is bounded, and `last` is what was read last.
 
-    def __init__(self, file: Any) -> None:
-        self.file, self.last = file, b""
-        self.seek, self.tell = file.seek, file.tell
+    `forward` is for a stream that cannot go back.
+    """
 
-    def read(self, size: int = -1) -> bytes:
-        self.last = self.file.read(size)
+    def __init__(self, file: Any, forward: bool) -> None:
+        self.file, self.forward = file, forward
+        self.at, self.room, self.last = 0, MAX_HEADERS, b""
+
+    def tell(self) -> int:
+        return self.at
+
+    def seek(self, offset: int) -> int:
+        if offset < 0 or (self.forward and offset < self.at):
+            raise tarfile.ReadError("a header leads backwards")
+        if offset > FARTHEST:
+            raise tarfile.ReadError("a header leads beyond the end of any file")
+        if not self.forward:
+            self.file.seek(offset)
+            self.at = offset
+        while self.at < offset and (passed := self.file.read(min(CHUNK, offset - self.at))):
+            self.at += len(passed)
+        return self.at
+
+    def read(self, size: int) -> bytes:
+        """Part of a header. Raises tarfile.ReadError where there is no end of it."""
+        self.room -= size
+        if size < 0 or self.room < 0:
+            raise tarfile.ReadError(f"the headers of a member have more than {MAX_HEADERS:,} bytes")
+        self.last = self._read(size)
         return self.last
 
+    def data(self, offset: int, size: int) -> bytes:
+        """A member's bytes. Raises tarfile.ReadError where the file ends before."""
+        self.seek(offset)
+        data = self._read(size)
+        if len(data) < size:
+            raise tarfile.ReadError("unexpected end of data")
+        return data
 
-def _member(tar: tarfile.TarFile, info: tarfile.TarInfo, path: str | None) -> Member:
-    """A member; the bytes of images stay where they are if the archive's `path` is given."""
-    if info.size > (MAX_IMAGE if is_image(info.name) else MAX_TEXT):
-        return Member(info.name, error=f"too-large: {info.size:,} bytes")
-    if is_image(info.name) and path is not None:
-        return Member(info.name, ImageRef(path=path, offset=info.offset_data, size=info.size))
-    taken = tar.extractfile(info)
-    data = taken.read() if taken else b""
-    if len(data) < info.size:
-        raise tarfile.ReadError("unexpected end of data")
-    return Member(info.name, ImageRef(data=data)) if is_image(info.name) else Member(info.name, text=data)
+    def _read(self, size: int) -> bytes:
+        data: bytes = self.file.read(size)
+        self.at += len(data)
+        return data
+
+
+class _Archive:
+    """A tar archive on a walk from header to header; `path` is where it is, if members can be read in it."""
+
+    def __init__(self, file: _Watched, path: str | None) -> None:
+        self.file, self.path = file, path
+        self.tar: Any = None
+
+    def headers(self) -> Iterator[tarfile.TarInfo]:
+        """The headers of all members. Raises OSError, and tarfile.TarError where one is damaged or leads backwards."""
+        with _sound():
+            self.tar = tarfile.TarFile(fileobj=self.file)  # type: ignore[arg-type]  # it reads and seeks
+        while (info := self._next()) is not None:
+            yield info
+        if self.file.last.strip(b"\0"):
+            raise tarfile.ReadError("the archive is damaged")
+
+    def _next(self) -> tarfile.TarInfo | None:
+        self.file.room = MAX_HEADERS
+        with _sound():
+            info: tarfile.TarInfo | None = self.tar.next()
+        self.tar.members = []  # which it would keep, all of them
+        self.tar.pax_headers = {}
+        if info is not None and (info.size < 0 or self.tar.offset < info.offset_data):
+            raise tarfile.ReadError(f"the header of {printable(info.name)[:200]} leads backwards")
+        return info
+
+    def member(self, info: tarfile.TarInfo) -> Member:
+        """A member at which the walk is; the bytes of an image stay where they are if that can be read in place."""
+        if fault := _fault(info, info.name):
+            return Member(info.name, error=fault)
+        if is_image(info.name) and self.path is not None and not info.issparse():
+            return Member(info.name, ImageRef(path=self.path, offset=info.offset_data, size=info.size))
+        return held(info.name, self.bytes_of(info))
+
+    def bytes_of(self, info: tarfile.TarInfo) -> bytes:
+        """What a member holds, zeros where a sparse one has holes. Raises tarfile.ReadError."""
+        if not info.issparse():
+            return self.file.data(info.offset_data, info.size)
+        self.file.room = 2 * info.size + MAX_HEADERS
+        with _sound():
+            data: bytes = self.tar.extractfile(info).read()
+        if len(data) < info.size:
+            raise tarfile.ReadError("unexpected end of data")
+        return data
+
+
+def _fault(info: tarfile.TarInfo, name: str) -> str | None:
+    """Why a member is not read under a name."""
+    if not info.isreg():
+        return "unreadable: not a regular file"
+    if info.size > (MAX_IMAGE if is_image(name) else MAX_TEXT):
+        return f"too-large: {info.size:,} bytes"
+    return None
+
+
+class _LinkedMembers:
+    """What the links of an archive lead to, found by two more walks over its headers, however many links there are.
+
+    The first finds the links, the second the files that they lead to: their places, or where the archive is compressed
+    their bytes, which go to a temporary file. Leave it as a context manager.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.links = Links()
+        self.wanted: list[str] = []
+        self.found: dict[str, ImageRef | tuple[int, int] | str] = {}
+        self.damage: str | None = None
+        self.kept: IO[bytes] | None = None
+        self.size = 0
+
+    def __enter__(self) -> _LinkedMembers:
+        self._walk(self._note)
+        self.found = dict.fromkeys(filter(None, map(self._target, self.wanted)), "")
+        self._walk(self._take)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.kept is not None:
+            self.kept.close()
+
+    def member(self, name: str) -> Member:
+        """A link as a member: with what it leads to, or the error that it leads nowhere."""
+        try:
+            found = self.found.get(self.links.target(name), "")
+        except BrokenLink as error:
+            return Member(name, error=f"missing: {error}")
+        if isinstance(found, str):
+            damaged = f"truncated: {self.damage}" if self.damage else "missing: a link to what is not in the archive"
+            return Member(name, error=found or damaged)
+        size = (found.size or 0) if isinstance(found, ImageRef) else found[1]
+        if size > MAX_TEXT and not is_image(name):
+            return Member(name, error=f"too-large: {size:,} bytes")
+        if isinstance(found, ImageRef) and is_image(name):
+            return Member(name, found)
+        return held(name, self._bytes(found))
+
+    def _walk(self, use: Callable[[_Archive, tarfile.TarInfo], None]) -> None:
+        """Go through the headers as far as they are sound; the rows tell of damage, where they come to it."""
+        try:
+            with _opened(self.name) as archive:
+                for info in archive.headers():
+                    use(archive, info)
+        except (tarfile.TarError, OSError) as error:
+            self.damage = _reason(error)
+
+    def _note(self, _: _Archive, info: tarfile.TarInfo) -> None:
+        if info.issym() or info.islnk():
+            self.links.add(info.name, info.linkname, hard=info.islnk())
+            if wanted(info.name) and self.links.room >= 0:
+                self.wanted.append(info.name)
+
+    def _target(self, name: str) -> str | None:
+        try:
+            return self.links.target(name)
+        except BrokenLink:
+            return None
+
+    def _take(self, archive: _Archive, info: tarfile.TarInfo) -> None:
+        """Keep what a link may lead to: a place in the archive, or in the temporary file."""
+        name = normal(info.name)
+        if name not in self.found or info.issym() or info.islnk():
+            return
+        if not info.isreg():
+            self.found[name] = f"missing: a link to {'a folder' if info.isdir() else 'what is not a file'}"
+        elif info.size > MAX_IMAGE:
+            self.found[name] = f"too-large: {info.size:,} bytes"
+        elif archive.path is not None and not info.issparse():
+            self.found[name] = ImageRef(path=archive.path, offset=info.offset_data, size=info.size)
+        elif self.size + info.size > MAX_LINKED:
+            self.found[name] = f"too-large: links lead to more than {MAX_LINKED >> 30} GiB of this archive; unpack it"
+        else:
+            self.kept = self.kept or TemporaryFile()  # noqa: SIM115  # which is closed with this
+            self.kept.write(archive.bytes_of(info))
+            self.found[name] = (self.size, info.size)
+            self.size += info.size
+
+    def _bytes(self, found: ImageRef | tuple[int, int]) -> bytes:
+        if isinstance(found, ImageRef):
+            return storage.read(found.path or "", MAX_TEXT, found.offset, found.size)
+        assert self.kept is not None
+        self.kept.seek(found[0])
+        return self.kept.read(found[1])
+
+
+@contextmanager
+def _sound() -> Iterator[None]:
+    """Have what tarfile raises for headers that are damaged, or made to harm, be its own error."""
+    try:
+        yield
+    except UNSOUND as error:
+        if isinstance(error, OSError):  # which some are, too
+            raise
+        raise tarfile.ReadError(f"a header is damaged: {type(error).__name__}") from None
 
 
 def _reason(error: Exception) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import stat
 import struct
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import groupby, islice
 from typing import TYPE_CHECKING
 
@@ -15,19 +18,25 @@ from blip2cli.inputs.archive import (
     MAX_IMAGE,
     MAX_TEXT,
     Member,
+    held,
     key_of,
     record_of,
     samples_in,
     samples_of,
+    visible,
     wanted,
 )
-from blip2cli.inputs.formats import is_image
-from blip2cli.records import ImageRef, Row
+from blip2cli.inputs.formats import is_image, note_unread
+from blip2cli.inputs.links import BrokenLink, Links, normal
+from blip2cli.records import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from blip2cli.inputs import ColumnChoice
+
+LONGEST_TARGET = 4096
+"""Bytes of a path that a link leads to."""
 
 
 class ZipArchive:
@@ -39,7 +48,13 @@ class ZipArchive:
         self.name = name
         try:
             with storage.open_binary(name) as file, zipfile.ZipFile(file) as archive:
-                found = [info for info in archive.infolist() if not info.is_dir() and wanted(info.filename)]
+                files = [info for info in archive.infolist() if not info.is_dir()]
+                found = [info for info in files if wanted(info.filename)]
+                self._unread: Counter[str] = Counter()
+                for info in files:
+                    if not wanted(info.filename) and visible(info.filename):
+                        note_unread(self._unread, info.filename)
+                self._links, self._files = _links_in(archive, files)
                 self._infos = sorted(found, key=lambda info: (key_of(info.filename)[0], info.filename))
                 samples = islice(samples_in(self._members(archive, self._infos, texts=True)), LOOKED_AT)
                 first = [record_of(key, sample, columns.encoding)[0] for key, sample in samples]
@@ -74,25 +89,59 @@ class ZipArchive:
     def _groups(self) -> Iterator[list[zipfile.ZipInfo]]:
         return (list(group) for _, group in groupby(self._infos, lambda info: key_of(info.filename)[0]))
 
-    @staticmethod
-    def _members(archive: zipfile.ZipFile, infos: list[zipfile.ZipInfo], texts: bool = False) -> Iterator[Member]:
+    def unread(self) -> Counter[str]:
+        return self._unread
+
+    def _members(self, archive: zipfile.ZipFile, infos: list[zipfile.ZipInfo], texts: bool = False) -> Iterator[Member]:
         """The members with their bytes; of `texts` alone those."""
         for info in infos:
-            image = is_image(info.filename)
-            if image and texts:
+            if texts and is_image(info.filename):
                 yield Member(info.filename)
                 continue
-            most = MAX_IMAGE if image else MAX_TEXT
             try:
-                with archive.open(info) as file:
-                    data = file.read(most + 1)
+                yield _member(archive, info.filename, self._file(info))
+            except BrokenLink as error:
+                yield Member(info.filename, error=f"missing: {error}")
             except Exception as error:  # each way to compress has its own, and a member may say it is encrypted
                 yield Member(info.filename, error=f"unreadable: {str(error) or type(error).__name__}"[:120])
-                continue
-            if len(data) > most:
-                yield Member(info.filename, error=f"too-large: more than {most:,} bytes")
-            else:
-                yield Member(info.filename, ImageRef(data=data)) if image else Member(info.filename, text=data)
+
+    def _file(self, info: zipfile.ZipInfo) -> zipfile.ZipInfo:
+        """The file that a member is, or leads to as a link. Raises BrokenLink."""
+        if not _is_link(info):
+            return info
+        target = self._links.target(info.filename)
+        if target not in self._files:
+            raise BrokenLink("a link to what is not in the archive")
+        return self._files[target]
+
+
+def _member(archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) -> Member:
+    """What a member holds, under a name."""
+    most = MAX_IMAGE if is_image(name) else MAX_TEXT
+    if info.file_size > most:
+        return Member(name, error=f"too-large: {info.file_size:,} bytes")
+    with archive.open(info) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        return Member(name, error=f"too-large: more than {most:,} bytes")
+    return held(name, data)
+
+
+def _links_in(archive: zipfile.ZipFile, files: list[zipfile.ZipInfo]) -> tuple[Links, dict[str, zipfile.ZipInfo]]:
+    """The symbolic links, and where there are any the files by their normal names."""
+    links = Links()
+    symbolic = [info for info in files if _is_link(info)]
+    for info in symbolic:
+        with suppress(Exception):  # one that cannot be read leads nowhere
+            with archive.open(info) as file:
+                target = file.read(LONGEST_TARGET + 1)
+            if len(target) <= LONGEST_TARGET:
+                links.add(info.filename, target.decode("utf-8", "surrogateescape"), hard=False)
+    return links, {normal(info.filename): info for info in files if not _is_link(info)} if symbolic else {}
+
+
+def _is_link(info: zipfile.ZipInfo) -> bool:
+    return stat.S_ISLNK(info.external_attr >> 16)
 
 
 def _rows_of(group: list[zipfile.ZipInfo]) -> int:
