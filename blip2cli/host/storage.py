@@ -28,9 +28,6 @@ TRANSIENT = {
 WAITS = (0.1, 0.3, 0.9)
 """Seconds between the attempts to read."""
 
-LISTING_SECONDS = 120.0
-"""Time for finding the files of a web server."""
-
 BLOCK = 4 << 20
 """Bytes of a remote file that are fetched at a time."""
 
@@ -163,9 +160,15 @@ def exists(name: str) -> bool:
 
 def walk(url: str) -> Iterator[str]:
     """The URLs of all files below a remote folder, sorted; hidden files and folders left out."""
-    filesystem, path = _opened(url)
-    root = filesystem._strip_protocol(path).rstrip("/")
-    for found in sorted(_listed(url, lambda: filesystem.find(path))):
+    if is_web(url):
+        from blip2cli.host.web.listing import files_below
+
+        root, names = url.rstrip("/"), files_below(url)
+    else:
+        filesystem, path = _opened(url)
+        root = filesystem._strip_protocol(path).rstrip("/")
+        names = sorted(_answered(lambda: filesystem.find(path)))
+    for found in names:
         below = found[len(root) :].lstrip("/")
         if below and not any(part.startswith(".") for part in below.split("/")):
             yield f"{url.rstrip('/')}/{below}"
@@ -173,9 +176,13 @@ def walk(url: str) -> Iterator[str]:
 
 def matching(pattern: str) -> list[str]:
     """The URLs that a remote glob matches, sorted."""
+    if is_web(pattern):
+        from blip2cli.host.web.listing import files_matching
+
+        return files_matching(pattern)
     filesystem, path = _opened(pattern)
     scheme = pattern.partition("://")[0]
-    found = sorted(_listed(pattern, lambda: filesystem.glob(path)))
+    found = sorted(_answered(lambda: filesystem.glob(path)))
     return [name if is_url(name) else f"{scheme}://{name.lstrip('/')}" for name in found]
 
 
@@ -191,15 +198,6 @@ def _answered(function: Callable[[], T]) -> T:
         return retried(function)
     except ValueError as error:
         raise OSError(errno.EINVAL, one_line(str(error))) from None
-
-
-def _listed(url: str, names: Callable[[], Iterable[str]]) -> Iterable[str]:
-    """The names of files behind a URL. A web server has no list of them: its pages are followed, for a bounded time."""
-    if not is_web(url):
-        return _answered(names)
-    from blip2cli.host.web.deadline import Deadline
-
-    return Deadline.after(LISTING_SECONDS).run(lambda: _answered(names))
 
 
 def retried(function: Callable[[], T]) -> T:

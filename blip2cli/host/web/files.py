@@ -31,7 +31,7 @@ def open_web(url: str) -> BinaryIO:
         return io.BytesIO(_whole(url))
 
     def read_span(start: int, stop: int) -> bytes:
-        span = _as_os_error(lambda: _span(url, start, stop))
+        span = as_os_error(lambda: _span(url, start, stop))
         if span.total != size:
             raise OSError(errno.ESPIPE, "the file has changed while it was read")
         return span.data
@@ -52,7 +52,7 @@ def web_file_exists(url: str) -> bool:
 
 def _size(url: str) -> int:
     """How many bytes a file has. Raises OSError, and NoSpansError where its server gives it only whole."""
-    return _as_os_error(lambda: _span(url, 0, 1)).total
+    return as_os_error(lambda: _span(url, 0, 1)).total
 
 
 def _span(url: str, start: int, stop: int) -> Span:
@@ -63,7 +63,7 @@ def _span(url: str, start: int, stop: int) -> Span:
 def _whole(url: str) -> bytes:
     bounds = Bounds(Deadline.after(WHOLE_SECONDS), MOST_WHOLE, allow_private=True)
     try:
-        return _as_os_error(lambda: repeated(lambda: get(url, bounds), storage.WAITS, bounds.deadline))
+        return as_os_error(lambda: repeated(lambda: get(url, bounds), storage.WAITS, bounds.deadline))
     except OSError as error:
         if error.errno != errno.EFBIG:
             raise
@@ -72,7 +72,7 @@ def _whole(url: str) -> bytes:
         ) from None
 
 
-def _as_os_error(asked: Callable[[], T]) -> T:
+def as_os_error(asked: Callable[[], T]) -> T:
     """What is asked for. Raises OSError, of a kind that is not tried again, and NoSpansError."""
     try:
         return asked()
