@@ -37,7 +37,7 @@ def report(
         typer.Option(
             "--image-root",
             metavar="FOLDER",
-            help=r"Folder that image paths start from. \[default: here, or else the results' own]",
+            help=r"Folder of the images; nothing outside is read. \[default: here, or else the results' own]",
             rich_help_panel=IMAGES,
         ),
     ] = None,

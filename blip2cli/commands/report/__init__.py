@@ -69,7 +69,8 @@ class ResultFiles:
         names: the files, or folders of shards.
         images: inputs of the run, whose images are taken by the rows' names; without any, these are looked up.
         image_column: column with the image's path or bytes, None for the first of the usual names.
-        image_root: folder that image paths start from, None for the working folder or else the results' own.
+        image_root: folder that image paths start from, outside of which none is read; None for the working folder or
+            else the results' own, and no bound.
         allow_remote: whether images behind URLs are fetched.
         allow_private: whether from this machine and private networks too.
     """

@@ -41,7 +41,10 @@ class SearchOptions:
     ] = ()
     image_root: Annotated[
         str | None,
-        Opt("Folder that image paths start from. [default: here, or else the features' own]", metavar="FOLDER"),
+        Opt(
+            "Folder of the images; nothing outside is read. [default: here, or else the features' own]",
+            metavar="FOLDER",
+        ),
     ] = None
     allow_remote: Annotated[bool, Opt("Fetch the images behind URLs, for --rerank and --report.")] = False
     allow_private: Annotated[bool, Opt("With --allow-remote: from this machine and private networks too.")] = False
