@@ -7,7 +7,7 @@ import pytest
 
 from blip2cli.host.web.addresses import is_public
 
-# Address block and "Globally Reachable" of the registries as of 2025-10, in their order.
+# Address block and "Globally Reachable" of the registries, in their order.
 IPV4_REGISTRY = """
 0.0.0.0/8 False
 0.0.0.0/32 False
