@@ -1,9 +1,9 @@
-"""The records that travel between rooms. Frozen, with named fields; none of them does anything."""
+"""The records that travel between rooms. Frozen, with named fields; none of them does more than tell of itself."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -44,6 +44,16 @@ class Row:
     columns: Mapping[str, Any] = field(default_factory=dict)
     text: str | None = None
     error: str | None = None
+
+    @property
+    def held(self) -> int:
+        """Bytes that the row holds in memory: an image's where it has no place of its own, and texts."""
+        image = len(self.image.data) if self.image and self.image.data else 0
+        return image + sum(len(value) for value in self.columns.values() if isinstance(value, (str, bytes)))
+
+    def without_bytes(self) -> Row:
+        """The row without its image's bytes, where it holds them."""
+        return replace(self, image=None) if self.image and self.image.data is not None else self
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from itertools import chain, islice
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -23,6 +23,12 @@ from blip2cli.records import Batch, ImageRef, Row
 
 FEW = 16
 """Up to this many rows no process is started, unless the number of workers is given."""
+
+BATCH_BYTES = 64 << 20
+"""Bytes that the rows of a batch may hold before it is closed: images that came in bytes, and texts."""
+
+BYTES_AHEAD = 256 << 20
+"""Bytes that rows in hand may hold before no more are taken."""
 
 NO_ANSWER = "crashed: the image decoder gave no pixels"
 """The error of an image for which a process gave what no sound one gives."""
@@ -37,31 +43,64 @@ class Loading:
         workers: processes that decode, by default as many as there are cores; with 0 nothing bounds an image's time.
         pin_memory: whether pixels come in pinned memory.
         image_timeout: seconds after which an image is given up.
+        keep_bytes: whether rows keep images that came in bytes once they are decoded.
     """
 
     batch_size: int
     workers: int | None = None
     pin_memory: bool = False
     image_timeout: float = 60.0
+    keep_bytes: bool = True
 
 
 def load(rows: Iterable[Row], reading: Reading, loading: Loading) -> Iterator[Batch]:
-    """Batches of the rows, in order. At most a few batches a process are read ahead. Raises Blip2Error."""
+    """Batches of the rows, in order. Raises Blip2Error.
+
+    At most a few batches a process are read ahead, and of those that hold much, BYTES_AHEAD and a batch.
+    """
     every = iter(rows)
-    first = list(islice(every, FEW))
-    workers = loading.workers if loading.workers is not None else cores() if len(first) == FEW else 0
+    first = next(_cut(every, FEW), ())
+    few = len(first) < FEW and sum(row.held for row in first) < BATCH_BYTES
+    workers = loading.workers if loading.workers is not None else 0 if few else cores()
+    every, first = chain(first, every), ()  # which are not to be held for good
     in_hand: deque[tuple[Row, ...]] = deque()
+    held: deque[int] = deque()  # bytes of each of these
 
     def lists() -> Iterator[list[ImageRef | None]]:
-        cut = chain(first, every)
-        while batch := tuple(islice(cut, loading.batch_size)):
+        for batch in _cut(every, loading.batch_size):
             in_hand.append(batch)
+            held.append(sum(row.held for row in batch))
             yield [None if row.error else row.image for row in batch]
 
+    def has_room() -> bool:
+        return sum(held) < BYTES_AHEAD
+
     optional = loading.workers is None
-    with closing(work_through(DecodeImages(reading), lists(), workers, loading.image_timeout, optional)) as decoded:
+    work = work_through(DecodeImages(reading), lists(), workers, loading.image_timeout, optional, has_room)
+    with closing(work) as decoded:
         for results in decoded:
-            yield _batch(in_hand.popleft(), results, reading.side, loading.pin_memory)
+            held.popleft()
+            batch = _batch(in_hand.popleft(), results, reading.side, loading.pin_memory)
+            yield batch if loading.keep_bytes else _without_bytes(batch)
+
+
+def _cut(rows: Iterator[Row], size: int) -> Iterator[tuple[Row, ...]]:
+    """The rows in batches of a size, of fewer where they hold much."""
+    batch: list[Row] = []
+    held = 0
+    for row in rows:
+        batch.append(row)
+        held += row.held
+        if len(batch) == size or held >= BATCH_BYTES:
+            yield tuple(batch)
+            batch, held = [], 0
+    if batch:
+        yield tuple(batch)
+
+
+def _without_bytes(batch: Batch) -> Batch:
+    """The batch, whose rows hold no image any more."""
+    return replace(batch, rows=tuple(row.without_bytes() for row in batch.rows))
 
 
 def _batch(rows: tuple[Row, ...], results: Sequence[bytes | Death], side: int, pin_memory: bool) -> Batch:
@@ -77,6 +116,7 @@ def _batch(rows: tuple[Row, ...], results: Sequence[bytes | Death], side: int, p
             at, error = _put(result, array, place)
         image_of.append(at)
         errors.append(error)
+    rows = tuple(row if error is None else row.without_bytes() for row, error in zip(rows, errors, strict=True))
     return Batch(rows, pixels[: len(place)], tuple(image_of), tuple(errors), tuple(place))
 
 

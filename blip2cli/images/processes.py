@@ -98,7 +98,12 @@ class CannotStart(Exception):
 
 
 def work_through(
-    work: Work[T], lists: Iterable[Sequence[T]], workers: int, seconds: float, optional: bool = False
+    work: Work[T],
+    lists: Iterable[Sequence[T]],
+    workers: int,
+    seconds: float,
+    optional: bool = False,
+    has_room: Callable[[], bool] = lambda: True,
 ) -> Generator[list[bytes | Death]]:
     """The results for each list of items, in order.
 
@@ -108,6 +113,7 @@ def work_through(
         workers: how many processes do the work; 0 for this one, where nothing bounds an item's time.
         seconds: after which a process that is still at an item is killed.
         optional: whether the work may be done in this process where no other can be started.
+        has_room: whether another list may be taken, besides the one that is waited for.
 
     Raises:
         Blip2Error: no process can be started.
@@ -117,7 +123,7 @@ def work_through(
     if workers:
         try:
             with closing(Pool(work, workers, seconds)) as pool:
-                while _top_up(pool, rest, in_hand):
+                while _top_up(pool, rest, in_hand, has_room):
                     results = pool.take()
                     in_hand.popleft()
                     yield results
@@ -132,9 +138,14 @@ def work_through(
         yield list(work(iter(items)))
 
 
-def _top_up(pool: Pool[T], rest: Iterator[Sequence[T]], in_hand: deque[Sequence[T]]) -> bool:
+def _top_up(
+    pool: Pool[T], rest: Iterator[Sequence[T]], in_hand: deque[Sequence[T]], has_room: Callable[[], bool]
+) -> bool:
     """Hand out lists until enough are in hand; tells whether any are."""
-    for items in islice(rest, max(0, LISTS_AHEAD * pool.workers - len(in_hand))):
+    while len(in_hand) < LISTS_AHEAD * pool.workers and (not in_hand or has_room()):
+        items = next(rest, None)
+        if items is None:
+            break
         in_hand.append(items)
         pool.submit(items)
     return bool(in_hand)

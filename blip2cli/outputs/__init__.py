@@ -31,7 +31,8 @@ class Format:
     `suffixes` are those of its files, the first that of its shards. `tasks` are those whose rows it can hold, empty for
     all. `layout` says what it makes of --out: a "file", or a folder of "shards" where --out is a folder; always
     "shards"; the "index" file, of this name, of a folder that others fill; or files "beside" the images.
-    `files` are those of a shard where they are not one file with the suffix.
+    `files` are those of a shard where they are not one file with the suffix. `copies_images` says that it needs the
+    bytes of images, which are given up once decoded where it does not.
     """
 
     cls: str
@@ -40,6 +41,7 @@ class Format:
     layout: Literal["file", "shards", "index", "beside"] = "file"
     index: str = ""
     files: tuple[str, ...] = ()
+    copies_images: bool = False
 
     @property
     def make(self) -> Callable[[Path, Layout, Any], Output]:
@@ -72,10 +74,15 @@ FORMATS = {
         tasks=("caption",),
         layout="shards",
         files=("{:05}.tar", "{:05}.parquet"),
+        copies_images=True,
     ),
     "sidecar": Format("blip2cli.outputs.sidecar:SidecarOutput", tasks=("caption",), layout="beside"),
     "imagefolder": Format(
-        "blip2cli.outputs.imagefolder:ImageFolderOutput", tasks=("caption",), layout="index", index="metadata.jsonl"
+        "blip2cli.outputs.imagefolder:ImageFolderOutput",
+        tasks=("caption",),
+        layout="index",
+        index="metadata.jsonl",
+        copies_images=True,
     ),
 }
 """Name, as --format has it, → format."""

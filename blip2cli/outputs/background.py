@@ -13,6 +13,9 @@ from blip2cli.records import Result
 AHEAD = 1024
 """Rows that may wait to be written."""
 
+BYTES_AHEAD = 64 << 20
+"""Bytes that these rows may hold before no more are taken."""
+
 EVERY = 0.2
 """Seconds between writes where rows come slowly."""
 
@@ -28,6 +31,7 @@ class BackgroundOutput:
         self.commit_every = commit_every
         self.watch = Stopwatch()
         self._taken: list[Result] = []
+        self._held = 0
         self._stopped = False
         self._failure: BaseException | None = None
         self._changed = threading.Condition()
@@ -37,11 +41,15 @@ class BackgroundOutput:
     def write(self, results: Sequence[Result]) -> None:
         """Take rows, the last of which is its input row's last."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._taken) < AHEAD or self._failure is not None)
+            self._changed.wait_for(lambda: not self._is_full(AHEAD, BYTES_AHEAD) or self._failure is not None)
             self._raise()
             self._taken += results
-            if len(self._taken) >= AHEAD // 2:
+            self._held += results[-1].row.held if results else 0
+            if self._is_full(AHEAD // 2, BYTES_AHEAD // 2):
                 self._changed.notify_all()
+
+    def _is_full(self, rows: int, held: int) -> bool:
+        return len(self._taken) >= rows or self._held >= held
 
     @property
     def seconds(self) -> float:
@@ -82,8 +90,8 @@ class BackgroundOutput:
 
     def _take(self) -> list[Result]:
         with self._changed:
-            self._changed.wait_for(lambda: self._stopped or len(self._taken) >= AHEAD // 2, EVERY)
-            results, self._taken = self._taken, []
+            self._changed.wait_for(lambda: self._stopped or self._is_full(AHEAD // 2, BYTES_AHEAD // 2), EVERY)
+            results, self._taken, self._held = self._taken, [], 0
             self._changed.notify_all()
             return results
 

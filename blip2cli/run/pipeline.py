@@ -42,8 +42,9 @@ class Pipeline(Protocol):
 class InProcess:
     """The pipeline in this process."""
 
-    def __init__(self, settings: ModelSettings, task: Task, checkpoint: Checkpoint) -> None:
-        self.settings, self.task, self.checkpoint = settings, task, checkpoint
+    def __init__(self, settings: ModelSettings, task: Task, checkpoint: Checkpoint, keep_bytes: bool) -> None:
+        """`keep_bytes` says whether rows keep images that came in bytes, for the output."""
+        self.settings, self.task, self.checkpoint, self.keep_bytes = settings, task, checkpoint, keep_bytes
         self.model = load_model(checkpoint, settings.images_at_once)
         self.watch = Stopwatch()
 
@@ -51,7 +52,7 @@ class InProcess:
         settings = self.settings
         reading = Reading(self.checkpoint.images.side, settings.exact_pixels)
         on_gpu = self.checkpoint.device.type == "cuda"
-        loading = Loading(self.model.batch_size, settings.workers, on_gpu, settings.image_timeout)
+        loading = Loading(self.model.batch_size, settings.workers, on_gpu, settings.image_timeout, self.keep_bytes)
         return self.task.results(self.model, stop.before(load(rows, reading, loading)), self.watch)
 
     def stats(self) -> PipelineStats:

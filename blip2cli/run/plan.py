@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from blip2cli import __version__
 from blip2cli.host.terminal import show_warning
 from blip2cli.outputs import (
+    FORMATS,
     Layout,
     Output,
     Target,
@@ -153,12 +154,14 @@ class Plan:
 
         if self.checkpoint.caution:
             show_warning(self.checkpoint.caution)
+        name = self.job.output.format
+        keep_bytes = name is not None and FORMATS[name].copies_images
         if not self.devices:
-            pipeline: Pipeline = InProcess(self.job.model, self.task, self.checkpoint)
+            pipeline: Pipeline = InProcess(self.job.model, self.task, self.checkpoint, keep_bytes)
         else:
             from blip2cli.run.engines.replicas import Replicas
 
-            pipeline = Replicas(self.job.model, self.task, self.checkpoint, self.devices)
+            pipeline = Replicas(self.job.model, self.task, self.checkpoint, self.devices, keep_bytes=keep_bytes)
         return pipeline if self.kept is None else self.kept.around(pipeline)
 
 

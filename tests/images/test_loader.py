@@ -7,9 +7,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from blip2cli.errors import Blip2Error
 from blip2cli.images import loader
@@ -246,3 +248,43 @@ def test_the_signal_handler_of_the_caller_stays() -> None:
     before = signal.getsignal(signal.SIGCHLD)
     list(load(rows(20), READING, Loading(4, 1)))
     assert signal.getsignal(signal.SIGCHLD) is before
+
+
+MIB = 1 << 20
+
+
+def large_rows(count: int, pulled: list[int]) -> Iterator[Row]:
+    """Rows that hold a MiB each, which are counted when they are taken."""
+    for number in range(count):
+        pulled.append(number)
+        yield Row(number, f"{number}.png", ImageRef(data=bytes([number]) * MIB), {"text": "x"})
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_rows_that_hold_much_come_in_small_batches_and_are_not_read_far_ahead(
+    workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "BATCH_BYTES", 2 * MIB)
+    monkeypatch.setattr(loader, "BYTES_AHEAD", 5 * MIB)
+    pulled: list[int] = []
+    taken = 0
+    for batch in load(large_rows(40, pulled), READING, Loading(16, workers, keep_bytes=False)):
+        assert len(batch.rows) <= 2 and len(pulled) - taken <= 6 + 2 * (workers == 0)
+        assert all(row.image is None for row in batch.rows)
+        taken += len(batch.rows)
+    assert taken == 40
+
+
+def test_bytes_are_kept_for_those_who_copy_them_save_of_bad_images() -> None:
+    image = BytesIO()
+    Image.new("RGB", (4, 4)).save(image, "PNG")
+    good, bad = (Row(number, "", ImageRef(data=data)) for number, data in enumerate((image.getvalue(), b"no")))
+    (batch,) = load([good, bad], READING, Loading(4, workers=0))
+    assert batch.rows == (good, Row(1, ""))
+
+
+def test_an_image_larger_than_all_that_is_read_ahead_goes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "BATCH_BYTES", 1)
+    monkeypatch.setattr(loader, "BYTES_AHEAD", 1)
+    sizes = [len(batch.rows) for batch in load(large_rows(5, []), READING, Loading(16, workers=1))]
+    assert sizes == [1] * 5

@@ -111,7 +111,7 @@ def _serve(connection: Any, setup: ReplicaSetup) -> None:
     hush_libraries()
     if setup.threads is not None:
         torch.set_num_threads(setup.threads)
-    pipeline = InProcess(setup.settings, setup.task, setup.checkpoint)
+    pipeline = InProcess(setup.settings, setup.task, setup.checkpoint, keep_bytes=False)
     connection.send((READY,))
     feed = Feed(connection)
     while True:

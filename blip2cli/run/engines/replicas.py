@@ -12,7 +12,6 @@ import signal
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -40,6 +39,9 @@ SUSPECT = 2
 
 PULLED = 64
 """Rows that answer a pull."""
+
+PULLED_BYTES = 64 << 20
+"""Bytes that these rows may hold before no more are added."""
 
 HELD = 2048
 """Finished rows that may wait for an earlier one. Beyond, only the replica that has the earliest in hand is fed."""
@@ -90,8 +92,13 @@ class Replicas:
         checkpoint: Checkpoint,
         devices: list[torch.device],
         held: int | None = None,
+        keep_bytes: bool = True,
     ) -> None:
-        """`held` are the cores that the replicas may use, all that there are where it is None."""
+        """`held` are the cores that the replicas may use, all that there are where it is None.
+
+        `keep_bytes` says whether finished rows keep images that came in bytes, for the output.
+        """
+        self.keep_bytes = keep_bytes
         share = max(1, (held or cores()) // len(devices))
         workers = share if settings.workers is None else -(-settings.workers // len(devices))
         shared = replace(settings, workers=workers)
@@ -193,7 +200,7 @@ class Replicas:
         rows: list[Row] = []
         while self.again and len(rows) < PULLED and self.suspicion.get(self.again[0].index, 0) < SUSPECT:
             rows.append(self.again.popleft())
-        return rows or list(islice(given, PULLED))
+        return rows or _next_rows(given)
 
     def _listen(self) -> None:
         """Take what the replicas send, and see to those that died."""
@@ -221,7 +228,8 @@ class Replicas:
                 replica.ready = True
             elif kind == DONE:
                 for index, outputs in content[0]:
-                    self.finished[index] = (replica.hand.pop(index), outputs)
+                    row = replica.hand.pop(index)
+                    self.finished[index] = (row if self.keep_bytes else row.without_bytes(), outputs)
             elif kind == DRY:
                 replica.stats = content[0]
                 if self.stopping:
@@ -270,3 +278,13 @@ def _cause(exit_code: int | None) -> str:
     if exit_code is not None and exit_code < 0:
         return signal.Signals(-exit_code).name
     return f"exit code {exit_code}"
+
+
+def _next_rows(given: Iterator[Row]) -> list[Row]:
+    """The rows that answer a pull."""
+    rows: list[Row] = []
+    held = 0
+    while len(rows) < PULLED and held < PULLED_BYTES and (row := next(given, None)) is not None:
+        rows.append(row)
+        held += row.held
+    return rows
