@@ -12,12 +12,12 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from blip2cli.errors import UsageError
-from blip2cli.host.storage import check_apart, is_url
+from blip2cli.host.files import check_apart, check_name
+from blip2cli.host.storage import is_url
 
 FormatName = Literal["parquet", "jsonl", "csv", "arrow", "sidecar", "imagefolder", "webdataset", "npy", "coco", "vqa"]
 
@@ -355,18 +355,17 @@ class Job:
         if not self.input.inputs and getattr(self.options, "needs_input", True):
             several = "image files, folders, globs or manifests, or - for a list on stdin"
             raise UsageError("no input given", f"Name {'an image file' if self.task == 'chat' else several}.")
+        for path in (self.output.out, self.output.summary, *self._outputs_of_options().values()):
+            if isinstance(path, Path):
+                check_name(path)
         self.check_apart([*self.input.inputs, *self._files_of_options()])
 
     def check_apart(self, inputs: Sequence[Any]) -> None:
         """See that no output takes the place of an input, or of another; of a folder that is read, some formats may."""
         into = None if self.output.format in BESIDE_IMAGES else self.output.out
         outputs = {"--out": into, "--summary": self.output.summary, **self._outputs_of_options()}
-        paths = {option: path for option, path in outputs.items() if isinstance(path, Path)}
-        for path in [*paths.values(), *self.output.files_beside_images]:
-            check_apart(path, inputs)
-        for (one, path), (other, same) in combinations(paths.items(), 2):
-            if os.path.realpath(path) == os.path.realpath(same):
-                raise UsageError(f"{one} and {other} are both {path}", "Choose another name for one of them.")
+        check_apart({option: path for option, path in outputs.items() if isinstance(path, Path)}, inputs)
+        check_apart({str(path): path for path in self.output.files_beside_images}, inputs)
 
     def _outputs_of_options(self) -> dict[str, Path | None]:
         """What the task writes beside its rows, by the option that names it."""

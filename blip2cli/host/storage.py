@@ -9,7 +9,7 @@ import os
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -302,17 +302,3 @@ def one_line(text: str, most: int = 120) -> str:
     """A text that a server or a package wrote, as one short line without control characters."""
     words = " ".join(text.split())[:most]
     return "".join(letter if letter.isprintable() else "?" for letter in words)
-
-
-def check_apart(out: os.PathLike[str], inputs: Iterable[object]) -> None:
-    """See that an output would take the place of none of the inputs, nor of a folder of them. Raises UsageError."""
-    place = os.path.realpath(out)
-    folder = os.path.join(place, "") if os.path.isdir(place) else None
-    for name in inputs:
-        if not isinstance(name, str) or name == "-" or is_url(name):
-            continue
-        path = os.path.realpath(name)
-        if path == place or (os.path.exists(out) and os.path.exists(path) and os.path.samefile(path, out)):
-            raise UsageError(f"{name} is an input, and cannot be the output too", "Choose another name.")
-        if folder is not None and path.startswith(folder):
-            raise UsageError(f"{name} is an input in the output's folder {out}", "Choose another --out.")

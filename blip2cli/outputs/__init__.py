@@ -8,14 +8,26 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from blip2cli.errors import UsageError
+from blip2cli.host.files import check_writable, real_path
 from blip2cli.host.storage import is_folder
-from blip2cli.outputs.journal import Commit, Journal, RemoteJournal, begun, check_ordinary, committed, path_of
+from blip2cli.outputs.journal import (
+    Commit,
+    Header,
+    Journal,
+    Record,
+    RemoteJournal,
+    hidden_beside,
+    locked,
+    parts_folder,
+    read_journal,
+)
 from blip2cli.records import Column, Result
 
 if TYPE_CHECKING:
@@ -128,6 +140,15 @@ class Layout:
         self.late[error.partition(":")[0]] += 1
         return error
 
+    @property
+    def names(self) -> list[str]:
+        """The columns of the output, in their order."""
+        return ["image", *self.carried.values(), *(column.name for column in self.columns), "error"]
+
+    def carried_types(self) -> dict[str, str]:
+        """The input's columns that are carried, with their Arrow types."""
+        return types_of(self.schema) if self.carried else {}
+
     def record(self, result: Result) -> dict[str, Any]:
         """A result as names and values, in the order of the columns."""
         row = result.row
@@ -141,6 +162,11 @@ class Layout:
         """The value of the first of these columns that the task has."""
         values = {column.name: value for column, value in zip(self.columns, result.values, strict=True)}
         return next(values[name] for name in names if name in values)
+
+
+def types_of(schema: Callable[[], pa.Schema]) -> dict[str, str]:
+    """Names of columns and their Arrow types, in words."""
+    return {field.name: str(field.type) for field in schema()}
 
 
 def written(results: Sequence[Result]) -> list[Result]:
@@ -170,23 +196,42 @@ class Target:
     def format(self) -> Format:
         return FORMATS[self.name]
 
+    @property
+    def kept(self) -> Path:
+        """The hidden file that says what is committed: beside the output, never in a folder that others read."""
+        return hidden_beside(self.out.parent, self.out.name) if self.format.index else hidden_beside(self.out)
+
 
 def target_of(settings: OutputSettings) -> Target | None:
-    """What --out and --format mean together; None for stdout. Raises UsageError where they do not fit."""
-    out, name = settings.out, settings.format
+    """What --out and --format mean together; None for stdout. Raises UsageError where they do not fit.
+
+    A symbolic link stands for what it leads to.
+    """
+    named, name = settings.out, settings.format
     if name == "sidecar":
         return None  # which has no file of its own
-    if out is None:
+    if named is None:
         if name is not None:
             raise UsageError(f"--format {name} needs --out", "Name a file or a folder.")
         return None
-    if _is_folder(out) or not out.suffix:
-        name = name or "parquet"
-        if FORMATS[name].layout == "index":
-            return Target(name, out / FORMATS[name].index, shards=False)
-        if FORMATS[name].layout == "file" and not FORMATS[name].suffixes:
-            raise UsageError(f"--format {name} is one file, and {out} is a folder", f"Name a file: {out}.json")
-        return Target(name, out, shards=True)
+    out = real_path(named) if isinstance(named, Path) else named
+    if _is_folder(out) or not named.suffix:
+        return _folder_target(out, name or "parquet")
+    if out.suffix != named.suffix:
+        raise UsageError(f"{named} leads to {out}, whose suffix is another", "Name the file itself.")
+    return _file_target(out, name)
+
+
+def _folder_target(out: Path, name: str) -> Target:
+    known = FORMATS[name]
+    if known.layout == "index":
+        return Target(name, out / known.index, shards=False)
+    if known.layout == "file" and not known.suffixes:
+        raise UsageError(f"--format {name} is one file, and {out} is a folder", f"Name a file: {out}.json")
+    return Target(name, out, shards=True)
+
+
+def _file_target(out: Path, name: str | None) -> Target:
     found = next((known for known, entry in FORMATS.items() if out.name.lower().endswith(entry.suffixes or "/")), None)
     if name is None and found is None:
         known = ", ".join(suffix for entry in FORMATS.values() for suffix in entry.suffixes)
@@ -208,6 +253,53 @@ def _is_folder(out: Path) -> bool:
         raise UsageError(f"cannot reach {out}: {error.strerror or error}", "Check the name and your access.") from None
 
 
+@contextmanager
+def locked_output(settings: OutputSettings, keep: bool = True) -> Iterator[None]:
+    """Keep other runs off an output while inside; nothing where it is not a file or folder on this machine.
+
+    What is kept for resuming is removed at the end if there is nothing to go on with, or with `keep` false. Raises
+    UsageError.
+    """
+    target, named = target_of(settings), settings.out
+    out = target.out if target is not None else named
+    if named is None or not isinstance(out, Path):
+        yield
+        return
+    kept = target.kept if target is not None else hidden_beside(out)
+    with locked(kept, out, named):
+        try:
+            yield
+        finally:
+            if not keep or not _is_of_use(kept, target):
+                kept.unlink(missing_ok=True)
+                shutil.rmtree(parts_folder(out), ignore_errors=True)
+
+
+def _is_of_use(kept: Path, target: Target | None) -> bool:
+    """Whether a hidden file has something to go on with: a commit, or rows that were written without one."""
+    try:
+        record = read_journal(kept)
+    except UsageError:  # it is left as it is
+        return True
+    if record is None:
+        return False
+    return record.commit != Commit() or (target is not None and is_there(target))
+
+
+def check_places(settings: OutputSettings) -> None:
+    """See that there is where the output goes, before anything is touched. Raises UsageError."""
+    for path in (settings.out, settings.summary):
+        if isinstance(path, Path):
+            check_writable(path)
+    if settings.summary is not None and settings.summary.is_dir():
+        raise UsageError(f"{settings.summary} is a folder", "Name a file for --summary.")
+    target = target_of(settings)
+    if target is not None and isinstance(target.out, Path) and settings.summary is not None and target.shards:
+        inside = os.path.relpath(os.path.realpath(settings.summary), os.path.realpath(target.out))
+        if not inside.startswith(".."):
+            raise UsageError(f"--summary {settings.summary} is in the folder of the shards", "Name another place.")
+
+
 def check_output(settings: OutputSettings, task: str, resumes: bool = True) -> None:
     """See that the output can be written, before anything slow is done. Raises UsageError.
 
@@ -216,9 +308,7 @@ def check_output(settings: OutputSettings, task: str, resumes: bool = True) -> N
         task: the task's name.
         resumes: whether the task's runs can be resumed.
     """
-    for path in (settings.out, settings.summary):
-        if isinstance(path, Path):
-            _check_folder(path)
+    check_places(settings)
     known = FORMATS[settings.format] if settings.format else None
     if known is not None and known.tasks and task not in known.tasks:
         raise UsageError(f"--format {settings.format} is not for {task}", f"It is for {', '.join(known.tasks)}.")
@@ -231,17 +321,45 @@ def check_output(settings: OutputSettings, task: str, resumes: bool = True) -> N
     if not isinstance(out, Path) and not target.shards:
         raise UsageError(f"{out} is a file, and remote outputs are folders", "Leave out the suffix, and say --format.")
     if not isinstance(out, Path) and settings.retry_errors:
-        raise UsageError("--retry-errors is not for remote outputs", "Copy the folder and its .journal here first.")
+        raise UsageError(
+            "--retry-errors is not for remote outputs", f"Copy the folder and its {target.kept.name} here first."
+        )
     if target.shards:
         _check_shards(out, target.format.shard_files)
-    if begun(out) and not settings.resume and not settings.overwrite:
-        state = "exists" if out.exists() else "was begun and not finished"
+    if not settings.resume and not settings.overwrite and begun(target):
+        state = "exists" if is_there(target) else "was begun and not finished"
         go_on = "--resume to go on with it, " if resumes else ""
-        raise UsageError(f"{out} {state}", f"Use {go_on}--overwrite to replace it, or another name.")
+        shown = out if target.format.index else settings.out
+        raise UsageError(f"{shown} {state}", f"Use {go_on}--overwrite to replace it, or another name.")
+
+
+def is_there(target: Target) -> bool:
+    """Whether the output itself is there; a file or folder without anything in it is not."""
+    if target.shards:
+        return target.out.is_dir() and any(not path.is_dir() for path in target.out.rglob("*"))
+    return target.out.exists() and target.out.stat().st_size > 0
+
+
+def begun(target: Target) -> bool:
+    """Whether there is something to lose: an output, or committed parts of one that was never there.
+
+    An output that was there and is gone was removed by its user. Raises UsageError for a damaged journal of parts.
+    """
+    if is_there(target):
+        return True
+    if not isinstance(target.out, Path) or not parts_folder(target.out).is_dir():
+        return False
+    record = read_journal(target.kept)
+    if record is None or not record.commit.rows or record.commit.finished:
+        return False
+    return not target.shards or (target.out.is_dir() and not record.commit.state.get("shard", 0))
 
 
 def open_output(settings: OutputSettings, layout: Layout, fingerprint: Mapping[str, Any]) -> Output:
-    """The output that the settings name, ready to take rows, what an earlier run left torn repaired."""
+    """The output that the settings name, ready to take rows, what an earlier run left torn repaired.
+
+    Raises UsageError, with nothing changed, where it cannot be gone on with.
+    """
     target = target_of(settings)
     if settings.format == "sidecar":
         from blip2cli.outputs.sidecar import SidecarOutput
@@ -249,7 +367,8 @@ def open_output(settings: OutputSettings, layout: Layout, fingerprint: Mapping[s
         return SidecarOutput(settings, layout, _stdout(layout) if settings.out is None else None, fingerprint)
     if target is None:
         return _stdout(layout)
-    out, journal, make = target.out, open_journal(target, settings, fingerprint), target.format.make
+    journal = open_journal(target, settings, header_of(target, settings, layout, fingerprint))
+    out, make = target.out, target.format.make
     if not target.shards:
         output: Output = make(out, layout, journal)
         return output
@@ -262,54 +381,81 @@ def open_output(settings: OutputSettings, layout: Layout, fingerprint: Mapping[s
     return ShardedOutput(out, layout, journal, make, target.format.shard_files, settings.shard_size)
 
 
-def open_journal(target: Target, settings: OutputSettings, fingerprint: Mapping[str, Any]) -> Journal:
+def header_of(target: Target, settings: OutputSettings, layout: Layout, fingerprint: Mapping[str, Any]) -> Header:
+    """All that the output's rows and their places depend on."""
+    columns = {column.name: described(column) for column in layout.columns}
+    return Header(settings_of(target, settings, fingerprint), layout.carried_types(), columns)
+
+
+def settings_of(target: Target, settings: OutputSettings, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """The run's settings, with those of the output that a resumed run must share."""
+    cut = {"shard_size": settings.shard_size} if target.shards else {}
+    return {**fingerprint, "format": target.name, **cut}
+
+
+def described(column: Column) -> str:
+    """A task's column in words: its kind, and of a tensor its shape and precision."""
+    if column.kind != "tensor":
+        return column.kind
+    return f"tensor of {' x '.join(map(str, column.shape))} in {column.dtype}"
+
+
+def open_journal(target: Target, settings: OutputSettings, header: Header) -> Journal:
     """The output's journal: taken up, or begun in place of an output there may be. Raises UsageError."""
-    journal = _journal(target, settings, fingerprint)
-    if begun(target.out) and settings.resume:
-        journal.resume(target.out)
+    journal = _journal(target, settings, header)
+    if settings.resume and begun(target):
+        journal.resume()
     else:
-        _clear(target.out)
+        _clear(target)
         journal.start()
     return journal
 
 
-def already_done(settings: OutputSettings, fingerprint: Mapping[str, Any]) -> Commit:
+def already_done(settings: OutputSettings, header: Header) -> Commit:
     """What a run with these settings would go on behind; nothing is changed. Raises UsageError as resuming would."""
     target = target_of(settings)
-    if target is None or not settings.resume or not begun(target.out):
+    if target is None or not settings.resume or not begun(target):
         return Commit()
-    _journal(target, settings, fingerprint).check(target.out)
-    return committed(target.out)
+    return _journal(target, settings, header).check().commit
 
 
-def finished(settings: OutputSettings, fingerprint: Mapping[str, Any]) -> Commit | None:
+def finished(settings: OutputSettings, header: Header) -> Commit | None:
     """What is committed, where it is whole and is to be resumed. Raises UsageError for other settings than it had.
 
     Cheaper than to open it: a job that is started again and again finds out soon that it is done.
     """
     target = target_of(settings)
-    if target is None or not settings.resume or not target.out.exists():
+    if target is None or not settings.resume or not is_there(target):
         return None
-    state, whole = committed(target.out).state, committed(target.out).finished
-    if target.shards:
-        files = sum(path.is_file() for path in target.out.rglob("*"))
-        there = files == (state.get("shard", -1) + 1) * len(target.format.shard_files)
-    else:
-        there = target.out.stat().st_size == state.get("size", target.out.stat().st_size)
-    if not (whole and there):  # what is wrong is found when it is opened
+    record = _journal(target, settings, header).check()
+    if not record.commit.finished or not _is_whole(target, record):  # what is wrong is found when it is opened
         return None
-    journal = _journal(target, settings, fingerprint)
-    journal.resume(target.out)
     if isinstance(target.out, Path):
         shutil.rmtree(parts_folder(target.out), ignore_errors=True)  # of a run killed when all was done
-    return journal.commit
+    return record.commit
 
 
-def _journal(target: Target, settings: OutputSettings, fingerprint: Mapping[str, Any]) -> Journal:
-    """The journal of the output, with all that its rows and their places depend on."""
-    cut = {"format": target.name, "shard_size": settings.shard_size} if target.shards else {}
+def _is_whole(target: Target, record: Record) -> bool:
+    """Whether a finished output is as it was committed."""
+    from blip2cli.outputs.stamp import Stamp
+
+    state = record.commit.state
+    if not target.shards:
+        return "checksum" in state and Stamp(state.get("size", 0), state["checksum"]).fits(target.out)
+    files = target.format.shard_files
+    there = sum(path.is_file() for path in target.out.rglob("*"))
+    if there != len(record.shards) * len(files):
+        return False
+    return all(
+        Stamp(size, checksum).fits(target.out / name.format(number), head=0)
+        for number, stamps in record.shards.items()
+        for name, (size, checksum) in zip(files, stamps, strict=True)
+    )
+
+
+def _journal(target: Target, settings: OutputSettings, header: Header) -> Journal:
     kind = Journal if isinstance(target.out, Path) else RemoteJournal
-    return kind(target.out, {**fingerprint, **cut})
+    return kind(target.kept, settings.out or target.out, header)
 
 
 def _stdout(layout: Layout) -> Output:
@@ -327,20 +473,9 @@ def _check_sidecar(out: Path) -> None:
         raise UsageError(f"--format sidecar writes a folder, and {out} is a file", "Name a folder, or leave it out.")
 
 
-def _check_folder(path: Path) -> None:
-    folder = path.parent
-    if not folder.is_dir():
-        raise UsageError(f"cannot write {path}: there is no folder {folder}", f"Make it: mkdir -p {folder}")
-    check_ordinary(path)
-    if path.is_dir() and not os.access(path, os.W_OK):
-        raise UsageError(f"cannot write {path}: it is not writable", "Choose another folder, or change its mode.")
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f"cannot write {path}: {folder} is not writable", "Choose another folder, or change its mode.")
-
-
 def make_folder(folder: Path) -> None:
     """Make a folder, in one that is there. Raises UsageError."""
-    _check_folder(folder)
+    check_writable(folder)
     folder.mkdir(exist_ok=True)
 
 
@@ -353,28 +488,32 @@ def _check_shards(out: Path, files: Sequence[str]) -> None:
             raise UsageError(f"{out} holds other files, such as {name}", "Name an empty folder, or a new one.")
 
 
-def _clear(out: Path) -> None:
-    """Remove an output with all that belongs to it, an unfinished retry too, which must not take its place later."""
-    remote = not isinstance(out, Path)
-    for path in (out,) if remote else (out, beside(out)):
-        if path.is_dir():
-            for shard in sorted(path.rglob("*"), key=str, reverse=True):
-                if not shard.is_dir():
-                    shard.unlink()
-                elif not remote:  # where folders are but names
-                    shard.rmdir()
-        else:
-            path.unlink(missing_ok=True)
-        path_of(path).unlink(missing_ok=True)
+def _clear(target: Target) -> None:
+    """Remove an output with all that belongs to it, an unfinished retry too, which must not take its place later.
+
+    The hidden file stays, as the run's lock is on it.
+    """
+    remote = not isinstance(target.out, Path)
+    retried = replace(target, out=beside(target.out))
+    for each in (target,) if remote else (target, retried):
+        _remove(each.out)
         if not remote:
-            shutil.rmtree(parts_folder(path), ignore_errors=True)
+            shutil.rmtree(parts_folder(each.out), ignore_errors=True)
+    if not remote:
+        retried.kept.unlink(missing_ok=True)
+
+
+def _remove(path: Path) -> None:
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    for shard in sorted(path.rglob("*"), key=str, reverse=True):
+        if not shard.is_dir():
+            shard.unlink()
+        elif isinstance(path, Path):  # behind a URL folders are but names
+            shard.rmdir()
 
 
 def beside(out: Path) -> Path:
     """Where the output is written that will take this one's place; a name that nobody gives to a file of theirs."""
     return out.with_name(f".blip2-retry-{out.name}")
-
-
-def parts_folder(out: Path) -> Path:
-    """Where a format keeps committed parts until they are joined."""
-    return out.with_name(out.name + ".parts")

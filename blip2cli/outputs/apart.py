@@ -10,9 +10,10 @@ from typing import Any
 from uuid import uuid4
 
 from blip2cli.errors import OutputError
+from blip2cli.host.files import publish
 from blip2cli.host.storage import retried
-from blip2cli.outputs import Layout, Output, Target, parts_folder
-from blip2cli.outputs.journal import Commit, publish
+from blip2cli.outputs import Layout, Output, Target
+from blip2cli.outputs.journal import Commit, parts_folder
 
 
 class Unkept:

@@ -1,4 +1,4 @@
-"""A file that only grows, and is committed by its size: what lies behind the last commit is cut off when it is resumed.
+"""A file that only grows, and is committed by its size and checksum: what a killed run left behind that is cut off.
 
 Compressed files grow by whole members (gzip) or frames (Zstandard), so that they can be read behind every commit.
 """
@@ -7,30 +7,50 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from blip2cli.errors import OutputError, UsageError
-from blip2cli.host.storage import ZSTD_HINT
+from blip2cli.host.files import cannot_write
+from blip2cli.host.storage import GZIP, ZSTANDARD, ZSTD_HINT
+from blip2cli.outputs.stamp import Checksum, Stamp, edited
 
 MEMBER = 1 << 20
 """Bytes that are compressed together, where a commit does not come first."""
 
+LOOKED_AT = 4 << 20
+"""Bytes behind the last commit that are looked at, whether they are of a run that was killed."""
+
+GO_ON = "Make room, then run again with --resume."
+
 
 class AppendedFile:
-    """One file. `size` is what it has on disk, `write` may hold back what is not yet compressed."""
+    """One file. `size` is what it has on disk, `write` may hold back what is not yet compressed.
 
-    def __init__(self, path: Path, size: int = 0) -> None:
-        self.path, self.size = path, size
+    It is not made before there is something to write, or `sync` asks for it. What is there is taken up at the
+    committed `stamp`, and without one written over.
+    """
+
+    def __init__(self, path: Path, stamp: Stamp | None = None) -> None:
+        self.path = path
         self.pack = _packing(path)
         self.held: list[bytes] = []
-        if not size:
-            path.touch()
-        there = path.stat().st_size if path.exists() else 0
-        if there < size:
-            raise UsageError(f"{path} is shorter than it was", "Something else changed it; use --overwrite.")
-        if there > size:
-            os.truncate(path, size)
+        self.checksum = Checksum()
+        if stamp is not None and stamp.size:
+            self.checksum = Checksum.of(path, stamp.size)
+        if path.exists():
+            os.truncate(path, self.size)
+
+    @property
+    def size(self) -> int:
+        return self.checksum.size
+
+    @property
+    def stamp(self) -> Stamp:
+        """What a commit has to say of the file."""
+        return Stamp(self.size, self.checksum.text())
 
     def write(self, data: bytes) -> None:
         """Add to the end. Raises OutputError."""
@@ -50,7 +70,7 @@ class AppendedFile:
     def cut(self, size: int) -> None:
         """Take back what lies behind a size."""
         os.truncate(self.path, size)
-        self.size = size
+        self.checksum = Checksum.of(self.path, size)
 
     def _flush(self) -> None:
         data, self.held = b"".join(self.held), []
@@ -63,12 +83,43 @@ class AppendedFile:
                 file.write(data)
         except OSError as error:
             raise unwritable(self.path, error) from None
-        self.size += len(data)
+        self.checksum.add(data)
+
+
+def check_appended(path: Path, stamp: Stamp, finished: bool, continues: Callable[[bytes], bool]) -> None:
+    """See that a file is what was committed of it, and changes nothing. Raises UsageError.
+
+    Args:
+        path: the file.
+        stamp: what was committed.
+        finished: whether nothing was to come behind that.
+        continues: whether bytes, the last of which may be missing, could be the run's own that come next. They are
+            unpacked before, if the file is compressed.
+    """
+    there = path.stat().st_size if path.exists() else 0
+    if there < stamp.size:
+        raise edited(path, "is shorter than it was" if path.exists() else "is gone")
+    if stamp.size and stamp.checksum and Checksum.of(path, stamp.size).text() != stamp.checksum:
+        raise edited(path, "is not what was committed")
+    if there == stamp.size:
+        return
+    with open(path, "rb") as file:
+        file.seek(stamp.size)
+        behind = file.read(LOOKED_AT)
+    if finished or not continues(_unpacked(path, behind)):
+        raise edited(path, "is longer than it was")
+
+
+def stamp_in(state: Mapping[str, Any], size: str = "size", checksum: str = "checksum") -> Stamp:
+    """The stamp in a commit's state; that of an empty file where nothing was committed. Without a checksum, none is
+    compared.
+    """
+    return Stamp(state.get(size, 0), state.get(checksum, ""))
 
 
 def unwritable(path: Path, error: OSError) -> OutputError:
     """What a user is told of a file that cannot be written."""
-    return OutputError(f"cannot write {path}: {error.strerror}", "Make room, then run again with --resume.")
+    return cannot_write(path, error, GO_ON)
 
 
 def _packing(path: Path) -> Callable[[bytes], bytes] | None:
@@ -82,3 +133,29 @@ def _packing(path: Path) -> Callable[[bytes], bytes] | None:
         raise UsageError(f"cannot write {path}: the package zstandard is missing", ZSTD_HINT) from None
     compressor = zstandard.ZstdCompressor(level=3)
     return lambda data: bytes(compressor.compress(data))
+
+
+def _unpacked(path: Path, data: bytes) -> bytes:
+    """As much of compressed bytes as can be unpacked; bytes that are not what the suffix says as they are.
+
+    Text ends where zeros begin, as a disk may leave them that lost its power.
+    """
+    if path.suffix.lower() == ".gz":
+        return _gunzipped(data) if (data[:2] == GZIP[: len(data)]) else data
+    if path.suffix.lower() != ".zst":
+        return data.partition(b"\0")[0]
+    import zstandard
+
+    if data[:4] != ZSTANDARD[: len(data)]:
+        return data
+    try:
+        return bytes(zstandard.ZstdDecompressor().decompressobj().decompress(data))
+    except zstandard.ZstdError:
+        return b""
+
+
+def _gunzipped(data: bytes) -> bytes:
+    try:
+        return zlib.decompressobj(wbits=31).decompress(data)
+    except zlib.error:
+        return b""

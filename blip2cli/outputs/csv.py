@@ -23,7 +23,7 @@ class CsvOutput(LinesOutput):
     """A CSV file in UTF-8, compressed where its name says so; null is an empty cell. Cells are not altered."""
 
     def text(self, results: Sequence[Result]) -> bytes:
-        names = ["image", *self.layout.carried.values(), *(column.name for column in self.layout.columns), "error"]
+        names = self.layout.names
         buffer = io.StringIO()
         writer = csv.writer(buffer, dialect=self._dialect, lineterminator="\n")
         if not self.rows:
@@ -32,6 +32,19 @@ class CsvOutput(LinesOutput):
             record = self.layout.record(result)
             writer.writerow([_cell(record[name]) for name in names])
         return buffer.getvalue().encode("utf-8", "backslashreplace")
+
+    def continues(self, data: bytes) -> bool:
+        text = data.decode("utf-8", "replace")
+        whole, _, last = text.rpartition("\n")
+        width = len(self.layout.names)
+        csv.field_size_limit(CELL)
+        try:
+            rows = list(csv.reader(io.StringIO(whole, newline=""), dialect=self._dialect))
+            end = next(csv.reader([last], dialect=self._dialect), [])
+        except csv.Error:
+            return False
+        torn = rows[-1:] if whole.count('"') % 2 else []  # the line feed was inside a cell
+        return all(len(row) == width for row in rows[: len(rows) - len(torn)]) and len(end) <= width
 
     def tail(self) -> bytes:
         return b"" if self.rows else self.text(())

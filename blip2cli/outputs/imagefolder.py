@@ -14,23 +14,37 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from blip2cli.errors import ImageError, UsageError
+from blip2cli.host.files import publish, temporary_of
 from blip2cli.images.decode import bytes_of, suffix_by_content
 from blip2cli.outputs import Layout
-from blip2cli.outputs.appended import AppendedFile, unwritable
-from blip2cli.outputs.journal import Journal, publish
+from blip2cli.outputs.appended import AppendedFile, check_appended, stamp_in, unwritable
+from blip2cli.outputs.journal import Journal
 from blip2cli.outputs.jsonl import JsonlOutput, json_line
 from blip2cli.records import Result, Row
 
 ERRORS = "metadata.errors.jsonl"
+
+OF_ERRORS = ("errors", "errors_checksum")
+"""Under which a commit has the stamp of that file."""
 
 
 class ImageFolderOutput(JsonlOutput):
     """metadata.jsonl, with `file_name` in place of `image`, and the errors, which say their place as `row`."""
 
     def __init__(self, out: Path, layout: Layout, journal: Journal) -> None:
-        super().__init__(out, layout, journal)
         self.folder = out.parent
-        self.errors = AppendedFile(self.folder / ERRORS, journal.commit.state.get("errors", 0))
+        super().__init__(out, layout, journal)
+        self.errors = AppendedFile(self.folder / ERRORS, stamp_in(journal.commit.state, *OF_ERRORS))
+
+    def check_committed(self) -> None:
+        super().check_committed()
+        commit = self.journal.commit
+        stamp = stamp_in(commit.state, *OF_ERRORS)
+        check_appended(self.folder / ERRORS, stamp, commit.finished, lambda data: True)
+
+    @property
+    def keys(self) -> list[str]:
+        return ["file_name", *self.layout.names[1:-1]]
 
     def text(self, results: Sequence[Result]) -> bytes:
         lines = []
@@ -55,7 +69,8 @@ class ImageFolderOutput(JsonlOutput):
 
     def more(self) -> dict[str, Any]:
         self.errors.sync()
-        return {"errors": self.errors.size}
+        stamp = self.errors.stamp
+        return dict(zip(OF_ERRORS, (stamp.size, stamp.checksum), strict=True))
 
     def records(self) -> Iterator[dict[str, Any]]:
         raise UsageError(
@@ -76,7 +91,7 @@ class ImageFolderOutput(JsonlOutput):
             name = next(name for name in _names(f"images/{row.index:09}-{stem}", suffix) if self._is_free(name, data))
             target = self.folder / name
             target.parent.mkdir(exist_ok=True)
-            temporary = target.with_name(f".{target.name}.tmp")
+            temporary = temporary_of(target)
             temporary.write_bytes(data)
             publish(temporary, target)
         except OSError as error:

@@ -20,9 +20,28 @@ class JsonlOutput(LinesOutput):
     def text(self, results: Sequence[Result]) -> bytes:
         return b"".join(json_line(self.layout.record(result)) for result in results)
 
+    @property
+    def keys(self) -> list[str]:
+        """The names in each line."""
+        return self.layout.names
+
+    def continues(self, data: bytes) -> bool:
+        *whole, last = data.split(b"\n")
+        begins = f'{{"{self.keys[0]}": '.encode()
+        return all(_has_keys(line, self.keys) for line in whole) and last[: len(begins)] == begins[: len(last)]
+
     def records(self) -> Iterator[dict[str, Any]]:
         with storage.decompressed(str(self.out)) as opened:
             yield from map(json.loads, opened.file)
+
+
+def _has_keys(line: bytes, keys: list[str]) -> bool:
+    """Whether a line is an object with these names, in this order."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and list(record) == keys
 
 
 def json_line(record: dict[str, Any]) -> bytes:

@@ -9,13 +9,18 @@ from typing import Any
 
 from blip2cli.errors import OutputError
 from blip2cli.outputs import Layout, written
-from blip2cli.outputs.appended import AppendedFile, unwritable
+from blip2cli.outputs.appended import AppendedFile, check_appended, stamp_in, unwritable
 from blip2cli.outputs.journal import Journal
+from blip2cli.outputs.stamp import Checksum, Stamp
 from blip2cli.records import Result
 
 
 class LinesOutput:
-    """A text file; a commit records its size. `tail` closes it, and is taken back where it is gone on with."""
+    """A text file; a commit records its size and checksum.
+
+    `tail` closes it, and is taken back where it is gone on with. Raises UsageError, with nothing changed, where what is
+    there is not what was committed.
+    """
 
     def __init__(self, out: Path, layout: Layout, journal: Journal) -> None:
         self.out = out
@@ -23,12 +28,22 @@ class LinesOutput:
         self.journal = journal
         self.done = self.committed = journal.commit
         state = journal.commit.state
-        self.file = AppendedFile(out, state.get("size", 0))
+        self.check_committed()
+        self.file = AppendedFile(out, stamp_in(state))
         self.body: int = state.get("body", self.file.size)
         self.rows: int = state.get("rows", 0)
 
+    def check_committed(self) -> None:
+        """See that what is there is what was committed. Raises UsageError."""
+        commit = self.journal.commit
+        check_appended(self.out, stamp_in(commit.state), commit.finished, self.continues)
+
     def text(self, results: Sequence[Result]) -> bytes:
         """What is written for results; `rows` counts the output rows before them."""
+        raise NotImplementedError
+
+    def continues(self, data: bytes) -> bool:
+        """Whether data may be the beginning of what is written next, broken off anywhere."""
         raise NotImplementedError
 
     def tail(self) -> bytes:
@@ -39,8 +54,8 @@ class LinesOutput:
         raise NotImplementedError
 
     def write(self, results: Sequence[Result]) -> None:
-        if self.file.size > self.body and not self.file.held:
-            self.file.cut(self.body)
+        if self.journal.commit.finished:
+            self._take_up_finished()
         if rows := written(results):
             self.file.write(self.text(rows))
         self.body = self.file.size
@@ -59,13 +74,24 @@ class LinesOutput:
                 self.file.write(tail)
             self._commit(finished=True)
 
+    def _take_up_finished(self) -> None:
+        """Put on record that more is to come, before anything is changed; then take back what closes the file."""
+        before = self.journal.commit
+        stamp = Stamp(self.body, Checksum.of(self.out, self.body).text())
+        self._add(replace(before, finished=False, state={**before.state, **stamp.state}))
+        if self.file.size > self.body:
+            self.file.cut(self.body)
+
     def _commit(self, finished: bool) -> None:
         self.file.sync()
         if not finished:
             self.body = self.file.size
-        state = {"size": self.file.size, "body": self.body, "rows": self.rows, **self.more()}
+        state = {**self.file.stamp.state, "body": self.body, "rows": self.rows, **self.more()}
+        self._add(replace(self.done, finished=finished, state=state))
+
+    def _add(self, commit: Any) -> None:
         try:
-            self.journal.add(replace(self.done, finished=finished, state=state))
+            self.journal.add(commit)
         except OSError as error:
             raise self.full(error) from None
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from blip2cli.errors import UsageError
+from blip2cli.host.files import publish, temporary_of
 from blip2cli.outputs import Layout
-from blip2cli.outputs.journal import Journal, publish
+from blip2cli.outputs.journal import Journal
 from blip2cli.outputs.parquet import ParquetOutput
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class NpyOutput(ParquetOutput):
         import pyarrow.parquet as pq
 
         rows = sum(pq.read_metadata(path).num_rows for path in self._parts())
-        temporary = self.array_path.with_name(self.array_path.name + ".tmp")
+        temporary = temporary_of(self.array_path)
         array = _opened(temporary, self.dtype, (rows, *self.shape))
         whole = self.schema
         fields = [_renamed(field) for field in whole if field.name != FEATURES]
@@ -56,6 +57,7 @@ class NpyOutput(ParquetOutput):
             array.flush()
         with open(temporary, "r+b") as file:
             os.fsync(file.fileno())
+        self._announce(temporary)
         publish(temporary, self.array_path)
 
     def _parted(self, tables: Iterator[pa.Table], array: np.ndarray) -> Iterator[pa.Table]:
@@ -85,6 +87,7 @@ class NpyOutput(ParquetOutput):
                 at += len(batch)
 
     def _take_up_finished(self) -> None:
+        self._allow(self.out)
         self._write(self._part(0), self._whole())
         self.parts = 1
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import OutputError, UsageError
-from blip2cli.outputs import Layout, parts_folder, written
-from blip2cli.outputs.journal import Journal, publish
+from blip2cli.host.files import cannot_write, write_whole
+from blip2cli.outputs import Layout, written
+from blip2cli.outputs.appended import GO_ON
+from blip2cli.outputs.journal import Journal, parts_folder
+from blip2cli.outputs.stamp import Stamp, edited
 from blip2cli.records import Result
 
 if TYPE_CHECKING:
@@ -44,11 +47,27 @@ class ParquetOutput:
         self.done = self.committed = journal.commit
         self.parts: int = journal.commit.state.get("parts", 0)
         self.pending: list[pa.Table] = []
+        self.published: list[list[Any]] = journal.commit.state.get("published", [])
         self.folder = parts_folder(out)
-        needed = [out] if self.done.finished else self._parts()
-        for path in needed:
-            if not path.exists():
-                raise UsageError(f"{out} cannot be resumed: {path} is gone", "Use --overwrite.")
+        self.check_committed()
+
+    def check_committed(self) -> None:
+        """See that what is there is what was committed. Raises UsageError.
+
+        An unfinished run's file may stand there as it was before the run, or as it was about to be published.
+        """
+        state = self.journal.commit.state
+        if self.done.finished:
+            if not self.out.exists():
+                raise edited(self.out, "is gone")
+            if "checksum" in state and not Stamp(state["size"], state["checksum"]).fits(self.out):
+                raise edited(self.out, "is not what was committed")
+            return
+        gone = next((path for path in self._parts() if not path.exists()), None)
+        if gone is not None:
+            raise UsageError(f"{self.out} cannot be resumed: {gone} is gone", "Use --overwrite.")
+        if self.out.exists() and not any(Stamp(*known).fits(self.out) for known in self.published):
+            raise edited(self.out, "is not what was committed")
 
     def write(self, results: Sequence[Result]) -> None:
         from blip2cli.outputs.arrow import table_of
@@ -71,7 +90,7 @@ class ParquetOutput:
             if self.pending:
                 self._write(self._part(self.parts), iter([pa.concat_tables(self.pending)]))
                 self.parts += 1
-            self.journal.add(replace(self.done, state={"parts": self.parts}))
+            self.journal.add(replace(self.done, state=self._unfinished))
         except OSError as error:
             raise self._unwritable(error) from None
         self.pending = []
@@ -81,7 +100,7 @@ class ParquetOutput:
         if not self.done.finished:
             try:
                 self._write_whole(self._joined())
-                self.journal.add(replace(self.done, finished=True, state={"parts": 0}))
+                self.journal.add(replace(self.done, finished=True, state={"parts": 0, **Stamp.of(self.out).state}))
             except OSError as error:
                 raise self._unwritable(error) from None
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -93,7 +112,8 @@ class ParquetOutput:
             yield from records_of(table)
 
     def _take_up_finished(self) -> None:
-        """Make the file of an earlier, finished run the first part of this one."""
+        """Make the file of an earlier, finished run the first part of this one, which it stays until it is replaced."""
+        self._allow(self.out)
         first = self._part(0)
         first.unlink(missing_ok=True)
         try:
@@ -104,7 +124,21 @@ class ParquetOutput:
 
     def _write_whole(self, tables: Iterator[pa.Table]) -> None:
         """Put the rows in their final form."""
-        self._write(self.out, tables)
+        self._write(self.out, tables, self._announce)
+
+    @property
+    def _unfinished(self) -> dict[str, Any]:
+        return {"parts": self.parts, "published": self.published}
+
+    def _allow(self, path: Path) -> None:
+        """Let a file that is as this one stand under the output's name."""
+        stamp = Stamp.of(path)
+        self.published = [*self.published, [stamp.size, stamp.checksum]]
+
+    def _announce(self, temporary: Path) -> None:
+        """Put on record what is about to be published."""
+        self._allow(temporary)
+        self.journal.add(replace(self.done, state=self._unfinished))
 
     def _whole(self) -> Iterator[pa.Table]:
         """The rows of the final form."""
@@ -139,15 +173,13 @@ class ParquetOutput:
         with pq.ParquetFile(path, pre_buffer=False) as file:
             yield from file.iter_batches(batch_size=ROWS_READ, use_threads=False)
 
-    def _write(self, path: Path, tables: Iterator[pa.Table]) -> None:
-        temporary = path.with_name(path.name + ".tmp")
-        with open(temporary, "wb") as file:
+    def _write(self, path: Path, tables: Iterator[pa.Table], announce: Callable[[Path], None] | None = None) -> None:
+        def write(file: object) -> None:
             with self._writer(file) as writer:
                 for table in tables:
                     writer.write_table(table)
-            file.flush()
-            os.fsync(file.fileno())
-        publish(temporary, path)
+
+        write_whole(path, write, announce)
 
     def _writer(self, file: object) -> Any:
         import pyarrow as pa
@@ -160,7 +192,7 @@ class ParquetOutput:
         return self.folder / f"part-{number:08}{self.suffix or self.out.suffix}"
 
     def _unwritable(self, error: OSError) -> OutputError:
-        return OutputError(f"cannot write {self.out}: {error.strerror}", "Make room, then run again with --resume.")
+        return cannot_write(self.out, error, GO_ON)
 
 
 def _full(tables: Sequence[pa.Table]) -> bool:

@@ -30,10 +30,14 @@ class RemoteShards(ShardedOutput):
         return Path(folder)
 
     def _publish(self) -> None:
+        self._record()
         for ours, theirs in zip(self._in_hand(self.shard), self._published(self.shard), strict=True):
             if ours.exists():
                 self._copy(ours, theirs)
         self.journal.seal()
+
+    def _make_folders(self) -> None:
+        """Behind a URL folders are but names."""
 
     @staticmethod
     def _copy(ours: Path, theirs: Any) -> None:

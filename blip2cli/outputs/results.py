@@ -25,6 +25,9 @@ class Results(LinesOutput):
         self.check(layout)
         super().__init__(out, layout, journal)
 
+    keys = ("", "")
+    """The names in each entry, but for that of an error."""
+
     def check(self, layout: Layout) -> None:
         """See that the rows can be written so. Raises UsageError."""
 
@@ -42,6 +45,18 @@ class Results(LinesOutput):
             parts.append((b",\n" if number else b"[\n") + line)
         return b"".join(parts)
 
+    def continues(self, data: bytes) -> bool:
+        *whole, last = data.split(b"\n")
+        entries = [line.removesuffix(b",") for line in whole if line not in (b"", b",", b"[", b"]")]
+        return all(map(self._is_entry, entries)) and last[:2] in (b"", b"[", b"]", b",", b"{", b'{"')
+
+    def _is_entry(self, line: bytes) -> bool:
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(entry, dict) and list(entry)[:2] == list(self.keys)
+
     def tail(self) -> bytes:
         return b"\n]\n" if self.rows else b"[\n]\n"
 
@@ -54,6 +69,8 @@ class Results(LinesOutput):
 class CocoResults(Results):
     """`image_id` and `caption`. The id is the input's `image_id` or `id`, or the number that ends the file's name."""
 
+    keys = ("image_id", "caption")
+
     def check(self, layout: Layout) -> None:
         if not any(column.name == "caption" for column in layout.columns):
             raise UsageError("--format coco holds one caption an image", "Leave out --num-captions.")
@@ -64,6 +81,8 @@ class CocoResults(Results):
 
 class VqaResults(Results):
     """`question_id` and `answer`."""
+
+    keys = ("question_id", "answer")
 
     def check(self, layout: Layout) -> None:
         if "question_id" not in layout.carried:

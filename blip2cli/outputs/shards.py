@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from blip2cli.errors import OutputError, UsageError
-from blip2cli.outputs import Layout, Output, parts_folder, written
-from blip2cli.outputs.journal import Commit, Journal, publish
+from blip2cli.host.files import cannot_write, publish
+from blip2cli.outputs import Layout, Output, written
+from blip2cli.outputs.appended import GO_ON
+from blip2cli.outputs.journal import Commit, Journal, parts_folder
+from blip2cli.outputs.stamp import Stamp, edited
 from blip2cli.records import Result
 
 Make = Callable[[Path, Layout, Any], Output]
@@ -49,8 +52,10 @@ class ShardedOutput:
         self.workspace = self._workspace()
         self.inner: Output | None = None
         self.current: ShardJournal | None = None
+        self.shard = journal.commit.state.get("shard", -1)
+        self._check_committed(journal.commit)
         try:
-            self.workspace.mkdir(exist_ok=True)
+            self._make_folders()
             self._go_on(journal.commit)
         except OSError as error:
             raise self._unwritable(error) from None
@@ -96,11 +101,8 @@ class ShardedOutput:
 
     def _go_on(self, commit: Commit) -> None:
         """Take up the shard in hand, or publish it if that was all that was missing."""
-        self.shard = commit.state.get("shard", -1)
         if self.shard < 0:
             return
-        for shard in range(self.shard):
-            self._see(shard)
         if commit.state["whole"]:
             self._publish()
             self._see(self.shard)
@@ -110,16 +112,31 @@ class ShardedOutput:
             if not self._room:
                 self._close()
 
+    def _check_committed(self, commit: Commit) -> None:
+        """See that what is there is what was committed. Raises UsageError."""
+        for shard in range(self.shard):
+            self._see(shard)
+        known = {path for shard in range(self.shard) for path in self._published(shard)}
+        if self.shard >= 0 and commit.state["whole"]:
+            known.update(self._published(self.shard))
+        there = self.out.rglob("*") if isinstance(self.out, Path) and self.out.is_dir() else ()
+        unknown = next((path for path in there if path not in known and not path.is_dir()), None)
+        if unknown is not None:
+            raise edited(unknown, "is not what was committed")
+
     def _see(self, shard: int) -> None:
-        for path in self._published(shard):
-            if not path.exists():
-                raise UsageError(f"{self.out} cannot be resumed: {path} is gone", "Use --overwrite.")
+        if shard not in self.journal.shards:
+            raise edited(self._published(shard)[0], "is not on record")
+        check_shard(self.out, self._published(shard), self.journal.shards[shard])
 
     def _workspace(self) -> Path:
         """Where the shard in hand is written."""
+        return parts_folder(self.out)
+
+    def _make_folders(self) -> None:
         for name in self.files:
             (self.out / name).parent.mkdir(parents=True, exist_ok=True)
-        return parts_folder(self.out)
+        self.workspace.mkdir(exist_ok=True)
 
     def _take_back(self) -> None:
         """Make the last shard the one in hand again."""
@@ -128,9 +145,16 @@ class ShardedOutput:
 
     def _publish(self) -> None:
         """Put the files of the shard in hand, as far as they are not there yet, in their places."""
+        self._record()
         for ours, theirs in zip(self._in_hand(self.shard), self._published(self.shard), strict=True):
             if ours.exists():
                 publish(ours, theirs)
+
+    def _record(self) -> None:
+        """Put on record what the shard holds, unless some of it was published before."""
+        in_hand = self._in_hand(self.shard)
+        if all(path.exists() for path in in_hand):
+            self.journal.add_shard(self.shard, stamps_of(in_hand))
 
     def _journal(self, filled: int, commit: Commit) -> ShardJournal:
         return ShardJournal(self.journal, self.shard, filled, replace(commit, state=commit.state.get("inner", {})))
@@ -177,4 +201,20 @@ class ShardedOutput:
         return [self.out / name.format(shard) for name in self.files]
 
     def _unwritable(self, error: OSError) -> OutputError:
-        return OutputError(f"cannot write {self.out}: {error.strerror}", "Make room, then run again with --resume.")
+        return cannot_write(self.out, error, GO_ON)
+
+
+def stamps_of(paths: Sequence[Path]) -> list[list[Any]]:
+    """What the journal keeps of the files of a shard. Raises OSError."""
+    stamps = [Stamp.of(path, head=0) for path in paths]
+    return [[stamp.size, stamp.checksum] for stamp in stamps]
+
+
+def check_shard(out: Path, paths: Sequence[Path], stamps: Sequence[Sequence[Any]]) -> None:
+    """See that a published shard is what was committed. Raises UsageError."""
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{out} cannot be resumed: {path} is gone", "Use --overwrite.")
+    for path, stamp in zip(paths, stamps, strict=False):
+        if not Stamp(*stamp).fits(path, head=0):
+            raise edited(path, "is not what was committed")

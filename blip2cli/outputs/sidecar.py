@@ -7,25 +7,31 @@ to files that are there needs a journal, which notes how long they were before t
 from __future__ import annotations
 
 import codecs
+import hashlib
 import os
 import re
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
-from blip2cli.outputs import Layout, Output
-from blip2cli.outputs.appended import AppendedFile, unwritable
-from blip2cli.outputs.journal import Commit, Journal, committed, path_of
+from blip2cli.host.files import temporary_of
+from blip2cli.outputs import Layout, Output, described
+from blip2cli.outputs.appended import AppendedFile, check_appended, stamp_in, unwritable
+from blip2cli.outputs.journal import Commit, Header, Journal, hidden_beside, read_journal
 from blip2cli.outputs.jsonl import json_line
+from blip2cli.outputs.stamp import edited
 from blip2cli.records import Result, Row
 
 if TYPE_CHECKING:
     from blip2cli.settings import OutputSettings
+
+OF_ERRORS = ("errors", "errors_checksum")
+"""Under which a commit has the stamp of the file of errors."""
 
 BETWEEN = ", "
 """What stands between a text that is there and one that is added: trainers part tags by commas."""
@@ -50,11 +56,13 @@ class SidecarOutput:
         self.journal: Journal | None = None
         if self.out is not None:
             self.out.mkdir(exist_ok=True)
+            errors = self.out.with_name(self.out.name + ".errors.jsonl")
             if self.existing == "append":
-                self.journal = self._begun(self.out, settings.resume, fingerprint)
+                self.journal = self._begun(self.out, settings.resume, self._header(fingerprint))
                 self.committed = self.journal.commit
-            errors = self.committed.state.get("errors", 0)
-            self.errors = AppendedFile(self.out.with_name(self.out.name + ".errors.jsonl"), errors)
+                check_appended(errors, stamp_in(self.committed.state, *OF_ERRORS), False, lambda data: True)
+                self._take_back(self.out, self.committed.state.get("touched", {}))
+            self.errors = AppendedFile(errors, stamp_in(self.committed.state, *OF_ERRORS))
         self.done = self.committed
         self.places = PlacesTaken()
         self.committed = Commit(errors=self.done.errors)  # all rows are looked at, so that no two share a text file
@@ -87,7 +95,7 @@ class SidecarOutput:
         told = [result if isinstance(place, Path) else _failed(result, place) for result, place in placed]
         good = [(place, self._text(result)) for result, place in placed if isinstance(place, Path)]
         try:
-            self._note([place for place, _ in good])
+            self._note(good)
             for place, text in good:
                 self._put(place, text)
         except OSError as error:
@@ -119,28 +127,39 @@ class SidecarOutput:
     def records(self) -> Iterator[dict[str, Any]]:
         return iter(())
 
-    def _begun(self, out: Path, resume: bool, fingerprint: Mapping[str, Any]) -> Journal:
-        journal = Journal(out, dict(fingerprint))
-        before = committed(out)
-        if path_of(out).exists() and not before.finished and not resume:
+    def _header(self, fingerprint: Mapping[str, Any]) -> Header:
+        columns = {column.name: described(column) for column in self.layout.columns}
+        return Header({**fingerprint, "format": "sidecar"}, self.layout.carried_types(), columns)
+
+    def _begun(self, out: Path, resume: bool, header: Header) -> Journal:
+        journal = Journal(hidden_beside(out), out, header)
+        record = read_journal(journal.path) if any(out.iterdir()) else None  # a folder that was deleted is gone
+        if record is not None and not record.commit.finished and record.commit != Commit() and not resume:
             raise UsageError(f"{out} was begun and not finished", "Use --resume, or texts would be added twice.")
-        if not resume or not path_of(out).exists():
+        if resume and record is not None:
+            journal.resume()
+        else:
             journal.start()
-            return journal
-        journal.resume(out)
-        for name, size in before.state.get("touched", {}).items():
-            place = out / name
-            if size is None:
-                place.unlink(missing_ok=True)
-            elif place.exists():
-                os.truncate(place, size)
         return journal
 
-    def _note(self, places: Sequence[Path]) -> None:
-        """Write down, before files are added to, how long they are."""
+    def _take_back(self, out: Path, touched: Mapping[str, Sequence[Any]]) -> None:
+        """Take away texts that were added without a commit. Raises UsageError for a file that was edited since."""
+        for name, note in touched.items():
+            Touched(*note).check(out / name)
+        for name, note in touched.items():
+            Touched(*note).take_back(out / name)
+
+    def _note(self, texts: Sequence[tuple[Path, str]]) -> None:
+        """Write down, before files are added to, what they hold and will hold."""
         if self.journal is None or self.out is None:
             return
-        touched = {os.path.relpath(place, self.out): _size(place) for place in places}
+        added: dict[Path, list[bytes]] = {}
+        for place, text in texts:
+            added.setdefault(place, []).append(_data(text))
+        touched = {}
+        for place, several in added.items():
+            note = Touched.of(place, several)
+            touched[os.path.relpath(place, self.out)] = [note.size, note.before, note.longer, note.after]
         self.journal.add(replace(self.journal.commit, state={**self.journal.commit.state, "touched": touched}))
 
     def _commit(self, finished: bool) -> None:
@@ -148,10 +167,12 @@ class SidecarOutput:
         self.errors.sync()
         if hasattr(os, "sync"):
             os.sync()  # one for all the small files
-        self.journal.add(replace(self.done, finished=finished, state={"errors": self.errors.size}))
+        stamp = self.errors.stamp
+        state = dict(zip(OF_ERRORS, (stamp.size, stamp.checksum), strict=True))
+        self.journal.add(replace(self.done, finished=finished, state=state))
 
     def _put(self, place: Path, text: str) -> None:
-        data = text.encode("utf-8", "backslashreplace")
+        data = _data(text)
         if self.out is not None:
             place.parent.mkdir(parents=True, exist_ok=True)
         if self.existing == "append" and (size := _size(place)):
@@ -159,7 +180,7 @@ class SidecarOutput:
             with open(place, "ab") as file:  # behind what is there: a resumed run can cut it off again
                 file.write(BETWEEN.encode() + data)
             return
-        temporary = place.with_name(f".{place.name}.blip2")
+        temporary = temporary_of(place)
         temporary.write_bytes(data)
         os.replace(temporary, place)
 
@@ -249,6 +270,55 @@ def text_fault(place: Path) -> str | None:
     if binary or PORTABLE_PIXMAP.match(start):
         return f"conflict: {place.name} is there and is not a text"
     return None
+
+
+@dataclass(frozen=True)
+class Touched:
+    """A text file that is about to be added to: its size without white space at its end, None where there is none, and
+    what it will have; checksums of both.
+    """
+
+    size: int | None
+    before: str
+    longer: int
+    after: str
+
+    @staticmethod
+    def of(place: Path, texts: Sequence[bytes]) -> Touched:
+        size = _size(place)
+        kept = after = place.read_bytes()[:size] if size is not None else b""
+        for text in texts:
+            there = after.rstrip()
+            after = there + BETWEEN.encode() + text if there else text
+        return Touched(size, _checksum(kept), len(after), _checksum(after))
+
+    def check(self, place: Path) -> None:
+        """See that a file is as it was, or as it was to become, wholly or in part. Raises UsageError."""
+        data = place.read_bytes() if place.exists() else None
+        if data is None and self.size is not None:
+            raise edited(place, "is gone")
+        if data is None or _checksum(data) == self.after:
+            return
+        added = data[self.size or 0 :]
+        begins = BETWEEN.encode() if self.size else b""
+        torn = added.startswith(begins[: len(added)]) and len(data) < self.longer
+        if _checksum(data[: self.size or 0]) != self.before or not (torn or not added.strip()):
+            raise edited(place, "is not what was committed")
+
+    def take_back(self, place: Path) -> None:
+        """Make a file what it was. Raises OSError."""
+        if self.size is None:
+            place.unlink(missing_ok=True)
+        else:
+            os.truncate(place, self.size)
+
+
+def _data(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _checksum(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 def _size(place: Path) -> int | None:

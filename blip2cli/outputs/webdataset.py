@@ -12,7 +12,7 @@ from typing import Any
 from blip2cli.errors import ImageError
 from blip2cli.images.decode import bytes_of, suffix_by_content
 from blip2cli.outputs import Layout
-from blip2cli.outputs.appended import AppendedFile
+from blip2cli.outputs.appended import AppendedFile, stamp_in
 from blip2cli.outputs.journal import Commit
 from blip2cli.outputs.jsonl import json_line
 from blip2cli.outputs.parquet import ParquetOutput
@@ -31,7 +31,14 @@ class _WithTar:
 
     def add(self, commit: Commit) -> None:
         self.output.tar.sync()
-        state = {**commit.state, "tar": self.output.tar.size, "body": self.output.body, "key": self.output.key}
+        tar = self.output.tar.stamp
+        state = {
+            **commit.state,
+            "tar": tar.size,
+            "tar_checksum": tar.checksum,
+            "body": self.output.body,
+            "key": self.output.key,
+        }
         self.journal.add(replace(commit, state=state))
         self.commit = self.journal.commit
 
@@ -46,14 +53,13 @@ class WebDatasetOutput:
         self.layout = layout
         self.committed: Commit = journal.commit
         state = journal.commit.state
-        self.tar = AppendedFile(out, state.get("tar", state.get("size", 0)))
+        self.tar = AppendedFile(out, stamp_in(state, "tar" if "tar" in state else "size", "tar_checksum"))
         self.body: int = state.get("body", 0)
         self.key: str = state.get("key", "")
         self.table = ParquetOutput(out.with_suffix(".parquet"), layout, _WithTar(journal, self))  # type: ignore[arg-type]  # what it needs of a journal
 
     def write(self, results: Sequence[Result]) -> None:
-        if self.tar.size > self.body:  # it was closed
-            self.tar.cut(self.body)
+        self._take_back_end()
         packed = [self._pack(result) for result in results]
         self.body = self.tar.size
         self.table.write(packed)
@@ -64,8 +70,13 @@ class WebDatasetOutput:
     def finish(self) -> None:
         self.table.commit()
         if not self.table.done.finished:
+            self._take_back_end()
             self.tar.write(END)
         self.table.finish()
+
+    def _take_back_end(self) -> None:
+        if self.tar.size > self.body:
+            self.tar.cut(self.body)
 
     def records(self) -> Iterator[dict[str, Any]]:
         return self.table.records()

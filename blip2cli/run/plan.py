@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from blip2cli import __version__
@@ -22,12 +22,16 @@ from blip2cli.outputs import (
     already_done,
     carried_names,
     check_output,
+    check_places,
     finished,
+    locked_output,
     make_folder,
     open_output,
+    settings_of,
     target_of,
+    types_of,
 )
-from blip2cli.outputs.journal import Commit, locked
+from blip2cli.outputs.journal import UNKNOWN, Commit, Header
 from blip2cli.outputs.replacement import take_place
 from blip2cli.records import Row
 from blip2cli.run.sources import open_input
@@ -92,16 +96,32 @@ class Plan:
     @cached_property
     def committed(self) -> Commit:
         """What an earlier run has committed that this one goes on behind; found without changing anything."""
-        return already_done(self.job.output, self.fingerprint)
+        if self.target is None:
+            return Commit()
+        return already_done(self.job.output, self.header(self.carried_types))
 
     @cached_property
     def finished(self) -> Commit | None:
         """What an earlier run has committed, where nothing is left to do. Raises UsageError for a changed input."""
-        done = finished(self.job.output, self.fingerprint)
+        if self.target is None:
+            return None
+        untyped = dict.fromkeys(self.source.column_names(), UNKNOWN)  # types may take reading all of the input
+        done = finished(self.job.output, self.header(untyped))
         if done is None or (done.errors and self.job.output.retry_errors):
             return None
         self.rows(done)
         return done if self.is_complete(done) else None
+
+    @cached_property
+    def carried_types(self) -> dict[str, str]:
+        """The input's columns, with their types in words."""
+        return types_of(self.source.schema) if self.source.column_names() else {}
+
+    def header(self, carried: dict[str, str], **more: Any) -> Header:
+        """What a resumed run must share with the one before, as far as it is known before torch is imported."""
+        assert self.target is not None
+        settings = settings_of(self.target, self.job.output, {**self.fingerprint, **more})
+        return Header(settings, carried)
 
     @cached_property
     def devices(self) -> list[torch.device]:
@@ -125,7 +145,7 @@ class Plan:
             if name != shown:
                 show_warning(f"the input's column {name} is written as {shown}")
         metadata = {**self.fingerprint, "precision": self.checkpoint.precision, "version": __version__}
-        return Layout(carried, columns, self.source.schema, metadata)
+        return Layout(carried, columns, cache(self.source.schema), metadata)
 
     def find_checkpoint(self, fetch: bool) -> Checkpoint:
         """The model's checkpoint. Raises NotHere where it would have to be fetched, and is not to be."""
@@ -175,10 +195,11 @@ def make_plan(job: Job) -> Plan:
 @contextmanager
 def locked_plan(job: Job) -> Iterator[Plan]:
     """The plan of a job that is about to run: no other run writes its output meanwhile. Raises UsageError."""
+    check_places(job.output)
     target = target_of(job.output)
     if target is not None and target.format.layout == "index":
         make_folder(target.out.parent)
-    with locked(target.out if target else job.output.out):
+    with locked_output(job.output):
         if target is not None and job.output.resume:
-            take_place(target.out)  # of a retry that ended before it could
+            take_place(target)  # of a retry that ended before it could
         yield make_plan(job)

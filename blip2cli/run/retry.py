@@ -14,8 +14,8 @@ from typing import Any
 
 from blip2cli.host.signals import Stop
 from blip2cli.host.terminal import show_note
-from blip2cli.outputs import Layout, Output, beside
-from blip2cli.outputs.journal import begun, committed
+from blip2cli.outputs import Layout, Output, begun, beside
+from blip2cli.outputs.journal import read_journal
 from blip2cli.outputs.replacement import take_place
 from blip2cli.records import Result, Row
 from blip2cli.run.flow import run
@@ -102,20 +102,19 @@ class _KeepingPipeline:
 
 def retry_errors(plan: Plan) -> None:
     """Compute the error rows of the plan's output again, if it has any."""
-    if plan.target is None or not begun(plan.target.out):
+    if plan.target is None or not begun(plan.target):
         return
-    out = plan.target.out
     old = plan.open_output()
     if not old.committed.errors:
         return
-    again = beside(out)
-    kept = KeptRows(old, plan.layout, committed(again).rows)
+    target = replace(plan.target, out=beside(plan.target.out))
+    record = read_journal(target.kept)
+    kept = KeptRows(old, plan.layout, record.commit.rows if record else 0)
     source = CommittedRows(plan.source, old.committed.rows, kept.retried)
-    output = replace(plan.job.output, out=again, retry_errors=False, summary=None)
-    target = replace(plan.target, out=again)
+    output = replace(plan.job.output, out=target.out, retry_errors=False, summary=None)
     tally = run(replace(plan, job=replace(plan.job, output=output), target=target, source=source, kept=kept))
     _show(plan, tally, len(kept.retried))
-    take_place(out)
+    take_place(plan.target)
 
 
 def _show(plan: Plan, tally: Tally, retried: int) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from blip2cli import __version__
+from blip2cli.host.files import write_atomically
 from blip2cli.host.stopwatch import Stopwatch
 from blip2cli.host.terminal import show_summary, show_warning
-from blip2cli.outputs.journal import Commit, write_atomically
+from blip2cli.outputs.journal import Commit
 from blip2cli.records import Result
 from blip2cli.settings import Job
 

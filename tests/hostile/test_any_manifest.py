@@ -168,7 +168,7 @@ def test_a_cell_beyond_all_bounds_is_refused_or_a_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "cell",
-    ["../../out.jsonl", "out.jsonl", "out.jsonl.journal", "/dev/zero", "/proc/self/mem", "a\0b", "-", "x" * 5000],
+    ["../../out.jsonl", "out.jsonl", ".out.jsonl.blip2", "/dev/zero", "/proc/self/mem", "a\0b", "-", "x" * 5000],
 )
 def test_a_manifest_cannot_make_the_tool_write_or_hang(typed: Callable[..., Typed], cell: str) -> None:
     Path("m.jsonl").write_text(json.dumps({"image": cell, "error": "mine", "caption": "mine"}) + "\n")
@@ -176,4 +176,4 @@ def test_a_manifest_cannot_make_the_tool_write_or_hang(typed: Callable[..., Type
     assert ran.code == 3 and "Traceback" not in ran.err
     row: dict[str, Any] = json.loads(Path("out.jsonl").read_text())
     assert row["error"] and (row["input_error"], row["input_caption"]) == ("mine", "mine")
-    assert {path.name for path in Path().iterdir()} == {"m.jsonl", "out.jsonl", "out.jsonl.journal"}
+    assert {path.name for path in Path().iterdir()} == {"m.jsonl", "out.jsonl", ".out.jsonl.blip2"}

@@ -15,7 +15,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from blip2cli.host.files import temporary_of
 from tests.conftest import Typed, rows_of
+from tests.outputs.kept import committed, hidden, lines, parts
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 IMAGES = sorted(str(path) for path in EXAMPLES.rglob("*.png"))
@@ -37,11 +39,6 @@ def command(manifest: object, out: object) -> list[object]:
     return ["vqa", manifest, *asked, "--out", out, "--dtype", "fp32", "--workers", 0, "--batch-size", 8]
 
 
-def committed(journal: Path) -> dict[str, Any]:
-    lines = journal.read_text().splitlines() if journal.exists() else []
-    return json.loads(lines[-1]) if len(lines) > 1 else {"rows": 0}
-
-
 @pytest.fixture(scope="module", params=["o.jsonl", "o.parquet"])
 def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of a run over ROWS rows that was killed part-way, beside its manifest."""
@@ -53,12 +50,12 @@ def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         cwd=folder,
         env={**os.environ, "BLIP2_MODEL": "tiny", "OMP_NUM_THREADS": "1"},
     )
-    journal = folder / f"{request.param}.journal"
-    while running.poll() is None and committed(journal)["rows"] < 60:
+    out = folder / request.param
+    while running.poll() is None and committed(out).rows < 60:
         time.sleep(0.01)
     running.send_signal(signal.SIGKILL)
     assert running.wait() == -signal.SIGKILL
-    assert 60 <= committed(journal)["rows"] < ROWS and not committed(journal)["finished"]
+    assert 60 <= committed(out).rows < ROWS and not committed(out).finished
     return folder / request.param
 
 
@@ -103,23 +100,20 @@ def torn_row(out: Path) -> None:
 
 def torn_commit(out: Path) -> None:
     """Half a line at the end of the journal."""
-    with open(f"{out}.journal", "ab") as file:
+    with open(hidden(out), "ab") as file:
         file.write(b'{"rows": 99999, "las')
 
 
 def lost_commit(out: Path) -> None:
     """The rows are there, and the last commit is not."""
-    journal = Path(f"{out}.journal")
-    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:-1]))
+    hidden(out).write_bytes(b"".join(lines(hidden(out))[:-1]))
 
 
 def temporary_files(out: Path) -> None:
     """Half-written files that were never given their names."""
-    Path(f"{out}.journal.tmp").write_bytes(b'{"settings"')
-    out.with_name(out.name + ".tmp").write_bytes(b"PAR1")
-    parts = Path(f"{out}.parts")
-    if parts.exists():
-        (parts / "part-99999999.parquet.tmp").write_bytes(b"PAR1")
+    temporary_of(out).write_bytes(b"PAR1")
+    if parts(out).exists():
+        temporary_of(parts(out) / "part-99999999.parquet").write_bytes(b"PAR1")
 
 
 @pytest.mark.parametrize("damage", [nothing, torn_row, torn_commit, lost_commit, temporary_files])
@@ -127,25 +121,25 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(
     typed: Run, state: Path, undisturbed: dict[str, Any], damage: Callable[[Path], None]
 ) -> None:
     damage(state)
-    earlier = committed(Path(f"{state}.journal"))["rows"] if damage is not torn_commit else None
+    earlier = committed(state).rows
     ran = typed(*command("m.jsonl", state.name), "--resume", "--summary", "s.json")
     assert ran.code == 3
     assert contents(state) == whole(typed, state.name, undisturbed)
     summary = json.loads(Path("s.json").read_text())
     assert summary["resumed_at"] + summary["images"] == ROWS
-    assert earlier in (None, summary["resumed_at"]), "what was committed is not computed again"
-    left = {path.name for path in state.parent.iterdir() if path.name.startswith(state.name)}
-    assert left - {f"{state.name}.tmp", f"{state.name}.journal.tmp"} == {state.name, f"{state.name}.journal"}
+    assert summary["resumed_at"] == earlier, "what was committed is not computed again"
+    left = {path.name for path in state.parent.iterdir() if state.name in path.name and "whole" not in path.name}
+    assert left - {temporary_of(state).name} == {state.name, hidden(state).name}
 
 
 def test_rows_of_an_image_with_several_questions_are_never_torn_apart(state: Path) -> None:
-    done = committed(Path(f"{state}.journal"))
+    done = committed(state)
     if state.suffix == ".jsonl":
-        ids = [row["id"] for row in rows_of(state.read_bytes()[: done["state"]["size"]].decode())]
+        ids = [row["id"] for row in rows_of(state.read_bytes()[: done.state["size"]].decode())]
     else:
-        parts = sorted(Path(f"{state}.parts").glob("*.parquet"))[: done["state"]["parts"]]
-        ids = [number for part in parts for number in pq.read_table(part)["id"].to_pylist()]
-    assert ids == [number for number in range(done["rows"]) for _ in QUESTIONS]
+        written = sorted(parts(state).glob("*.parquet"))[: done.state["parts"]]
+        ids = [number for part in written for number in pq.read_table(part)["id"].to_pylist()]
+    assert ids == [number for number in range(done.rows) for _ in QUESTIONS]
 
 
 @pytest.mark.parametrize(("name", "limit"), [("o.jsonl", 3000), ("o.parquet", 3000), ("o.jsonl", 10)])
@@ -170,14 +164,12 @@ def test_a_disk_that_fills_up_ends_the_run_and_nothing_is_lost(
 def test_a_finished_run_is_left_alone(typed: Run, tmp_path: Path, name: str) -> None:
     write_manifest(tmp_path / "m.jsonl", 0, 6)
     assert typed(*command("m.jsonl", name)).code == 3
-    before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in (Path(name), Path(f"{name}.journal"))}
-    settings = Path(f"{name}.journal").read_bytes()
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in (Path(name), hidden(name))}
     ran = typed(*command("m.jsonl", name), "--resume")
     assert ran.code == 3, "an error row of before counts"
     assert ran.err.startswith(f"0 rows to {name}, 6 before (3 with errors), 0 with errors")
     assert (Path(name).stat().st_mtime_ns, Path(name).stat().st_ino) == before[Path(name)]
-    assert json.loads(Path(f"{name}.journal").read_text().splitlines()[-1])["finished"]
-    assert Path(f"{name}.journal").read_bytes().splitlines()[0] == settings.splitlines()[0]
+    assert (hidden(name).stat().st_mtime_ns, hidden(name).stat().st_ino) == before[hidden(name)]
 
 
 @pytest.mark.parametrize("name", ["o.jsonl", "o.parquet"])
@@ -251,18 +243,14 @@ def test_resuming_with_a_changed_input_is_refused(typed: Run, tmp_path: Path) ->
 def test_what_cannot_be_resumed_is_said(typed: Run, name: str) -> None:
     first = ("caption", IMAGES[0], "--out", name)
     assert typed(*first).code == 0
-    out, journal = Path(name), Path(f"{name}.journal")
-    kept = out.read_bytes()
-    out.unlink()
+    kept = Path(name).read_bytes()
+    hidden(name).unlink()
     ran = typed(*first, "--resume")
-    assert ran.code == 2 and ran.err.count("\n") == 2 and "--overwrite" in ran.err
-    ran = typed(*first)
-    assert ran.code == 2 and ran.err.startswith(f"blip2: {name} was begun")
-    out.write_bytes(kept)
-    journal.unlink()
+    assert ran.code == 2 and f"what belongs to it, .{name}.blip2, is missing" in ran.err
+    Path(f"{name}.journal").touch()
     ran = typed(*first, "--resume")
-    assert ran.code == 2 and f"{name}.journal is missing or broken" in ran.err
-    assert out.read_bytes() == kept
+    assert ran.code == 2 and "an earlier version of blip2, whose journal is not read" in ran.err
+    assert Path(name).read_bytes() == kept and not hidden(name).exists()
 
 
 def test_resume_with_nothing_to_resume_simply_starts(typed: Run) -> None:

@@ -44,8 +44,8 @@ def test_retried_rows_are_as_if_they_had_been_good_at_once(
     assert contents(Path(str(output[0]))) == contents(Path(f"whole-{output[0]}"))
     heal(10)
     assert typed(*words, "--resume", "--retry-errors").code == 0
-    left = {path.name for path in Path().iterdir() if not path.name.startswith(("gone", "whole"))}
-    assert left == {"m.jsonl", str(output[0]), f"{output[0]}.journal"}
+    left = {path.name for path in Path().iterdir() if not path.name.startswith(("gone", "whole", ".whole"))}
+    assert left == {"m.jsonl", str(output[0]), f".{output[0]}.blip2"}
 
 
 @pytest.mark.parametrize("name", ["o.jsonl", "o.parquet", "out"])
@@ -80,7 +80,7 @@ def test_a_retry_stopped_while_it_takes_its_place_is_finished_by_resume(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        room, function = (retry, "take_place") if moment == "before" else (replacement, "publish")
+        room, function = (retry, "take_place") if moment == "before" else (replacement, "adopt")
         patched.setattr(room, function, stop)
         assert typed(*words, "--resume", "--retry-errors").code == 130
     assert typed(*words, "--resume").code == 0

@@ -10,6 +10,7 @@ import pytest
 
 from tests.chaos.chaos import contents, write_manifest
 from tests.conftest import Typed, rows_of
+from tests.outputs.kept import hidden, lines, parts, sign
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 Run = Callable[..., Typed]
@@ -33,7 +34,7 @@ def test_shards_are_parquet_and_an_image_stays_in_one(typed: Run) -> None:
     assert table["id"].to_pylist() == [number for number in range(12) for _ in range(2)]
     assert json.loads(table.schema.metadata[b"blip2"])["task"] == "vqa"
     left = {path.name for path in Path().iterdir()}
-    assert left == {"m.jsonl", "out", "out.journal"}
+    assert left == {"m.jsonl", "out", ".out.blip2"}
 
 
 def test_shards_may_be_json_lines_and_hold_what_a_file_would(typed: Run) -> None:
@@ -62,12 +63,11 @@ def test_a_shard_that_was_not_published_is_so_when_resumed(typed: Run, form: str
     words = (*WORDS, "--out", "out", "--format", form, "--shard-size", 6)
     assert typed(*words).code == 3
     whole = contents(Path("out"))
-    Path("out.parts").mkdir()
-    shutil.move(f"out/part-00002.{form}", "out.parts")
-    journal = Path("out.journal")
-    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:-1]))
+    parts("out").mkdir()
+    shutil.move(f"out/part-00002.{form}", parts("out"))
+    hidden("out").write_bytes(b"".join(lines(hidden("out"))[:-1]))
     assert typed(*words, "--resume").code == 3
-    assert contents(Path("out")) == whole and not Path("out.parts").exists()
+    assert contents(Path("out")) == whole and not parts("out").exists()
 
 
 def test_a_full_shard_that_was_not_closed_is_so_when_resumed(typed: Run) -> None:
@@ -75,12 +75,16 @@ def test_a_full_shard_that_was_not_closed_is_so_when_resumed(typed: Run) -> None
     words = (*WORDS, "--out", "out", "--format", "jsonl", "--shard-size", 6)
     assert typed(*words, "--commit-every", 0, "--batch-size", 1).code == 3
     whole = contents(Path("out"))
-    lines = Path("out.journal").read_text().splitlines(keepends=True)
-    at = next(at for at, line in enumerate(lines) if '"shard": 1, "filled": 6, "whole": true' in line)
-    lines[at] = lines[at].replace('"whole": true', '"whole": false')
-    Path("out.journal").write_text("".join(lines[: at + 1]))
-    Path("out.parts").mkdir()
-    shutil.move("out/part-00001.jsonl", "out.parts")
+    records = [json.loads(line) for line in lines(hidden("out"))]
+    at = next(
+        at
+        for at, record in enumerate(records)
+        if record.get("state", {}).get("shard") == 1 and record["state"]["whole"]
+    )
+    records[at]["state"]["whole"] = False
+    sign(hidden("out"), records[: at + 1])
+    parts("out").mkdir()
+    shutil.move("out/part-00001.jsonl", parts("out"))
     Path("out/part-00002.jsonl").unlink()
     assert typed(*words, "--resume").code == 3
     assert contents(Path("out")) == whole

@@ -233,7 +233,7 @@ def test_layouts_killed_at_each_commit_end_the_same(
             break
         assert typed(*words, "--out", out, "--resume").code == 3
         assert contents(out) == contents("whole")
-        assert not Path(f"{out}.parts").exists()
+        assert not Path(f".{out}.blip2-parts").exists()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

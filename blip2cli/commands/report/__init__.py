@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
-from blip2cli.host.storage import check_apart
-from blip2cli.outputs.journal import check_ordinary
+from blip2cli.host.files import check_apart, check_new_file, write_atomically
 
 if TYPE_CHECKING:
     from blip2cli.records import Row
@@ -44,15 +43,7 @@ class ReportSettings:
 
     def check(self) -> None:
         """See that the page can be written. Raises UsageError."""
-        if self.out.is_dir():
-            raise UsageError(f"{self.out} is a folder", f"Name a file in it: --out {self.out / 'gallery.html'}")
-        check_ordinary(self.out)
-        if self.out.exists() and not self.overwrite:
-            raise UsageError(f"{self.out} exists", "Use --overwrite to replace it, or another name.")
-        if not self.out.parent.is_dir():
-            raise UsageError(
-                f"cannot write {self.out}: there is no folder {self.out.parent}", f"Make it: mkdir -p {self.out.parent}"
-            )
+        check_new_file(self.out, self.overwrite, "gallery.html")
 
     def side(self, rows: int) -> int:
         """Longer side of the thumbnails of a page with so many rows."""
@@ -125,7 +116,6 @@ def write_report(
     from blip2cli.commands.report.table import table_of
     from blip2cli.commands.report.thumbnails import album_of
     from blip2cli.host.terminal import show_report
-    from blip2cli.outputs.journal import write_atomically
 
     settings.check()
     table = table_of(rows, settings.limit, total)
@@ -143,11 +133,11 @@ def report(files: ResultFiles, settings: ReportSettings) -> Written:
     """Write the page of result files. Raises Blip2Error as `write_report` does, and where they cannot be read."""
     from blip2cli.commands.report.results import Results
 
-    check_apart(settings.out, files.names)
+    check_apart({"--out": settings.out}, files.names)
     files.check()
     results = Results(files, settings.limit)
     total = results.source.count()
-    check_apart(settings.out, results.originals.files)
+    check_apart({"--out": settings.out}, results.originals.files)
     settings.check()
     title = ", ".join(os.path.basename(os.path.normpath(name)) for name in files.names)
     return write_report(results.rows(), settings, title, results.runs, results.pictures(), total)

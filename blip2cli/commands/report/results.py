@@ -17,8 +17,8 @@ from blip2cli.host import storage
 from blip2cli.inputs import MANIFESTS, ColumnChoice, Sources, open_source, suffix_of
 from blip2cli.inputs.folder import walk
 from blip2cli.inputs.originals import Originals
-from blip2cli.outputs import parts_folder
-from blip2cli.outputs.journal import path_of, settings_in
+from blip2cli.outputs import FORMATS
+from blip2cli.outputs.journal import hidden_beside, parts_folder, settings_in
 from blip2cli.records import Row
 
 
@@ -78,7 +78,13 @@ def _settings_of(name: str) -> dict[str, Any]:
 
 
 def _in_journal(name: str) -> dict[str, Any]:
-    return {} if storage.is_url(name) else settings_in(path_of(Path(os.path.normpath(name))))
+    """What the hidden file says that stands beside results."""
+    if storage.is_url(name):
+        return {}
+    place = Path(os.path.realpath(name))
+    indexes = {entry.index for entry in FORMATS.values()}
+    told = (settings_in(hidden_beside(place, index)) for index in sorted(indexes))
+    return dict(next(filter(None, told), {}))
 
 
 def _in_schema(name: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from blip2cli.errors import UsageError
-from blip2cli.outputs.journal import check_ordinary
+from blip2cli.host.files import check_apart, check_new_file
 
 if TYPE_CHECKING:
     from blip2cli.commands.score.matching import Matched
@@ -69,14 +68,11 @@ class ScoreSettings:
             raise UsageError(f"there is no metric {wrong}", f"There are: {', '.join(known)}.")
         if not self.results or not self.references:
             raise UsageError("nothing to score", "Name results, and --references FILE.")
-        written = [path for path in (self.out, self.per_row) if path is not None]
-        read = {os.path.realpath(name) for name in (*self.results, *self.references)}
-        for path in written:
-            _check(path, self.overwrite)
-            if os.path.realpath(path) in read:
-                raise UsageError(f"{path} is what is scored", "Name another file.")
-        if len(set(map(os.path.realpath, written))) < len(written):
-            raise UsageError("--out and --per-row are the same file", "Name two.")
+        written = {"--out": self.out, "--per-row": self.per_row}
+        outputs = {option: path for option, path in written.items() if path is not None}
+        check_apart(outputs, (*self.results, *self.references))
+        for path in outputs.values():
+            check_new_file(path, self.overwrite, "scores.json")
 
 
 @dataclass(frozen=True)
@@ -162,11 +158,3 @@ def _grouped(pairs: Sequence[Pair], column: str) -> dict[str, list[Pair]]:
         value: Any = pair.reference.columns.get(column, pair.prediction.columns.get(column))
         grouped.setdefault("" if value is None else str(value), []).append(pair)
     return dict(sorted(grouped.items()))
-
-
-def _check(path: Path, overwrite: bool) -> None:
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UsageError(f"cannot write {path}", "Name a file in a folder that is there and may be written.")
-    check_ordinary(path)
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists", "Use --overwrite to replace it, or another name.")

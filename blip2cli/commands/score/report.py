@@ -14,8 +14,8 @@ from blip2cli.commands.score.matching import Matched
 from blip2cli.commands.score.predictions import Predictions
 from blip2cli.commands.score.records import Figure
 from blip2cli.commands.score.references import References
+from blip2cli.host.files import write_atomically
 from blip2cli.host.terminal import show_figures, show_warning
-from blip2cli.outputs.journal import write_atomically
 from blip2cli.outputs.jsonl import json_line
 
 DIGITS = 2

@@ -83,7 +83,7 @@ def search(job: Job) -> bool:
     from blip2cli.commands.search.pictures import Pictures
     from blip2cli.commands.search.results import report_settings, write
     from blip2cli.host.terminal import hush_libraries, show_note
-    from blip2cli.outputs import check_output
+    from blip2cli.outputs import check_output, locked_output
 
     if not job.input.inputs:
         raise UsageError("no features are given", "Such as blip2 search feats.parquet 'a red circle'.")
@@ -102,7 +102,8 @@ def search(job: Job) -> bool:
         report_settings(job).check()
     hush_libraries()
     found = _found(job, pictures, texts)
-    good = write(job, pictures, found)
+    with locked_output(job.output, keep=False):
+        good = write(job, pictures, found)
     if not job.output.quiet:
         queries = f"{len(found)} {'query' if len(found) == 1 else 'queries'}"
         how = f"by {options.index}" if options.index else "exact"

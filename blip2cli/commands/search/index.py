@@ -19,8 +19,16 @@ import numpy as np
 from blip2cli.commands.search.exact import Best, Hit, scores_of
 from blip2cli.commands.search.features import Features
 from blip2cli.errors import OutputError, UsageError
+from blip2cli.host.files import (
+    ROOM_HINT,
+    cannot_write,
+    check_writable,
+    publish,
+    real_path,
+    temporary_of,
+    write_atomically,
+)
 from blip2cli.host.terminal import Progress
-from blip2cli.outputs.journal import publish, write_atomically
 
 STORED = "f16"
 """Precision of the vectors in the index."""
@@ -104,12 +112,12 @@ class Index:
 def _build(features: Features, path: Path, quiet: bool) -> None:
     from usearch.index import Index as Graph
 
-    if not path.parent.is_dir():
-        raise UsageError(f"cannot write {path}: there is no folder {path.parent}", f"Make it: mkdir -p {path.parent}")
+    check_writable(path)
     tokens, width = features.shape
     graph = Graph(ndim=width, metric="ip", dtype=STORED, multi=True)
     progress = Progress(features.rows, 0, quiet)
-    temporary = path.with_name(path.name + ".tmp")
+    place = real_path(path)
+    temporary = temporary_of(place)
     try:
         for first, vectors, there in features.blocks():
             rows = first + np.flatnonzero(there)
@@ -119,11 +127,12 @@ def _build(features: Features, path: Path, quiet: bool) -> None:
         with open(temporary, "r+b") as file:
             os.fsync(file.fileno())
         write_atomically(_beside(path), json.dumps(_identity(features), indent=2).encode() + b"\n")
-        publish(temporary, path)  # last, so that an index is never there without it
+        publish(temporary, place)  # last, so that an index is never there without it
     except (OSError, RuntimeError) as error:  # the latter is usearch's
         temporary.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"cannot write {path}: {reason}", "Make room, or name another file.") from None
+        if isinstance(error, OSError):
+            raise cannot_write(path, error) from None
+        raise OutputError(f"cannot write {path}: {error}", ROOM_HINT) from None
     finally:
         progress.close()
 

@@ -22,8 +22,9 @@ from typing import Any
 from blip2cli.errors import Blip2Error, UsageError
 from blip2cli.host.signals import terminable
 from blip2cli.host.terminal import Progress, show_warning
-from blip2cli.outputs import Target, make_folder, open_journal, parts_folder
-from blip2cli.outputs.journal import Commit, Journal
+from blip2cli.outputs import Target, make_folder, open_journal
+from blip2cli.outputs.journal import Commit, Journal, parts_folder
+from blip2cli.outputs.shards import check_shard, stamps_of
 from blip2cli.run.engines.local import show
 from blip2cli.run.engines.ray_replica import FAILURES, Replica, ShardProgress, ShardWork
 from blip2cli.run.engines.stretches import Stretches
@@ -89,8 +90,8 @@ def _run(plan: Plan, target: Target, replica: type[Replica]) -> Tally:
     with _Cluster(job) as cluster:
         plan = replace(plan, source=cluster.counted(plan.source))
         rows = plan.total or 0
-        fingerprint = {**plan.fingerprint, "engine": "ray", "limit": job.input.limit, "input_rows": rows}
-        journal = open_journal(target, job.output, fingerprint)
+        header = plan.header(plan.carried_types, engine="ray", limit=job.input.limit, input_rows=rows)
+        journal = open_journal(target, job.output, header)
         if isinstance(target.out, Path):
             make_folder(target.out)
             shutil.rmtree(parts_folder(target.out), ignore_errors=True)  # of a run that was killed
@@ -141,12 +142,8 @@ class _Ledger:
 
     def check(self, source: RowSource) -> None:
         """See that what is done is there, and that the input is still the one it came from. Raises UsageError."""
-        out = self.target.out
-        there = {path.relative_to(out).as_posix() for path in out.rglob("*")} if self.stretches.done else set()
-        names = (name.format(n) for n in self.stretches.finished() for name in self.target.format.shard_files)
-        gone = next((name for name in names if name not in there), None)
-        if gone is not None:
-            raise UsageError(f"{out} cannot be resumed: {gone} is gone", "Use --overwrite.")
+        for number in self.stretches.finished():
+            check_shard(self.target.out, self._files(number), self.journal.shards.get(number, ()))
         if self.stretches.done:
             _, stop = self.stretches.bounds(self.stretches.done[-1][1])
             source.rows(stop, self.journal.commit.last)  # which raises where it has changed
@@ -156,6 +153,9 @@ class _Ledger:
         self.stretches = self.stretches.with_done(shard.number)
         before, (first, stop) = self.journal.commit, self.stretches.bounds(shard.number)
         furthest = shard.number == self.stretches.done[-1][1]
+        files = self._files(shard.number)
+        if all(path.exists() for path in files):  # as the driver sees them
+            self.journal.add_shard(shard.number, stamps_of(files))
         self._add(
             Commit(
                 rows=before.rows + stop - first,
@@ -175,13 +175,16 @@ class _Ledger:
             )
         if not self.journal.commit.finished:
             self._add(replace(self.journal.commit, finished=True))
-        if not hasattr(self.journal, "seal"):
+        if isinstance(self.target.out, Path):
             shutil.rmtree(parts_folder(self.target.out), ignore_errors=True)
+
+    def _files(self, number: int) -> list[Path]:
+        """The published files of a shard."""
+        return [self.target.out / name.format(number) for name in self.target.format.shard_files]
 
     def _add(self, commit: Commit) -> None:
         self.journal.add(commit)
-        if hasattr(self.journal, "seal"):
-            self.journal.seal()
+        self.journal.seal()
 
 
 @dataclass(frozen=True)

@@ -336,7 +336,7 @@ def test_a_page_that_is_there_is_replaced_only_if_asked(typed: Run) -> None:
 
 
 def test_results_that_are_not_there_or_not_finished_are_told(typed: Run) -> None:
-    Path("o.parquet.parts").mkdir()
+    Path(".o.parquet.blip2-parts").mkdir()
     assert typed("report", "o.parquet").err.startswith("blip2: o.parquet is not finished\n")
     PAGE.write_text("mine")
     assert typed("report", "gone.jsonl").err.startswith("blip2: no such input: gone.jsonl\n")

@@ -272,9 +272,9 @@ def on_terminal(folder: Path, *arguments: str) -> str:
         (("--column", "prose"), "answers.jsonl: no column prose"),
         (("--reference-column", "prose"), "annotations.json: no column prose"),
         (("-r", "gone.json"), "no such input: gone.json"),
-        (("--out", "gone/figures.json"), "cannot write gone/figures.json"),
-        (("--out", "f.json", "--per-row", "f.json"), "--out and --per-row are the same file"),
-        (("--out", "answers.jsonl", "--overwrite"), "answers.jsonl is what is scored"),
+        (("--out", "gone/figures.json"), "cannot write gone/figures.json: there is no folder gone"),
+        (("--out", "f.json", "--per-row", "f.json"), "--out and --per-row are both f.json"),
+        (("--out", "answers.jsonl", "--overwrite"), "answers.jsonl is an input, and cannot be the output too"),
     ],
 )
 def test_what_cannot_be_scored_is_an_error_of_usage(

@@ -5,7 +5,6 @@ then does what the lines on stdin say: `add N` adds a node of N cores; `kill` ki
 warning. It ends with its stdin.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -13,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from blip2cli.outputs.journal import hidden_beside, read_journal
 
 BLIP2 = [sys.executable, "-m", "blip2cli"]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
@@ -93,9 +94,8 @@ def files(out: Path) -> list[str]:
 
 def committed(out: Path) -> list[int]:
     """The numbers of the shards that the journal has."""
-    journal = out.with_name(out.name + ".journal")
-    commits = journal.read_text().splitlines() if journal.exists() else []
-    done = json.loads(commits[-1])["state"]["done"] if len(commits) > 1 else []
+    record = read_journal(hidden_beside(out))
+    done = record.commit.state.get("done", []) if record else []
     return [number for first, last in done for number in range(first, last + 1)]
 
 

@@ -76,7 +76,7 @@ def measure(manifest: Path, rows: int, shard_size: int, replicas: int) -> Measur
     started = time.monotonic()
     ray.launch(job, NullReplica)
     ended = time.monotonic()
-    journal = manifest.parent / f"out-{rows}.journal"
+    journal = manifest.parent / f".out-{rows}.blip2"
     commits = journal.read_text().splitlines()
     shards = -(-rows // shard_size)
     assert len(commits) == shards + 2, "a line for the settings, one a shard, and one for the end"

@@ -68,7 +68,7 @@ def test_a_cluster_writes_what_one_process_writes(cluster: Cluster, tmp_path: Pa
     assert lines(tmp_path / "ray") == lines(tmp_path / "alone")
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["rows"], summary["images"], summary["errors_by_kind"]) == (26, 13, {"unsupported": 2})
-    assert not (tmp_path / "ray.parts").exists()
+    assert not (tmp_path / ".ray.blip2-parts").exists()
 
     again = cluster.run(*asked, "--out", tmp_path / "ray", "--shard-size", 5, "--resume")
     assert again.returncode == 3 and "0 rows" in again.stderr, again.stderr
@@ -151,7 +151,7 @@ def test_a_shard_that_its_actors_die_of_is_given_up(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(Replica, "_shard", never)
     work: Any = SimpleNamespace(target=target, stretches=Stretches(40, 10))
     for attempt in range(MOST_ATTEMPTS):
-        (tmp_path / "shards.parts" / f"00002-{attempt}").mkdir(parents=True)
+        (tmp_path / ".shards.blip2-parts" / f"00002-{attempt}").mkdir(parents=True)
     assert list(Replica(work)({"place": [2]})) == []
 
 

@@ -1,0 +1,178 @@
+"""Files that are written: what a path really is, whether it may be written, and writing that is whole or not at all.
+
+Everything that writes a file for a user asks here first. Nothing here knows what is in the files.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Mapping
+from itertools import combinations
+from pathlib import Path
+from typing import IO
+
+from blip2cli.errors import OutputError, UsageError
+from blip2cli.host.storage import is_url
+
+MOST_LINKS = 40
+"""Symbolic links followed one after the other, as Linux does."""
+
+HIDDEN = ".blip2"
+"""How the hidden files end that runs keep for themselves."""
+
+DESCRIPTORS = ("/proc/", "/sys/", "/dev/fd/")
+"""Folders whose entries are not files, but doors to what a process has open."""
+
+DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+PERMISSION_HINT = "Choose another folder, or change its permissions."
+"""What to do about a file or folder that may not be written."""
+
+ROOM_HINT = "Make room, or choose another folder."
+
+
+def real_path(path: Path) -> Path:
+    """The file or folder that a path leads to: links at its end are followed, to what is not there yet too.
+
+    A path that is no link is given back as it is. Raises UsageError for a device, a pipe, a socket, an open file
+    (`/dev/stdout`), and links that lead round in a circle.
+    """
+    place = path
+    for _ in range(MOST_LINKS):
+        if place.name in ("", ".."):
+            return Path(os.path.realpath(place))
+        if f"{os.path.realpath(place.parent)}/".startswith(DESCRIPTORS):
+            raise UsageError(
+                f"{path} is a file that a process has open", "Name a file. To write to stdout, leave out the option."
+            )
+        try:
+            place = place.parent / os.readlink(place)
+        except (OSError, ValueError):  # not a link, or not there
+            _check_ordinary(path, place)
+            return place
+    raise UsageError(f"{path} is a symbolic link that leads back to itself", "Name a file.")
+
+
+def _check_ordinary(path: Path, place: Path) -> None:
+    if os.path.exists(place) and not os.path.isfile(place) and not os.path.isdir(place):
+        raise UsageError(f"{path} is a device or a pipe", "Name a file.")
+
+
+def check_name(path: Path) -> None:
+    """See that a name may be given to an output; nothing need be there yet. Raises UsageError."""
+    place = real_path(path)
+    if place.name.startswith(".") and place.name.endswith(HIDDEN):
+        raise UsageError(f"{path} is a name that blip2 keeps for its own files", "Choose another name.")
+
+
+def check_writable(path: Path) -> None:
+    """See that a file or folder can be written under this name. Raises UsageError."""
+    check_name(path)
+    place = real_path(path)
+    folder = place.parent
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise UsageError(f"cannot write {path}: {folder} is not a folder", "Name a file in a folder.")
+    if not os.path.isdir(folder):
+        raise UsageError(f"cannot write {path}: there is no folder {folder}", f"Make it: mkdir -p {folder}")
+    if os.path.exists(place) and not os.access(place, os.W_OK):
+        raise UsageError(f"cannot write {path}: it is not writable", PERMISSION_HINT)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"cannot write {path}: {folder} is not writable", PERMISSION_HINT)
+
+
+def check_new_file(path: Path, overwrite: bool, example: str = "") -> None:
+    """See that a file can be written, and stands in place of nothing that is to stay. Raises UsageError.
+
+    `example` is the name of such a file, for who names a folder.
+    """
+    if os.path.isdir(real_path(path)):
+        raise UsageError(f"{path} is a folder", f"Name a file in it: {path / (example or 'NAME')}")
+    check_writable(path)
+    if os.path.exists(path) and not overwrite:
+        raise UsageError(f"{path} exists", "Use --overwrite to replace it, or another name.")
+
+
+def same_file(one: Path | str, other: Path | str) -> bool:
+    """Whether two names stand for one file, by links of either kind too."""
+    if os.path.realpath(one) == os.path.realpath(other):
+        return True
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return False
+
+
+def check_apart(outputs: Mapping[str, Path], inputs: Iterable[object]) -> None:
+    """See that no output takes the place of an input, nor of a folder of them, or of another output. Raises UsageError.
+
+    Args:
+        outputs: what is written, by the options that name it.
+        inputs: what is read; what is not a name of a file is passed over.
+    """
+    names = [name for name in inputs if isinstance(name, str) and name != "-" and not is_url(name)]
+    for path in outputs.values():
+        folder = os.path.join(os.path.realpath(path), "") if os.path.isdir(path) else None
+        for name in names:
+            if same_file(name, path):
+                raise UsageError(f"{name} is an input, and cannot be the output too", "Choose another name.")
+            if folder is not None and os.path.realpath(name).startswith(folder):
+                raise UsageError(f"{name} is an input in the output's folder {path}", "Choose another --out.")
+    for (one, path), (other, same) in combinations(outputs.items(), 2):
+        if same_file(path, same):
+            raise UsageError(f"{one} and {other} are both {path}", "Choose another name for one of them.")
+
+
+def cannot_write(path: object, error: OSError, hint: str = ROOM_HINT) -> OutputError:
+    """What a user is told of a file that cannot be written; `hint` is for a lack of room."""
+    if error.errno in DENIED:
+        hint = PERMISSION_HINT
+    elif error.errno == errno.ENAMETOOLONG:
+        hint = "Choose a shorter name."
+    return OutputError(f"cannot write {path}: {error.strerror or error}", hint)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all. Raises OutputError."""
+    place = real_path(path)
+    try:
+        write_whole(place, lambda file: file.write(data))
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+def write_whole(
+    place: Path, write: Callable[[IO[bytes]], object], announce: Callable[[Path], None] | None = None
+) -> None:
+    """Have a file written under a hidden name, and give it its own when it is on disk. Raises OSError.
+
+    `announce` is told the hidden name when the file is whole, before it gets its own.
+    """
+    temporary = temporary_of(place)
+    temporary.unlink(missing_ok=True)
+    try:
+        with open(temporary, "xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        if announce is not None:
+            announce(temporary)
+        publish(temporary, place)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def temporary_of(place: Path) -> Path:
+    """The hidden name under which a file is written before it is whole."""
+    return place.with_name(f".{place.name}.tmp{HIDDEN}")
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Rename a finished, synced file to its name, and sync the folder. Raises OSError."""
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
