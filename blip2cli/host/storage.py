@@ -39,6 +39,9 @@ GZIP, ZSTANDARD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 ZSTD_HINT = "Install it: pip install 'blip2cli[zst]'"
 
+READING_HINT = "Check the path and its permissions."
+"""What to do about a file that may not be read."""
+
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -302,3 +305,8 @@ def one_line(text: str, most: int = 120) -> str:
     """A text that a server or a package wrote, as one short line without control characters."""
     words = " ".join(text.split())[:most]
     return "".join(letter if letter.isprintable() else "?" for letter in words)
+
+
+def reading_hint(error: Exception, otherwise: str) -> str:
+    """What to do about a file that cannot be read: check what is not permitted, or what else is said."""
+    return READING_HINT if isinstance(error, PermissionError) else otherwise

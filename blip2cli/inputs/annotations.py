@@ -76,7 +76,7 @@ def open_annotations(name: str, columns: ColumnChoice) -> Source:
         with storage.open_binary(name) as file:
             parsed = json.loads(decoded(file.read(), columns.encoding))
     except OSError as error:
-        raise UsageError(f"cannot read {name}: {error.strerror}", "Check the path and its permissions.") from None
+        raise UsageError(f"cannot read {name}: {error.strerror}", storage.READING_HINT) from None
     except NotText as error:
         raise UsageError(f"cannot read {name}: it is {error}", SAY_ENCODING) from None
     except json.JSONDecodeError as error:

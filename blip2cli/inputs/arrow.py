@@ -94,7 +94,10 @@ class ArrowManifest:
             options = pa.ipc.IpcReadOptions(included_fields=list(fields))
             return (pa.ipc.open_file if of_file_format else pa.ipc.open_stream)(source, options=options), mapping
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise UsageError(f"cannot read {self.name}: {reason(error)}", "Is it an Arrow or Feather file?") from None
+            raise UsageError(
+                f"cannot read {self.name}: {reason(error)}",
+                storage.reading_hint(error, "Is it an Arrow or Feather file?"),
+            ) from None
 
 
 def _batches(reader: Reader, first: int = 0) -> Iterator[pa.RecordBatch]:

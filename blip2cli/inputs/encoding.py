@@ -125,7 +125,7 @@ def not_text(name: str, encoding: str) -> UsageError:
 
 def unreadable(name: str, error: OSError) -> UsageError:
     """What to raise for a file that the system cannot read."""
-    return UsageError(f"cannot read {name}: {error.strerror or error}", "Check the path and its permissions.")
+    return UsageError(f"cannot read {name}: {error.strerror or error}", storage.READING_HINT)
 
 
 def _fault(file: Any, encoding: str) -> str:

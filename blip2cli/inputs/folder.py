@@ -12,6 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from blip2cli.errors import UsageError
+from blip2cli.host import storage
 from blip2cli.inputs.formats import is_image
 from blip2cli.records import ImageRef, Row
 
@@ -129,7 +130,7 @@ def _walked(folder: str, wanted: Callable[[str], bool]) -> Iterator[Found]:
     try:
         opened = [_opened(folder, ())]
     except OSError as error:
-        raise UsageError(f"cannot read {folder}: {error.strerror}", "Check the folder's permissions.") from None
+        raise UsageError(f"cannot read {folder}: {error.strerror}", storage.READING_HINT) from None
     while opened and (here := opened[-1]):
         entry = next(here.entries, None)
         if entry is None:

@@ -54,7 +54,9 @@ class ParquetManifest:
         try:
             return pq.ParquetFile(storage.open_binary(self.name) if storage.is_url(self.name) else self.name)
         except (pa.ArrowException, OSError) as error:
-            raise UsageError(f"cannot read {self.name}: {reason(error)}", "Is it a Parquet file?") from None
+            raise UsageError(
+                f"cannot read {self.name}: {reason(error)}", storage.reading_hint(error, "Is it a Parquet file?")
+            ) from None
 
 
 def _from(file: pq.ParquetFile, start: int) -> tuple[list[int], int]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from blip2cli.errors import UsageError
+from blip2cli.host import storage
 
 SPLITS = "dataset_dict.json"
 STATE = "state.json"
@@ -45,6 +46,9 @@ def _told(folder: str, name: str, taken: Callable[[Any], list[str]]) -> list[str
         with open(path, encoding="utf-8") as file:
             return taken(json.load(file))
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}", "Is the data set whole? Save it again.") from None
+        raise UsageError(
+            f"cannot read {path}: {error.strerror}",
+            storage.reading_hint(error, "Is the data set whole? Save it again."),
+        ) from None
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         raise UsageError(f"{path} is not as save_to_disk writes it", "Save the data set again.") from None

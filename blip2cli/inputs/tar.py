@@ -69,7 +69,10 @@ class TarShards:
             first += (record_of(key, sample, columns.encoding)[0] for key, sample in samples)
         except (tarfile.TarError, OSError) as error:
             if not first:  # else it is told where it comes
-                raise UsageError(f"cannot read {self.names[0]}: {_reason(error)}", "Is it a tar archive?") from None
+                raise UsageError(
+                    f"cannot read {self.names[0]}: {_reason(error)}",
+                    storage.reading_hint(error, "Is it a tar archive?"),
+                ) from None
         if not first and len(self.names) == 1:
             raise UsageError(f"no images found in {name}", "Images end in .jpg, .png, .webp, .tif, .avif and so on.")
         self._samples = samples_of(self.names[0], first, columns)

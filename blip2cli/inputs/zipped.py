@@ -60,7 +60,9 @@ class ZipArchive:
                 first = [record_of(key, sample, columns.encoding)[0] for key, sample in samples]
         except (zipfile.BadZipFile, NotImplementedError, struct.error, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise UsageError(f"cannot read {name}: {reason}", "Is it a zip archive?") from None
+            raise UsageError(
+                f"cannot read {name}: {reason}", storage.reading_hint(error, "Is it a zip archive?")
+            ) from None
         if not self._infos:
             raise UsageError(f"no images found in {name}", "Images end in .jpg, .png, .webp, .tif, .avif and so on.")
         self._samples = samples_of(name, first, columns)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from blip2cli.errors import UsageError
+from blip2cli.host.storage import reading_hint
 from blip2cli.records import Row
 
 
@@ -83,7 +84,9 @@ def lines_of(option: str, file: object) -> tuple[str, ...]:
         text = text_of(str(file))
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UsageError(f"cannot read {option} {file}: {reason}", "Name a text file that holds one a line.") from None
+        raise UsageError(
+            f"cannot read {option} {file}: {reason}", reading_hint(error, "Name a text file that holds one a line.")
+        ) from None
     except NotText as error:
         raise UsageError(f"cannot read {option} {file}: it is {error}", SAVE_AS_UTF_8) from None
     found = tuple(line.strip() for line in StringIO(text, newline=None) if line.strip())

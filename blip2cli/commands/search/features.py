@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from blip2cli.errors import UsageError
+from blip2cli.host import storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -130,7 +131,7 @@ def open_features(path: Path) -> Features:
         parts = tuple(_parts(path))
     except (OSError, EOFError, ValueError, KeyError, pa.ArrowException) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:160]
-        raise UsageError(f"cannot read {path}: {reason}", HINT) from None
+        raise UsageError(f"cannot read {path}: {reason}", storage.reading_hint(error, HINT)) from None
     settings = [_settings(part) for part in parts]
     for part, said in zip(parts, settings, strict=True):
         kind = said.get("features")
