@@ -128,7 +128,7 @@ class Blip2:
         source, model = open_input(job, task), self._model(job.kind)
         checkpoint = model.checkpoint
         layout = Layout({}, task.columns(checkpoint), source.schema, {})
-        reading = Reading(checkpoint.images.side, self.settings.exact_pixels)
+        reading = Reading(checkpoint.images.side, self.settings.exact_pixels, checkpoint.images.fitting)
         loading = Loading(model.batch_size, self.settings.workers, checkpoint.device.type == "cuda")
         results = task.results(model, load(source.rows(), reading, loading), Stopwatch())
         return (layout.record(result) for result in results)

@@ -57,6 +57,29 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Fitting:
+    """How a checkpoint's processor brings an upright image to a square of `side` x `side` pixels.
+
+    Args:
+        resize: whether images are resized first.
+        size: height and width that they are squashed to; None for the square's.
+        shortest_edge: to which the shorter side is brought instead, in the image's proportions.
+        longest_edge: what the longer side is then at most.
+        resample: Pillow's number of the filter; 3 is bicubic.
+        crop: whether the square is cut out of the middle, with black around an image that is too small.
+        convert_rgb: whether images in other colours are converted to RGB; if not, they are refused.
+    """
+
+    resize: bool = True
+    size: tuple[int, int] | None = None
+    shortest_edge: int | None = None
+    longest_edge: int | None = None
+    resample: int = 3
+    crop: bool = False
+    convert_rgb: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Rows with their pixels.
 

@@ -282,7 +282,7 @@ def _begun(job: Job, path: str) -> Conversation:
     checkpoint = find(job.model, job.kind)
     if checkpoint.caution:
         show_warning(checkpoint.caution)
-    reading = Reading(checkpoint.images.side, job.model.exact_pixels)
+    reading = Reading(checkpoint.images.side, job.model.exact_pixels, checkpoint.images.fitting)
     try:
         read(path, reading)
         model, settings = Blip2Model(checkpoint, 1), with_length(job.generation, MAX_NEW_TOKENS)

@@ -15,12 +15,16 @@ from blip2cli.model.catalogue import KNOWN, Known
 from blip2cli.model.hub import Cached, cached_models
 from blip2cli.model.memory import free_ram
 from blip2cli.model.precision import automatic, native_bf16, settled
+from blip2cli.settings import ModelSettings
 from blip2cli.tiny import MODEL_DIR, RETRIEVAL_DIR
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
 
 TINY = (MODEL_DIR, RETRIEVAL_DIR)
 """The two kinds of the bundled model."""
+
+FEW = 5
+"""Names shown of files and weights that are not read."""
 
 BESIDE = 1 << 30
 """Bytes that must be free beside the weights: for PyTorch, an image in hand, and the keys and values of a text."""
@@ -124,15 +128,18 @@ class Described:
     folder: Path
     anatomy: Anatomy
     entry: Listed
+    problem: str | None
+    unused: tuple[str, ...]
 
     @property
     def runs(self) -> bool:
-        return not self.anatomy.missing
+        return self.problem is None
 
     def record(self) -> dict[str, Any]:
         """As a JSON line: what the list says, and what was found in the folder."""
         found = self.anatomy
-        more = {name: list(getattr(found, name)) for name in ("dtypes", "missing", "old", "unused")}
+        more: dict[str, Any] = {name: list(getattr(found, name)) for name in ("dtypes", "missing", "old")}
+        more |= {"unused": list(self.unused), "problem": self.problem}
         counted = {"query_tokens": found.query_tokens, "parts": found.parameters, "tokenizer": found.tokenizer}
         return {**self.entry.record(), "folder": str(self.folder), **counted, **more}
 
@@ -141,7 +148,22 @@ def described(model: str, machine: Machine) -> Iterator[Described]:
     """A local folder, both kinds of `tiny`, or what the cache holds of a hub id. Raises CheckpointError."""
     for folder, cached in _folders(model):
         found = examine(folder)
-        yield Described(model, folder, found, _listed(model, found, machine, cached))
+        problem, unused = _tried(folder)
+        yield Described(model, folder, found, _listed(model, found, machine, cached), problem, (*found.unused, *unused))
+
+
+def _tried(folder: Path) -> tuple[str | None, tuple[str, ...]]:
+    """Why a checkpoint would not run, if so, and the weights that are not used: found as a run does, before loading."""
+    from blip2cli.host.terminal import hush_libraries
+    from blip2cli.model.checkpoint import find
+
+    hush_libraries()
+    try:
+        checkpoint = find(ModelSettings(model=str(folder), device="cpu"), fetch=False)
+        checkpoint.load_tokenizer()
+    except CheckpointError as error:
+        return f"{error.message}. {error.hint}", ()
+    return None, checkpoint.unused
 
 
 def _folders(model: str) -> list[tuple[Path, Cached | None]]:
@@ -241,10 +263,16 @@ def _show_detail(detail: Described, machine: Machine) -> None:
         ("tokenizer", "there" if found.tokenizer else "missing"),
         *([("revision", entry.revision)] if entry.revision else []),
         *([("old", f"lacks {', '.join(found.old)}; that does no harm here")] if found.old else []),
-        *([("not read", f"{', '.join(found.unused)} (pickled)")] if found.unused else []),
-        ("runs", f"no: {', '.join(found.missing)} missing" if found.missing else "yes"),
+        *([("not read", _few(detail.unused))] if detail.unused else []),
+        ("runs", f"no: {detail.problem}" if detail.problem else "yes"),
     ]
     show_plan(lines)
+
+
+def _few(names: Sequence[str]) -> str:
+    """Names of files or weights; of many only the first."""
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    return ", ".join(names[:FEW]) + more
 
 
 def counted(number: int) -> str:

@@ -26,7 +26,7 @@ from blip2cli.host import storage
 from blip2cli.host.containment import OUTSIDE, is_below, open_below
 from blip2cli.images.fetch import fetch
 from blip2cli.inputs.formats import FORMATS, install_hint
-from blip2cli.records import ImageRef
+from blip2cli.records import Fitting, ImageRef
 
 T = TypeVar("T")
 
@@ -59,16 +59,21 @@ HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"
 """What follows `ftyp` in a HEIF file."""
 
 
+SQUASH = Fitting()
+"""What BLIP-2's own processors do: squash to the square, bicubic, in RGB."""
+
+
 @dataclass(frozen=True)
 class Reading:
-    """How images are read: the side in pixels of the square they are squashed to, and whether exactly.
+    """How images are read: the side in pixels of the square that they become, whether exactly, and in which way.
 
-    With `exact` false a JPEG is decoded at the smallest of the scales 1/2, 1/4 and 1/8 whose sides are still at least
-    twice `side` (Pillow's draft mode).
+    With `exact` false, where images are just squashed, a JPEG is decoded at the smallest of the scales 1/2, 1/4 and 1/8
+    whose sides are still at least twice `side` (Pillow's draft mode).
     """
 
     side: int
     exact: bool = False
+    fitting: Fitting = SQUASH
 
 
 def bytes_of(image: ImageRef) -> bytes:
@@ -125,8 +130,9 @@ def _read(path: str, offset: int, size: int | None, within: str | None) -> bytes
 def decode(data: bytes, reading: Reading) -> np.ndarray:
     """Decode an encoded image to uint8 RGB [side, side, 3]. Raises ImageError."""
     side = reading.side
-    enough = None if reading.exact else lambda size: (2 * side, 2 * side)
-    return _decoded(data, enough, lambda image: _pixels(image, side))
+    scaled = not reading.exact and reading.fitting == SQUASH
+    enough = (lambda size: (2 * side, 2 * side)) if scaled else None
+    return _decoded(data, enough, lambda image: _pixels(image, reading))
 
 
 @dataclass(frozen=True)
@@ -191,6 +197,8 @@ def _decoded(data: bytes, enough: Callable[[Size], Size] | None, then: Callable[
                 image.draft(None, enough(image.size))
             image.load()
             return then(image)
+        except ImageError:
+            raise
         except MemoryError:
             raise ImageError("too-large", f"{image.width} x {image.height} pixels do not fit in memory") from None
         except Exception as error:  # decoders raise all sorts on corrupt data, SyntaxError and struct.error among them
@@ -206,14 +214,6 @@ def suffix_by_content(data: bytes) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return FORMATS[str(_open(data).format)].suffixes[0]
-
-
-def from_pil(image: Image.Image, side: int) -> np.ndarray:
-    """An open Pillow image to uint8 RGB [side, side, 3]. Raises ImageError."""
-    try:
-        return _pixels(image, side)
-    except Exception as error:
-        raise ImageError("unreadable", _reason(error)) from None
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
@@ -267,10 +267,55 @@ def _without_metadata(png: bytes) -> bytes:
     return b"".join(kept)
 
 
-def _pixels(image: Image.Image, side: int) -> np.ndarray:
-    upright = _upright(image)
-    rgb = _eight_bits(upright).convert("RGB")
-    return np.asarray(rgb.resize((side, side), Image.Resampling.BICUBIC))
+def _pixels(image: Image.Image, reading: Reading) -> np.ndarray:
+    upright, fitting = _upright(image), reading.fitting
+    rgb = _eight_bits(upright).convert("RGB") if fitting.convert_rgb else _unconverted(upright)
+    if fitting.resize:
+        rgb = rgb.resize(_new_size(rgb.size, reading), Image.Resampling(fitting.resample))
+    return np.asarray(_middle(rgb, reading.side) if fitting.crop else rgb)
+
+
+def _unconverted(image: Image.Image) -> Image.Image:
+    """An image's three channels, whatever they stand for. Raises ImageError where they are not three."""
+    if len(image.getbands()) != 3:
+        raise ImageError("unsupported", f"mode {image.mode}, and the checkpoint's do_convert_rgb is false")
+    return Image.frombytes("RGB", image.size, image.tobytes())
+
+
+def _new_size(size: Size, reading: Reading) -> Size:
+    """What an image is resized to: the square, or as the checkpoint's processor says. Raises ImageError."""
+    fitting = reading.fitting
+    if fitting.size is not None:
+        height, width = fitting.size
+        return width, height
+    if fitting.shortest_edge is None:
+        return reading.side, reading.side
+    width, height = _in_proportion(size, fitting.shortest_edge, fitting.longest_edge)
+    if width * height > MAX_PIXELS:
+        raise ImageError("too-large", f"{width} x {height} pixels, with its shorter side of {fitting.shortest_edge}")
+    return width, height
+
+
+def _in_proportion(size: Size, shortest: int, longest: int | None) -> Size:
+    """The size with its shorter side of `shortest`, or its longer one of `longest` if it were longer.
+
+    Rounds as transformers' `get_size_with_aspect_ratio` and `get_resize_output_image_size` do.
+    """
+    short, long = sorted(size)
+    edge = float(shortest)
+    if longest is not None and long / short * shortest > longest:
+        edge = longest * short / long
+    new_short = round(edge)
+    if longest is not None and new_short == short:
+        return size
+    new_long = int(edge * long / short)
+    return (new_short, new_long) if size[0] <= size[1] else (new_long, new_short)
+
+
+def _middle(image: Image.Image, side: int) -> Image.Image:
+    """The square in the middle of an image, with black where it reaches beyond."""
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
 
 
 def _small(image: Image.Image, side: int) -> bytes:

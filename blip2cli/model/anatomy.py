@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any
 
 from blip2cli.errors import CheckpointError
 from blip2cli.model.families import Family, family_of_weights
-from blip2cli.model.hub import complete
-from blip2cli.model.size import Weights, headers, weights_of
+from blip2cli.model.files import has_tokenizer, json_object, named_weight_files
+from blip2cli.model.size import Weights, headers_of, weights_of
 
 PARTS = {
     "vision": ("vision_model.",),
@@ -20,9 +19,6 @@ PARTS = {
     "retrieval heads": ("vision_projection.", "text_projection.", "itm_head."),
 }
 """Part of the model → beginnings of the names of its weights."""
-
-TOKENIZERS = ("tokenizer.json", "vocab.json", "spiece.model", "vocab.txt")
-"""Any of these files makes a tokenizer."""
 
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
@@ -59,28 +55,29 @@ def examine(folder: Path) -> Anatomy:
 
 
 def _examined(folder: Path) -> Anatomy:
-    config = _json(folder / "config.json")
+    config = json_object(folder / "config.json")
     kind = config.get("model_type")
     if kind not in ("blip-2", "blip_2"):
         what = f"is a {kind} checkpoint, not BLIP-2" if kind else "holds no checkpoint (no config.json)"
         raise CheckpointError(f"{folder} {what}", "docs/models.md has those that run.")
-    try:
-        found = headers(folder)
-    except Exception as error:  # safetensors' own, which has no public base
-        raise CheckpointError(f"cannot read the weights in {folder}: {error}", "Copy or fetch them again.") from None
+    files = named_weight_files(folder)
+    there = [path for path in files if path.exists()]
+    found = headers_of(there)
     shapes = {name: shape for name, (shape, _) in found.items()}
-    processor = _json(folder / "processor_config.json")
-    tokenizer = any((folder / name).exists() for name in TOKENIZERS)
+    processor = json_object(folder / "processor_config.json")
+    tokenizer = has_tokenizer(folder)
     return Anatomy(
         _language_model(shapes),
         family_of_weights(shapes),
-        _image_side(processor.get("image_processor") or _json(folder / "preprocessor_config.json"), config, shapes),
+        _image_side(
+            processor.get("image_processor") or json_object(folder / "preprocessor_config.json"), config, shapes
+        ),
         shapes["query_tokens"][1] if "query_tokens" in shapes else config.get("num_query_tokens", 32),
         weights_of(shapes),
         {part: count for part in PARTS if (count := _count(shapes, part))},
         tuple(sorted({stored for _, stored in found.values()})),
         tokenizer,
-        tuple(_missing(folder, bool(found), tokenizer)),
+        tuple(_missing(len(files), len(there), tokenizer)),
         tuple(_old(folder, config, processor, writes=_language_model(shapes) is not None)),
         tuple(sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))),
     )
@@ -117,17 +114,12 @@ def _count(shapes: dict[str, tuple[int, ...]], part: str) -> int:
     return sum(math.prod(shape) for name, shape in shapes.items() if name.startswith(PARTS[part]))
 
 
-def _missing(folder: Path, weights: bool, tokenizer: bool) -> list[str]:
+def _missing(files: int, there: int, tokenizer: bool) -> list[str]:
     return [
-        *([] if weights else ["weights in safetensors"]),
-        *(["some of its weights' files"] if weights and not _all_there(folder) else []),
+        *([] if files else ["weights in safetensors"]),
+        *(["some of its weights' files"] if there < files else []),
         *([] if tokenizer else ["tokenizer"]),
     ]
-
-
-def _all_there(folder: Path) -> bool:
-    """Whether all shards are there; without an index, any file is all that there is."""
-    return complete(folder) or not (folder / "model.safetensors.index.json").exists()
 
 
 def _old(folder: Path, config: dict[str, Any], processor: dict[str, Any], writes: bool) -> list[str]:
@@ -138,15 +130,6 @@ def _old(folder: Path, config: dict[str, Any], processor: dict[str, Any], writes
         *([] if any('"<image>"' in _text(path) for path in tokens) else ["<image> in the tokenizer"]),
         *([] if not writes or (folder / "generation_config.json").exists() else ["a generation configuration"]),
     ]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """A JSON file's object; empty where there is no such file. Raises CheckpointError."""
-    try:
-        loaded = json.loads(_text(path) or "{}")
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is no JSON: {error}", "Copy or fetch it again.") from None
-    return loaded if isinstance(loaded, dict) else {}
 
 
 def _text(path: Path) -> str:

@@ -6,10 +6,7 @@ Weights come from safetensors only and no remote code is run. What checkpoints s
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +16,15 @@ import torch
 
 from blip2cli.errors import CheckpointError, UsageError
 from blip2cli.model import packing, placement, quantize
+from blip2cli.model.explained import explained
 from blip2cli.model.families import FAMILIES, Family
-from blip2cli.model.hub import complete
+from blip2cli.model.files import ADAPTER, AGAIN, WEIGHTS, json_object, weight_files
+from blip2cli.model.hub import USE_ANOTHER, check_name, get
 from blip2cli.model.precision import native_bf16, settled
+from blip2cli.model.processor import ImageSettings, image_settings
 from blip2cli.model.size import headers
+from blip2cli.model.tokenizer import check_tokenizer_files, load_tokenizer
+from blip2cli.model.weights import MERGE, SAVE_WHOLE, check_weights, judge, loaded_report
 from blip2cli.settings import Kind, check_device, devices_named
 from blip2cli.tiny import MODEL_DIR, RETRIEVAL_DIR
 
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from blip2cli.settings import ModelSettings
-
-logger = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -57,23 +57,7 @@ REFUSED: dict[Kind, tuple[str, str]] = {
 }
 """Kind of checkpoint that is needed → what is said of one of the other kind, and what to do."""
 
-HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
-"""What is fetched from the hub: no pickled weights, no code."""
-
-NO_CHECKPOINT = "Check name and network, or use --model FOLDER (a local checkpoint) or --model tiny (bundled)."
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-
-
-@dataclass(frozen=True)
-class ImageSettings:
-    """What the checkpoint's preprocessor says: the side in pixels, and the mean and deviation of each channel."""
-
-    side: int
-    mean: tuple[float, ...] = CLIP_MEAN
-    std: tuple[float, ...] = CLIP_STD
-    rescale: float = 1 / 255
+GENERATION_CONFIG = "generation_config.json"
 
 
 @dataclass(frozen=True)
@@ -81,7 +65,8 @@ class Checkpoint:
     """A checkpoint that has been found and may run as asked; its weights are not loaded yet.
 
     `kind` says what it is made for. `precision` is the choice made for `dtype` (auto settled): fp32, fp16, bf16, int8
-    or int4. Where the language model's layers are to be spread, `others` are the devices beside the first.
+    or int4. Where the language model's layers are to be spread, `others` are the devices beside the first. `unused` are
+    weights that are no part of the model, such as heads for another use.
     """
 
     name: str
@@ -92,6 +77,7 @@ class Checkpoint:
     precision: str
     kind: Kind = "generation"
     others: tuple[torch.device, ...] = ()
+    unused: tuple[str, ...] = ()
 
     @property
     def devices(self) -> tuple[torch.device, ...]:
@@ -132,13 +118,14 @@ class Checkpoint:
             how["dtype"] = "auto"  # as saved: the layers are quantised from the mapped file, one by one
         elif quantized:
             how["quantization_config"] = quantize.bitsandbytes_config(self.precision, self.dtype)
-        try:
-            cls = getattr(transformers, CLASSES[self.kind])
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "The following device_map keys")  # query_tokens are no module
-                model = cls.from_pretrained(self.folder, use_safetensors=True, **how)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise _not_loaded(self.name, error) from error
+        architecture = getattr(transformers, CLASSES[self.kind])
+        with explained(f"cannot load {self.name}", SAVE_WHOLE), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The following device_map keys")  # query_tokens are no module
+            model, info = architecture.from_pretrained(
+                self.folder, use_safetensors=True, output_loading_info=True, **how
+            )
+        if "quantization_config" not in how:  # bitsandbytes adds weights of its own
+            judge(self.name, loaded_report(info, model))
         if parts:
             placement.connect(model, parts)
         if quantized and on_cpu:
@@ -152,23 +139,8 @@ class Checkpoint:
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of what goes in, to which `</s>` or `<image>` in a text is text. Raises CheckpointError."""
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise _not_loaded(self.name, error) from error
-        tokenizer.split_special_tokens = True
-        if getattr(tokenizer, "is_fast", False):
-            backend = tokenizer.backend_tokenizer
-            backend.no_padding()  # settings of a saved tokenizer would cut or fill prompts
-            backend.no_truncation()
-            _split_special_tokens(backend, tokenizer.all_special_tokens)
-        return tokenizer
-
-
-class NotHere(CheckpointError):
-    """The checkpoint is not on this machine."""
+        reader = self.config.text_config if self.kind == "generation" else self.config.qformer_config
+        return load_tokenizer(self.name, self.folder, reader.vocab_size)
 
 
 def find(settings: ModelSettings, kind: Kind | None = None, fetch: bool = True) -> Checkpoint:
@@ -178,6 +150,7 @@ def find(settings: ModelSettings, kind: Kind | None = None, fetch: bool = True) 
     NotHere where it would have to be fetched from the hub, and is not to be.
     """
     name = settings.name(kind)
+    check_name(name)
     device, *others = [device_named(settings.device)] if settings.device_map is None else _every_device()
     folder = TINY[kind or "generation"] if name == "tiny" else _folder(name, settings.revision, fetch)
     config = _config(name, folder)
@@ -188,53 +161,59 @@ def find(settings: ModelSettings, kind: Kind | None = None, fetch: bool = True) 
     if others and found == "retrieval":
         raise UsageError(f"--device-map spreads a language model, and {name} has none", "Leave it out.")
     precision = settled(settings.dtype, device.type, _family(name, config, found))
-    images = _image_settings(folder, config)
-    return Checkpoint(name, folder, config, images, device, precision, found, tuple(others))
+    check_tokenizer_files(name, folder)
+    report = check_weights(name, folder, config, CLASSES[found])
+    images = image_settings(folder, config.vision_config.image_size)
+    return Checkpoint(name, folder, config, images, device, precision, found, tuple(others), report.unused)
 
 
 def _folder(name: str, revision: str | None, fetch: bool) -> Path:
-    """Where the checkpoint lies: a local folder, in the hub's cache, or fetched from the hub now.
-
-    What is in the cache whole is used as it is, without asking the hub: the same run gives the same rows tomorrow.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    if os.path.isdir(name):
-        return Path(name)
-    for cached in (True, False) if fetch else (True,):
-        try:
-            folder = snapshot_download(name, revision=revision, local_files_only=cached, allow_patterns=HUB_FILES)
-        except HFValidationError:
-            raise CheckpointError(f"there is no folder {name}, and it is no hub id", NO_CHECKPOINT) from None
-        except Exception as error:  # the hub's own, and those of its HTTP client and sockets
-            logger.debug("%s: %s", name, error)
-            continue
-        if not cached or complete(Path(folder)):
-            return Path(folder)
-    if not fetch:
-        raise NotHere(f"the checkpoint {name} is not cached", NO_CHECKPOINT)
-    raise CheckpointError(f"cannot get the checkpoint {name}: not cached, and the hub did not give it", NO_CHECKPOINT)
+    return Path(name) if os.path.isdir(name) else get(name, revision, fetch)
 
 
 def _config(name: str, folder: Path) -> Any:
+    """The configuration of a folder, whose files may be broken. Raises CheckpointError."""
     from transformers import AutoConfig
 
-    if not (folder / "config.json").exists():
-        raise CheckpointError(f"{name} holds no checkpoint (no config.json)", NO_CHECKPOINT)
-    try:
+    path = folder / "config.json"
+    if any((folder / file).exists() for file in ADAPTER):
+        raise CheckpointError(f"{name} holds an adapter (LoRA), which changes another checkpoint's weights", MERGE)
+    saved = json_object(path)
+    kind = saved.get("model_type")
+    if not saved:
+        raise CheckpointError(f"{name} holds no checkpoint (no config.json)", USE_ANOTHER)
+    if kind not in ("blip-2", "blip_2"):
+        raise CheckpointError(f"{name} is a {kind} checkpoint, not BLIP-2", "docs/models.md has those that run.")
+    if saved.get("quantization_config"):
+        raise CheckpointError(
+            f"{name} was saved in quantised form, which is not loaded",
+            "Use the checkpoint that it was made from, with --dtype int8 or int4.",
+        )
+    with explained(f"{path} makes no sense", AGAIN):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise _not_loaded(name, error) from error
-    if config.model_type not in ("blip-2", "blip_2"):
-        raise CheckpointError(
-            f"{name} is a {config.model_type} checkpoint, not BLIP-2", "docs/models.md has those that run."
-        )
-    if not any(folder.glob("*.safetensors")):
-        raise CheckpointError(
-            f"{name} has no weights in safetensors", "Pickled weights are not loaded; convert them first."
-        )
+    if not isinstance(config.vision_config.image_size, int):
+        raise CheckpointError(f"{path}: image_size {config.vision_config.image_size} is not a number", AGAIN)
+    if not weight_files(folder):
+        raise CheckpointError(f"{name} has no weights in {WEIGHTS}", _instead(folder))
+    _check_others(folder)
     return config
+
+
+def _instead(folder: Path) -> str:
+    """What to do about a folder without weights, by what it has."""
+    others = sorted(path.name for path in folder.glob("*.safetensors"))
+    if others:
+        return f"The folder has {others[0]}; only the names that save_pretrained gives are read."
+    if any(folder.glob("*.bin")):
+        return "Pickled weights are not loaded; convert them first."
+    return "Save or fetch them: the model's save_pretrained writes them."
+
+
+def _check_others(folder: Path) -> None:
+    """Raise CheckpointError for a broken file that transformers would take for none."""
+    ends = json_object(folder / GENERATION_CONFIG).get("eos_token_id")
+    if not all(isinstance(end, int) for end in (ends if isinstance(ends, list) else [ends or 0])):
+        raise CheckpointError(f"{folder / GENERATION_CONFIG}: eos_token_id {ends} is not a token's number", AGAIN)
 
 
 def _kind(folder: Path, config: Any) -> Kind:
@@ -242,11 +221,7 @@ def _kind(folder: Path, config: Any) -> Kind:
     for kind, name in CLASSES.items():
         if name in (config.architectures or ()):
             return kind
-    try:
-        weights = headers(folder)
-    except Exception as error:  # safetensors' own, which has no public base
-        raise _not_loaded(str(folder), error) from error
-    return "retrieval" if any(name.startswith("itm_head.") for name in weights) else "generation"
+    return "retrieval" if any(name.startswith("itm_head.") for name in headers(folder)) else "generation"
 
 
 def _family(name: str, config: Any, kind: Kind) -> Family | None:
@@ -298,38 +273,3 @@ def devices_of(devices: str) -> list[torch.device]:
     if not torch.cuda.is_available():
         raise UsageError("--devices all: this PyTorch sees no CUDA device", "Use --devices cpu:N, or a CUDA build.")
     return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
-
-
-def _image_settings(folder: Path, config: Any) -> ImageSettings:
-    """From the image processor's part of processor_config.json (transformers 5), or preprocessor_config.json."""
-    saved = _json(folder / "processor_config.json").get("image_processor")
-    saved = saved or _json(folder / "preprocessor_config.json")
-    size = saved.get("size") or config.vision_config.image_size
-    side: Any = size.get("height") or size.get("shortest_edge") if isinstance(size, dict) else size
-    return ImageSettings(
-        side=int(side),
-        mean=tuple(saved.get("image_mean") or CLIP_MEAN),
-        std=tuple(saved.get("image_std") or CLIP_STD),
-        rescale=float(saved.get("rescale_factor") or 1 / 255),
-    )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return loaded
-
-
-def _split_special_tokens(backend: Any, special_tokens: list[str]) -> None:
-    """Part the first character of each special token from the rest: T5's pieces have them among the words."""
-    from tokenizers import Regex, pre_tokenizers
-
-    starts = "|".join(f"{re.escape(token[0])}(?={re.escape(token[1:])})" for token in special_tokens if token[1:])
-    steps = [backend.pre_tokenizer, pre_tokenizers.Split(Regex(starts), "isolated")]
-    backend.pre_tokenizer = pre_tokenizers.Sequence([step for step in steps if step is not None])
-
-
-def _not_loaded(name: str, error: BaseException) -> CheckpointError:
-    reason = " ".join(str(error).split())[:160]
-    return CheckpointError(f"cannot load {name}: {reason}", "Is the folder complete? save_pretrained writes all of it.")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
-from blip2cli.model.checkpoint import ImageSettings
+from blip2cli.model.processor import ImageSettings
 
 if TYPE_CHECKING:
     from transformers import Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval
@@ -20,13 +21,25 @@ class Encoder:
     ) -> None:
         self.model = model
         self.device = model.query_tokens.device
-        self.white = 1 / images.rescale  # dividing by 255 rounds as transformers' product in double precision does
         self.mean = torch.tensor(images.mean, device=self.device).view(1, 3, 1, 1)
         self.std = torch.tensor(images.std, device=self.device).view(1, 3, 1, 1)
+        self.table = _table(images).to(self.device)
+        self.white = 1 / images.rescale if images.rescale else 1.0
+        every = torch.arange(256, dtype=torch.uint8).view(1, 256, 1, 1).expand(1, 256, 1, 3)
+        self.computed = torch.equal(self._compute(every.to(self.device))[0, :, :, 0], self.table)
 
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 [n, side, side, 3] to fp32 [n, 3, side, side], with the operations of transformers' image processor."""
-        values = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        placed = pixels.to(self.device, non_blocking=True)
+        if self.computed:
+            return self._compute(placed)
+        channels = placed.permute(3, 0, 1, 2).int()
+        looked_up = [values[channel] for values, channel in zip(self.table, channels, strict=True)]
+        return torch.stack(looked_up, dim=1)
+
+    def _compute(self, pixels: torch.Tensor) -> torch.Tensor:
+        """`normalize` by arithmetic, which for BLIP-2's own settings rounds as transformers' does."""
+        values = pixels.permute(0, 3, 1, 2)
         return (values.to(torch.float32) / self.white - self.mean) / self.std
 
     def vision(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -50,3 +63,18 @@ class Encoder:
         query_output = self.query_output(image_embeds).to(image_embeds.dtype)
         projected: torch.Tensor = self.model.language_projection(query_output)
         return projected
+
+
+def _table(images: ImageSettings) -> torch.Tensor:
+    """What becomes of each value of a pixel, fp32 [3, 256], with the operations of transformers' image processor.
+
+    Its `rescale` multiplies in double precision; its `normalize` computes in single.
+    """
+    values = np.arange(256, dtype=np.float64)
+    if images.rescale is not None:
+        values = values * images.rescale
+    channels = np.tile(values.astype(np.float32), (3, 1))
+    if images.normalize:
+        mean, std = (np.array(part, dtype=np.float32)[:, None] for part in (images.mean, images.std))
+        channels = (channels - mean) / std
+    return torch.from_numpy(channels)

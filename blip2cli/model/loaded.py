@@ -29,8 +29,8 @@ class LoadedCheckpoint:
 
     def __init__(self, checkpoint: Checkpoint, batch_size: int | None = None, recent: int = 256) -> None:
         self.checkpoint = checkpoint
+        self.tokenizer: Any = checkpoint.load_tokenizer()  # first: what is wrong with it is known in a moment
         self.model: Any = checkpoint.load_model()
-        self.tokenizer: Any = checkpoint.load_tokenizer()
         self.encoder = Encoder(self.model, checkpoint.images)
         self.batches = Batches(batch_size or automatic_batch_size(self.model, checkpoint.devices))
         self.started_with = self.batch_size

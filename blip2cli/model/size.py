@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from blip2cli.model.explained import explained
+from blip2cli.model.files import AGAIN, check_file, weight_files
 
 if TYPE_CHECKING:
     from blip2cli.model.checkpoint import Checkpoint
 
 QFORMER = ("qformer.", "query_tokens")
 """Beginnings of the names of weights that stay fp32 in fp16 (transformers keeps the Q-Former so)."""
+
+Header = tuple[tuple[int, ...], str]
+"""A weight's shape, and how it is stored (F32, F16, BF16, ...)."""
 
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 
@@ -66,13 +73,19 @@ def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     return {name: shape for name, (shape, _) in headers(folder).items()}
 
 
-def headers(folder: Path) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Names of a folder's weights, their shapes, and how they are stored (F32, F16, BF16, ...)."""
+def headers(folder: Path) -> dict[str, Header]:
+    """The headers of a folder's weights, by name. Raises CheckpointError for a file that is missing or broken."""
+    return headers_of(weight_files(folder))
+
+
+def headers_of(files: Sequence[Path]) -> dict[str, Header]:
+    """The headers of the weights in some files, by name. Raises CheckpointError for a broken file."""
     from safetensors import safe_open
 
-    found: dict[str, tuple[tuple[int, ...], str]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "np") as file:
+    found: dict[str, Header] = {}
+    for path in files:
+        check_file(path)
+        with explained(f"{path} is cut short or broken", AGAIN), safe_open(path, "np") as file:
             for name in file.keys():  # noqa: SIM118  # no dict
                 weight = file.get_slice(name)
                 found[name] = tuple(weight.get_shape()), weight.get_dtype()

@@ -6,7 +6,8 @@ import dataclasses
 from collections import Counter
 from typing import Any
 
-from blip2cli.model.checkpoint import Checkpoint, NotHere
+from blip2cli.model.checkpoint import Checkpoint
+from blip2cli.model.hub import NotHere
 from blip2cli.model.memory import free_bytes
 from blip2cli.model.placement import placed
 from blip2cli.model.size import shown_bytes, weight_bytes

@@ -49,8 +49,8 @@ class InProcess:
         self.watch = Stopwatch()
 
     def results(self, rows: Iterator[Row], stop: Stop) -> Iterator[Result]:
-        settings = self.settings
-        reading = Reading(self.checkpoint.images.side, settings.exact_pixels)
+        settings, images = self.settings, self.checkpoint.images
+        reading = Reading(images.side, settings.exact_pixels, images.fitting)
         on_gpu = self.checkpoint.device.type == "cuda"
         loading = Loading(self.model.batch_size, settings.workers, on_gpu, settings.image_timeout, self.keep_bytes)
         return self.task.results(self.model, stop.before(load(rows, reading, loading)), self.watch)

@@ -28,9 +28,9 @@ class Ours:
     def batches(self, folder: Path, workers: int | None = None, exact: bool = False) -> Iterator[Batch]:
         """The folder's images as the run's loader gives them."""
         rows = open_source([str(folder)], ColumnChoice()).rows()
-        on_gpu = self.model.checkpoint.device.type == "cuda"
-        loading = Loading(self.model.batch_size, workers, on_gpu)
-        return load(rows, Reading(self.model.checkpoint.images.side, exact), loading)
+        images, on_gpu = self.model.checkpoint.images, self.model.checkpoint.device.type == "cuda"
+        reading = Reading(images.side, exact, images.fitting)
+        return load(rows, reading, Loading(self.model.batch_size, workers, on_gpu))
 
     def write(self, folder: Path, prompts: Sequence[str | None], lengths: Sequence[int], batch_size: int) -> int:
         """Write a text of each length for every image and prompt; gives the number of tokens."""

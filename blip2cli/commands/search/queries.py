@@ -48,7 +48,8 @@ class Queries:
     def of_images(self, images: Iterable[str]) -> list[np.ndarray]:
         """fp32 [num_query_tokens, width] for each image file. Raises UsageError."""
         found: list[np.ndarray] = []
-        reading = Reading(self.model.checkpoint.images.side, self.job.model.exact_pixels)
+        images_as = self.model.checkpoint.images
+        reading = Reading(images_as.side, self.job.model.exact_pixels, images_as.fitting)
         for batch in load(Objects(images).rows(), reading, Loading(self.model.batch_size, workers=0)):
             vectors = for_each_row(batch, self.model.image_projections(batch))
             found += (_array(row.name, some) for row, some in zip(batch.rows, vectors, strict=True))

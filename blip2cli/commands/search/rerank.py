@@ -37,7 +37,8 @@ def _scores(model: RetrievalModel, job: Job, pictures: Pictures, found: Sequence
         for hit in one.hits:
             finders.setdefault(hit.row, []).append(number)
     names = [record["image"] for record in pictures.features.records(list(finders))]
-    reading = Reading(model.checkpoint.images.side, job.model.exact_pixels)
+    images = model.checkpoint.images
+    reading = Reading(images.side, job.model.exact_pixels, images.fitting)
     loading = Loading(model.batch_size, job.model.workers, image_timeout=job.model.image_timeout)
     scores: list[Scores] = [{} for _ in found]
     for batch in load(pictures.rows(zip(finders, names, strict=True)), reading, loading):

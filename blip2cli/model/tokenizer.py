@@ -1,0 +1,85 @@
+"""A checkpoint's tokenizer: whether its files are there and go with the model, and loading it."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from blip2cli.errors import CheckpointError
+from blip2cli.model.explained import explained
+from blip2cli.model.files import TOKENIZER_CONFIG, TOKENIZERS, check_file, json_object, missing_of_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SAVE_PROCESSOR = "Save the processor there too: Blip2Processor's save_pretrained(FOLDER)."
+
+COPY = "Copy the tokenizer of the checkpoint that this one was made from."
+
+NEWER = "Fetch its files again; one saved by a newer version needs newer transformers and tokenizers here."
+
+PROBE = "Question: how many cats? Answer:"
+"""A text that any tokenizer of a language model knows words of."""
+
+
+def check_tokenizer_files(name: str, folder: Path) -> None:
+    """Raise CheckpointError where the files of a tokenizer are missing, or are plainly broken."""
+    missing = missing_of_tokenizer(folder)
+    if missing:
+        raise CheckpointError(f"{name} has no tokenizer (no {', no '.join(missing)})", SAVE_PROCESSOR)
+    for file in itertools.chain(*TOKENIZERS):
+        if (folder / file).exists():
+            check_file(folder / file)
+    for file in (TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json"):
+        json_object(folder / file)
+
+
+def load_tokenizer(name: str, folder: Path, embeddings: int) -> PreTrainedTokenizerBase:
+    """The tokenizer of what goes in, to which `</s>` or `<image>` in a text is text.
+
+    `embeddings` is how many tokens the model knows. Raises CheckpointError.
+    """
+    from transformers import AutoTokenizer
+
+    with explained(f"cannot load the tokenizer of {name} ({_words(folder)})", NEWER):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    tokenizer.split_special_tokens = True
+    if getattr(tokenizer, "is_fast", False):
+        backend = tokenizer.backend_tokenizer
+        backend.no_padding()  # settings of a saved tokenizer would cut or fill prompts
+        backend.no_truncation()
+        _split_special_tokens(backend, tokenizer.all_special_tokens)
+    _check(name, tokenizer, embeddings)
+    return tokenizer
+
+
+def _words(folder: Path) -> str:
+    """The file that holds the tokenizer's words."""
+    return next(names[0] for names in TOKENIZERS if (folder / names[0]).exists())
+
+
+def _check(name: str, tokenizer: Any, embeddings: int) -> None:
+    """Raise CheckpointError for a tokenizer that knows no words, or more than the model does."""
+    with explained(f"the tokenizer of {name} fails at a plain text", COPY):
+        ids = tokenizer(PROBE)["input_ids"]
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    unknown = {tokenizer.unk_token_id}
+    if not set(ids) - special - unknown:
+        raise CheckpointError(f"the tokenizer of {name} knows no words", COPY)
+    words = (number for number in tokenizer.get_vocab().values() if number not in special)
+    largest = max(itertools.chain(ids, words))
+    if largest >= embeddings:
+        raise CheckpointError(
+            f"the tokenizer of {name} has tokens up to number {largest}, and the model knows {embeddings}", COPY
+        )
+
+
+def _split_special_tokens(backend: Any, special_tokens: list[str]) -> None:
+    """Part the first character of each special token from the rest: T5's pieces have them among the words."""
+    from tokenizers import Regex, pre_tokenizers
+
+    starts = "|".join(f"{re.escape(token[0])}(?={re.escape(token[1:])})" for token in special_tokens if token[1:])
+    steps = [backend.pre_tokenizer, pre_tokenizers.Split(Regex(starts), "isolated")]
+    backend.pre_tokenizer = pre_tokenizers.Sequence([step for step in steps if step is not None])
