@@ -254,8 +254,10 @@ def _told(error: Exception) -> str:
 def converse(job: Job) -> int:
     """Talk about the job's image until there are no more lines; gives how many questions failed. Raises Blip2Error."""
     from blip2cli.host.terminal import chat_screen, hush_libraries
+    from blip2cli.model.hub import check_name
 
     path = _only(job.input.inputs)
+    check_name(job.model_name)
     hush_libraries()
     screen = chat_screen()
     if not screen.scripted:

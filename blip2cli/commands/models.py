@@ -12,7 +12,7 @@ from typing import Any
 from blip2cli.errors import CheckpointError, UsageError
 from blip2cli.model.anatomy import Anatomy, examine
 from blip2cli.model.catalogue import KNOWN, Known
-from blip2cli.model.hub import Cached, cached_models
+from blip2cli.model.hub import Cached, cached_models, check_name
 from blip2cli.model.memory import free_ram
 from blip2cli.model.precision import automatic, native_bf16, settled
 from blip2cli.settings import ModelSettings
@@ -171,6 +171,7 @@ def _folders(model: str) -> list[tuple[Path, Cached | None]]:
         return [(folder, None) for folder in TINY]
     if os.path.isdir(model):
         return [(Path(model), None)]
+    check_name(model)
     cached = cached_models().get(model)
     if cached is None:
         raise CheckpointError(

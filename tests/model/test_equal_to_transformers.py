@@ -39,7 +39,8 @@ def ours(checkpoint: Path, photos: Path, settings: GenerationSettings, batch_siz
     model = Blip2Model(find(ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu")), batch_size)
     rows = open_source([str(photos)], ColumnChoice()).rows()
     requests = []
-    for batch in load(rows, Reading(model.checkpoint.images.side), Loading(batch_size, workers=0)):
+    reading = Reading(model.checkpoint.images.side, fitting=model.checkpoint.images.fitting)
+    for batch in load(rows, reading, Loading(batch_size, workers=0)):
         for row, image in zip(batch.rows, model.encode(batch), strict=True):
             for at, prompt in enumerate(prompts):
                 if (row.index + at) % 3 or len(prompts) == 1:  # ragged: not every image gets every prompt
@@ -85,6 +86,20 @@ def test_every_text_equals_generate_on_one_image(
     assert len(lengths) > 1 and len(set(texts.values())) > 12, (
         "the random model's texts must differ for this to say much"
     )
+
+
+def test_settings_of_the_image_processor_change_texts_as_they_do_there(
+    opt_checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(opt_checkpoint, tmp_path / "opt")
+    saved = json.loads((folder / "processor_config.json").read_text())
+    saved["image_processor"] |= {"do_normalize": False, "resample": 0, "size": {"shortest_edge": 32}}
+    saved["image_processor"] |= {"do_center_crop": True, "crop_size": {"height": 32, "width": 32}}
+    (folder / "processor_config.json").write_text(json.dumps(saved))
+    settings = SETTINGS["greedy"]
+    texts = ours(folder, photos, settings, 5, PROMPTS[:1])
+    assert texts == theirs(folder, list(texts), settings)
+    assert texts != ours(opt_checkpoint, photos, settings, 5, PROMPTS[:1])
 
 
 def test_old_checkpoints_give_the_same_texts(opt_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
