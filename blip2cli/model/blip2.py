@@ -20,6 +20,7 @@ from blip2cli.model.families import Family
 from blip2cli.model.graphs import Tensors, runner_for
 from blip2cli.model.loaded import LoadedCheckpoint
 from blip2cli.model.memory import SLOTS_PER_IMAGE
+from blip2cli.model.tokenizer import token_ids
 from blip2cli.records import Batch
 from blip2cli.settings import GenerationSettings
 
@@ -111,7 +112,8 @@ class Blip2Model(LoadedCheckpoint):
     def prompt_ids(self, prompt: str | None, room: int | None = None) -> tuple[int, ...]:
         """Token ids of a prompt as the processor gives them; of none, the start token, as `generate` does.
 
-        Special tokens in the prompt are text. Raises TooLong for more tokens than there is room for.
+        Special tokens in the prompt are text. Raises TooLong for more tokens than there is room for, and
+        TokenizerFailed.
         """
         start = self.model.config.text_config.bos_token_id
         if prompt is None and start is not None:
@@ -119,7 +121,7 @@ class Blip2Model(LoadedCheckpoint):
         text = (prompt or "").encode("utf-8", "backslashreplace").decode()  # half a surrogate pair is no text
         if room is not None and len(text) > room * LONGEST_TOKEN:
             raise TooLong(f"{len(text)} characters, {room} tokens fit")
-        ids = tuple(self.tokenizer(text)["input_ids"])
+        ids = token_ids(self.tokenizer, text)
         if room is not None and len(ids) > room:
             raise TooLong(f"{len(ids)} tokens, {room} fit")
         return ids
@@ -127,7 +129,7 @@ class Blip2Model(LoadedCheckpoint):
     def answer_ids(self, text: str) -> tuple[int, ...]:
         """Token ids of a text as it would follow a prompt, without the end."""
         shown = self.family.answer.format(text)
-        return tuple(self.tokenizer(shown, add_special_tokens=False)["input_ids"])
+        return token_ids(self.tokenizer, shown, add_special_tokens=False)
 
     def prompt_room(self, max_new_tokens: int) -> int:
         """The most prompt tokens: those that leave room for an answer."""

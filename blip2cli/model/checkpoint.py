@@ -161,6 +161,7 @@ def find(settings: ModelSettings, kind: Kind | None = None, fetch: bool = True) 
     if others and found == "retrieval":
         raise UsageError(f"--device-map spreads a language model, and {name} has none", "Leave it out.")
     precision = settled(settings.dtype, device.type, _family(name, config, found))
+    _check_width(name, config, found)
     check_tokenizer_files(name, folder)
     report = check_weights(name, folder, config, CLASSES[found])
     images = image_settings(folder, config.vision_config.image_size)
@@ -235,6 +236,17 @@ def _family(name: str, config: Any, kind: Kind) -> Family | None:
             f"Those that can: {', '.join(family.name for family in FAMILIES.values())}; see docs/models.md.",
         )
     return FAMILIES[model_type]
+
+
+def _check_width(name: str, config: Any, kind: Kind) -> None:
+    """Raise CheckpointError where the tokens of the language model are wider than what the image is projected to."""
+    text = config.text_config
+    tokens, layers = getattr(text, "word_embed_proj_dim", 0), text.hidden_size
+    if kind == "generation" and tokens > layers:
+        raise CheckpointError(
+            f"{name} has tokens of width {tokens} and layers of width {layers}: images cannot be put among the tokens",
+            "transformers cannot run it either; correct word_embed_proj_dim if config.json is wrong.",
+        )
 
 
 def device_named(device: str) -> torch.device:

@@ -62,7 +62,18 @@ class Encoder:
         image_embeds, _ = self.vision(pixels)
         query_output = self.query_output(image_embeds).to(image_embeds.dtype)
         projected: torch.Tensor = self.model.language_projection(query_output)
-        return projected
+        width = self.model.get_input_embeddings().weight.shape[1]
+        return projected if projected.shape[-1] == width else _scattered(projected, width)
+
+
+def _scattered(projected: torch.Tensor, width: int) -> torch.Tensor:
+    """Image embeddings [n, num_query_tokens, more] as transformers puts them among tokens of a smaller width.
+
+    OPT-350M's tokens are narrower than its layers, for which the projection is made. `masked_scatter` fills the tokens'
+    places with the projection's values one after another; those that are left over are not used.
+    """
+    images, queries, _ = projected.shape
+    return projected.flatten(1)[:, : queries * width].reshape(images, queries, width)
 
 
 def _table(images: ImageSettings) -> torch.Tensor:

@@ -27,8 +27,12 @@ def explained(fault: str, hint: str) -> Iterator[None]:
             raise MemoryError(str(error)) from error
         if not (isinstance(error, Exception) or is_panic(error)):
             raise
-        reason = " ".join(str(error).split())[:LONGEST] or type(error).__name__
-        raise CheckpointError(f"{fault}: {reason}", hint) from error
+        raise CheckpointError(f"{fault}: {reason(error)}", hint) from error
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split())[:LONGEST] or type(error).__name__
 
 
 def is_panic(error: BaseException) -> bool:

@@ -20,6 +20,7 @@ from blip2cli.model.checkpoint import Checkpoint
 from blip2cli.model.decoding.requests import LONGEST_TOKEN
 from blip2cli.model.graphs import Tensors
 from blip2cli.model.loaded import LoadedCheckpoint
+from blip2cli.model.tokenizer import TokenizerFailed, token_ids
 from blip2cli.records import Batch
 
 RECENT = 64
@@ -171,7 +172,10 @@ class RetrievalModel(LoadedCheckpoint):
         """Token ids of a text as the tokenizer gives them; special tokens in it are text."""
         if len(text) > self.text_room * LONGEST_TOKEN:
             return Failed(f"text-too-long: {len(text)} characters, {self.text_room} tokens fit")
-        ids = tuple(self.tokenizer(text.encode("utf-8", "backslashreplace").decode())["input_ids"])
+        try:
+            ids = token_ids(self.tokenizer, text.encode("utf-8", "backslashreplace").decode())
+        except TokenizerFailed as failed:
+            return Failed(f"failed: {failed}")
         return ids if len(ids) <= self.text_room else Failed(f"text-too-long: {len(ids)} tokens, {self.text_room} fit")
 
     def _padded(self, texts: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import CheckpointError
-from blip2cli.model.explained import explained
+from blip2cli.model.explained import explained, is_panic, reason
 from blip2cli.model.files import TOKENIZER_CONFIG, TOKENIZERS, check_file, json_object, missing_of_tokenizer
 
 if TYPE_CHECKING:
@@ -53,6 +53,20 @@ def load_tokenizer(name: str, folder: Path, embeddings: int) -> PreTrainedTokeni
         _split_special_tokens(backend, tokenizer.all_special_tokens)
     _check(name, tokenizer, embeddings)
     return tokenizer
+
+
+class TokenizerFailed(CheckpointError):
+    """A tokenizer fails at a text, such as one on which its pattern gives up."""
+
+
+def token_ids(tokenizer: Any, text: str, **options: Any) -> tuple[int, ...]:
+    """The token ids of a text. Raises TokenizerFailed."""
+    try:
+        return tuple(tokenizer(text, **options)["input_ids"])
+    except BaseException as error:
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
+        raise TokenizerFailed(f"the checkpoint's tokenizer fails at a text: {reason(error)}", COPY) from error
 
 
 def _words(folder: Path) -> str:

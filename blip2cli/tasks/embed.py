@@ -144,8 +144,11 @@ class EmbedTask:
 def _text_output(model: Blip2Model, text: str) -> torch.Tensor | Failed:
     from blip2cli.model.batches import Failed
     from blip2cli.model.decoding.requests import TooLong
+    from blip2cli.model.tokenizer import TokenizerFailed
 
     try:
         return model.text_output(text)
     except TooLong as too_long:
         return Failed(f"text-too-long: {too_long}")
+    except TokenizerFailed as failed:
+        return Failed(f"failed: {failed}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
 from blip2cli.model.decoding.requests import Completion, Request, TooLong
+from blip2cli.model.tokenizer import TokenizerFailed
 from blip2cli.records import Batch, Column, Result, Row
 
 if TYPE_CHECKING:
@@ -129,6 +130,9 @@ class Generation:
                 ids = model.prompt_ids(prompt.text, model.prompt_room(most))
             except TooLong as too_long:
                 entry.error = f"prompt-too-long: {too_long}"
+                continue
+            except TokenizerFailed as failed:
+                entry.error = f"failed: {failed}"
                 continue
             if prompt.choices:
                 yield from self._choices(model, image, entry, ids)

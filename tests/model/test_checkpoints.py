@@ -345,6 +345,33 @@ def test_a_tokenizer_with_more_words_than_the_model_is_told(opt: Path) -> None:
     assert "tokens up to number 437, and the model knows 437" in refused(opt, load=True)
 
 
+def with_pattern(folder: Path, pattern: str) -> None:
+    """Let the tokenizer part texts by a pattern first."""
+    saved = json.loads((folder / "tokenizer.json").read_text())
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    change_json(
+        folder, "tokenizer.json", pre_tokenizer={"type": "Sequence", "pretokenizers": [split, saved["pre_tokenizer"]]}
+    )
+
+
+def test_a_tokenizer_that_panics_is_told(opt: Path) -> None:
+    good = (opt / "tokenizer.json").read_text()
+    with_pattern(opt, "(")
+    assert "cannot load the tokenizer" in refused(opt, load=True)
+    (opt / "tokenizer.json").write_text(good)
+    with_pattern(opt, "([a-zA-Z: ?]+)+!")
+    assert "fails at a plain text" in refused(opt, load=True) and "Onig" in refused(opt, load=True)
+
+
+def test_a_text_at_which_the_tokenizer_panics_is_an_error_row(typed: Run, opt: Path, photos: Path) -> None:
+    with_pattern(opt, "(x+x+)+y")
+    image = next(photos.glob("*.png"))
+    ran = typed("vqa", image, "--model", opt, "--prompt", "x" * 60, "--prompt", "what?", "--dtype", "fp32")
+    panicked, good = ran.rows
+    assert ran.code == 3 and panicked["error"].startswith("failed: the checkpoint's tokenizer fails at a text")
+    assert good["error"] is None
+
+
 def test_the_tokenizer_is_read_before_the_weights(opt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     change_tokenizer(opt, type="Newer")
     monkeypatch.setattr(Checkpoint, "load_model", lambda self: pytest.fail("the weights were loaded first"))
