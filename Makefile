@@ -2,9 +2,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+PARALLEL := -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python $(PARALLEL)
+PYTHONS ?= 3.10 3.11 3.12 3.13
+ELSEWHERE := tests/cli tests/host tests/images tests/model tests/tasks tests/versions tests/test_api.py tests/test_layers.py \
+	tests/inputs/test_folders_and_lists.py tests/inputs/test_manifests.py tests/inputs/test_shares.py \
+	tests/outputs/test_carried_columns.py tests/outputs/test_resume.py tests/outputs/test_retry.py \
+	tests/outputs/test_shards.py
 
-.PHONY: demo test test-avx2 test-cluster lint chaos cluster-demo scale fuzz bench bench-gpu accuracy reference docs docs-pictures clean
+.PHONY: demo test test-avx2 test-oldest test-pythons test-elsewhere test-cluster lint chaos cluster-demo scale fuzz \
+	bench bench-gpu accuracy reference docs docs-pictures clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,13 +25,36 @@ demo: $(VENV)/.ready  ## Caption the sample images, and ask about them, with the
 	$(BIN)/blip2 vqa docs/examples --model tiny --prompt "how many shapes are there?"
 
 test: $(VENV)/.ready  ## Run the tests, but for those of a cluster.
-	$(PYTEST) --maxprocesses 8 -m "not cluster"
+	$(PYTEST) -m "not cluster"
 
 test-avx2: $(VENV)/.ready  ## Run the tests of what depends on the processor as on one without AVX-512.
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 FBGEMM_ENABLE_INSTRUCTIONS=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
-	$(PYTEST) --maxprocesses 8 -m "not cluster" tests/model tests/tasks tests/commands/search tests/tiny tests/test_api.py \
+	$(PYTEST) -m "not cluster" tests/model tests/tasks tests/commands/search tests/tiny tests/test_api.py \
 	tests/cli/test_options.py tests/cli/test_tasks.py tests/cli/test_chat.py tests/cli/test_models.py \
 	tests/cli/test_doctor.py tests/cli/test_bench.py tests/run/engines/test_replicas.py tests/docs/test_docs_examples.py
+
+# PyTorch stays at $(TORCH), of which a build for the CPU is at hand: its own lower bound is not tested here.
+test-oldest: $(VENV)/.ready  ## Run the tests that need no other libraries with the oldest versions that are allowed.
+	mkdir -p build
+	$(BIN)/python -m tests.versions.oldest > build/oldest.txt
+	$(MAKE) test-elsewhere ELSE=build/oldest CONSTRAINTS=build/oldest.txt
+
+test-pythons: $(VENV)/.ready  ## Run the same tests with each Python that is installed; check types for all of them.
+	@for version in $(PYTHONS); do \
+		$(BIN)/mypy --python-version $$version || exit 1; \
+		if command -v python$$version > /dev/null; then \
+			$(MAKE) test-elsewhere ELSE=build/python$$version PYTHON=python$$version CONSTRAINTS=/dev/null || exit 1; \
+		else \
+			echo "SKIPPED: python$$version is not installed; only types were checked for it"; \
+		fi; \
+	done
+
+test-elsewhere:
+	$(PYTHON) -m venv $(ELSE)
+	$(ELSE)/bin/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(ELSE)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: -c $(CONSTRAINTS) \
+		-e ".[s3,hf,http,zst,heif,search]" pytest pytest-xdist hypothesis sentencepiece protobuf
+	OMP_NUM_THREADS=1 $(ELSE)/bin/python $(PARALLEL) -m "not cluster" -o filterwarnings=default $(ELSEWHERE)
 
 test-cluster: $(VENV)/.ready  ## Run the tests that start a Ray cluster.
 	$(PYTEST) --maxprocesses 2 -m cluster

@@ -208,7 +208,7 @@ class ModelSettings:
 
     def validate(self) -> None:
         if self.batch_size != "auto" and not re.fullmatch(r"0*[1-9]\d{0,5}", self.batch_size, re.ASCII):
-            raise UsageError(f"--batch-size {self.batch_size} is neither auto nor a number above 0", "Try 16.")
+            raise UsageError(f"--batch-size {self.batch_size} is neither auto nor a number from 1 to 999999", "Try 16.")
         check_device(self.device)
         if self.devices is not None and self.device != "auto":
             raise UsageError("--device does not go with --devices", "Give one of them.")

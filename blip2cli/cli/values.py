@@ -16,7 +16,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from typer.models import OptionInfo
+from typer.models import ArgumentInfo, OptionInfo
 
 from blip2cli.errors import UsageError
 
@@ -74,6 +74,10 @@ def spelled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _annotation(parameter: inspect.Parameter) -> Any:
     kind, *marks = get_args(parameter.annotation) or (parameter.annotation,)
+    if marks and isinstance(marks[0], ArgumentInfo):
+        argument = copy(marks[0])
+        argument.parser = parser("an argument", Value(str, True, argument.metavar or ""))
+        return Annotated[kind, argument]
     if not marks or not isinstance(marks[0], OptionInfo):
         return parameter.annotation
     option = copy(marks[0])

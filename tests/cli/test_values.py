@@ -67,6 +67,13 @@ def test_a_wrong_value_is_two_lines_and_exit_code_2(typed: Run, command: str, mo
             assert "Invalid value" not in ran.err and len(ran.err) < 400, shown
 
 
+@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"doctor", "bench"}))
+def test_an_empty_argument_is_refused(typed: Run, command: str) -> None:
+    ran = typed(command, "", *(("--references", CIRCLE) if command == "score" else ()))
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("blip2: an argument is empty\n       It takes ") and ran.err.count("\n") == 2
+
+
 def test_every_option_that_takes_a_value_is_tried() -> None:
     for command in COMMANDS:
         for option, value in options(command):

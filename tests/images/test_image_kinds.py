@@ -147,6 +147,9 @@ def test_a_malformed_exif_block_does_no_harm() -> None:
 
 @pytest.mark.parametrize("kind", ["QOI", "PPM", "DIB", "PCX"])
 def test_formats_that_few_programs_write(kind: str) -> None:
+    Image.init()
+    if kind not in Image.SAVE:
+        pytest.skip(f"this Pillow does not write {kind}")
     assert_is_the_picture(decode(encoded(picture(), kind), READING), 0)
 
 
