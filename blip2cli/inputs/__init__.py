@@ -6,19 +6,20 @@ import glob
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
 from blip2cli.inputs.encoding import check_encoding
 from blip2cli.inputs.folder import Files, Folder, images_below, matching, walk
-from blip2cli.inputs.formats import install_hint, is_image, read_suffixes
+from blip2cli.inputs.formats import install_hint, is_image, note_unread, read_suffixes, told
 from blip2cli.records import Row
 
 if TYPE_CHECKING:
@@ -87,6 +88,14 @@ class Source(Protocol):
 
     def column_names(self) -> list[str]:
         """Names of the columns that are carried through; cheaper than `schema`."""
+
+
+@runtime_checkable
+class CountsUnread(Protocol):
+    """A source that comes upon files which it does not read."""
+
+    def unread(self) -> Counter[str]:
+        """How many there were, by suffix, when the source was last counted, or read to its end."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +218,14 @@ class Sources:
         if total is None:
             return number - 1, None, of
         return total * (number - 1) // of, total * number // of, 1
+
+    def unread(self) -> Counter[str]:
+        """Files that are not read, by suffix, as far as the parts have been counted or read."""
+        total: Counter[str] = Counter()
+        for part in self.parts:
+            if isinstance(part, CountsUnread):
+                total += part.unread()
+        return total
 
     def column_names(self) -> list[str]:
         return list(dict.fromkeys(name for part in self.parts for name in part.column_names()))
@@ -337,10 +354,14 @@ def _url_sources(url: str, columns: ColumnChoice) -> Iterator[Source]:
         else:
             found = storage.matching(url) if pattern else list(storage.walk(url))
             images = tuple(name for name in found if suffix_of(name) in read_suffixes())
+            passed_over: Counter[str] = Counter()
+            for name in found:
+                if not is_image(name):
+                    note_unread(passed_over, name)
             tables = [name for name in found if suffix_of(name) in MANIFESTS and suffix_of(name) not in NAMED_ONLY]
             if not images and not tables:
                 raise UsageError(f"no images found in {url}", "Give an image, a folder, a pattern, or a manifest.")
-            yield from [Files(images)] if images else _file_sources(tables, columns)
+            yield from [Files(images, passed_over)] if images else _file_sources(tables, columns)
     except OSError as error:
         raise UsageError(f"cannot read {url}: {error.strerror or error}", "Check the URL and your access.") from None
 
@@ -419,6 +440,7 @@ def _side_by_side(opened: Callable[[str], T], names: Iterable[str]) -> list[T]:
 
 def _glob_sources(pattern: str, columns: ColumnChoice) -> Iterator[Source]:
     found: list[Any] = []
+    passed_over: Counter[str] = Counter()
     for match in matching(pattern):
         name = match.path
         if match.closed:
@@ -430,6 +452,11 @@ def _glob_sources(pattern: str, columns: ColumnChoice) -> Iterator[Source]:
             continue  # what stands beside images is not always about them
         elif is_image(name) or suffix_of(name) in MANIFESTS:
             found.append(_file_source(name, columns))
+        else:
+            note_unread(passed_over, name)
     if not found:
-        raise UsageError(f"no images found: {pattern}", "Quote the pattern, and check it with ls.")
+        others = f"; {told(passed_over)}" if passed_over else ""
+        raise UsageError(f"no images found: {pattern}{others}", "Quote the pattern, and check it with ls.")
     yield from found
+    if passed_over:
+        yield Files((), passed_over)

@@ -47,12 +47,16 @@ MOST_MEMBERS = 10_000
 
 @dataclass(frozen=True)
 class Member:
-    """One file in an archive: an image and where its bytes are, or a text beside one; or what is wrong with it."""
+    """One file in an archive: an image and where its bytes are, or a text beside one; or what is wrong with it.
+
+    One that is only `announced` comes again with its bytes: a sample that ends there is let go before they are read.
+    """
 
     name: str
     image: ImageRef | None = None
     text: bytes | None = None
     error: str | None = None
+    announced: bool = False
 
 
 def held(name: str, data: bytes) -> Member:
@@ -130,7 +134,8 @@ def samples_in(members: Iterable[Member]) -> Iterator[tuple[str, list[Member]]]:
             elif sample.is_full:
                 yield from sample.rest(key)
                 sample = sample.after()
-            sample.add(member)
+            if not member.announced:
+                sample.add(member)
     except (tarfile.TarError, OSError):
         yield from sample.rest(key)
         raise

@@ -6,14 +6,15 @@ import fnmatch
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
-from blip2cli.inputs.formats import is_image
+from blip2cli.inputs.formats import is_image, note_unread, told
 from blip2cli.records import ImageRef, Row
 
 if TYPE_CHECKING:
@@ -26,9 +27,10 @@ ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
 @dataclass(frozen=True)
 class Files:
-    """Image files named one by one."""
+    """Image files named one by one. `passed_over` counts, by suffix, what a glob or remote folder has besides."""
 
     names: tuple[str, ...]
+    passed_over: Counter[str] = field(default_factory=Counter)
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         for name in self.names[start:]:
@@ -36,6 +38,9 @@ class Files:
 
     def count(self) -> int | None:
         return len(self.names)
+
+    def unread(self) -> Counter[str]:
+        return self.passed_over
 
     def column_names(self) -> list[str]:
         return []
@@ -54,11 +59,14 @@ class Folder:
     """
 
     name: str
+    passed_over: Counter[str] = field(default_factory=Counter, compare=False)
 
     def __post_init__(self) -> None:
         if next(images_below(self.name), None) is None:
+            self.count()
+            others = f"; {told(self.passed_over)}" if self.passed_over else ""
             raise UsageError(
-                f"no images found in {self.name}", "Images end in .jpg, .png, .webp, .tif, .avif and so on."
+                f"no images found in {self.name}{others}", "Images end in .jpg, .png, .webp, .tif, .avif and so on."
             )
 
     def rows(self, start: int = 0) -> Iterator[Row]:
@@ -66,7 +74,11 @@ class Folder:
             yield image_row(path)
 
     def count(self) -> int | None:
-        return sum(1 for _ in images_below(self.name))
+        self.passed_over.clear()
+        return sum(1 for _ in images_below(self.name, self.passed_over))
+
+    def unread(self) -> Counter[str]:
+        return self.passed_over
 
     def column_names(self) -> list[str]:
         return []
@@ -104,9 +116,17 @@ def unescaped(path: str) -> str:
     return os.fsdecode(ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), encoded))
 
 
-def images_below(folder: str) -> Iterator[str]:
-    """The images in a folder and those below it, in the order of a walk."""
-    return walk(folder, is_image)
+def images_below(folder: str, passed_over: Counter[str] | None = None) -> Iterator[str]:
+    """The images in a folder and those below it, in the order of a walk; what is not read is counted."""
+
+    def wanted(name: str) -> bool:
+        if is_image(name):
+            return True
+        if passed_over is not None:
+            note_unread(passed_over, name)
+        return False
+
+    return walk(folder, wanted)
 
 
 def walk(folder: str, wanted: Callable[[str], bool]) -> Iterator[str]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from blip2cli.errors import UsageError
 from blip2cli.inputs.folder import image_row, images_below, printable
+from blip2cli.inputs.formats import suffix_in
 from blip2cli.records import Row
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ class ImageFolder:
 
     name: str
     metadata: Sources
+    passed_over: Counter[str] = field(default_factory=Counter)
     manifest_text = True
 
     def rows(self, start: int = 0) -> Iterator[Row]:
@@ -44,7 +47,15 @@ class ImageFolder:
 
     def count(self) -> int | None:
         named: set[str] = set()
-        return sum(1 for _ in self._described(named)) + sum(1 for _ in self._others(named))
+        self.passed_over.clear()
+        number = sum(1 for _ in self._described(named)) + sum(1 for _ in self._others(named, self.passed_over))
+        self.passed_over.subtract(
+            suffix_in(file) for file in metadata_files(self.name) if suffix_in(file) in self.passed_over
+        )
+        return number
+
+    def unread(self) -> Counter[str]:
+        return self.passed_over
 
     def column_names(self) -> list[str]:
         return self.metadata.column_names()
@@ -61,8 +72,8 @@ class ImageFolder:
                 row = replace(row, index=0, name=printable(path))
             yield row
 
-    def _others(self, named: set[str]) -> Iterator[str]:
-        return (path for path in images_below(self.name) if os.path.normpath(path) not in named)
+    def _others(self, named: set[str], passed_over: Counter[str] | None = None) -> Iterator[str]:
+        return (path for path in images_below(self.name, passed_over) if os.path.normpath(path) not in named)
 
 
 def metadata_files(folder: str, written: str | None = None) -> list[str]:

@@ -129,6 +129,7 @@ class TarShards:
                     linked = linked or stack.enter_context(_LinkedMembers(name))
                     yield linked.member(info.name)
                 else:
+                    yield Member(info.name, announced=True)
                     yield archive.member(info)
 
 

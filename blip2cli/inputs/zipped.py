@@ -100,6 +100,7 @@ class ZipArchive:
             if texts and is_image(info.filename):
                 yield Member(info.filename)
                 continue
+            yield Member(info.filename, announced=True)
             try:
                 yield _member(archive, info.filename, self._file(info))
             except BrokenLink as error:

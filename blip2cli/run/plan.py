@@ -6,6 +6,7 @@ what needs torch (devices, checkpoint, columns) is worked out when it is first a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -54,6 +55,9 @@ class RowSource(Protocol):
 
     def count(self) -> int | None:
         """How many rows there are; None where only reading tells."""
+
+    def unread(self) -> Counter[str]:
+        """Files that are not read, by suffix, as far as the input has been counted or read."""
 
     def column_names(self) -> list[str]:
         """The columns that are carried through to the output."""

@@ -6,6 +6,7 @@ may be killed and resumed as any run may, and nothing is lost meanwhile.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -44,6 +45,9 @@ class CommittedRows:
 
     def count(self) -> int | None:
         return self.rows_done
+
+    def unread(self) -> Counter[str]:
+        return self.source.unread()
 
     def column_names(self) -> list[str]:
         return self.source.column_names()

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from blip2cli import __version__
 from blip2cli.host.files import write_atomically
 from blip2cli.host.stopwatch import Stopwatch
-from blip2cli.host.terminal import show_summary, show_warning
+from blip2cli.host.terminal import show_note, show_summary, show_warning
+from blip2cli.inputs.formats import told
 from blip2cli.outputs.journal import Commit
 from blip2cli.records import Result
 from blip2cli.settings import Job
@@ -65,11 +66,13 @@ class Tally:
             show_warning(f"memory ran out with batches of {stats.started_with}; {stats.batch_size} worked")
 
 
-def close(job: Job, tally: Tally) -> None:
-    """Sum a run up: on stderr unless quiet, and where --summary says."""
-    summary = _summary(job, tally)
+def close(job: Job, tally: Tally, unread: Mapping[str, int]) -> None:
+    """Sum a run up: on stderr unless quiet, and where --summary says. `unread` counts files not read, by suffix."""
+    summary = {**_summary(job, tally), "not_read": dict(unread)}
     if not job.output.quiet:
         show_summary(summary)
+        if unread:
+            show_note(told(unread))
     if job.output.summary is not None:
         write_atomically(job.output.summary, json.dumps(summary, indent=2).encode() + b"\n")
 

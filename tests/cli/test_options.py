@@ -94,6 +94,7 @@ def test_the_summary_tells_the_same_to_people_and_to_schedulers(typed: Run) -> N
         "errors_before": 0,
         "errors": 2,
         "errors_by_kind": {"empty": 2},
+        "not_read": {},
         "batch_size": 64,
         "version": __version__,
     }

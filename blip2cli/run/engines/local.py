@@ -15,7 +15,7 @@ def launch(job: Job) -> Tally | None:
         return None
     with locked_plan(job) as plan:
         tally = Tally(plan.finished) if plan.finished else _run(plan)
-        close(job, tally)
+        close(job, tally, plan.source.unread())
     return tally
 
 

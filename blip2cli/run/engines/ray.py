@@ -65,7 +65,7 @@ def launch(job: Job, replica: type[Replica] = Replica) -> Tally | None:
         return None
     with locked_plan(job) as plan:
         tally = _run(plan, _shards_of(plan), replica)
-        close(job, tally)
+        close(job, tally, plan.source.unread())
     return tally
 
 
