@@ -39,13 +39,24 @@ test-oldest: $(VENV)/.ready  ## Run the tests that need no other libraries with 
 	$(BIN)/python -m tests.versions.oldest > build/oldest.txt
 	$(MAKE) test-elsewhere ELSE=build/oldest CONSTRAINTS=build/oldest.txt
 
-test-pythons: $(VENV)/.ready  ## Run the same tests with each Python that is installed; check types for all of them.
+# Without PyTorch, whose builds for other Pythons may take gigabytes; with TORCH_TOO=1, also the tests of test-oldest.
+test-pythons: $(VENV)/.ready  ## Try commands and inputs with each Python that is installed; check types for all of them.
+	mkdir -p build
+	$(BIN)/python -m tests.versions.oldest --without-torch > build/without-torch.txt
 	@for version in $(PYTHONS); do \
 		$(BIN)/mypy --python-version $$version || exit 1; \
-		if command -v python$$version > /dev/null; then \
-			$(MAKE) test-elsewhere ELSE=build/python$$version PYTHON=python$$version CONSTRAINTS=/dev/null || exit 1; \
-		else \
+		python=$$(ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python 2> /dev/null | tail -n 1); \
+		python=$${python:-python$$version}; \
+		if ! $$python -c "" 2> /dev/null; then \
 			echo "SKIPPED: python$$version is not installed; only types were checked for it"; \
+			continue; \
+		fi; \
+		$$python -m venv build/python$$version && \
+		build/python$$version/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+			-r build/without-torch.txt && \
+		build/python$$version/bin/python -m tests.versions.smoke || exit 1; \
+		if [ -n "$(TORCH_TOO)" ]; then \
+			$(MAKE) test-elsewhere ELSE=build/python$$version PYTHON=$$python CONSTRAINTS=/dev/null || exit 1; \
 		fi; \
 	done
 

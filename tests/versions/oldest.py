@@ -61,5 +61,11 @@ def constraints() -> list[str]:
     return [f"{name}=={version}" for name, version in sorted(found.items())]
 
 
+def without_torch() -> list[str]:
+    """The requirements, with their markers, of what runs without PyTorch (which accelerate brings along)."""
+    lines: list[str] = project()["dependencies"]
+    return [line for line in lines if Requirement(line).name not in ("torch", "accelerate")]
+
+
 if __name__ == "__main__":
-    print(*constraints(), sep="\n")
+    print(*(without_torch() if "--without-torch" in sys.argv else constraints()), sep="\n")
