@@ -48,7 +48,7 @@ class ZipArchive:
         self.name = name
         try:
             with storage.open_binary(name) as file, zipfile.ZipFile(file) as archive:
-                files = [info for info in archive.infolist() if not info.is_dir()]
+                files = [info for info in archive.infolist() if info.filename and not info.is_dir()]
                 found = [info for info in files if wanted(info.filename)]
                 self._unread: Counter[str] = Counter()
                 for info in files:

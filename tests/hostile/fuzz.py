@@ -1,28 +1,34 @@
-"""Mutated images of every format, each decoded to pixels or refused: nothing else, and not for long.
+"""Mutated images and archives of every format, each read or refused: nothing else, and not for long.
 
-`python -m tests.hostile.fuzz --cases 5000` decodes in a process that may die; it then names the case and goes on behind
-it. A case is its number: `python -m tests.hostile.fuzz --first 1234 --cases 1` repeats it.
+`python -m tests.hostile.fuzz --cases 5000` reads them in a process that may die; it then names the case and goes on
+behind it. A case is its number: `python -m tests.hostile.fuzz --first 1234 --cases 1` repeats it.
 """
 
 import argparse
+import json
 import random
 import resource
+import stat
 import sys
+import tarfile
 import time
+import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from io import BytesIO
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
 
-from blip2cli.errors import ImageError
-from blip2cli.images.decode import Reading, decode, known_formats
+from blip2cli.errors import ImageError, UsageError
+from blip2cli.images.decode import Reading, bytes_of, decode, known_formats
 from blip2cli.images.processes import keep_quiet
+from blip2cli.inputs import ColumnChoice, open_source
 
 SLOWEST = 5.0
 """Seconds that a case may take."""
@@ -31,6 +37,10 @@ MEMORY = 2 << 30
 """Bytes of address space that decoding may take beyond what the process has."""
 
 READING = Reading(64)
+
+ROW_ERRORS = ("missing", "unreadable", "truncated", "too-large")
+"""What archives say of rows that have no image."""
+
 KINDS = [
     ("JPEG", {"quality": 90}), ("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {}), ("WEBP", {"lossless": True}),
     ("GIF", {}), ("BMP", {}), ("DIB", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}),
@@ -54,14 +64,60 @@ def corpus() -> list[tuple[str, bytes]]:
         file = BytesIO()
         Image.fromarray(picture).save(file, kind, **options)
         encoded.append((kind, file.getvalue()))
-    return encoded
+    return [*encoded, *((kind, pack()) for kind, pack in ARCHIVES.items())]
+
+
+def members() -> list[tuple[str, bytes]]:
+    """Small samples with texts, one of them with a long name."""
+    image = BytesIO()
+    Image.new("RGB", (8, 8), "red").save(image, "PNG")
+    said = json.dumps({"key": "a", "n": 1}).encode()
+    return [(f"{key}{suffix}", data) for key in ("a", "b", "c" * 120) for suffix, data in
+            ((".png", image.getvalue()), (".json", said), (".txt", b"a red square"))]  # fmt: skip
+
+
+def packed_tar(mode: str = "w", kind: int = tarfile.PAX_FORMAT) -> bytes:
+    """The samples in a tar, with links."""
+    file = BytesIO()
+    with tarfile.open(fileobj=file, mode=mode, format=kind) as archive:  # type: ignore[call-overload]
+        for name, data in members():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, BytesIO(data))
+        for name, target, link in (("d.png", "a.png", tarfile.LNKTYPE), ("e.png", "d.png", tarfile.SYMTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = link, target
+            archive.addfile(info)
+    return file.getvalue()
+
+
+def packed_zip(method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """The samples in a zip, with a link."""
+    file = BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, data in members():
+            archive.writestr(name, data)
+        link = zipfile.ZipInfo("d.png")
+        link.external_attr = stat.S_IFLNK << 16
+        archive.writestr(link, "a.png")
+    return file.getvalue()
+
+
+ARCHIVES: dict[str, Callable[[], bytes]] = {
+    ".tar": packed_tar,
+    ".TAR": lambda: packed_tar(kind=tarfile.GNU_FORMAT),
+    ".tar.gz": lambda: packed_tar("w:gz"),
+    ".zip": packed_zip,
+    ".ZIP": lambda: packed_zip(zipfile.ZIP_STORED),
+}
+"""Suffix → an archive of that kind."""
 
 
 def case(number: int) -> tuple[str, str, bytes]:
     """The format, the mutation and the bytes of a case."""
     rng = random.Random(number)
     kind, data = corpus()[number % len(corpus())]
-    mutation = rng.choice(sorted(MUTATIONS))
+    mutation = rng.choice(sorted(MUTATIONS if kind.lower() == ".tar" else MUTATIONS.keys() - {"lie_in_tar"}))
     return kind, mutation, bytes(MUTATIONS[mutation](bytearray(data), rng))
 
 
@@ -81,6 +137,22 @@ def lie_in_header(data: bytearray, rng: random.Random) -> bytearray:
     lie = rng.choice((0, 1, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, rng.getrandbits(32)))
     width = rng.choice((2, 4))
     data[at : at + width] = (lie & (256**width - 1)).to_bytes(width, rng.choice(("big", "little")))
+    return data
+
+
+def lie_in_tar(data: bytearray, rng: random.Random) -> bytearray:
+    """A header of a tar says another size, type or place to lead to, and has the right checksum."""
+    at = rng.choice([at for at in range(0, len(data), 512) if data[at + 257 : at + 262] == b"ustar"])
+    size = rng.choice((0, -1, -512, -(1 << 40), 1 << 20, 1 << 33, 1 << 62, rng.getrandbits(64)))
+    what = rng.choice(("size", "type", "link"))
+    if what == "size":
+        data[at + 124 : at + 136] = (size % 256**12 | 1 << 95).to_bytes(12, "big")
+    elif what == "type":
+        data[at + 156 : at + 157] = rng.choice((b"0", b"1", b"2", b"5", b"6", b"7", b"L", b"K", b"S", b"x", b"g", b"V"))
+    else:
+        data[at + 157 : at + 257] = rng.choice((b"a.png", b"../a", b"/a", b"d.png", b"e.png", b"")).ljust(100, b"\0")
+    data[at + 148 : at + 156] = b" " * 8
+    data[at + 148 : at + 156] = b"%06o\0 " % sum(data[at : at + 512])
     return data
 
 
@@ -105,17 +177,15 @@ def drop(data: bytearray, rng: random.Random) -> bytearray:
     return data
 
 
-MUTATIONS = {f.__name__: f for f in (flip_bits, truncate, lie_in_header, zero_run, splice, append, drop)}
+MUTATIONS = {f.__name__: f for f in (flip_bits, truncate, lie_in_header, lie_in_tar, zero_run, splice, append, drop)}
 
 
 def outcome(number: int) -> str:
-    """Decode a case; gives "decoded" or the kind of its error. Raises AssertionError where it is neither."""
+    """Read a case; gives what came of it in a word, or the kind of its error. Raises AssertionError for all else."""
     kind, mutation, data = case(number)
     started = time.monotonic()
     try:
-        pixels = decode(data, READING)
-        result = "decoded"
-        assert pixels.shape == (64, 64, 3) and pixels.dtype == np.uint8
+        result = read_archive(kind, data) if kind in ARCHIVES else read_image(data)
     except ImageError as error:
         result = error.kind
         assert str(error).isprintable(), repr(str(error))
@@ -123,6 +193,30 @@ def outcome(number: int) -> str:
         raise AssertionError(f"case {number} ({kind}, {mutation}): {type(error).__name__}: {error}") from error
     assert time.monotonic() - started < SLOWEST, f"case {number} ({kind}, {mutation}) takes too long"
     return result
+
+
+def read_image(data: bytes) -> str:
+    """Raises ImageError."""
+    pixels = decode(data, READING)
+    assert pixels.shape == (64, 64, 3) and pixels.dtype == np.uint8
+    return "decoded"
+
+
+def read_archive(suffix: str, data: bytes) -> str:
+    """Read all rows of an archive, and the bytes of their images."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, f"a{suffix}")
+        path.write_bytes(data)
+        try:
+            rows = list(open_source([str(path)], ColumnChoice()).rows())
+        except UsageError:
+            return "refused"
+        for row in rows:
+            assert row.error is None or row.error.partition(":")[0] in ROW_ERRORS, row.error
+            if row.image is not None:
+                bytes_of(row.image)
+    assert len(rows) < 40, f"{len(rows)} rows of 5 images"
+    return "unpacked with error rows" if any(row.error for row in rows) else "unpacked"
 
 
 def _send_outcomes(connection: Connection, first: int, last: int) -> None:
@@ -169,7 +263,7 @@ def main() -> None:
     for _, result in outcomes(given.first, given.first + given.cases):
         if result.startswith("FAILED"):
             print(result)
-        counts[result.split()[0]] += 1
+        counts["FAILED" if result.startswith("FAILED") else result] += 1
     print(", ".join(f"{count:,} {result}" for result, count in counts.most_common()))
     print(f"{given.cases:,} cases of {len(corpus())} kinds of file, {time.monotonic() - started:.0f} s")
     sys.exit(1 if counts["FAILED"] else 0)

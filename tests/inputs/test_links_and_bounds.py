@@ -274,6 +274,14 @@ def test_the_texts_of_a_sample_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     assert found(tar("a.tar", entries))["a.png"] == "too-large: more than 100 bytes of texts in a sample"
 
 
+def test_a_member_of_a_zip_without_a_name_is_passed_over() -> None:
+    zipped("a.zip", [("a.png", RED, FILE), ("b.png", BLUE, FILE)])
+    data = Path("a.zip").read_bytes()
+    at = data.rindex(b"b.png")
+    Path("a.zip").write_bytes(data[:at] + bytes(5) + data[at + 5 :])
+    assert found("a.zip") == {"a.png": RED}
+
+
 def test_a_zip_that_claims_more_than_is_read_is_not_unpacked() -> None:
     with zipfile.ZipFile("a.zip", "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("a.png", RED)
