@@ -265,6 +265,7 @@ def locked_output(settings: OutputSettings, keep: bool = True) -> Iterator[None]
     if named is None or not isinstance(out, Path):
         yield
         return
+    out = real_path(out)
     kept = target.kept if target is not None else hidden_beside(out)
     with locked(kept, out, named):
         try:

@@ -394,7 +394,7 @@ def locked(path: Path, out: Path, named: Path) -> Iterator[None]:
     held = [_opened(path, named)]
     try:
         if out.is_file():
-            held.append(_open(out, os.O_RDONLY))
+            held.append(_open(out, os.O_RDWR))  # as NFS wants it for a lock of one's own
             _lock(held[-1], named)
         yield
     finally:

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
-from blip2cli.host.files import temporary_of
+from blip2cli.host.files import real_path, temporary_of
 from blip2cli.outputs import Layout, Output, described
 from blip2cli.outputs.appended import AppendedFile, check_appended, stamp_in, unwritable
 from blip2cli.outputs.journal import Commit, Header, Journal, hidden_beside, read_journal
@@ -132,7 +132,7 @@ class SidecarOutput:
         return Header({**fingerprint, "format": "sidecar"}, self.layout.carried_types(), columns)
 
     def _begun(self, out: Path, resume: bool, header: Header) -> Journal:
-        journal = Journal(hidden_beside(out), out, header)
+        journal = Journal(hidden_beside(real_path(out)), out, header)
         record = read_journal(journal.path) if any(out.iterdir()) else None  # a folder that was deleted is gone
         if record is not None and not record.commit.finished and record.commit != Commit() and not resume:
             raise UsageError(f"{out} was begun and not finished", "Use --resume, or texts would be added twice.")
