@@ -12,7 +12,7 @@ from blip2cli.cli import bench, caption, chat, doctor, embed, match, models, rep
 from blip2cli.cli.failures import MISTYPED, WRONG_USAGE, show_mistyped
 from blip2cli.cli.usage import PlainCommand, PlainGroup
 from blip2cli.cli.values import WrongValue, spelled
-from blip2cli.host.terminal import show_error
+from blip2cli.host.terminal import guard_streams, show_error
 
 app = typer.Typer(
     name="blip2",
@@ -48,6 +48,7 @@ def blip2(
 
 def main() -> None:
     """The console script."""
+    guard_streams()
     try:
         sys.exit(app(standalone_mode=False))
     except MISTYPED as error:

@@ -9,6 +9,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import TextIOWrapper
 from types import MappingProxyType
 from typing import Any
 
@@ -33,7 +35,9 @@ class Progress:
         if not quiet and sys.stderr.isatty():
             from tqdm import tqdm
 
-            self.bar = tqdm(total=total, initial=done, unit=" images", dynamic_ncols=True, file=sys.stderr, leave=False)
+            self.bar = tqdm(
+                total=total, initial=done, unit=" images", dynamic_ncols=True, file=_unguarded(), leave=False
+            )
             _bars.append(self.bar)
 
     def advance(self, rows: int, errors: int) -> None:
@@ -109,7 +113,7 @@ def show_plan(plan: Sequence[tuple[str, str]]) -> None:
     """What would be done, on stdout: a heading and a line each."""
     width = max(len(heading) for heading, _ in plan)
     for heading, line in plan:
-        print(f"{heading:<{width}}  {_harmless(line)}")
+        print(f"{printable(heading):<{width}}  {printable(line)}")
 
 
 def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str] = ()) -> None:
@@ -132,9 +136,11 @@ def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], spare: Se
     for at in shown:
         number = all(row[at][:1].isdigit() or not row[at] for row in rows)
         style = "cyan" if at == 0 else ""
-        table.add_column(headings[at], overflow="fold", justify="right" if number else "left", style=style)
+        table.add_column(
+            Text(printable(headings[at])), overflow="fold", justify="right" if number else "left", style=style
+        )
     for row in rows:
-        table.add_row(*(Text(_harmless(row[at])) for at in shown))
+        table.add_row(*(Text(printable(row[at])) for at in shown))
     console.print(table)
 
 
@@ -144,16 +150,17 @@ def show_check(name: str, state: str, found: str, hint: str) -> None:
     from rich.text import Text
 
     console, style = Console(highlight=False), {"ok": "green", "note": "yellow", "problem": "bold red"}[state]
-    line = Text.assemble((f"{state:<8}", style), (f"{name:<18}", "bold"), _harmless(found))
+    line = Text.assemble((f"{state:<8}", style), (f"{printable(name):<18}", "bold"), printable(found))
     console.print(line, soft_wrap=True)
     if hint:
-        console.print(Text(" " * 26 + _harmless(hint), style="dim"), soft_wrap=True)
+        console.print(Text(" " * 26 + printable(hint), style="dim"), soft_wrap=True)
 
 
 def print_records(records: Iterable[dict[str, Any]]) -> None:
     """JSON lines on stdout."""
     for record in records:
-        line = json.dumps(record, ensure_ascii=False) + "\n"
+        line = json.dumps(record, ensure_ascii=False)
+        line = (escaped(line) if sys.stdout.isatty() else line) + "\n"
         sys.stdout.buffer.write(line.encode("utf-8", "backslashreplace"))  # half a surrogate pair is no text
         sys.stdout.buffer.flush()
 
@@ -172,7 +179,7 @@ class ChatTerminal:
         """What is typed, until Ctrl-D, or stands in the script; Ctrl-C gives up the line."""
         if not self.typed:
             for line in _piped_lines():
-                print(f"> {_harmless(line)}")
+                print(f"> {printable(line)}")
                 yield line
             return
         while True:
@@ -188,20 +195,20 @@ class ChatTerminal:
                 yield line
 
     def piece(self, text: str) -> None:
-        print(_harmless(text), end="", flush=True)
+        print(printable(text), end="", flush=True)
 
     def answered(self, image: str, question: str, answer: str) -> None:
         print("" if answer else "(no answer)")
 
     def failed(self, image: str, question: str, error: str) -> None:
-        print(_harmless(error))
+        print(printable(error))
 
     def interrupted(self) -> None:
         print(" (stopped)")
 
     def told(self, lines: Iterable[str]) -> None:
         for line in lines:
-            print(_harmless(line))
+            print(printable(line))
 
 
 class ChatPipe:
@@ -271,9 +278,9 @@ def show_warning(message: str) -> None:
 def _tell(line: str) -> None:
     """One line on stderr, whatever is quoted in it; above the progress, if that is shown."""
     if _bars:
-        _bars[-1].write(_harmless(line), file=sys.stderr)
+        _bars[-1].write(printable(line), file=_unguarded())
     else:
-        print(_harmless(line), file=sys.stderr)
+        print(printable(line), file=sys.stderr)
 
 
 class TablePrinter:
@@ -295,17 +302,17 @@ class TablePrinter:
         from rich.text import Text
         from tqdm import tqdm
 
-        name, *values = map(_harmless, cells)
+        name, *values = map(printable, cells)
         widths = list(self.widths)
         if error is not None:
             at = self._error_at()
-            values[at - 1 :] = [_harmless(error)]
+            values[at - 1 :] = [printable(error)]
             widths[at:] = [None if widths[at] is None else sum(width + 2 for width in widths[at:] if width) - 2]
         style = "red" if error is not None else ""
         first = Text(_tail(name, self._first_width()), style="cyan", no_wrap=True)
-        with tqdm.external_write_mode(sys.stdout):
+        with tqdm.external_write_mode(_unguarded()):
             if not self.headed:
-                self._print(self.widths, [Text(name, style="bold") for name in self.names])
+                self._print(self.widths, [Text(printable(name), style="bold") for name in self.names])
                 self.headed = True
             self._print(widths, [first, *(Text(value, style=style) for value in values)])
 
@@ -340,16 +347,87 @@ def show_figures(title: str, names: Sequence[str], rows: Sequence[tuple[str, Seq
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("")
     for name in names:
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(Text(printable(name)), justify="right", overflow="fold")
     for name, figures in rows:
-        table.add_row(Text(_harmless(name), style="cyan"), *figures)
+        table.add_row(Text(printable(name), style="cyan"), *(Text(printable(figure)) for figure in figures))
     console = Console(highlight=False)
-    console.print(Text(_harmless(title)), "", table, sep="\n")
+    console.print(Text(printable(title)), "", table, sep="\n")
 
 
-def _harmless(text: str) -> str:
-    """Without the control characters by which a file name or caption could steer a terminal."""
+def printable(text: str) -> str:
+    """A text on one line, without the control characters by which a name or a caption could steer a terminal.
+
+    Those that turn the direction of writing, and halves of surrogate pairs, are replaced by a space too.
+    """
     return "".join(char if char.isprintable() else " " for char in text)
+
+
+def escaped(text: str) -> str:
+    """A text in which what is not printable is written as JSON and Python both do (\\u001b), but for ends of lines."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
+
+
+class GuardedStream:
+    """A text stream on which nothing that is written steers a terminal: tracebacks, logs and warnings of libraries."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        self.stream.write(escaped(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def guard_streams() -> None:
+    """Make stderr safe to write to; and where a standard stream is closed, put something before a file takes its place.
+
+    Where stdout is closed, writing to it fails as it would on a full disk.
+    """
+    for descriptor, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, mode)  # takes the lowest number that is free
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = TextIOWrapper(open(1, "wb", 0, closefd=False), write_through=True)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+    if not isinstance(sys.stderr, GuardedStream):
+        sys.stderr = GuardedStream(sys.stderr)
+
+
+def _unguarded() -> Any:
+    """The stream of stderr itself, for what moves the cursor."""
+    return sys.stderr.stream if isinstance(sys.stderr, GuardedStream) else sys.stderr
+
+
+@contextmanager
+def silent_libraries() -> Iterator[None]:
+    """Keep what native code writes to stderr from it while inside."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _tail(name: str, width: int) -> str:

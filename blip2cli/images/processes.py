@@ -28,7 +28,7 @@ from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from blip2cli.errors import Blip2Error
-from blip2cli.host.terminal import show_warning
+from blip2cli.host.terminal import show_warning, silent_libraries
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,9 @@ def work_through(
                 ) from None
             show_warning(f"no process to decode images can be started ({error}); this one does it, without time limits")
     for items in _and_then(in_hand, rest):
-        yield list(work(iter(items)))
+        with silent_libraries():
+            done: list[bytes | Death] = list(work(iter(items)))
+        yield done
 
 
 def _top_up(
@@ -313,7 +315,7 @@ class _Process(Generic[T]):
         self.work, self.seconds, self.closed = work, seconds, closed
         self.running: subprocess.Popen[bytes] | None = None
         self.connection: socket.socket | None = None
-        self.clock = _Clock()
+        self.clock = Clock()
 
     def start(self) -> None:
         """Start it, unless it runs. Raises CannotStart."""
@@ -436,7 +438,7 @@ class _Process(Generic[T]):
         return Death(f"crashed: the image decoder crashed (signal {-exit_code})")
 
 
-class _Clock:
+class Clock:
     """Seconds in which a process was waited for. None pass while all are stopped by Ctrl-Z, or the machine sleeps."""
 
     def __init__(self) -> None:

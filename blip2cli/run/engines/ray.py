@@ -14,14 +14,14 @@ import re
 import shutil
 import socket
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager, redirect_stdout
+from contextlib import ExitStack, closing, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from blip2cli.errors import Blip2Error, UsageError
 from blip2cli.host.signals import terminable
-from blip2cli.host.terminal import Progress, show_warning
+from blip2cli.host.terminal import Progress, show_warning, silent_libraries
 from blip2cli.outputs import Target, make_folder, open_journal
 from blip2cli.outputs.journal import Commit, Journal, parts_folder
 from blip2cli.outputs.shards import check_shard, stamps_of
@@ -346,7 +346,7 @@ def _join(address: str | None) -> Any:
     try:
         if address and (found := re.fullmatch(r"(?:ray://)?(.+):(\d+)", address)):
             socket.create_connection((found[1], int(found[2])), JOIN).close()
-        with _silent():
+        with silent_libraries():
             ray.init(address, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:160]
@@ -356,16 +356,3 @@ def _join(address: str | None) -> Any:
     for name in ("ray", "ray.data"):  # what matters of it is told in our words
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return ray
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Keep what native code writes to stderr from the terminal while inside."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)

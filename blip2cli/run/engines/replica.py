@@ -1,9 +1,9 @@
 """One replica of the model: a process that asks for rows, and gives back what became of them.
 
 The protocol, over one pipe. The replica sends (READY,) once it has loaded the model; (PULL,) when it wants rows;
-(DONE, [(index, outputs)]) for finished rows, in the order in which it got them; (DRY, PipelineStats) at the end of a
-stream; (FAILED, exception). It is sent (ROWS, rows) for each pull, without any at the end of a stream, behind which it
-pulls again; and STOP at any time.
+(DONE, [(index, outputs)]) for finished rows, in the order in which it got them; (DRY, PipelineStats) at the end of a stream;
+(FAILED, exception); and (ALIVE,) every few seconds, by which it is known that it was not stopped. It is sent
+(ROWS, rows) for each pull, without any at the end of a stream, behind which it pulls again; and STOP at any time.
 """
 
 from __future__ import annotations
@@ -11,22 +11,29 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from blip2cli.host.signals import Stop
+from blip2cli.host.terminal import guard_streams
 from blip2cli.model.checkpoint import Checkpoint
 from blip2cli.records import Result, Row
 from blip2cli.run.pipeline import InProcess
 from blip2cli.settings import ModelSettings
 from blip2cli.tasks import Task
 
-READY, PULL, DONE, DRY, FAILED, ROWS, STOP = "ready", "pull", "done", "dry", "failed", "rows", "stop"
+READY, PULL, DONE, DRY, FAILED, ALIVE = "ready", "pull", "done", "dry", "failed", "alive"
+ROWS, STOP = "rows", "stop"
 
 Outputs = tuple[tuple[tuple[Any, ...], "str | None", bool], ...]
 """The output rows of one input row: values, error, and whether it is left out. Input rows stay with who sent them."""
+
+ALIVE_EVERY = 2.0
+"""Seconds between two signs of life."""
 
 SEND_EVERY, SEND_ROWS = 0.1, 64
 """Finished rows are sent when so many seconds have passed, or so many rows have come together."""
@@ -42,10 +49,30 @@ class ReplicaSetup:
     threads: int | None
 
 
+class Pipe:
+    """The replica's end of the pipe, into which two threads may send."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self.sending = threading.Lock()
+        self.recv, self.poll = connection.recv, connection.poll
+
+    def send(self, message: tuple[Any, ...]) -> None:
+        with self.sending:
+            self.connection.send(message)
+
+    def show_life(self) -> None:
+        """Say every few seconds that this process lives, until nobody listens."""
+        with suppress(OSError):
+            while True:
+                self.send((ALIVE,))
+                time.sleep(ALIVE_EVERY)
+
+
 class Feed(Stop):
     """The replica's end of the pipe: rows in, results out."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Pipe) -> None:
         self.connection = connection
         self.asked = False
         self.finished: list[tuple[int, Outputs]] = []
@@ -94,16 +121,19 @@ def serve(connection: Any, setup: ReplicaSetup) -> None:
     """The life of a replica, in a process of its own; it ends when the pipe does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever feeds us says when to stop
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    guard_streams()
+    pipe = Pipe(connection)
+    threading.Thread(target=pipe.show_life, daemon=True).start()
     try:
-        _serve(connection, setup)
+        _serve(pipe, setup)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(1)  # nobody is there any more
     except Exception as error:
         logging.getLogger(__name__).debug("the replica failed", exc_info=True)
-        connection.send((FAILED, _portable(error)))
+        pipe.send((FAILED, _portable(error)))
 
 
-def _serve(connection: Any, setup: ReplicaSetup) -> None:
+def _serve(connection: Pipe, setup: ReplicaSetup) -> None:
     import torch
 
     from blip2cli.host.terminal import hush_libraries

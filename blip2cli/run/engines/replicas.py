@@ -8,11 +8,15 @@ end tried alone, and becomes an error row if the replica dies of it.
 from __future__ import annotations
 
 import logging
+import os
+import queue
 import signal
+import socket
+import threading
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from multiprocessing.connection import wait
 from typing import Any
 
 import torch
@@ -22,6 +26,7 @@ from blip2cli.errors import Blip2Error
 from blip2cli.host.processor import cores
 from blip2cli.host.signals import Stop
 from blip2cli.host.terminal import show_warning
+from blip2cli.images.processes import Clock
 from blip2cli.model.checkpoint import Checkpoint
 from blip2cli.records import Result, Row
 from blip2cli.run.engines.replica import DONE, DRY, FAILED, PULL, READY, ROWS, STOP, Outputs, ReplicaSetup, serve
@@ -49,6 +54,16 @@ HELD = 2048
 LOOK = 0.5
 """Seconds between looks at whether the processes live."""
 
+SILENT_SECONDS = 60.0
+"""Seconds without a sign of life after which a replica is killed: it was stopped, or hangs where no thread can run."""
+
+START_SECONDS = 900.0
+"""Seconds until the first: a file system of a cluster may take minutes to give Python its modules."""
+
+Message = tuple[Any, ...]
+GONE = "gone"
+"""What stands for a message where the pipe has ended, or something came through that is none."""
+
 
 @dataclass
 class _Replica:
@@ -64,22 +79,52 @@ class _Replica:
     alone: bool = False
     hand: dict[int, Row] = field(default_factory=dict)
     stats: PipelineStats | None = None
+    silence: Clock = field(default_factory=Clock)
+    heard: bool = False
+    silent: bool = False
 
-    def start(self) -> None:
+    def start(self, inbox: Inbox) -> None:
         context = multiprocessing.get_context("spawn")  # CUDA does not live through a fork
         self.connection, theirs = context.Pipe()
         self.pulling = self.ready = self.alone = False
         self.process = context.Process(target=serve, args=(theirs, self.setup), name=self.name)
         self.process.start()
         theirs.close()
+        self.heard = self.silent = False
+        self.silence.restart()
+        threading.Thread(target=self._read, args=(inbox, self.process, self.connection), daemon=True).start()
+
+    def _read(self, inbox: Inbox, process: Any, connection: Any) -> None:
+        """Put what a process sends into the inbox; in a thread of its own, as half a message may be all that comes."""
+        while True:
+            try:
+                message = connection.recv()
+            except Exception:  # whatever is read of a process that dies
+                inbox.put((self, process, (GONE,)))
+                return
+            self.heard = True
+            self.silence.restart()
+            inbox.put((self, process, message))
+
+    def kill_if_silent(self) -> None:
+        """Kill a process that gives no sign of life, at which its pipe ends."""
+        if self.silence.seconds() > (SILENT_SECONDS if self.heard else START_SECONDS):
+            self.silent = True
+            self.process.kill()
+            hang_up(self.connection)
 
     def end(self) -> None:
         """Close the pipe, at which the process ends, and see that it does."""
+        hang_up(self.connection)
         self.connection.close()
         self.process.join(timeout=5)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
+
+
+Inbox = queue.SimpleQueue[tuple["_Replica", Any, Message]]
+"""What replicas say: who, the process that it was then, and the message."""
 
 
 class Replicas:
@@ -113,8 +158,11 @@ class Replicas:
         self.stopping = False
         self.suspicion: dict[int, int] = {}
         self.finished: dict[int, tuple[Row, Outputs]] = {}
+        self.inbox: Inbox = queue.SimpleQueue()
+        self.closed = threading.Event()
         for replica in self.replicas:
-            replica.start()
+            replica.start(self.inbox)
+        threading.Thread(target=self._watch, daemon=True).start()
         try:
             while not any(replica.ready for replica in self.replicas):
                 self._listen()
@@ -147,6 +195,7 @@ class Replicas:
         return PipelineStats(seconds, every[0].started_with, min(each.batch_size for each in every))
 
     def close(self) -> None:
+        self.closed.set()
         for replica in self.replicas:
             replica.end()
 
@@ -202,38 +251,40 @@ class Replicas:
             rows.append(self.again.popleft())
         return rows or _next_rows(given)
 
+    def _watch(self) -> None:
+        """See to it that nobody waits for a replica that was stopped; not even this program's other threads."""
+        while not self.closed.wait(LOOK):
+            for replica in list(self.replicas):
+                replica.kill_if_silent()
+
     def _listen(self) -> None:
         """Take what the replicas send, and see to those that died."""
-        ready = wait([replica.connection for replica in self.replicas], timeout=LOOK)
-        for replica in list(self.replicas):
-            alive = replica.process.is_alive()  # before reading: what it sent before it died is read still
-            heard = self._hear(replica) if replica.connection in ready or not alive else True
-            if not heard or not alive:
-                self._bury(replica)
+        with suppress(queue.Empty):
+            replica, process, message = self.inbox.get(timeout=LOOK)
+            while True:
+                if process is replica.process:
+                    self._hear(replica, message)
+                replica, process, message = self.inbox.get_nowait()
 
-    def _hear(self, replica: _Replica) -> bool:
-        """Read what has come from a replica; False where its end of the pipe is closed."""
-        while True:
-            try:
-                if not replica.connection.poll():
-                    return True
-                kind, *content = replica.connection.recv()
-            except (EOFError, OSError):
-                return False
-            if kind == FAILED:
-                raise content[0]
-            if kind == PULL:
-                replica.pulling = True
-            elif kind == READY:
-                replica.ready = True
-            elif kind == DONE:
-                for index, outputs in content[0]:
-                    row = replica.hand.pop(index)
-                    self.finished[index] = (row if self.keep_bytes else row.without_bytes(), outputs)
-            elif kind == DRY:
-                replica.stats = content[0]
-                if self.stopping:
-                    replica.hand.clear()  # what it had not begun
+    def _hear(self, replica: _Replica, message: Message) -> None:
+        """Note what a replica says."""
+        kind, *content = message
+        if kind == GONE:
+            self._bury(replica)
+        elif kind == FAILED:
+            raise content[0]
+        elif kind == PULL:
+            replica.pulling = True
+        elif kind == READY:
+            replica.ready = True
+        elif kind == DONE:
+            for index, outputs in content[0]:
+                row = replica.hand.pop(index)
+                self.finished[index] = (row if self.keep_bytes else row.without_bytes(), outputs)
+        elif kind == DRY:
+            replica.stats = content[0]
+            if self.stopping:
+                replica.hand.clear()  # what it had not begun
 
     def _taken(self, index: int) -> Iterator[Result]:
         row, outputs = self.finished.pop(index)
@@ -245,7 +296,7 @@ class Replicas:
         """Give the rows of a dead replica to the others, and start it anew, unless it has died too often."""
         replica.process.join(timeout=5)
         replica.end()
-        cause = _cause(replica.process.exitcode)
+        cause = "no sign of life" if replica.silent else _cause(replica.process.exitcode)
         hand = list(replica.hand.values())
         replica.hand = {}
         proven = len(hand) == 1 and self.suspicion.get(hand[0].index, 0) >= SUSPECT
@@ -263,7 +314,7 @@ class Replicas:
             return
         if replica.deaths < MOST_DEATHS:
             show_warning(f"the replica on {replica.name} died ({cause}); it is started again, and its rows repeated")
-            replica.start()
+            replica.start(self.inbox)
             return
         self.replicas.remove(replica)
         if not self.replicas:
@@ -272,6 +323,12 @@ class Replicas:
                 "If memory ran out: fewer --devices, a smaller --batch-size or --dtype int8; go on with --resume.",
             )
         show_warning(f"the replica on {replica.name} died {replica.deaths} times ({cause}); going on without it")
+
+
+def hang_up(connection: Any) -> None:
+    """End a pipe on both sides; to close it is not enough while a thread still reads."""
+    with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
+        end.shutdown(socket.SHUT_RDWR)
 
 
 def _cause(exit_code: int | None) -> str:

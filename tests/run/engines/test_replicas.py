@@ -193,6 +193,31 @@ def test_a_row_that_kills_its_replica_time_and_again_becomes_an_error_row(
     assert results[5].error and results[4].values == ("a red circle",)
 
 
+class Stopping(CaptionTask):
+    """Captions, but for an image that stops the process that sees it first."""
+
+    def results(self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
+        for result in super().results(model, batches, watch):
+            marker = Path(result.row.name).with_suffix(".seen")
+            if "stop" in result.row.name and not marker.exists():
+                marker.touch()
+                os.kill(os.getpid(), signal.SIGSTOP)
+            yield result
+
+
+def test_a_replica_that_was_stopped_is_noticed_and_its_rows_are_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("blip2cli.run.engines.replicas.SILENT_SECONDS", 4.0)
+    monkeypatch.setattr("blip2cli.run.engines.replicas.PULLED", 1)
+    replicas, source = started_with(Stopping, tmp_path, ["good"] * 5 + ["stop"] + ["good"] * 5)
+    with closing(replicas):
+        results = list(replicas.results(source.rows(), Stop()))
+    assert [result.row.index for result in results] == list(range(11))
+    assert {result.values for result in results} == {("a red circle",)}
+    assert "died (no sign of life); it is started again" in capsys.readouterr().err
+
+
 class Unreadable(CaptionTask):
     """Captions for which something cannot be read."""
 
