@@ -10,7 +10,7 @@ ELSEWHERE := tests/cli tests/host tests/images tests/model tests/tasks tests/ver
 	tests/outputs/test_carried_columns.py tests/outputs/test_resume.py tests/outputs/test_retry.py \
 	tests/outputs/test_shards.py
 
-.PHONY: demo test test-avx2 test-oldest test-pythons test-elsewhere test-cluster lint chaos cluster-demo scale fuzz \
+.PHONY: demo test test-avx2 test-oldest test-pythons test-elsewhere test-cluster lint chaos soak cluster-demo scale fuzz \
 	bench bench-gpu accuracy reference docs docs-pictures clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -77,6 +77,9 @@ lint: $(VENV)/.ready  ## Check style and types.
 
 chaos: $(VENV)/.ready  ## Kill runs at random moments, 200 times, and compare what they end with.
 	$(BIN)/python -m tests.chaos.chaos --rounds 200
+
+soak: $(VENV)/.ready  ## Run for an hour while processes crash, hang and are killed, and see that nothing grows or gets lost.
+	$(BIN)/python -m tests.hostile.soak
 
 cluster-demo: $(VENV)/.ready  ## Caption on a Ray cluster of two nodes on this machine, while one and the driver are killed.
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.run.engines.demo

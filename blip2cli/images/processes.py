@@ -49,7 +49,7 @@ TICK = 0.25
 GRACE = 5.0
 """Seconds that a process may take to end once its socket has, or it was killed."""
 
-START_SECONDS = 120.0
+START_SECONDS = 30.0
 """Seconds that a process may take to start."""
 
 MOST_STARTS = 3
@@ -231,9 +231,12 @@ class Pool(Generic[T]):
         """Hand lists to one process as long as it is wanted."""
         job: _Job[T] | None = None
         try:
-            while (job := self._next()) is not None:
-                death = self._work_on(job, process)
-                self._give_back(job, death)
+            while self._await_work():
+                process.start()  # before it takes a list, which others can work on meanwhile
+                self.ever_started = True
+                if (job := self._next()) is not None:
+                    self._give_back(job, self._work_on(job, process))
+                    job = None
         except Exception as error:
             if job is not None:
                 self._give_back(job, None)
@@ -241,22 +244,33 @@ class Pool(Generic[T]):
         finally:
             process.end()
 
-    def _next(self) -> _Job[T] | None:
-        """A list for a process to work on; None where it is not wanted any more."""
+    def _await_work(self) -> bool:
+        """Wait until there is a list to take; false where this process is not wanted any more."""
         with self.changed:
             while not self.closed.is_set() and self.alive <= self.workers:
-                jobs = self.suspects or self.waiting
-                if jobs and not (self.suspects and self.busy):
-                    self.busy += 1
-                    return jobs.popleft()
+                if self._queue():
+                    return True
                 self.changed.wait()
             self.alive -= 1
-        return None
+        return False
+
+    def _next(self) -> _Job[T] | None:
+        """A list to work on, unless others were quicker."""
+        with self.changed:
+            jobs = self._queue()
+            if not jobs or self.alive > self.workers:
+                return None
+            self.busy += 1
+            return jobs.popleft()
+
+    def _queue(self) -> deque[_Job[T]] | None:
+        """Where the next list is taken from. A suspect waits for all others to be free, and everything else for it."""
+        if self.suspects:
+            return None if self.busy else self.suspects
+        return self.waiting
 
     def _work_on(self, job: _Job[T], process: _Process[T]) -> Death | None:
-        """Have a process do what is next of a list; gives what it died of. Raises CannotStart."""
-        process.start()
-        self.ever_started = True
+        """Have a process do what is next of a list; gives what it died of."""
         try:
             for result in process.results_of(job.left()):
                 job.results.append(result)

@@ -1,8 +1,8 @@
 """One replica of the model: a process that asks for rows, and gives back what became of them.
 
 The protocol, over one pipe. The replica sends (READY,) once it has loaded the model; (PULL,) when it wants rows;
-(DONE, [(index, outputs)]) for finished rows, in the order in which it got them; (DRY, PipelineStats) at the end of a stream;
-(FAILED, exception); and (ALIVE,) every few seconds, by which it is known that it was not stopped. It is sent
+(DONE, [(index, outputs)]) for finished rows, in the order in which it got them; (DRY, PipelineStats) at the end of a
+stream; (FAILED, exception); and (ALIVE,) every few seconds, by which it is known that it was not stopped. It is sent
 (ROWS, rows) for each pull, without any at the end of a stream, behind which it pulls again; and STOP at any time.
 """
 
