@@ -9,7 +9,6 @@ that gives nothing for too long (it hangs, or was stopped) is killed.
 
 from __future__ import annotations
 
-import logging
 import os
 import pickle
 import queue
@@ -29,8 +28,6 @@ from typing import Any, Generic, TypeVar
 
 from blip2cli.errors import Blip2Error
 from blip2cli.host.terminal import show_warning, silent_libraries
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
