@@ -58,7 +58,7 @@ SILENT_SECONDS = 60.0
 """Seconds without a sign of life after which a replica is killed: it was stopped, or hangs where no thread can run."""
 
 START_SECONDS = 900.0
-"""Seconds until the first: a file system of a cluster may take minutes to give Python its modules."""
+"""The same while it starts and loads its model: the disks of a cluster may take minutes, in which nothing else runs."""
 
 Message = tuple[Any, ...]
 GONE = "gone"
@@ -80,7 +80,7 @@ class _Replica:
     hand: dict[int, Row] = field(default_factory=dict)
     stats: PipelineStats | None = None
     silence: Clock = field(default_factory=Clock)
-    heard: bool = False
+    loaded: bool = False
     silent: bool = False
 
     def start(self, inbox: Inbox) -> None:
@@ -90,7 +90,7 @@ class _Replica:
         self.process = context.Process(target=serve, args=(theirs, self.setup), name=self.name)
         self.process.start()
         theirs.close()
-        self.heard = self.silent = False
+        self.loaded = self.silent = False
         self.silence.restart()
         threading.Thread(target=self._read, args=(inbox, self.process, self.connection), daemon=True).start()
 
@@ -102,13 +102,13 @@ class _Replica:
             except Exception:  # whatever is read of a process that dies
                 inbox.put((self, process, (GONE,)))
                 return
-            self.heard = True
+            self.loaded = self.loaded or message == (READY,)
             self.silence.restart()
             inbox.put((self, process, message))
 
     def kill_if_silent(self) -> None:
         """Kill a process that gives no sign of life, at which its pipe ends."""
-        if self.silence.seconds() > (SILENT_SECONDS if self.heard else START_SECONDS):
+        if self.silence.seconds() > (SILENT_SECONDS if self.loaded else START_SECONDS):
             self.silent = True
             self.process.kill()
             hang_up(self.connection)

@@ -208,7 +208,7 @@ class Stopping(CaptionTask):
 def test_a_replica_that_was_stopped_is_noticed_and_its_rows_are_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("blip2cli.run.engines.replicas.SILENT_SECONDS", 4.0)
+    monkeypatch.setattr("blip2cli.run.engines.replicas.SILENT_SECONDS", 5.0)
     monkeypatch.setattr("blip2cli.run.engines.replicas.PULLED", 1)
     replicas, source = started_with(Stopping, tmp_path, ["good"] * 5 + ["stop"] + ["good"] * 5)
     with closing(replicas):
