@@ -199,7 +199,7 @@ class Stopping(CaptionTask):
     def results(self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
         for result in super().results(model, batches, watch):
             marker = Path(result.row.name).with_suffix(".seen")
-            if "stop" in result.row.name and not marker.exists():
+            if marker.stem.endswith("-stop") and not marker.exists():
                 marker.touch()
                 os.kill(os.getpid(), signal.SIGSTOP)
             yield result
