@@ -40,8 +40,8 @@ ROWS_A_SECOND = 500
 MAY_GROW = 1.05, 20e6
 """Factor, or bytes, by which memory may grow between the second and the last quarter of the long run."""
 
-ENDS = {0, 3, 130, -signal.SIGKILL}
-"""Exit codes of a run: all good, some errors, interrupted, killed by us."""
+ENDS = {0, 3, 130, -signal.SIGKILL, -signal.SIGINT, -signal.SIGTERM}
+"""Exit codes of a run: all good, some errors, interrupted, killed by us (or signalled before it could listen)."""
 
 
 @dataclass
