@@ -1,0 +1,36 @@
+"""What every engine promises, for all that are registered: the same shards, whichever of them made the rows."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from blip2cli.run.engines import ENGINES
+from tests.chaos.chaos import contents, write_manifest
+
+ROWS = 50
+
+WITH: dict[str, tuple[str, ...]] = {
+    "local": (),
+    "local, replicas": ("--devices", "cpu:2"),
+    "ray": ("--engine", "ray", "--ray-address", "local", "--replicas", "1", "--cpus-per-replica", "1"),
+}
+"""Engine → the options that choose it; --workers 0 and one core each, as the rows are few."""
+
+
+def test_every_engine_is_tried() -> None:
+    assert {name.partition(",")[0] for name in WITH} == set(ENGINES), "say in WITH how the new engine is chosen"
+
+
+@pytest.mark.parametrize("engine", ["local, replicas", pytest.param("ray", marks=pytest.mark.cluster)])
+def test_every_engine_writes_the_same_shards(
+    engine: str, blip2: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    write_manifest(tmp_path / "m.jsonl", ROWS)
+    asked = ("vqa", "m.jsonl", "-p", "what shape is it?", "-p", "is it red?", "--model", "tiny", "--dtype", "fp32")
+    shards = ("--shard-size", 20, "--format", "jsonl", "--workers", 0, "--batch-size", 8)
+    assert blip2(*asked, *shards, "--out", "local").returncode == 3
+    ran = blip2(*asked, *shards, "--out", "other", *WITH[engine])
+    assert ran.returncode == 3, ran.stderr
+    assert contents(tmp_path / "other") == contents(tmp_path / "local")
