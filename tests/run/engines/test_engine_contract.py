@@ -28,7 +28,7 @@ def test_every_engine_writes_the_same_shards(
     engine: str, blip2: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     write_manifest(tmp_path / "m.jsonl", ROWS)
-    asked = ("vqa", "m.jsonl", "-p", "what shape is it?", "-p", "is it red?", "--model", "tiny", "--dtype", "fp32")
+    asked = ("vqa", "m.jsonl", "-p", "what shape is it?", "--model", "tiny", "--dtype", "fp32")
     shards = ("--shard-size", 20, "--format", "jsonl", "--workers", 0, "--batch-size", 8)
     assert blip2(*asked, *shards, "--out", "local").returncode == 3
     ran = blip2(*asked, *shards, "--out", "other", *WITH[engine])
