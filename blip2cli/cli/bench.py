@@ -34,7 +34,7 @@ def bench(
         int, typer.Option(metavar="N", min=1, max=100_000, help="Generated photographs captioned in each try.")
     ] = 64,
     tokens: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="Tokens written for each.")] = 10,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, and messages for developers.")] = False,
 ) -> None:
     """Measure captions a second on this machine, by precision and batch size.
 

@@ -23,7 +23,7 @@ def doctor(
         ),
     ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines, on a terminal too.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, and messages for developers.")] = False,
 ) -> None:
     """Look at this machine: versions, devices, memory, cache and hub, and a self-test.
 

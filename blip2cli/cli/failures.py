@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import typer
@@ -30,10 +31,12 @@ MISTYPED: type[Exception] = typer.BadParameter.__mro__[1]
 def reported(debug: bool, interrupted: str = "") -> Iterator[None]:
     """Run what is inside; every failure becomes its message and exit code, a traceback only with `debug`.
 
-    `interrupted` is the hint after Ctrl-C; without one, there is nothing to go on with.
+    With `debug` what our modules log is shown on stderr too. `interrupted` is the hint after Ctrl-C; without one, there
+    is nothing to go on with.
     """
     try:
-        yield
+        with _log_shown() if debug else nullcontext():
+            yield
     except Blip2Error as error:
         if debug:
             raise
@@ -52,6 +55,21 @@ def reported(debug: bool, interrupted: str = "") -> Iterator[None]:
             raise
         show_error(*_told(error))
         raise typer.Exit(FAILED) from None
+
+
+@contextmanager
+def _log_shown() -> Iterator[None]:
+    """Show what our own modules log, a line each."""
+    log, handler = logging.getLogger("blip2cli"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("debug: %(message)s"))
+    before = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
 
 
 def _told(error: Exception) -> tuple[str, str]:

@@ -15,7 +15,7 @@ def models(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines, on a terminal too.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, and messages for developers.")] = False,
 ) -> None:
     """List the checkpoints: those known, those cached, the memory they take, and which fit here.
 

@@ -20,7 +20,9 @@ Inputs = Annotated[
         show_default=False,
     ),
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel="Output")]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show tracebacks, and messages for developers.", rich_help_panel="Output")
+]
 
 
 def command(

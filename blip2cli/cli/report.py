@@ -86,7 +86,9 @@ def report(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No progress and no summary on stderr.", rich_help_panel=PAGE)
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=PAGE)] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks, and messages for developers.", rich_help_panel=PAGE)
+    ] = False,
 ) -> None:
     """Write results as one HTML page with thumbnails, search, filters and histograms.
 

@@ -50,7 +50,7 @@ def score(
         Path | None, typer.Option(metavar="FILE", help="Write each row's own figures to this file as JSON lines.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace these files if they exist.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, and messages for developers.")] = False,
 ) -> None:
     """Score results against references: VQA accuracy, CIDEr, BLEU and others.
 

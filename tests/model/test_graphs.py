@@ -4,7 +4,7 @@ Without a CUDA device recording is replaced: a function is called as often as it
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from blip2cli.model.decoding.requests import Completion, EncodedImage, Request
 from blip2cli.model.graphs import WARM_UP, Eager, Function, Graphs, Recording, Runner, Tensors, runner_for
 from blip2cli.records import Batch
 from blip2cli.settings import GenerationSettings, ModelSettings
+from tests.conftest import Typed
 
 SETTINGS = {
     "greedy": GenerationSettings(),
@@ -137,6 +138,20 @@ def test_what_cannot_be_recorded_runs_as_it_is(
     assert "step is not recorded as a CUDA graph, and runs as it is: operation not permitted" in caplog.text
 
 
+def test_debug_says_what_is_not_recorded(
+    typed: Callable[..., Typed], runners: list[Replayed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def record(self: Replayed, function: Function, inputs: Tensors) -> Recording:
+        raise RuntimeError("injected")
+
+    monkeypatch.setattr(Replayed, "record", record)
+    circle = Path(__file__).parents[2] / "docs" / "examples" / "red-circle.png"
+    quiet, debugged = typed("caption", circle), typed("caption", circle, "--debug")
+    assert quiet.rows == debugged.rows and quiet.rows[0]["caption"] == "a red circle"
+    said = "debug: embeds is not recorded as a CUDA graph, and runs as it is: injected"
+    assert said in debugged.err.splitlines() and said not in quiet.err
+
+
 @pytest.mark.parametrize("settings", [SETTINGS["greedy"], SETTINGS["beams"]], ids=["greedy", "beams"])
 def test_memory_that_runs_out_while_recording_loses_nothing(
     checkpoint: Path, settings: GenerationSettings, runners: list[Replayed], monkeypatch: pytest.MonkeyPatch
@@ -157,7 +172,12 @@ def test_memory_that_runs_out_while_recording_loses_nothing(
     assert slots[0] > 6 >= slots[-1] and model.batch_size == 1
 
 
-def test_a_row_that_is_not_a_number_harms_no_other(checkpoint: Path, runners: list[Replayed]) -> None:
+@pytest.mark.parametrize("recorded", [False, True], ids=["as it is", "recorded"])
+def test_a_row_that_is_not_a_number_harms_no_other(
+    checkpoint: Path, recorded: bool, request: pytest.FixtureRequest
+) -> None:
+    if recorded:
+        request.getfixturevalue("runners")
     for settings in (SETTINGS["greedy"], SETTINGS["beams"]):
         expected = written(load(checkpoint), settings)
         model = load(checkpoint)

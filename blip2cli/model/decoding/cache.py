@@ -8,6 +8,8 @@ from itertools import groupby, islice
 import torch
 from torch.nn import functional as F
 
+Index = slice | torch.Tensor
+
 GRANULE = 32
 """Capacity grows in steps of this many columns, so that it seldom does."""
 
@@ -56,15 +58,24 @@ class SlotCache:
         rest = iter(tensors)
         return [torch.stack(list(islice(rest, layers)), dim=1) for _, layers in self.runs]
 
-    def clear(self, slots: torch.Tensor) -> None:
-        """Make slots zero: attention gives hidden columns no weight, but nothing times a NaN left there is NaN."""
-        for block in self.blocks:
-            block[:, :, slots.to(block.device)] = 0
+    def places(self, slots: torch.Tensor) -> list[Index]:
+        """For each layer, slots [n] as its keys and values are indexed by them."""
+        return [there for device, layers in self.runs for there in [_index(slots.to(device))] * layers]
 
-    def fill(self, layer: int, slots: torch.Tensor, columns: slice, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Write keys and values [n, heads, columns, width] of several slots [n]."""
+    def clear(self, slots: torch.Tensor, first: int = 0) -> None:
+        """Make columns from the first on zero: attention gives hidden ones no weight, but zero times NaN is NaN."""
+        for block in self.blocks:
+            block[:, :, _index(slots.to(block.device)), :, first:] = 0
+
+    def fill(self, layer: int, slots: Index, columns: slice, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Write keys and values [n, heads, columns, width] of several slots [n], which `places` gives."""
         self.keys[layer][slots, :, columns] = keys
         self.values[layer][slots, :, columns] = values
+
+    def put(self, slots: torch.Tensor, prefixes: Sequence[Sequence[torch.Tensor]]) -> None:
+        """Write the first columns of slots [n], for each a part [2, layers, heads, columns, head width] a device."""
+        for block, parts in zip(self.blocks, zip(*prefixes, strict=True), strict=True):
+            block[:, :, _index(slots.to(block.device)), :, : parts[0].shape[3]] = torch.stack(parts, dim=2)
 
     def append(
         self, layer: int, rows: torch.Tensor, ends: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
@@ -75,10 +86,38 @@ class SlotCache:
 
     def copy(self, sources: torch.Tensor, targets: torch.Tensor, columns: slice = slice(None)) -> None:
         """Copy sequences from slots [n] to other slots [n], or to one another's: all are read before any is written."""
-        for block in self.blocks:
-            copied = block[:, :, sources.to(block.device), :, columns]
-            block[:, :, targets.to(block.device), :, columns] = copied
+        if self.lengths.device.type == "cpu":
+            self._copy_one_by_one(sources.tolist(), targets.tolist(), columns)
+        else:
+            self._copy_together(sources, targets, columns)
         self.lengths[targets] = self.lengths[sources]
+
+    def _copy_one_by_one(self, sources: Sequence[int], targets: Sequence[int], columns: slice) -> None:
+        """Faster on a CPU than indexing by tensors."""
+        overwritten = set(targets)
+        for block in self.blocks:
+            kept = {slot: block[:, :, slot, :, columns].clone() for slot in sources if slot in overwritten}
+            for source, target in zip(sources, targets, strict=True):
+                if source != target:
+                    there = block[:, :, source, :, columns]
+                    block[:, :, target, :, columns] = kept.get(source, there)
+
+    def _copy_together(self, sources: torch.Tensor, targets: torch.Tensor, columns: slice) -> None:
+        """Layer by layer, as what is read takes memory until it is written."""
+        read, written = self.everywhere(sources), self.everywhere(targets)
+        for layer, (source, target) in enumerate(zip(read, written, strict=True)):
+            for states in (self.keys[layer], self.values[layer]):
+                states[target, :, columns] = states[source, :, columns]
+
+
+def _index(slots: torch.Tensor) -> Index:
+    """Slots as a slice where they are in a row and it costs nothing to look: on a CPU, slices are copied faster."""
+    if slots.device.type != "cpu" or not len(slots):
+        return slots
+    first, last = int(slots[0]), int(slots[-1])
+    step = max(1, (last - first) // max(1, len(slots) - 1))
+    evenly = slice(first, last + 1, step)
+    return evenly if slots.tolist() == list(range(first, last + 1, step)) else slots
 
 
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -77,7 +77,7 @@ class DecoderOnly(LanguageModel):
 
     def admit(self, requests: Sequence[Request], slots: Sequence[int]) -> None:
         self.start_column = len(requests[0].image.query_embeds)
-        self.cache.clear(sent(list(slots), self.device))
+        self.cache.clear(sent(list(slots), self.device), self.start_column)
         placed = list(zip(requests, slots, strict=True))
         for chunk in self._chunks([one for one in placed if not one[0].image.shared]):
             self._read(torch.stack([request.image.query_embeds for request, _ in chunk]), chunk)
@@ -125,7 +125,7 @@ class DecoderOnly(LanguageModel):
         columns = slice(past, past + embeds.shape[1])
         positions = torch.arange(columns.start, columns.stop, device=embeds.device)
         unseen = torch.arange(columns.stop, device=embeds.device) > positions[:, None]
-        masks, rows = self.cache.everywhere(hide(unseen, embeds.dtype)), self.cache.everywhere(slots)
+        masks, rows = self.cache.everywhere(hide(unseen, embeds.dtype)), self.cache.places(slots)
         positions = positions.clamp(max=self.positions - 1).expand(embeds.shape[:2])
 
         def attend_padded(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -177,9 +177,8 @@ class DecoderOnly(LanguageModel):
         """Copy the keys and values of the requests' images into their slots, all in one operation a device."""
         self.cache.reserve(self.start_column + 1)
         slots = sent([slot for _, slot in placed], self.device)
-        for number, block in enumerate(self.cache.blocks):
-            prefixes = [request.image.prefix[number] for request, _ in placed if request.image.prefix is not None]
-            block[:, :, slots.to(block.device), :, : self.start_column] = torch.stack(prefixes, dim=2)
+        prefixes = [request.image.prefix for request, _ in placed if request.image.prefix is not None]
+        self.cache.put(slots, prefixes)
 
     def _layers(self, embeds: torch.Tensor, positions: torch.Tensor, attend: AttendAt) -> torch.Tensor:
         """All layers over embeddings [n, length, width] that stand at these positions."""

@@ -40,6 +40,9 @@ class LanguageModel(ABC):
     start_column = 0
     """The first column that sequences of one image may differ in."""
 
+    used = 0
+    """Columns that any sequence has; what is behind them is never copied."""
+
     def __init__(
         self,
         devices: Sequence[torch.device],
@@ -105,18 +108,29 @@ class LanguageModel(ABC):
         for cache, columns in zip(self.caches, self.room(requests), strict=True):
             cache.reserve(columns, keep=False)
 
+    def reserve(self, columns: int) -> None:
+        """Make room for sequences of that many columns."""
+        self.used = columns
+        self.cache.reserve(columns)
+
     def copy(self, sources: torch.Tensor, targets: torch.Tensor) -> None:
         """Copy whole sequences from slots [n] to other slots [n]."""
-        for cache in self.caches:
+        used = self.cache.columns if self.runner.fixed else self.used
+        self.cache.copy(sources, targets, slice(0, used))
+        if used < self.cache.columns:
+            self.cache.clear(targets, used)
+        for cache in self.caches[1:]:
             cache.copy(sources, targets)
 
     def reorder(self, parents: torch.Tensor) -> None:
         """Let each of the first n slots go on with the sequence of its parent [n], which has the same beginning."""
         slots = self.rows[: len(parents)]
+        columns = slice(self.start_column, self.cache.columns)
         if not self.runner.fixed:
             changed = parents != slots
             parents, slots = parents[changed], slots[changed]
-        self.cache.copy(parents, slots, slice(self.start_column, None))
+            columns = slice(self.start_column, self.used)
+        self.cache.copy(parents, slots, columns)
 
     def _chunks(self, placed: Sequence[Placed]) -> Iterator[list[Placed]]:
         """What is read together: all of it, or where shapes are fixed, chunks filled up by repeating the last."""

@@ -163,6 +163,8 @@ class Decoder:
         width = self.search.width
         self.model.admit(requests, [place * width for place in places])
         slots = sent([[place * width + beam for beam in range(width)] for place in places], self.model.device)
+        if not self.fixed:
+            self.model.reserve(max(text.columns for text in self.active.values()) + 2)
         for beam in range(1, width):
             self.model.copy(slots[:, 0], slots[:, beam])
         self.tokens[slots] = sent([[first] for first in firsts], self.model.device)
@@ -192,7 +194,7 @@ class Decoder:
         if self.fixed:
             told = self._advance_recorded()
         else:
-            self.model.cache.reserve(max(text.columns for text in self.active.values()) + 2)
+            self.model.reserve(max(text.columns for text in self.active.values()) + 2)
             told = self._advance(len(self.active) * self.search.width)
         for text in self.active.values():
             text.columns += 1

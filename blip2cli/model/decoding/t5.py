@@ -72,7 +72,7 @@ class T5Decoder(LanguageModel):
         mask = _hide(unread, embeds.dtype)  # ready-made, so that nobody looks on the host whether it hides anything
         hidden = self.model.encoder(inputs_embeds=embeds, attention_mask=mask).last_hidden_state
         columns = slice(0, embeds.shape[1])
-        states, rows = self.cross.everywhere(hidden), self.cross.everywhere(slots)
+        states, rows = self.cross.everywhere(hidden), self.cross.places(slots)
         for at, block in enumerate(self.blocks):
             attention = block.layer[1].EncDecAttention
             keys, values = self._split(attention.k(states[at])), self._split(attention.v(states[at]))
