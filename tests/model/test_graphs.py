@@ -172,6 +172,36 @@ def test_memory_that_runs_out_while_recording_loses_nothing(
     assert slots[0] > 6 >= slots[-1] and model.batch_size == 1
 
 
+def test_requests_that_wait_for_longer_caches_outlive_memory_that_runs_out(
+    checkpoint: Path, runners: list[Replayed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixteen long prompts are held back while short texts are written, which is when memory runs out."""
+    model, settings = load(checkpoint), SETTINGS["greedy"]
+    decoder, held = model.family.decoder_class(), []
+    step = decoder.step
+
+    def requests() -> list[Request]:
+        torch.manual_seed(0)
+        width, word = model.model.language_projection.out_features, model.prompt_ids("photo")[-1]
+        images = [EncodedImage(torch.randn(model.num_query_tokens, width)) for _ in range(32)]
+        return [
+            Request(number, image, (word,) * (1 if number < 16 else 40), (0, 4 if number < 16 else 30))
+            for number, image in enumerate(images)
+        ]
+
+    def step_with_less_memory_later(self: LanguageModel, tokens: torch.Tensor) -> torch.Tensor:
+        held.append(len(tokens))
+        if len(tokens) > 8 and len(held) > WARM_UP + 6:
+            raise torch.OutOfMemoryError("injected")
+        return step(self, tokens)
+
+    expected = {done.key: done.token_ids for done in model.generate(iter(requests()), settings)}
+    again = load(checkpoint)
+    monkeypatch.setattr(decoder, "step", step_with_less_memory_later)
+    assert {done.key: done.token_ids for done in again.generate(iter(requests()), settings)} == expected
+    assert max(held) == 16 and held[-1] == 8
+
+
 @pytest.mark.parametrize("recorded", [False, True], ids=["as it is", "recorded"])
 def test_a_row_that_is_not_a_number_harms_no_other(
     checkpoint: Path, recorded: bool, request: pytest.FixtureRequest

@@ -137,10 +137,12 @@ class Decoder:
         free = self.places - len(self.active)
         if self.active and (self.held or free < max(1, self.places // 4)):
             return []
-        requests, self.held = self.held or list(itertools.islice(stream, free)), []
+        requests = self.held or list(itertools.islice(stream, free))
         if self.active and self.fixed and requests and not self._fits(requests):
-            requests, self.held = [], requests
-        return requests
+            self.held = requests
+            return []
+        self.held = requests[free:]  # there may be fewer places than there were
+        return requests[:free]
 
     def _fits(self, requests: Sequence[Request]) -> bool:
         return self.model.fits(requests) and self.search.fits(requests)
