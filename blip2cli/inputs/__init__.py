@@ -98,6 +98,14 @@ class CountsUnread(Protocol):
         """How many there were, by suffix, when the source was last counted, or read to its end."""
 
 
+@runtime_checkable
+class Measurable(Protocol):
+    """A source that can tell what the values of a column fit into."""
+
+    def measured(self, name: str) -> pa.Field:
+        """The field of a carried column, marked as `fields` has it; all its values are read."""
+
+
 @dataclass(frozen=True)
 class ColumnChoice:
     """Which manifest columns mean something: the image's, and the text's (a question, say), None where none is read.
@@ -231,13 +239,22 @@ class Sources:
         return list(dict.fromkeys(name for part in self.parts for name in part.column_names()))
 
     def schema(self) -> pa.Schema:
-        """The carried columns of all parts; a column whose types cannot be reconciled becomes a string of JSON."""
+        """The carried columns of all parts; a column that no type holds exactly is a string of JSON.
+
+        Where it depends on the values of a column whether a type holds them, they are read.
+        """
         import pyarrow as pa
 
-        fields: dict[str, pa.Field] = {}
-        for field in (field for part in self.parts for field in part.schema()):
-            fields[field.name] = merge_fields(fields.get(field.name, field), field)
-        return pa.schema(list(fields.values()))
+        from blip2cli.inputs.fields import doubtful, merged_fields
+
+        schemas = [part.schema() for part in self.parts]
+        names = doubtful(schemas)
+        for at, part in enumerate(self.parts) if names else ():
+            if isinstance(part, Measurable):
+                schemas[at] = pa.schema(
+                    [part.measured(field.name) if field.name in names else field for field in schemas[at]]
+                )
+        return pa.schema(list(merged_fields(schemas).values()))
 
 
 def _same(name: str, before: str | None, number: int) -> None:
@@ -246,16 +263,6 @@ def _same(name: str, before: str | None, number: int) -> None:
             f"the input has changed: row {number} was {before}, is {name}",
             "Give the input of the run that is resumed, or --overwrite.",
         )
-
-
-def merge_fields(one: pa.Field, other: pa.Field) -> pa.Field:
-    """The field that holds the values of both; a string, to hold JSON, where Arrow knows none."""
-    import pyarrow as pa
-
-    try:
-        return pa.unify_schemas([pa.schema([one]), pa.schema([other])], promote_options="permissive").field(0)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.field(one.name, pa.string())
 
 
 def open_source(

@@ -186,7 +186,7 @@ def samples_of(archive: str, records: Iterable[Mapping[str, Any]], columns: Colu
     first = list(records)
     names = dict.fromkeys(name for record in first for name in record if name != MORE)
     simple = [
-        field if _is_simple(field.type) else pa.field(field.name, pa.string()) for field in inferred(names, first)
+        pa.field(field.name, field.type if _is_simple(field.type) else pa.string()) for field in inferred(names, first)
     ]
     if columns.text_required and columns.text not in names:
         raise UsageError(f"{archive} has no column {columns.text}", f"It has: {', '.join(names) or 'no columns'}.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
-from blip2cli.inputs.batches import ROWS_AT_ONCE, broken, reason, rows_of
+from blip2cli.inputs.batches import ROWS_AT_ONCE, broken, measured, reason, rows_of
 from blip2cli.inputs.manifest import Layout, lay_out
 from blip2cli.records import Row
 
@@ -59,6 +59,10 @@ class ArrowManifest:
         import pyarrow as pa
 
         return pa.schema([self._schema.field(name) for name in self._layout.carried])
+
+    def measured(self, name: str) -> pa.Field:
+        at = self._schema.get_field_index(name)
+        return measured(self.name, self._schema.field(name), _batches(self._open([at])[0]))
 
     def _batch_lengths(self) -> list[int] | None:
         """The rows of each batch; None for a remote stream, all of which would have to be fetched."""

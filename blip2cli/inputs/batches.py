@@ -6,11 +6,15 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import Blip2Error
+from blip2cli.inputs.fields import field_at_best, field_of, merge_fields
 from blip2cli.inputs.manifest import Layout
 from blip2cli.records import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+ROWS_MEASURED = 65_536
+"""Values of a column of numbers that are looked at together."""
 
 ROWS_AT_ONCE = 128
 """Rows decoded together; bounds memory where the manifest holds the images' bytes."""
@@ -32,6 +36,23 @@ def rows_of(layout: Layout, batches: Iterable[pa.RecordBatch], number: int, star
                 number += 1
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise broken(layout.manifest, number, error) from None
+
+
+def measured(manifest: str, field: pa.Field, batches: Iterable[pa.RecordBatch]) -> pa.Field:
+    """The field of a column, marked as the values in the batches are, which hold nothing else. Raises Blip2Error."""
+    import pyarrow as pa
+
+    number = 0
+    marked = field_at_best(field)
+    try:
+        for batch in batches:
+            column = batch.column(0)
+            column.validate(full=True)
+            marked = merge_fields(marked, field_of(field.name, column))
+            number += len(batch)
+    except (pa.ArrowException, OSError) as error:
+        raise broken(manifest, number, error) from None
+    return marked
 
 
 def broken(manifest: str, number: int, error: Exception) -> Blip2Error:

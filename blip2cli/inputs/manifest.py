@@ -191,9 +191,23 @@ def inferred(names: Iterable[str], records: Iterable[Mapping[str, Any]]) -> pa.S
 def _merged(field: pa.Field, values: list[Any]) -> pa.Field:
     import pyarrow as pa
 
-    from blip2cli.inputs import merge_fields
+    from blip2cli.inputs.fields import MOST_FIELDS, field_of, merge_fields
 
+    text = pa.field(field.name, pa.string())
+    if len(_keys(values, set())) > MOST_FIELDS:
+        return text
     try:
-        return merge_fields(field, pa.field(field.name, pa.array(values).type))
+        return merge_fields(field, field_of(field.name, pa.array(values)))
     except (pa.ArrowException, OverflowError):
-        return pa.field(field.name, pa.string())
+        return text
+
+
+def _keys(values: Iterable[Any], keys: set[str]) -> set[str]:
+    """The keys of objects in JSON values, within each other too; put to those that are known."""
+    for value in values:
+        if isinstance(value, dict):
+            keys.update(value)
+            _keys(value.values(), keys)
+        elif isinstance(value, list):
+            _keys(value, keys)
+    return keys

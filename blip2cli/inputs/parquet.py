@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
-from blip2cli.inputs.batches import ROWS_AT_ONCE, reason, rows_of
+from blip2cli.inputs.batches import ROWS_AT_ONCE, ROWS_MEASURED, measured, reason, rows_of
 from blip2cli.inputs.manifest import Layout, lay_out
 from blip2cli.records import Row
 
@@ -46,6 +46,10 @@ class ParquetManifest:
         import pyarrow as pa
 
         return pa.schema([self._schema.field(name) for name in self._layout.carried])
+
+    def measured(self, name: str) -> pa.Field:
+        with self._open() as file:
+            return measured(self.name, self._schema.field(name), file.iter_batches(ROWS_MEASURED, columns=[name]))
 
     def _open(self) -> pq.ParquetFile:
         import pyarrow as pa

@@ -4,38 +4,72 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from blip2cli.outputs import Layout
+from blip2cli.outputs.jsonl import plain
 from blip2cli.records import Column, Result
 
 METADATA_KEY = b"blip2"
 """The schema metadata under which the run's settings stand, as JSON."""
 
 
-def schema_of(layout: Layout) -> pa.Schema:
-    """image, the carried columns with their types, the task's columns, error; the settings as metadata."""
+UNFIT = (pa.ArrowException, OverflowError, ValueError, TypeError)
+"""What Arrow raises for a value that a type does not hold."""
+
+
+def schema_of(layout: Layout, parquet: bool = True) -> pa.Schema:
+    """image, the carried columns with their types, the task's columns, error; the settings as metadata.
+
+    With `parquet` types are as Parquet has them; else none is dictionary-encoded, for Arrow's files hold one dictionary.
+    """
     carried = layout.schema()
     fields = [pa.field("image", pa.string())]
-    fields += [pa.field(shown, _storable(carried.field(name).type)) for name, shown in layout.carried.items()]
+    for name, shown in layout.carried.items():
+        fields.append(pa.field(shown, _storable(carried.field(name).type, parquet)))
     fields += [pa.field(column.name, column_type(column)) for column in layout.columns]
     fields.append(pa.field("error", pa.string()))
     return pa.schema(fields, metadata={METADATA_KEY: json.dumps(dict(layout.metadata)).encode()})
 
 
-def _storable(kind: pa.DataType) -> pa.DataType:
+def _storable(kind: pa.DataType, parquet: bool) -> pa.DataType:
     """A carried column's type; a string, to hold JSON, where Parquet has none for it (objects without any key)."""
-    return pa.string() if _holds_empty_struct(kind) else kind
+    plain = _plain(kind, parquet)
+    try:
+        pq.ParquetWriter(BytesIO(), pa.schema([("column", plain)])).close()
+    except UNFIT:
+        return pa.string()
+    return plain
 
 
-def _holds_empty_struct(kind: pa.DataType) -> bool:
+def _plain(kind: pa.DataType, parquet: bool) -> pa.DataType:
+    """The type without metadata of its fields, and with room in its dictionaries for more values than it came with."""
+    if str(kind).startswith("run_end_encoded<"):
+        return _plain(kind.value_type, parquet)
+    if pa.types.is_dictionary(kind):
+        values = _plain(kind.value_type, parquet)
+        return pa.dictionary(pa.int32(), values, kind.ordered) if parquet else values
+    if pa.types.is_map(kind):
+        return pa.map_(_plain(kind.key_type, parquet), _plain(kind.item_type, parquet), kind.keys_sorted)
+    if parquet and pa.types.is_timestamp(kind) and kind.unit == "s":
+        return pa.timestamp("ms", kind.tz)
     if not pa.types.is_nested(kind):
-        return False
-    inner = [kind.field(at).type for at in range(kind.num_fields)]
-    return (pa.types.is_struct(kind) and not inner) or any(map(_holds_empty_struct, inner))
+        return kind
+    inner = []
+    for field in (kind.field(at) for at in range(kind.num_fields)):
+        inner.append(pa.field(field.name, _plain(field.type, parquet), field.nullable))
+    if pa.types.is_struct(kind):
+        return pa.struct(inner)
+    if pa.types.is_list(kind):
+        return pa.list_(inner[0])
+    if pa.types.is_large_list(kind):
+        return pa.large_list(inner[0])
+    return pa.list_(inner[0], kind.list_size) if pa.types.is_fixed_size_list(kind) else kind
 
 
 def column_type(column: Column) -> pa.DataType:
@@ -54,10 +88,34 @@ def column_type(column: Column) -> pa.DataType:
 
 
 def table_of(results: Sequence[Result], layout: Layout, schema: pa.Schema) -> pa.Table:
-    """The results as a table of that schema."""
+    """The results as a table of that schema, in which `error` is the last column.
+
+    A value that its column does not hold is null, with an error in its row: an input may be other than it said.
+    """
     records = [layout.record(result) for result in results]
-    arrays = [_array([record[field.name] for record in records], field.type) for field in schema]
+    arrays = [_column(records, field, layout) for field in schema]
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _column(records: Sequence[dict[str, Any]], field: pa.Field, layout: Layout) -> pa.Array:
+    try:
+        return _array([record[field.name] for record in records], field.type)
+    except UNFIT:
+        return _array([_fitted(record, field, layout) for record in records], field.type)
+
+
+def _fitted(record: dict[str, Any], field: pa.Field, layout: Layout) -> Any:
+    """A value as its column holds it; None, and the row's error, where it cannot."""
+    value = record[field.name]
+    try:
+        if isinstance(value, pa.Scalar):
+            value = value.cast(field.type)
+        _array([value], field.type)
+    except UNFIT:
+        fault = f"unsupported: the value in column {field.name} does not fit its type, {field.type}"
+        record["error"] = record["error"] or layout.failed(fault)
+        return None
+    return value
 
 
 def records_of(table: pa.Table) -> Iterator[dict[str, Any]]:
@@ -77,8 +135,8 @@ def _value(scalar: pa.Scalar) -> Any:
 def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
     if isinstance(kind, pa.FixedShapeTensorType):
         return pa.ExtensionArray.from_storage(kind, _fixed_lists(values, kind))
-    if pa.types.is_string(kind):
-        values = [value if value is None or isinstance(value, pa.Scalar) else _text(value) for value in values]
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        values = [None if value is None else _text(value) for value in values]
     return pa.array(values, type=kind)
 
 
@@ -93,6 +151,12 @@ def _fixed_lists(values: list[Any], kind: pa.FixedShapeTensorType) -> pa.Array:
 
 
 def _text(value: Any) -> str:
-    """Text as it is, save for halves of surrogate pairs, which JSON can hold; anything else as JSON."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    """Text as it is, save for halves of surrogate pairs, which JSON can hold; anything else as JSON.
+
+    What JSON has no word for but a text (times, decimals, bytes) is that text, without quotation marks.
+    """
+    text = value
+    if not isinstance(value, str):
+        text = json.dumps(value, ensure_ascii=False, default=plain)
+        text = json.loads(text) if text.startswith('"') else text
     return text.encode("utf-8", "backslashreplace").decode()

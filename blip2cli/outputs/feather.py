@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 class ArrowOutput(ParquetOutput):
     """One Arrow IPC file, not compressed, so that it can be mapped into memory; committed as Parquet is."""
 
+    as_parquet = False
+
     def _batches(self, path: Path) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 

@@ -47,9 +47,9 @@ def _has_keys(line: bytes, keys: list[str]) -> bool:
 def json_line(record: dict[str, Any]) -> bytes:
     """A record as a line of UTF-8 JSON."""
     try:
-        text = json.dumps(record, ensure_ascii=False, allow_nan=False, default=_plain)
+        text = json.dumps(record, ensure_ascii=False, allow_nan=False, default=plain)
     except ValueError:
-        text = json.dumps(_finite(record), ensure_ascii=False, default=_plain)
+        text = json.dumps(_finite(record), ensure_ascii=False, default=plain)
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
@@ -64,7 +64,7 @@ def _finite(value: Any) -> Any:
     return [_finite(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """What JSON has no word for: tensors as lists, bytes in base64, dates in ISO 8601, the rest as text."""
     if hasattr(value, "tolist"):
         return value.tolist()

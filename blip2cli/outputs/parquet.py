@@ -32,10 +32,12 @@ ROWS_READ = 4096
 class ParquetOutput:
     """One Parquet file. A commit writes a part; nothing stands under the file's name before it is whole.
 
-    With other `_batches` and `_writer` it is a file of another kind; `suffix` is that of parts unlike it.
+    With other `_batches` and `_writer` it is a file of another kind; `suffix` is that of parts unlike it, and
+    `as_parquet` says whether its types are those that Parquet has.
     """
 
     suffix = ""
+    as_parquet = True
 
     def __init__(self, out: Path, layout: Layout, journal: Journal) -> None:
         from blip2cli.outputs.arrow import schema_of
@@ -43,7 +45,7 @@ class ParquetOutput:
         self.out = out
         self.layout = layout
         self.journal = journal
-        self.schema = schema_of(layout)
+        self.schema = schema_of(layout, self.as_parquet)
         self.done = self.committed = journal.commit
         self.parts: int = journal.commit.state.get("parts", 0)
         self.pending: list[pa.Table] = []
