@@ -98,6 +98,8 @@ def _table(parsed: Any, root: str) -> Table | None:
     if not isinstance(parsed, dict):
         return None
     images, questions, annotations = (parsed.get(name) for name in ("images", "questions", "annotations"))
+    if isinstance(images, list) and {"filename", "sentences"} <= set(_names(images[:1])):
+        return _karpathy(images)
     if isinstance(images, list):
         return _coco(images, _captions(annotations))
     if isinstance(questions, list):
@@ -106,7 +108,7 @@ def _table(parsed: Any, root: str) -> Table | None:
     if isinstance(annotations, list) and {"question_id", "answers"} <= set(_names(annotations[:1])):
         return _listed(annotations)
     first = next(iter(parsed.values()), None)
-    return _gqa(parsed) if isinstance(first, dict) and {"question", "imageId"} <= set(first) else None
+    return _gqa(parsed, root) if isinstance(first, dict) and {"question", "imageId"} <= set(first) else None
 
 
 def _names(entries: Iterable[Any]) -> list[str]:
@@ -127,14 +129,41 @@ def _coco(images: list[Any], captions: Mapping[str, list[str]]) -> Table:
     }
     named = _names(images)
     fields = [name for name in named if name not in {*NOT_CARRIED, *nested}]
-    names = [*(["file_name"] if "file_name" in named else []), "image_id", *fields, *(["captions"] if captions else [])]
+    number_field = next((name for name in ("id", "image_id", "cocoid", "imgid") if name in named), None)
+    names = ["file_name"] if "file_name" in named else []
+    names += ["image_id"] if number_field else []
+    names += [*fields, *(["captions"] if captions else [])]
 
     def record(image: dict[str, Any]) -> dict[str, Any]:
-        number = image.get("id")
+        number = image.get(number_field) if number_field else None
         own = {"file_name": image.get("file_name"), "image_id": number, "captions": captions.get(str(number), [])}
         return {**image, **own}
 
     return Table(names, images, record)
+
+
+def _karpathy(images: list[Any]) -> Table:
+    """A row an image of Karpathy's splits of COCO and Flickr: its file, its number, its captions, its plain fields."""
+    left_out = ("filepath", "filename", "sentences", "sentids", "cocoid")
+    fields = [name for name in _names(images) if name not in left_out]
+    number = "cocoid" if "cocoid" in _names(images[:1]) else "imgid"
+
+    def record(image: dict[str, Any]) -> dict[str, Any]:
+        place = [part for part in (image.get("filepath"), image.get("filename")) if isinstance(part, str)]
+        own = {"image": "/".join(place) or None, "image_id": image.get(number), "captions": _sentences(image)}
+        return {**image, **own}
+
+    return Table(["image", "image_id", *fields, "captions"], images, record)
+
+
+def _sentences(image: Mapping[str, Any]) -> list[str]:
+    """The captions of an image as people wrote them."""
+    sentences = image.get("sentences")
+    found = []
+    for sentence in sentences if isinstance(sentences, list) else ():
+        if isinstance(sentence, dict) and isinstance(sentence.get("raw"), str):
+            found.append(sentence["raw"].strip())
+    return found
 
 
 def _captions(annotations: Any) -> dict[str, list[str]]:
@@ -146,36 +175,61 @@ def _captions(annotations: Any) -> dict[str, list[str]]:
     return captions
 
 
+PROBED = 32
+"""Questions of a file that are asked how the files of their images are named."""
+
+PLAIN = ("jpg", "png")
+"""Suffixes of images that are named by their ids alone."""
+
+
 def _vqa(questions: list[Any], subtype: str, root: str) -> Table:
-    """A row a question; its image is named as in COCO 2014 and 2015, or as in 2017 where the first one is."""
+    """A row a question; its image is named as in COCO 2014 and 2015, as in 2017, or by its id alone.
+
+    The first naming by which an image of one of the first questions is there is that of all; else the first.
+    """
     older = f"COCO_{subtype.replace('-dev', '')}_" if subtype else ""  # test-dev2015 asks about images of test2015
-    first = next((image for entry in questions if isinstance(entry, dict) and (image := _file("", entry))), None)
-    newer = first is not None and _exists(root, first) and not _exists(root, older + first)
-    prefix = "" if newer else older
+    namings: list[Callable[[Any], str | None]] = [lambda image: _padded(older, image)]
+    if older:
+        namings.append(lambda image: _padded("", image))
+    namings.append(lambda image: _plain(root, image))
+    first = [entry.get("image_id") for entry in questions[:PROBED] if isinstance(entry, dict)]
+    found = (name for name in namings if any(_exists(root, name(image)) for image in first))
+    naming = next(found, namings[0] if any(_padded("", image) for image in first) else namings[-1])
     names = ["image", "question", "question_id", "image_id"]
 
     def record(question: dict[str, Any]) -> dict[str, Any]:
-        return {**question, "image": _file(prefix, question)}
+        return {**question, "image": naming(question.get("image_id"))}
 
     return Table([*names, *(name for name in _names(questions) if name not in names)], questions, record)
 
 
-def _file(prefix: str, question: Mapping[str, Any]) -> str | None:
+def _padded(prefix: str, image: Any) -> str | None:
     """The image's file by its number in COCO."""
-    number = question.get("image_id")
-    if isinstance(number, str) and number.isdecimal() and len(number) <= 20:
-        number = int(number)
-    return f"{prefix}{number:012d}.jpg" if isinstance(number, int) else None
+    if isinstance(image, str) and image.isdecimal() and len(image) <= 20:
+        image = int(image)
+    return f"{prefix}{image:012d}.jpg" if isinstance(image, int) else None
 
 
-def _exists(root: str, image: str) -> bool:
+def _plain(root: str, image: Any) -> str | None:
+    """The image's file by its id: with the suffix by which it is there, else with the first; remote ones with that."""
+    if not isinstance(image, (str, int)) or image == "":
+        return None
+    if storage.is_url(root):
+        return f"{image}.{PLAIN[0]}"
+    there = (name for suffix in PLAIN if _exists(root, name := f"{image}.{suffix}"))
+    return next(there, f"{image}.{PLAIN[0]}")
+
+
+def _exists(root: str, image: str | None) -> bool:
+    if image is None:
+        return False
     try:
         return storage.exists(joined(root, image))
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 
-def _gqa(questions: dict[str, Any]) -> Table:
+def _gqa(questions: dict[str, Any], root: str) -> Table:
     """A row a question, with its answer where the file has it."""
     answers = any(isinstance(entry, dict) and "answer" in entry for entry in questions.values())
     entries = [
@@ -184,6 +238,6 @@ def _gqa(questions: dict[str, Any]) -> Table:
 
     def record(question: dict[str, Any]) -> dict[str, Any]:
         image = question.get("imageId")
-        return {**question, "image": None if image is None else f"{image}.jpg", "image_id": image}
+        return {**question, "image": _plain(root, image), "image_id": image}
 
     return Table(["image", "question", "question_id", "image_id", *(["answer"] if answers else [])], entries, record)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
-from blip2cli.inputs.batches import ROWS_AT_ONCE, broken, measured, reason, rows_of
+from blip2cli.inputs.batches import BYTES_AT_ONCE, ROWS_AT_ONCE, broken, measured, reason, rows_of
 from blip2cli.inputs.manifest import Layout, lay_out
 from blip2cli.records import Row
 
@@ -119,8 +119,9 @@ def _sliced(batches: Iterator[pa.RecordBatch], skipped: int, mapping: mmap.mmap 
     What was read of the mapping is let go of behind each piece: it would stay in memory as long as the file is open.
     """
     for batch in batches:
-        for at in range(0, len(batch), ROWS_AT_ONCE):
-            piece = batch.slice(at, ROWS_AT_ONCE)
+        rows = max(1, min(ROWS_AT_ONCE, BYTES_AT_ONCE * len(batch) // max(batch.nbytes, 1)))
+        for at in range(0, len(batch), rows):
+            piece = batch.slice(at, rows)
             skipped -= len(piece)
             if skipped < 0:
                 piece.validate(full=True)

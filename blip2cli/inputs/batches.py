@@ -20,6 +20,10 @@ ROWS_AT_ONCE = 128
 """Rows decoded together; bounds memory where the manifest holds the images' bytes."""
 
 
+BYTES_AT_ONCE = 16 << 20
+"""Bytes of rows decoded together, where their size is known."""
+
+
 def rows_of(layout: Layout, batches: Iterable[pa.RecordBatch], number: int, start: int) -> Iterator[Row]:
     """The rows from the start-th on, of batches of which the first begins with the number-th.
 

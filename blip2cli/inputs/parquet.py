@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
-from blip2cli.inputs.batches import ROWS_AT_ONCE, ROWS_MEASURED, measured, reason, rows_of
+from blip2cli.inputs.batches import BYTES_AT_ONCE, ROWS_AT_ONCE, ROWS_MEASURED, measured, reason, rows_of
 from blip2cli.inputs.manifest import Layout, lay_out
 from blip2cli.records import Row
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
     from blip2cli.inputs import ColumnChoice
+
+
+BUFFER = 1 << 20
+"""Bytes of a column that are read together; without it, all that a row group has of it."""
 
 
 class ParquetManifest:
@@ -33,7 +37,7 @@ class ParquetManifest:
     def rows(self, start: int = 0) -> Iterator[Row]:
         with self._open() as file:
             groups, number = _from(file, start)
-            batches = file.iter_batches(batch_size=ROWS_AT_ONCE, row_groups=groups)
+            batches = file.iter_batches(_rows_at_once(file), row_groups=groups)
             yield from rows_of(self._layout, batches, number, start)
 
     def count(self) -> int | None:
@@ -56,11 +60,19 @@ class ParquetManifest:
         import pyarrow.parquet as pq
 
         try:
-            return pq.ParquetFile(storage.open_binary(self.name) if storage.is_url(self.name) else self.name)
+            file = storage.open_binary(self.name) if storage.is_url(self.name) else self.name
+            return pq.ParquetFile(file, buffer_size=BUFFER, pre_buffer=False)
         except (pa.ArrowException, OSError) as error:
             raise UsageError(
                 f"cannot read {self.name}: {reason(error)}", storage.reading_hint(error, "Is it a Parquet file?")
             ) from None
+
+
+def _rows_at_once(file: pq.ParquetFile) -> int:
+    """Rows that are decoded together: fewer where they are large, as those with images in them."""
+    groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+    largest = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=0)
+    return max(1, min(ROWS_AT_ONCE, int(BYTES_AT_ONCE / max(largest, 1))))
 
 
 def _from(file: pq.ParquetFile, start: int) -> tuple[list[int], int]:

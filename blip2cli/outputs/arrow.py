@@ -26,7 +26,7 @@ UNFIT = (pa.ArrowException, OverflowError, ValueError, TypeError)
 def schema_of(layout: Layout, parquet: bool = True) -> pa.Schema:
     """image, the carried columns with their types, the task's columns, error; the settings as metadata.
 
-    With `parquet` types are as Parquet has them; else none is dictionary-encoded, for Arrow's files hold one dictionary.
+    With `parquet` types are as Parquet has them; else none is dictionary-encoded: Arrow's files hold one dictionary.
     """
     carried = layout.schema()
     fields = [pa.field("image", pa.string())]

@@ -49,7 +49,7 @@ PAIRS: dict[str, tuple[pa.Array, pa.Array, str]] = {
     "fixed lists": (pa.array([[1, 2]], pa.list_(pa.int8(), 2)), pa.array([[300, 2]], pa.list_(pa.int16(), 2)), "fixed"),
     "deep": (pa.array([[{"n": SMALL}]], DEEP), pa.array([[{"n": 1.5, "m": "x"}]], DEEP_FLOAT), "list<"),
     "deep and large": (pa.array([[{"n": BIG}]], DEEP), pa.array([[{"n": 1.5, "m": "x"}]], DEEP_FLOAT), "string"),
-    "objects": (pa.array([{"a": 1}]), pa.array([{"b": "x"}]), "struct<a: int64, b: string>"),
+    "objects": (pa.array([{"a": 1}]), pa.array([{"b": "x"}]), "struct<"),
     "objects, lists": (pa.array([{"a": 1}]), pa.array([[1]]), "string"),
     "dictionary, text": (pa.array(["a"]).dictionary_encode(), pa.array(["b"]), "string"),
     "large text": (pa.array(["a"], pa.large_string()), pa.array(["b"]), "large_string"),
@@ -158,9 +158,12 @@ def test_types_that_a_format_has_not_do_not_end_a_run(
     table = pa.table({"image": [red_circle] * 2, "x": column})
     with pa.ipc.new_file("m.arrow", table.schema) as file:
         file.write_table(table)
-    assert typed("caption", "m.arrow", "--out", f"o.{suffix}", "--batch-size", 1).code in (0, 3)
+    code = typed("caption", "m.arrow", "--out", f"o.{suffix}", "--batch-size", 1).code
     read = pq.read_table("o.parquet") if suffix == "parquet" else feather.read_table("o.arrow")
-    assert read["x"].null_count <= 1 and len(read) == 2
+    lost = [value for value, before in zip(read["x"], column, strict=True) if before.is_valid and not value.is_valid]
+    assert len(read) == 2 and read["error"].null_count == 2 - len(lost)
+    assert code == (3 if lost else 0)
+    assert bool(lost) == (name == "far seconds" and suffix == "parquet")
 
 
 @pytest.fixture
