@@ -106,7 +106,10 @@ def spelled(path: str) -> str:
     """The path of the file that a printed path stands for: as it is, or with its backslash escapes as bytes."""
     if not ESCAPED.search(path.encode("utf-8", "surrogatepass")) or os.path.lexists(path):
         return path
-    found = unescaped(path)
+    try:
+        found = unescaped(path)
+    except UnicodeEncodeError:  # half a surrogate pair, which no file's name has
+        return path
     return found if os.path.lexists(found) else path
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from blip2cli.errors import UsageError
+from blip2cli.errors import Blip2Error, UsageError
 from blip2cli.host import storage
 from blip2cli.inputs.batches import BYTES_AT_ONCE, ROWS_AT_ONCE, ROWS_MEASURED, measured, reason, rows_of
 from blip2cli.inputs.manifest import Layout, lay_out
@@ -32,13 +32,23 @@ class ParquetManifest:
         with self._open() as file:
             self._schema: pa.Schema = file.schema_arrow
             self._rows: int = file.metadata.num_rows
+            held = sum(file.metadata.row_group(number).num_rows for number in range(file.num_row_groups))
+        if held != self._rows:
+            raise UsageError(
+                f"cannot read {name}: its row groups hold {held} rows, and it says {self._rows}", "Write it again."
+            )
         self._layout: Layout = lay_out(name, self._schema.names, columns)
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         with self._open() as file:
             groups, number = _from(file, start)
             batches = file.iter_batches(_rows_at_once(file), row_groups=groups)
-            yield from rows_of(self._layout, batches, number, start)
+            found = start
+            for row in rows_of(self._layout, batches, number, start):
+                yield row
+                found += 1
+        if start < self._rows != found:
+            raise Blip2Error(f"{self.name} ends after {found} rows of {self._rows}", "Write it again.")
 
     def count(self) -> int | None:
         return self._rows

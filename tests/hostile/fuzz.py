@@ -1,10 +1,12 @@
-"""Mutated images and archives of every format, each read or refused: nothing else, and not for long.
+"""Mutated images, archives and manifests of every format, each read or refused: nothing else, and not for long.
 
 `python -m tests.hostile.fuzz --cases 5000` reads them in a process that may die; it then names the case and goes on
 behind it. A case is its number: `python -m tests.hostile.fuzz --first 1234 --cases 1` repeats it.
 """
 
 import argparse
+import csv
+import gzip
 import json
 import random
 import resource
@@ -16,19 +18,25 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
-from io import BytesIO
+from io import BytesIO, StringIO
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
 from PIL import Image
 
-from blip2cli.errors import ImageError, UsageError
+from blip2cli.errors import Blip2Error, ImageError, UsageError
 from blip2cli.images.decode import Reading, bytes_of, decode, known_formats
 from blip2cli.images.processes import keep_quiet
 from blip2cli.inputs import ColumnChoice, open_source
+from blip2cli.outputs import Layout
+from blip2cli.outputs.arrow import schema_of, table_of
+from blip2cli.records import Result
 
 SLOWEST = 5.0
 """Seconds that a case may take."""
@@ -64,7 +72,7 @@ def corpus() -> list[tuple[str, bytes]]:
         file = BytesIO()
         Image.fromarray(picture).save(file, kind, **options)
         encoded.append((kind, file.getvalue()))
-    return [*encoded, *((kind, pack()) for kind, pack in ARCHIVES.items())]
+    return [*encoded, *((kind, pack()) for kind, pack in ARCHIVES.items()), *manifests().items()]
 
 
 def members() -> list[tuple[str, bytes]]:
@@ -111,6 +119,39 @@ ARCHIVES: dict[str, Callable[[], bytes]] = {
     ".ZIP": lambda: packed_zip(zipfile.ZIP_STORED),
 }
 """Suffix → an archive of that kind."""
+
+
+@cache
+def manifests() -> dict[str, bytes]:
+    """The end of a file's name → a table in that format, compressed ones and several encodings among them."""
+    table = pa.table(
+        {
+            "image": ["a.png", 'b "2".png', "Müller.png", None] * 8,
+            "id": [1, None, 2**60, -3] * 8,
+            "question": ["what?", "two\nlines", "a,b;c\td", ""] * 8,
+            "deep": [{"a": [1.5, None], "b": "x"}, None, {"a": [], "b": None}, {"a": None, "b": "y"}] * 8,
+        }
+    )
+    records = table.to_pylist()
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    text = StringIO()
+    csv.writer(text).writerows([table.column_names, *(record.values() for record in records)])
+    cells = text.getvalue()
+    tabs = "question\timage\n" + '"a quote\ta.png\nplain\tb.png\n' * 8
+    parquet, stream, file = BytesIO(), BytesIO(), BytesIO()
+    pq.write_table(table, parquet, row_group_size=20)
+    for target, opened in ((stream, pa.ipc.new_stream), (file, pa.ipc.new_file)):
+        with opened(target, table.schema) as writing:
+            writing.write_table(table, 10)
+    images = [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}]
+    coco = {"images": images, "annotations": [{"image_id": 1, "caption": "a dog"}]}
+    return {
+        ".csv": cells.encode(), ".csv.gz": gzip.compress(cells.encode()), "16.csv": cells.encode("utf-16"),
+        "semicolons.csv": cells.replace(",", ";").encode(), ".tsv": tabs.encode(), ".jsonl": lines.encode(),
+        "16.jsonl": lines.encode("utf-16"), ".jsonl.zst": zstandard.compress(lines.encode()),
+        ".parquet": parquet.getvalue(), ".arrow": stream.getvalue(), ".feather": file.getvalue(),
+        ".json": json.dumps(coco).encode(), ".txt": b"a.png\nb/c.jpg\nhttp://h/d.png\n" * 8,
+    }  # fmt: skip
 
 
 def case(number: int) -> tuple[str, str, bytes]:
@@ -185,7 +226,10 @@ def outcome(number: int) -> str:
     kind, mutation, data = case(number)
     started = time.monotonic()
     try:
-        result = read_archive(kind, data) if kind in ARCHIVES else read_image(data)
+        if kind in ARCHIVES:
+            result = read_archive(kind, data)
+        else:
+            result = read_manifest(kind, data) if kind in manifests() else read_image(data)
     except ImageError as error:
         result = error.kind
         assert str(error).isprintable(), repr(str(error))
@@ -217,6 +261,24 @@ def read_archive(suffix: str, data: bytes) -> str:
                 bytes_of(row.image)
     assert len(rows) < 40, f"{len(rows)} rows of 5 images"
     return "unpacked with error rows" if any(row.error for row in rows) else "unpacked"
+
+
+def read_manifest(end: str, data: bytes) -> str:
+    """Read a manifest to its end, and put its rows into a table."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, f"m{end}")
+        path.write_bytes(data)
+        try:
+            source = open_source([str(path)], ColumnChoice())
+            rows = list(source.rows())
+            assert source.count() == len(rows)
+            layout = Layout({name: f"input_{name}" for name in source.column_names()}, (), source.schema, {})
+            results = [Result(row, (), row.error) for row in rows]
+            assert len(table_of(results, layout, schema_of(layout))) == len(rows)
+        except Blip2Error as error:
+            assert error.message and "\n" not in error.message + error.hint, repr(error.message)
+            return "refused"
+    return "listed with error rows" if any(row.error for row in rows) else "listed"
 
 
 def _send_outcomes(connection: Connection, first: int, last: int) -> None:

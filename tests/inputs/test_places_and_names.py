@@ -201,3 +201,21 @@ def test_large_rows_of_one_group_are_read_in_small_pieces(kind: str) -> None:
         most = max(most, pa.total_allocated_bytes() - before)
         assert row.image and row.image.data == bytes([number % 256]) * 100_000
     assert number == 1023 and most < 64 << 20
+
+
+def test_a_parquet_file_that_has_lost_its_row_groups_is_refused() -> None:
+    pq.write_table(pa.table({"image": ["a.png"] * 4}), "m.parquet")
+    pq.write_table(pa.table({"image": ["a.png"] * 4}).slice(0, 0), "none.parquet")
+    assert rows("none.parquet") == []
+    data = Path("m.parquet").read_bytes()
+    footer = int.from_bytes(data[-8:-4], "little")
+    start = len(data) - 8 - footer
+    groups = data.index(b"\x19\x1c", start + 20)  # the list of row groups: a list of one struct
+    Path("m.parquet").write_bytes(data[:groups] + b"\x19\x0c" + data[groups + 2 :])
+    with pytest.raises(UsageError, match=r"cannot read m\.parquet"):
+        rows("m.parquet")
+
+
+def test_half_a_surrogate_pair_beside_an_escape_names_no_file() -> None:
+    Path("m.jsonl").write_text('{"image": "\\ud800 \\\\xe9.png"}')
+    assert rows("m.jsonl")[0].name == "\\ud800 \\xe9.png"
