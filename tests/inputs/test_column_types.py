@@ -45,7 +45,7 @@ PAIRS: dict[str, tuple[pa.Array, pa.Array, str]] = {
     "times, days": (pa.array([NEAR], US), pa.array([NEAR.date()]), "string"),
     "days": (pa.array([NEAR.date()]), pa.array([FAR.date()], pa.date64()), "date"),
     "lists": (pa.array([[BIG]]), pa.array([[1.5]]), "string"),
-    "lists of small": (pa.array([[SMALL]]), pa.array([[1.5, None]]), "list<item: double>"),
+    "lists of small": (pa.array([[SMALL]]), pa.array([[1.5, None]]), "list<"),
     "fixed lists": (pa.array([[1, 2]], pa.list_(pa.int8(), 2)), pa.array([[300, 2]], pa.list_(pa.int16(), 2)), "fixed"),
     "deep": (pa.array([[{"n": SMALL}]], DEEP), pa.array([[{"n": 1.5, "m": "x"}]], DEEP_FLOAT), "list<"),
     "deep and large": (pa.array([[{"n": BIG}]], DEEP), pa.array([[{"n": 1.5, "m": "x"}]], DEEP_FLOAT), "string"),

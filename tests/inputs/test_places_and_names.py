@@ -60,27 +60,24 @@ def test_names_that_python_wrote_as_json_are_found() -> None:
 def deep() -> Iterator[str]:
     """A folder 1,500 levels deep with an image at its end, and one beyond the longest path of the system."""
     top = os.getcwd()
-    os.mkdir("deep")
-    os.chdir("deep")
-    for level in range(3000):
-        if level == 1500:
-            Path("end.png").touch()
-        os.mkdir("d")
-        os.chdir("d")
+    levels = ["deep", *["d"] * 1500, *["long" * 60] * 5]
+    for level in levels:
+        os.mkdir(level)
+        os.chdir(level)
+        if level == "d":
+            last = os.getcwd()
     Path("beyond.png").touch()
+    Path(last, "end.png").touch()
     os.chdir(top)
     yield "deep"
-    os.chdir(top + "/deep")  # step by step, as no path leads there
-    for _ in range(3000):
-        os.chdir("d")
-    for name in ("beyond.png",):
-        os.remove(name)
-    for level in reversed(range(3000)):
-        os.chdir("..")
-        os.rmdir("d")
-        if level == 1500:
-            os.remove("end.png")
     os.chdir(top)
+    for level in levels:  # step by step, as no path leads there
+        os.chdir(level)
+    os.remove("beyond.png")
+    Path(last, "end.png").unlink()
+    for level in reversed(levels):
+        os.chdir("..")
+        os.rmdir(level)
 
 
 def test_a_deep_folder_is_walked_and_what_is_out_of_reach_is_an_error_row(deep: str) -> None:
@@ -192,7 +189,7 @@ def test_images_of_questions_with_ids_that_are_no_numbers() -> None:
 def test_large_rows_of_one_group_are_read_in_small_pieces(kind: str) -> None:
     table = pa.table({"image": [bytes([number]) * 100_000 for number in range(256)] * 4})
     if kind == "parquet":
-        pq.write_table(table, "m.parquet", row_group_size=2000, compression="none", use_dictionary=False)
+        pq.write_table(table, "m.parquet", row_group_size=2000, use_dictionary=False, write_batch_size=16)
     else:
         feather.write_feather(table, "m.arrow", "uncompressed", chunksize=2000)
     del table
