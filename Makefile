@@ -87,7 +87,7 @@ cluster-demo: $(VENV)/.ready  ## Caption on a Ray cluster of two nodes on this m
 scale: $(VENV)/.ready  ## Simulate the driver of a cluster run over a hundred million rows.
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.run.engines.simulation
 
-fuzz: $(VENV)/.ready  ## Read 5,000 images and archives that were tampered with.
+fuzz: $(VENV)/.ready  ## Read 5,000 images, archives and manifests that were tampered with.
 	$(BIN)/python -m tests.hostile.fuzz --cases 5000
 
 bench: $(VENV)/.ready  ## Compare speed with the loop that everybody writes.
