@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blip2cli.errors import UsageError
 from blip2cli.inputs.encoding import LINE, file_encoding, text_file
@@ -38,8 +38,7 @@ SAID = re.compile(r"sep=(.)\r?\n?")
 CLOSE_IT = 'Close it; a quotation mark within a cell is doubled ("5"" wide"), and its cell put into quotation marks.'
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """One row of the file: the number of its first line, counted from 1, its cells, and what is wrong with it."""
 
     line: int
