@@ -161,9 +161,9 @@ def find(settings: ModelSettings, kind: Kind | None = None, fetch: bool = True) 
     if others and found == "retrieval":
         raise UsageError(f"--device-map spreads a language model, and {name} has none", "Leave it out.")
     precision = settled(settings.dtype, device.type, _family(name, config, found))
-    _check_width(name, config, found)
     check_tokenizer_files(name, folder)
     report = check_weights(name, folder, config, CLASSES[found])
+    _check_width(name, config, found)
     images = image_settings(folder, config.vision_config.image_size)
     return Checkpoint(name, folder, config, images, device, precision, found, tuple(others), report.unused)
 

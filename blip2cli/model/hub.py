@@ -87,7 +87,6 @@ def check_name(name: str) -> None:
         raise CheckpointError(f"{name} is a URL", f"Name the hub id alone: {'/'.join(name.split('/')[3:5])}")
     if name.startswith(PATH_SIGNS) or name.endswith("/") or name.count("/") > 1:
         raise CheckpointError(f"there is no folder {name}", "Check the path.")
-    from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -95,10 +94,16 @@ def check_name(name: str) -> None:
         validate_repo_id(name)
     except HFValidationError:
         raise CheckpointError(f"there is no folder {name}, and it cannot be a hub id", USE_ANOTHER) from None
-    cached = Path(HF_HUB_CACHE, f"models--{name.replace('/', '--')}").exists()
     meant = nearest(name)
-    if "/" not in name and meant and not cached:
+    if "/" not in name and meant and not _is_begun(name):
         raise CheckpointError(f"there is no folder {name}, and no such checkpoint", f"Did you mean {meant}?")
+
+
+def _is_begun(name: str) -> bool:
+    """Whether anything of a hub id is in the cache."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE, f"models--{name.replace('/', '--')}").exists()
 
 
 def nearest(name: str) -> str | None:
@@ -140,8 +145,9 @@ def _refused(name: str, revision: str | None, error: Exception) -> CheckpointErr
         told = _disk(cause) or _answer(name, revision, cause)
         if told:
             return CheckpointError(f"cannot get the checkpoint {name}: {told[0]}", told[1])
+    how_far = "only partly" if _is_begun(name) else "not"
     return CheckpointError(
-        f"cannot get the checkpoint {name}: it is not cached, and the hub cannot be reached", _hint(name)
+        f"cannot get the checkpoint {name}: it is {how_far} cached, and the hub cannot be reached", _hint(name)
     )
 
 

@@ -75,16 +75,18 @@ class Report:
 def check_weights(name: str, folder: Path, config: Any, architecture: str) -> Report:
     """Compare a folder's weights with its model's, a class of transformers. Raises CheckpointError."""
     stored = headers(folder)
-    _check_layers(name, config, architecture, len(stored))
     with explained(f"{folder / 'config.json'} makes no sense", SAME_MODEL):
+        _check_layers(name, config, architecture, len(stored))
         model = _empty_model(config, architecture)
-    shapes = {weight: shape for weight, (shape, _) in stored.items()}
+    wanted = model.state_dict()
+    shapes = {  # an integer that the model does not have is no weight, but a buffer of an earlier version
+        weight: shape for weight, (shape, dtype) in stored.items() if weight in wanted or dtype in FLOATING
+    }
     report = _compared(model, shapes) or _reported(config, architecture, shapes, model)
     head = _own_head(folder, model)
     if head is not None and head not in shapes:
         report = replace(report, missing=(*report.missing, head))
     judge(name, report)
-    wanted = model.state_dict()
     for weight, (_, dtype) in stored.items():
         if weight in wanted and dtype not in FLOATING:
             raise CheckpointError(

@@ -147,12 +147,12 @@ def test_a_checkpoint_of_the_other_kind_is_told(opt: Path) -> None:
 
 def test_what_may_be_absent_or_left_over_is_no_fault(opt: Path, t5: Path, retrieval: Path) -> None:
     assert "language_model.lm_head.weight" not in load_file(opt / "model.safetensors"), "it is tied"
-    old = {"qformer.embeddings.position_ids": torch.arange(4)}  # a buffer that used to be saved
-    change_weights(retrieval, lambda state: {**state, "embeddings.position_ids": torch.arange(64)})
+    buffers = {"embeddings.position_ids": torch.arange(64), "vision_model.embeddings.position_ids": torch.arange(17)}
+    change_weights(retrieval, lambda state: {**state, **buffers})  # which used to be saved
     bias = "language_model.decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
     change_weights(t5, lambda state: {**state, bias: torch.ones(32, 4)})
     change_weights(opt, lambda state: {**state, "itm_head.weight": torch.ones(2, 32)})
-    assert old and found(retrieval).unused == found(t5).unused == ()
+    assert found(retrieval).unused == found(t5).unused == ()
     assert found(opt).unused == ("itm_head.weight",), "a head for another use"
 
 

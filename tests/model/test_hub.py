@@ -86,9 +86,11 @@ def test_what_the_hub_answers_is_told(
     assert all(part in message for part in parts), message
 
 
-def test_a_hub_that_cannot_be_reached_is_told(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_cannot_be_reached_is_told(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:1")
-    assert "not cached, and the hub cannot be reached" in told("somebody/model")
+    assert "it is not cached, and the hub cannot be reached" in told("somebody/model")
+    (cache / "models--somebody--model").mkdir(parents=True)
+    assert "it is only partly cached" in told("somebody/model")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert "HF_HUB_OFFLINE is set" in told("somebody/model")
 
