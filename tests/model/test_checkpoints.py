@@ -359,7 +359,7 @@ def test_a_tokenizer_that_panics_is_told(opt: Path) -> None:
     with_pattern(opt, "(")
     assert "cannot load the tokenizer" in refused(opt, load=True)
     (opt / "tokenizer.json").write_text(good)
-    with_pattern(opt, "([a-zA-Z: ?]+)+!")
+    with_pattern(opt, r"(.+)+(?<=\n)")  # on which the pattern's search gives up
     assert "fails at a plain text" in refused(opt, load=True) and "Onig" in refused(opt, load=True)
 
 
