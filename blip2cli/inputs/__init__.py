@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
+from blip2cli.host.imports import load_object
 from blip2cli.inputs.encoding import check_encoding
 from blip2cli.inputs.folder import Files, Folder, images_below, matching, walk
 from blip2cli.inputs.formats import install_hint, is_image, note_unread, read_suffixes, told
@@ -401,8 +401,7 @@ def _file_source(name: str, columns: ColumnChoice) -> Source:
     suffix = suffix_of(name)
     if suffix in MANIFESTS:
         _check_regular(name)
-        module, _, cls = MANIFESTS[suffix].partition(":")
-        source: Source = getattr(import_module(module), cls)(name, columns)
+        source: Source = load_object(MANIFESTS[suffix])(name, columns)
         return source
     if suffix in read_suffixes() or suffix == "":
         return Files((name,))

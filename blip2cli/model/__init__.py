@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from blip2cli.host.imports import load_object
 
 if TYPE_CHECKING:
     from blip2cli.model.checkpoint import Checkpoint
@@ -18,5 +19,5 @@ FACES: dict[Kind, str] = {
 
 def load_model(checkpoint: Checkpoint, batch_size: int | None = None) -> Any:
     """The checkpoint, loaded: a Blip2Model, or a RetrievalModel. Raises CheckpointError."""
-    module, _, cls = FACES[checkpoint.kind].partition(":")
-    return getattr(import_module(module), cls)(checkpoint, batch_size)
+    model_class = load_object(FACES[checkpoint.kind])
+    return model_class(checkpoint, batch_size)

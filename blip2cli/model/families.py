@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any
+
+from blip2cli.host.imports import load_object
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,7 @@ class Family:
 
     def decoder_class(self) -> Any:
         """The class that decodes with a language model of this family."""
-        module, _, name = self.decoder.partition(":")
-        return getattr(import_module(module), name)
+        return load_object(self.decoder)
 
     def layer_names(self, text_config: Any) -> list[str]:
         """The names of the language model's layers, in the order in which they run."""

@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from blip2cli.errors import UsageError
 from blip2cli.host.files import check_writable, real_path
+from blip2cli.host.imports import load_object
 from blip2cli.host.storage import is_folder
 from blip2cli.outputs.journal import (
     Commit,
@@ -58,8 +58,7 @@ class Format:
     @property
     def make(self) -> Callable[[Path, Layout, Any], Output]:
         """What makes its output from (path, Layout, Journal)."""
-        module, _, cls = self.cls.partition(":")
-        made: Callable[[Path, Layout, Any], Output] = getattr(import_module(module), cls)
+        made: Callable[[Path, Layout, Any], Output] = load_object(self.cls)
         return made
 
     @property

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
+from blip2cli.host.imports import load_object
 from blip2cli.records import Batch, Column, Result
 
 if TYPE_CHECKING:
@@ -63,7 +63,5 @@ class Task(Protocol):
 
 def make_task(job: Job) -> Task:
     """The task of a job. Raises UsageError for options that do not go together, or files that cannot be read."""
-    module, _, cls = TASKS[job.task].partition(":")
-    make: Any = getattr(import_module(module), cls)
-    task: Task = make(job)
+    task: Task = load_object(TASKS[job.task])(job)
     return task

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from blip2cli.errors import UsageError
 from blip2cli.host.files import check_apart, check_new_file
+from blip2cli.host.imports import load_object
 
 if TYPE_CHECKING:
     from blip2cli.commands.score.matching import Matched
@@ -137,8 +137,8 @@ def _open(settings: ScoreSettings, kind: Kind, pairs: Sequence[Pair]) -> list[Me
     chosen = [name for name, known in METRICS.items() if set(known) & set(asked or ())] if asked else [DEFAULT[kind]]
     opened: list[Metrics] = []
     for name in chosen:
-        module, _, cls = name.partition(":")
-        opened.append(getattr(import_module(module), cls)(pairs, asked))
+        metrics_class = load_object(name)
+        opened.append(metrics_class(pairs, asked))
     return opened
 
 

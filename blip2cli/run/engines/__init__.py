@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 
+from blip2cli.host.imports import load_object
 from blip2cli.run.summary import Tally
 from blip2cli.settings import Job
 
@@ -14,6 +14,5 @@ ENGINES = {"local": "blip2cli.run.engines.local:launch", "ray": "blip2cli.run.en
 
 def launch(job: Job) -> Tally | None:
     """Run the job with its engine. Raises Blip2Error where it cannot go on."""
-    module, _, function = ENGINES[job.engine.engine].partition(":")
-    run: Callable[[Job], Tally | None] = getattr(import_module(module), function)
+    run: Callable[[Job], Tally | None] = load_object(ENGINES[job.engine.engine])
     return run(job)
