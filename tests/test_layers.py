@@ -8,6 +8,7 @@ import ast
 import builtins
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -67,6 +68,11 @@ def test_the_table_knows_every_room_and_runs_one_way() -> None:
 def test_no_file_of_a_folder_hides_a_builtin_from_it() -> None:
     files = {path.stem for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE}
     assert not files & set(dir(builtins)), "once imported, it is a name in the folder's __init__"
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    names = Counter(path.name for path in Path(__file__).parent.rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == [], "pytest could not collect them together"
 
 
 def test_only_the_terminal_room_touches_rich_and_tqdm() -> None:
