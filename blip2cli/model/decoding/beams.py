@@ -86,14 +86,14 @@ class BeamSearch(Search):
         self._count(tokens.view(-1))
         return Choice(tokens.view(-1), (finished,), slots)
 
-    def take(self, texts: Sequence[Text], told: Tensors) -> list[Text]:
-        (finished,) = told
+    def take(self, texts: Sequence[Text], outcome: Tensors) -> list[Text]:
+        (finished,) = outcome
         flags = finished.tolist()
         ended = [text for text in texts if flags[text.place]]
         if ended:
             places = torch.tensor([text.place for text in ended], device=self.device)
-            kept = (self.ended_tokens, self.ended_lengths, self.ended_logprobs)
-            rows = zip(*(part[places, : self.returned].tolist() for part in kept), strict=True)
+            ended_beams = (self.ended_tokens, self.ended_lengths, self.ended_logprobs)
+            rows = zip(*(part[places, : self.returned].tolist() for part in ended_beams), strict=True)
             for text, (beams, lengths, logprobs) in zip(ended, rows, strict=True):
                 text.written = [
                     self._written(*beam, text.request) for beam in zip(beams, lengths, logprobs, strict=True)
@@ -101,10 +101,10 @@ class BeamSearch(Search):
         return ended
 
     def _written(self, tokens: list[int], length: int, logprob: float, request: Request) -> Written:
-        kept = tokens[:length]
-        if kept and kept[-1] in self.end_ids:
-            kept.pop()
-        return Written(kept, logprob, length) if self.settings.scores else Written(kept)
+        token_ids = tokens[:length]
+        if token_ids and token_ids[-1] in self.end_ids:
+            token_ids.pop()
+        return Written(token_ids, logprob, length) if self.settings.scores else Written(token_ids)
 
     def _end_beams(
         self,
@@ -122,15 +122,15 @@ class BeamSearch(Search):
         fresh = ends[:, :b] & going[:, None]
         scores = torch.where(fresh, scores, scores + LOWEST)
         merged = torch.cat([self.ended_scores[:texts], scores], dim=1)
-        kept = merged.topk(b)
+        best_ended = merged.topk(b)
         candidates = (
             fresh, self._followed(texts, parents[:, :b], tokens[:, :b]), length.expand(-1, b), logprobs[:, :b]
         )  # fmt: skip
         states = (self.ended, self.ended_tokens, self.ended_lengths, self.ended_logprobs)
         for state, candidate in zip(states, candidates, strict=True):
             both = torch.cat([state[:texts], candidate], dim=1)
-            state[:texts] = _picked(both, kept.indices)
-        self.ended_scores[:texts] = kept.values
+            state[:texts] = _picked(both, best_ended.indices)
+        self.ended_scores[:texts] = best_ended.values
 
     def _followed(self, texts: int, parents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """The parents' tokens, each followed by one more [t, ·, l]."""

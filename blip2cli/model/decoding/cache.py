@@ -51,7 +51,7 @@ class SlotCache:
 
     def everywhere(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         """For each layer the tensor on its device, copied once a device."""
-        return [there for device, layers in self.runs for there in [tensor.to(device)] * layers]
+        return [copy for device, layers in self.runs for copy in [tensor.to(device)] * layers]
 
     def stacked(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The layers' tensors [2, ...] as blocks are: [2, layers, ...], one a device."""
@@ -60,7 +60,7 @@ class SlotCache:
 
     def places(self, slots: torch.Tensor) -> list[Index]:
         """For each layer, slots [n] as its keys and values are indexed by them."""
-        return [there for device, layers in self.runs for there in [_index(slots.to(device))] * layers]
+        return [index for device, layers in self.runs for index in [_index(slots.to(device))] * layers]
 
     def clear(self, slots: torch.Tensor, first: int = 0) -> None:
         """Make columns from the first on zero: attention gives hidden ones no weight, but zero times NaN is NaN."""
@@ -96,11 +96,11 @@ class SlotCache:
         """Faster on a CPU than indexing by tensors."""
         overwritten = set(targets)
         for block in self.blocks:
-            kept = {slot: block[:, :, slot, :, columns].clone() for slot in sources if slot in overwritten}
+            saved = {slot: block[:, :, slot, :, columns].clone() for slot in sources if slot in overwritten}
             for source, target in zip(sources, targets, strict=True):
                 if source != target:
-                    there = block[:, :, source, :, columns]
-                    block[:, :, target, :, columns] = kept.get(source, there)
+                    sequence = block[:, :, source, :, columns]
+                    block[:, :, target, :, columns] = saved.get(source, sequence)
 
     def _copy_together(self, sources: torch.Tensor, targets: torch.Tensor, columns: slice) -> None:
         """Layer by layer, as what is read takes memory until it is written."""

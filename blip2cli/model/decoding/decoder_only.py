@@ -79,9 +79,10 @@ class DecoderOnly(LanguageModel):
         self.start_column = len(requests[0].image.query_embeds)
         self.cache.clear(sent(list(slots), self.device), self.start_column)
         placed = list(zip(requests, slots, strict=True))
-        for chunk in self._chunks([one for one in placed if not one[0].image.shared]):
+        alone = [pair for pair in placed if not pair[0].image.shared]
+        shared = [pair for pair in placed if pair[0].image.shared]
+        for chunk in self._chunks(alone):
             self._read(torch.stack([request.image.query_embeds for request, _ in chunk]), chunk)
-        shared = [one for one in placed if one[0].image.shared]
         self._keep_prefixes([request.image for request, _ in shared])
         for chunk in self._chunks(shared):
             self._copy_prefixes(chunk)
@@ -156,22 +157,22 @@ class DecoderOnly(LanguageModel):
             filled = chunk + chunk[-1:] * (size - len(chunk))
             embeds = torch.stack([image.query_embeds for image in filled])
             prefixes = self.runner.run("prefix", self._read_images, embeds)
-            kept = [part.clone() for part in prefixes] if self.runner.fixed else prefixes
+            owned = [part.clone() for part in prefixes] if self.runner.fixed else prefixes
             for number, image in enumerate(chunk):
-                image.prefix = [part[:, :, number] for part in kept]
+                image.prefix = [part[:, :, number] for part in owned]
 
     def _read_images(self, embeds: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Keys and values [2, layers, images, heads, num_query_tokens, head width] of images, a tensor a device."""
         positions = torch.arange(embeds.shape[1], device=embeds.device)
         masks = self.cache.everywhere(hide(positions > positions[:, None], embeds.dtype))
-        kept: list[torch.Tensor] = []
+        states: list[torch.Tensor] = []
 
         def attend_and_keep(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-            kept.append(torch.stack([k, v]))
+            states.append(torch.stack([k, v]))
             return attend(q, k, v, masks[layer])
 
         self._layers(embeds, positions, attend_and_keep)
-        return tuple(self.cache.stacked(kept))
+        return tuple(self.cache.stacked(states))
 
     def _copy_prefixes(self, placed: Sequence[Placed]) -> None:
         """Copy the keys and values of the requests' images into their slots, all in one operation a device."""

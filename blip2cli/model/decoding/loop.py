@@ -28,7 +28,7 @@ class Step:
     """A step that is on its way: the texts that were being written, and what was chosen for them."""
 
     texts: list[Text]
-    told: OnTheWay
+    outcome: OnTheWay
 
 
 class Decoder:
@@ -88,12 +88,12 @@ class Decoder:
         self._restart()
         self._admit([request])
         (text,) = self.active.values()
-        given = 0
+        yielded = 0
         while self.active:
             self._step()
             token_ids = text.written[0].token_ids
-            yield from token_ids[given:]
-            given = len(token_ids)
+            yield from token_ids[yielded:]
+            yielded = len(token_ids)
 
     def _restart(self) -> None:
         """Forget all texts. What is recorded works on caches and tables of this size, which are kept."""
@@ -180,7 +180,7 @@ class Decoder:
             return []
         step = self.unread.popleft()
         texts = [text for text in step.texts if self.active.get(text.place) is text]
-        ended = self.search.take(texts, step.told.received())
+        ended = self.search.take(texts, step.outcome.received())
         for text in ended:
             del self.active[text.place]
         if not self.fixed:
@@ -194,13 +194,13 @@ class Decoder:
     def _launch(self) -> None:
         """Begin a step."""
         if self.fixed:
-            told = self._advance_recorded()
+            outcome = self._advance_recorded()
         else:
             self.model.reserve(max(text.columns for text in self.active.values()) + 2)
-            told = self._advance(len(self.active) * self.search.width)
+            outcome = self._advance(len(self.active) * self.search.width)
         for text in self.active.values():
             text.columns += 1
-        self.unread.append(Step(list(self.active.values()), OnTheWay(told)))
+        self.unread.append(Step(list(self.active.values()), OnTheWay(outcome)))
 
     def _advance_recorded(self) -> Tensors:
         return self.model.runner.run("step", lambda: self._advance(self.model.slots))
@@ -211,7 +211,7 @@ class Decoder:
         self.tokens[:slots] = choice.tokens
         if choice.parents is not None:
             self.model.reorder(choice.parents)
-        return choice.told
+        return choice.outcome
 
     def _close_gaps(self, gaps: Sequence[int]) -> None:
         """Move the last texts to where others have ended: on a CPU every slot that a step covers costs."""
@@ -223,10 +223,10 @@ class Decoder:
             text = self.active.pop(source)
             text.place = target
             self.active[target] = text
-        there, here = (torch.tensor(places, device=self.model.device) for places in (sources, targets))
-        self.search.copy(there, here)
+        old_places, new_places = (torch.tensor(places, device=self.model.device) for places in (sources, targets))
+        self.search.copy(old_places, new_places)
         beams = torch.arange(self.search.width, device=self.model.device)
-        from_slots = (there[:, None] * self.search.width + beams).view(-1)
-        to_slots = (here[:, None] * self.search.width + beams).view(-1)
-        self.model.copy(from_slots, to_slots)
-        self.tokens[to_slots] = self.tokens[from_slots]
+        old_slots = (old_places[:, None] * self.search.width + beams).view(-1)
+        new_slots = (new_places[:, None] * self.search.width + beams).view(-1)
+        self.model.copy(old_slots, new_slots)
+        self.tokens[new_slots] = self.tokens[old_slots]

@@ -48,22 +48,22 @@ class Sampler(Search):
             logits = logits.float()
         logits = self._penalized(logits)
         tokens = self._drawn(logits, count) if self.settings.samples else logits.argmax(-1)
-        told = tokens
+        written = tokens
         if self.forcing:
             forced = self.forced[:n].gather(1, count)[:, 0]
-            told = torch.where(forced == FREE, tokens, forced)
-            tokens = told.clamp(min=0)
+            written = torch.where(forced == FREE, tokens, forced)
+            tokens = written.clamp(min=0)
         self.count[:n] += 1
         self._count(tokens)
         if likely is None:
-            return Choice(tokens, (told,))
+            return Choice(tokens, (written,))
         logprobs = likely.gather(1, tokens[:, None])[:, 0]
         if self.forcing:
-            logprobs = torch.where(told == END, likely[:, self.ends].logsumexp(-1), logprobs)
-        return Choice(tokens, (told, logprobs))
+            logprobs = torch.where(written == END, likely[:, self.ends].logsumexp(-1), logprobs)
+        return Choice(tokens, (written, logprobs))
 
-    def take(self, texts: Sequence[Text], told: Tensors) -> list[Text]:
-        columns = [tensor.tolist() for tensor in told]
+    def take(self, texts: Sequence[Text], outcome: Tensors) -> list[Text]:
+        columns = [tensor.tolist() for tensor in outcome]
         ended = []
         for text in texts:
             token, *logprob = (column[text.place] for column in columns)

@@ -39,12 +39,12 @@ class Text:
 class Choice:
     """What was chosen in a step.
 
-    `tokens` [n] are to be fed next. `told` is what the host is to learn. With beam search, `parents` [n] are the slots
-    whose sequences the tokens follow.
+    `tokens` [n] are to be fed next. `outcome` is what the host is to learn. With beam search, `parents` [n] are the
+    slots whose sequences the tokens follow.
     """
 
     tokens: torch.Tensor
-    told: Tensors
+    outcome: Tensors
     parents: torch.Tensor | None = None
 
 
@@ -106,7 +106,7 @@ class Search(ABC):
         """Choose a token for each of the first n slots by their logits [n, vocabulary], which may be written over."""
 
     @abstractmethod
-    def take(self, texts: Sequence[Text], told: Tensors) -> list[Text]:
+    def take(self, texts: Sequence[Text], outcome: Tensors) -> list[Text]:
         """Note on the host what was chosen for texts; gives those that end."""
 
     @abstractmethod
