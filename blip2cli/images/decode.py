@@ -55,6 +55,12 @@ PNG = b"\x89PNG\r\n\x1a\n"
 PNG_METADATA = (b"iTXt", b"zTXt", b"tEXt", b"iCCP")
 """Chunks of a PNG file that say nothing of its pixels here: texts and the colour profile."""
 
+METADATA_REFUSED = ("max_text", "decompressed data too large")
+"""What Pillow's errors about too large texts and colour profiles contain, in lower case.
+
+The second is all that Pillow before version 11 says.
+"""
+
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 """What follows `ftyp` in a HEIF file."""
 
@@ -253,7 +259,8 @@ def _unknown(data: bytes) -> str:
 
 def _is_about_metadata(error: Exception) -> bool:
     """Whether Pillow refuses a PNG file for the size of its texts or its colour profile; the pixels may be sound."""
-    return isinstance(error, ValueError) and "MAX_TEXT" in str(error)
+    message = str(error).lower()
+    return isinstance(error, ValueError) and any(words in message for words in METADATA_REFUSED)
 
 
 def _without_metadata(png: bytes) -> bytes:

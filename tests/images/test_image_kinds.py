@@ -226,6 +226,16 @@ def test_large_metadata_of_a_png_does_no_harm(metadata: dict) -> None:
     assert suffix_by_content(png_with(**metadata)) == ".png"
 
 
+def test_large_metadata_does_no_harm_with_the_words_of_a_pillow_before_11(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(compressed: bytes) -> bytes:
+        raise ValueError("Decompressed Data Too Large")
+
+    monkeypatch.setattr(PngImagePlugin, "_safe_zlib_decompress", refuse)
+    data = png_with(icc_profile=bytes(100))
+    assert_is_the_picture(decode(data, READING), 0)
+    assert suffix_by_content(data) == ".png"
+
+
 def test_large_metadata_behind_the_pixels_does_no_harm_and_exif_still_counts() -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
