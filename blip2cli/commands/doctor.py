@@ -69,7 +69,7 @@ def checks(settings: ModelSettings) -> Iterator[Check]:
 
 def versions(settings: ModelSettings) -> Iterator[Check]:
     """This program, Python, and the packages that it stands on."""
-    yield Check("blip2", "ok", f"{__version__}, in {Path(__file__).parent}")
+    yield Check("blip2", "ok", f"{__version__}, in {Path(__file__).parents[1]}")
     yield Check("python", "ok", f"{platform.python_version()} on {platform.platform()}, {sys.executable}")
     for requirement in _required().get("", []):
         found, fine = _installed(requirement)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+import blip2cli
 from blip2cli.commands import doctor
 from blip2cli.commands.doctor import Check, checks
 from blip2cli.host import processor as machine
@@ -39,6 +40,7 @@ def test_a_machine_that_can_run_is_told_so(typed: Run) -> None:
     assert set(told) > {"blip2", "python", "torch", "processor", "cores", "dtype auto", "memory", "cache", "hub"}
     assert Counter(row["state"] for row in ran.rows).keys() <= {"ok", "note"}
     assert all(row["hint"] for row in ran.rows if row["state"] == "note")
+    assert told["blip2"]["found"] == f"{blip2cli.__version__}, in {Path(blip2cli.__file__).parent}"
     assert told["torch"]["found"] == torch.__version__
     assert told["model"]["found"] == "tiny (BLIP2_MODEL), on this machine"
     assert told["self-test"]["found"].startswith("tiny says 'a red circle'; loaded in ")

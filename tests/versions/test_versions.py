@@ -1,12 +1,16 @@
 """The versions that pyproject.toml allows are those that `make test-oldest` and `make test-pythons` install."""
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from tests.versions.oldest import EXTRAS, UNTESTED, constraints, lowest, project, requirements
+from tests.versions.runtime import hidden_modules, runtime_packages
 
 ROOT = Path(__file__).parents[2]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -57,3 +61,14 @@ def test_the_makefile_leaves_torch_at_one_version() -> None:
     (torch,) = re.findall(r"^TORCH \?= (\S+)$", MAKEFILE, re.MULTILINE)
     (allowed,) = (requirement for requirement in requirements() if requirement.name == "torch")
     assert allowed.specifier.contains(str(Requirement(torch).specifier).removeprefix("=="))
+
+
+def test_a_run_needs_nothing_but_the_packages_that_are_always_installed() -> None:
+    assert {"torch", "transformers", "typer"} <= runtime_packages()
+    assert {"pandas", "pytest", "s3fs", "usearch"} <= hidden_modules()
+    words = ("caption", "docs/examples/red-circle.png", "--model", "tiny")
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.versions.runtime", *words], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["caption"] == "a red circle"
