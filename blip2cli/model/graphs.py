@@ -106,17 +106,20 @@ class Graphs:
 
     def record(self, function: Function, inputs: Tensors) -> Recording:
         """Record a function over memory that stays. It is called a few times, so what it writes must harm nobody."""
-        stream = torch.cuda.Stream(self.device)
-        stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(stream):
+        current, warm_up = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
+        warm_up.wait_stream(current)
+        with torch.cuda.stream(warm_up):
             for _ in range(WARM_UP):
                 function(*inputs)
-        torch.cuda.current_stream(self.device).wait_stream(stream)
+        current.wait_stream(warm_up)
         if self.pool is None:
             self.pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(self.device), torch.cuda.graph(graph, pool=self.pool):
-            outputs = function(*inputs)
+        try:
+            with torch.cuda.device(self.device), torch.cuda.graph(graph, pool=self.pool):
+                outputs = function(*inputs)
+        finally:
+            torch.cuda.set_stream(current)  # which a recording that fails does not restore itself
         return Recording(inputs, outputs, graph.replay)
 
 

@@ -90,6 +90,27 @@ def texts(folder: Path, photos: Path, images: int, questions: int, count: int, w
     table(f"{title}: {images} images, middle geometry", rounds(runs, count), "loop bf16", images, "images")
 
 
+def beams(folder: Path, images: int, count: int) -> None:
+    """Captions with 5 beams of images that are encoded, against transformers' `generate`, in bf16."""
+    import torch
+
+    from blip2cli.commands.bench.ours import Ours
+    from blip2cli.commands.bench.reference import ReferenceLoop
+
+    reference, ours = ReferenceLoop(folder, torch.bfloat16), Ours(folder, "bf16", 8)
+    embeds = torch.randn(images, 32, MIDDLE.text_width, generator=torch.Generator().manual_seed(0)).bfloat16()
+
+    def loop(most: int) -> Run:
+        return fastest(lambda size: lambda: reference.decode_beams(embeds, 5, most, size), (8, 16))
+
+    for most in (10, 20):
+        runs: dict[str, Run] = {
+            "generate": loop(most),
+            "ours": lambda most=most: ours.decode_beams(list(embeds), 5, most),  # type: ignore[misc]  # a loop's value
+        }
+        table(f"5 beams, {most} tokens, encoding apart", rounds(runs, count), "generate", images, "images")
+
+
 def embeddings(folder: Path, photos: Path, images: int, count: int) -> None:
     """Q-Former features through the pipeline, against the bare forward on pixels at hand, in bf16."""
     from blip2cli.commands.bench.ours import Ours
@@ -183,7 +204,7 @@ def roofline(folder: Path) -> None:
 
 def main() -> None:
     """Run the parts that are asked for; all by default."""
-    parts = ("captions", "vqa1", "vqa8", "embed", "large", "tiny", "roofline")
+    parts = ("captions", "vqa1", "vqa8", "beams", "embed", "large", "tiny", "roofline")
     parser = argparse.ArgumentParser(prog="python -m blip2cli.commands.bench.compare", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; all by default")
     parser.add_argument("--rounds", type=int, default=3)
@@ -202,6 +223,8 @@ def main() -> None:
             texts(folder, photos, given.images, 1, given.rounds, with_fp32=False)
         if "vqa8" in chosen:
             texts(folder, photos, max(given.images // 4, 1), 8, given.rounds, with_fp32=False)
+        if "beams" in chosen:
+            beams(folder, given.images, given.rounds)
         if "embed" in chosen:
             embeddings(folder, photos, 3 * given.images, given.rounds)
         if "large" in chosen:

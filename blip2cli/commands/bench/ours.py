@@ -13,7 +13,7 @@ from blip2cli.images.loader import Loading, load
 from blip2cli.inputs import ColumnChoice, open_source
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import find
-from blip2cli.model.decoding.requests import Request
+from blip2cli.model.decoding.requests import EncodedImage, Request
 from blip2cli.records import Batch
 from blip2cli.settings import GenerationSettings, ModelSettings
 
@@ -48,6 +48,13 @@ class Ours:
         return {
             done.key: done.token_ids for done in self.model.generate(self._requests(folder, [None], bounds), settings)
         }
+
+    def decode_beams(self, query_embeds: Sequence[torch.Tensor], beams: int, most: int) -> dict[int, tuple[int, ...]]:
+        """Captions by beam search of images that are encoded: token ids by the image's number."""
+        prompt = self.model.prompt_ids(None)
+        requests = [Request(at, EncodedImage(embeds), prompt, (0, most)) for at, embeds in enumerate(query_embeds)]
+        completions = self.model.generate(iter(requests), GenerationSettings(num_beams=beams))
+        return {done.key: done.token_ids for done in completions}
 
     def _requests(
         self, folder: Path, prompts: Sequence[str | None], lengths: Sequence[tuple[int, int]]

@@ -92,6 +92,18 @@ class ReferenceLoop:
             given = pixels.to(self.device, self.dtype, non_blocking=True)
             self.model.generate(given, do_sample=False, num_beams=beams, max_new_tokens=most).cpu()
 
+    @torch.inference_mode()
+    def decode_beams(self, query_embeds: torch.Tensor, beams: int, most: int, batch_size: int) -> None:
+        """Captions by beam search of images that are encoded [images, num_query_tokens, language width]."""
+        language_model, bos = self.model.language_model, self.model.config.text_config.bos_token_id
+        for embeds in query_embeds.to(self.dtype).split(batch_size):
+            start = language_model.get_input_embeddings()(torch.full((len(embeds), 1), bos))
+            mask = torch.ones(len(embeds), embeds.shape[1] + 1, dtype=torch.long)
+            inputs_embeds = torch.cat([embeds, start], dim=1)
+            language_model.generate(
+                inputs_embeds=inputs_embeds, attention_mask=mask, do_sample=False, num_beams=beams, max_new_tokens=most
+            )
+
 
 IMAGE = "<image>"
 

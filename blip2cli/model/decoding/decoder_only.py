@@ -151,8 +151,8 @@ class DecoderOnly(LanguageModel):
     def _keep_prefixes(self, images: Sequence[EncodedImage]) -> None:
         """Give the images that serve several requests the keys and values of their tokens."""
         new = list({id(image): image for image in images if image.prefix is None}.values())
-        size = max(1, self.slots // 8) if self.runner.fixed else len(new)
-        for at in range(0, len(new), max(1, size)):
+        size = self._together(len(new))
+        for at in range(0, len(new), size):
             chunk = new[at : at + size]
             filled = chunk + chunk[-1:] * (size - len(chunk))
             embeds = torch.stack([image.query_embeds for image in filled])

@@ -132,9 +132,13 @@ class LanguageModel(ABC):
             columns = slice(self.start_column, self.used)
         self.cache.copy(parents, slots, columns)
 
+    def _together(self, items: int) -> int:
+        """How many of so many items are read together: all of them, or where shapes are fixed, always as many."""
+        return max(1, self.slots // CHUNKS) if self.runner.fixed else max(1, items)
+
     def _chunks(self, placed: Sequence[Placed]) -> Iterator[list[Placed]]:
         """What is read together: all of it, or where shapes are fixed, chunks filled up by repeating the last."""
-        size = max(1, self.slots // CHUNKS) if self.runner.fixed else max(1, len(placed))
+        size = self._together(len(placed))
         for at in range(0, len(placed), size):
             chunk = list(placed[at : at + size])
             yield chunk + chunk[-1:] * (size - len(chunk)) if self.runner.fixed else chunk
