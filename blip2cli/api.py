@@ -16,7 +16,7 @@ from blip2cli.images.loader import Loading, load
 from blip2cli.inputs.objects import Objects
 from blip2cli.model import load_model
 from blip2cli.model.checkpoint import find
-from blip2cli.outputs import Layout
+from blip2cli.outputs.layout import Layout
 from blip2cli.run.sources import open_input
 from blip2cli.settings import GenerationSettings, InputSettings, Job, Kind, ModelSettings, OutputSettings
 from blip2cli.tasks import make_task

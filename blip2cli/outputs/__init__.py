@@ -6,10 +6,9 @@ import os
 import re
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -17,22 +16,13 @@ from blip2cli.errors import UsageError
 from blip2cli.host.files import check_writable, real_path
 from blip2cli.host.imports import load_object
 from blip2cli.host.storage import is_folder
-from blip2cli.outputs.journal import (
-    Commit,
-    Header,
-    Journal,
-    Record,
-    RemoteJournal,
-    hidden_beside,
-    locked,
-    parts_folder,
-    read_journal,
-)
-from blip2cli.records import Column, Result
+from blip2cli.outputs.commits import Commit, Header, Record
+from blip2cli.outputs.journal import Journal, RemoteJournal, hidden_beside, parts_folder, read_journal
+from blip2cli.outputs.layout import Layout, described
+from blip2cli.outputs.lock import locked
+from blip2cli.records import Result
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from blip2cli.settings import OutputSettings
 
 
@@ -98,8 +88,6 @@ FORMATS = {
 }
 """Name, as --format has it, → format."""
 
-RESERVED = ("image", "error")
-
 
 class Output(Protocol):
     """Takes rows in input order. `committed` is what an earlier run has committed."""
@@ -117,70 +105,6 @@ class Output(Protocol):
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The committed rows, by the names of their columns."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The columns of an output: `image`, the carried ones, the task's, `error`.
-
-    `carried` maps a manifest's column to its name in the output, which differs where the task has a column of that
-    name. `schema` gives the carried columns' Arrow types, `metadata` the settings of the run. `late`
-    counts, by kind, the rows that failed only when they were written.
-    """
-
-    carried: Mapping[str, str]
-    columns: tuple[Column, ...]
-    schema: Callable[[], pa.Schema]
-    metadata: Mapping[str, Any]
-    late: Counter[str] = field(default_factory=Counter)
-
-    def failed(self, error: str) -> str:
-        """Note an error that came up in writing a row; gives it back."""
-        self.late[error.partition(":")[0]] += 1
-        return error
-
-    @property
-    def names(self) -> list[str]:
-        """The columns of the output, in their order."""
-        return ["image", *self.carried.values(), *(column.name for column in self.columns), "error"]
-
-    def carried_types(self) -> dict[str, str]:
-        """The input's columns that are carried, with their Arrow types."""
-        return types_of(self.schema) if self.carried else {}
-
-    def record(self, result: Result) -> dict[str, Any]:
-        """A result as names and values, in the order of the columns."""
-        row = result.row
-        record: dict[str, Any] = {"image": row.name}
-        record.update((shown, row.columns.get(name)) for name, shown in self.carried.items())
-        record.update((column.name, value) for column, value in zip(self.columns, result.values, strict=True))
-        record["error"] = result.error
-        return record
-
-    def value(self, result: Result, *names: str) -> Any:
-        """The value of the first of these columns that the task has."""
-        values = {column.name: value for column, value in zip(self.columns, result.values, strict=True)}
-        return next(values[name] for name in names if name in values)
-
-
-def types_of(schema: Callable[[], pa.Schema]) -> dict[str, str]:
-    """Names of columns and their Arrow types, in words."""
-    return {field.name: str(field.type) for field in schema()}
-
-
-def written(results: Sequence[Result]) -> list[Result]:
-    """Those of the results that are not left out."""
-    return [result for result in results if not result.left_out]
-
-
-def carried_names(names: Sequence[str], columns: tuple[Column, ...]) -> dict[str, str]:
-    """Names of carried columns in the output: `input_NAME` where NAME is the output's own."""
-    own = {*RESERVED, *(column.name for column in columns)}
-    shown = {name: name for name in names}
-    for name in own.intersection(names):
-        while shown[name] in own or shown[name] in names:
-            shown[name] = f"input_{shown[name]}"
-    return shown
 
 
 @dataclass(frozen=True)
@@ -391,13 +315,6 @@ def settings_of(target: Target, settings: OutputSettings, fingerprint: Mapping[s
     """The run's settings, with those of the output that a resumed run must share."""
     cut = {"shard_size": settings.shard_size} if target.shards else {}
     return {**fingerprint, "format": target.name, **cut}
-
-
-def described(column: Column) -> str:
-    """A task's column in words: its kind, and of a tensor its shape and precision."""
-    if column.kind != "tensor":
-        return column.kind
-    return f"tensor of {' x '.join(map(str, column.shape))} in {column.dtype}"
 
 
 def open_journal(target: Target, settings: OutputSettings, header: Header) -> Journal:

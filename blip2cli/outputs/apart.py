@@ -12,8 +12,10 @@ from uuid import uuid4
 from blip2cli.errors import OutputError
 from blip2cli.host.files import publish
 from blip2cli.host.storage import retried
-from blip2cli.outputs import Layout, Output, Target
-from blip2cli.outputs.journal import Commit, parts_folder
+from blip2cli.outputs import Output, Target
+from blip2cli.outputs.commits import Commit
+from blip2cli.outputs.journal import parts_folder
+from blip2cli.outputs.layout import Layout
 
 
 class Unkept:

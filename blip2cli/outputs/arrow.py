@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from blip2cli.outputs import Layout
 from blip2cli.outputs.jsonl import plain
+from blip2cli.outputs.layout import Layout
 from blip2cli.records import Column, Result
 
 METADATA_KEY = b"blip2"

@@ -16,10 +16,10 @@ from typing import Any
 from blip2cli.errors import ImageError, UsageError
 from blip2cli.host.files import publish, temporary_of
 from blip2cli.images.decode import bytes_of, suffix_by_content
-from blip2cli.outputs import Layout
 from blip2cli.outputs.appended import AppendedFile, check_appended, stamp_in, unwritable
 from blip2cli.outputs.journal import Journal
 from blip2cli.outputs.jsonl import JsonlOutput, json_line
+from blip2cli.outputs.layout import Layout
 from blip2cli.records import Result, Row
 
 ERRORS = "metadata.errors.jsonl"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from blip2cli.errors import OutputError
-from blip2cli.outputs import Layout, written
 from blip2cli.outputs.appended import AppendedFile, check_appended, stamp_in, unwritable
 from blip2cli.outputs.journal import Journal
+from blip2cli.outputs.layout import Layout, written
 from blip2cli.outputs.stamp import Checksum, Stamp
 from blip2cli.records import Result
 

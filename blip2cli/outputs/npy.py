@@ -11,8 +11,8 @@ import numpy as np
 
 from blip2cli.errors import UsageError
 from blip2cli.host.files import publish, temporary_of
-from blip2cli.outputs import Layout
 from blip2cli.outputs.journal import Journal
+from blip2cli.outputs.layout import Layout
 from blip2cli.outputs.parquet import ParquetOutput
 
 if TYPE_CHECKING:

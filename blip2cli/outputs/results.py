@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from blip2cli.errors import UsageError
-from blip2cli.outputs import Layout
 from blip2cli.outputs.journal import Journal
+from blip2cli.outputs.layout import Layout
 from blip2cli.outputs.lines import LinesOutput
 from blip2cli.records import Result, Row
 

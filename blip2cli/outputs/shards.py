@@ -11,9 +11,11 @@ from typing import Any
 
 from blip2cli.errors import OutputError, UsageError
 from blip2cli.host.files import cannot_write, publish
-from blip2cli.outputs import Layout, Output, written
+from blip2cli.outputs import Output
 from blip2cli.outputs.appended import GO_ON
-from blip2cli.outputs.journal import Commit, Journal, parts_folder
+from blip2cli.outputs.commits import Commit
+from blip2cli.outputs.journal import Journal, parts_folder
+from blip2cli.outputs.layout import Layout, written
 from blip2cli.outputs.stamp import Stamp, edited
 from blip2cli.records import Result
 

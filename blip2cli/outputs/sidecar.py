@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
 from blip2cli.host.files import real_path, temporary_of
-from blip2cli.outputs import Layout, Output, described
+from blip2cli.outputs import Output
 from blip2cli.outputs.appended import AppendedFile, check_appended, stamp_in, unwritable
-from blip2cli.outputs.journal import Commit, Header, Journal, hidden_beside, read_journal
+from blip2cli.outputs.commits import Commit, Header
+from blip2cli.outputs.journal import Journal, hidden_beside, read_journal
 from blip2cli.outputs.jsonl import json_line
+from blip2cli.outputs.layout import Layout, described
 from blip2cli.outputs.stamp import edited
 from blip2cli.records import Result, Row
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from blip2cli.errors import OutputError
 from blip2cli.host.terminal import TablePrinter
-from blip2cli.outputs import Layout, written
-from blip2cli.outputs.journal import Commit
+from blip2cli.outputs.commits import Commit
 from blip2cli.outputs.jsonl import json_line
+from blip2cli.outputs.layout import Layout, written
 from blip2cli.records import Result
 
 WIDTHS = {"integer": 6, "number": 12}

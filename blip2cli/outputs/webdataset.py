@@ -11,10 +11,10 @@ from typing import Any
 
 from blip2cli.errors import ImageError
 from blip2cli.images.decode import bytes_of, suffix_by_content
-from blip2cli.outputs import Layout
 from blip2cli.outputs.appended import AppendedFile, stamp_in
-from blip2cli.outputs.journal import Commit
+from blip2cli.outputs.commits import Commit
 from blip2cli.outputs.jsonl import json_line
+from blip2cli.outputs.layout import Layout
 from blip2cli.outputs.parquet import ParquetOutput
 from blip2cli.records import Result, Row
 

@@ -12,7 +12,7 @@ from blip2cli.model.hub import NotHere
 from blip2cli.model.memory import free_bytes
 from blip2cli.model.placement import placed
 from blip2cli.model.size import shown_bytes, weight_bytes
-from blip2cli.outputs import carried_names
+from blip2cli.outputs.layout import carried_names
 from blip2cli.run.plan import Plan
 from blip2cli.settings import Job
 

@@ -17,11 +17,9 @@ from blip2cli import __version__
 from blip2cli.host.terminal import show_warning
 from blip2cli.outputs import (
     FORMATS,
-    Layout,
     Output,
     Target,
     already_done,
-    carried_names,
     check_output,
     check_places,
     finished,
@@ -30,9 +28,9 @@ from blip2cli.outputs import (
     open_output,
     settings_of,
     target_of,
-    types_of,
 )
-from blip2cli.outputs.journal import UNKNOWN, Commit, Header
+from blip2cli.outputs.commits import UNKNOWN, Commit, Header
+from blip2cli.outputs.layout import Layout, carried_names, types_of
 from blip2cli.outputs.replacement import take_place
 from blip2cli.records import Row
 from blip2cli.run.sources import open_input

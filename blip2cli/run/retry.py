@@ -15,8 +15,9 @@ from typing import Any
 
 from blip2cli.host.signals import Stop
 from blip2cli.host.terminal import show_note
-from blip2cli.outputs import Layout, Output, begun, beside
+from blip2cli.outputs import Output, begun, beside
 from blip2cli.outputs.journal import read_journal
+from blip2cli.outputs.layout import Layout
 from blip2cli.outputs.replacement import take_place
 from blip2cli.records import Result, Row
 from blip2cli.run.flow import run

@@ -12,7 +12,7 @@ from blip2cli.host.files import write_atomically
 from blip2cli.host.stopwatch import Stopwatch
 from blip2cli.host.terminal import show_note, show_summary, show_warning
 from blip2cli.inputs.formats import told
-from blip2cli.outputs.journal import Commit
+from blip2cli.outputs.commits import Commit
 from blip2cli.records import Result
 from blip2cli.settings import Job
 

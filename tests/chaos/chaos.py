@@ -25,7 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blip2cli.errors import UsageError
-from blip2cli.outputs.journal import Commit, read_journal
+from blip2cli.outputs.commits import Commit
+from blip2cli.outputs.journal import read_journal
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 QUESTIONS = ("what shape is it?", "what colour is it?", "is there a circle?")

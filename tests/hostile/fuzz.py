@@ -34,8 +34,8 @@ from blip2cli.errors import Blip2Error, ImageError, UsageError
 from blip2cli.images.decode import Reading, bytes_of, decode, known_formats
 from blip2cli.images.processes import keep_quiet
 from blip2cli.inputs import ColumnChoice, open_source
-from blip2cli.outputs import Layout
 from blip2cli.outputs.arrow import schema_of, table_of
+from blip2cli.outputs.layout import Layout
 from blip2cli.records import Result
 
 SLOWEST = 5.0

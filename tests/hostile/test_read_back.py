@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from blip2cli.inputs import ColumnChoice, open_source
-from blip2cli.outputs import Layout, carried_names
 from blip2cli.outputs.arrow import schema_of, table_of
 from blip2cli.outputs.jsonl import json_line
+from blip2cli.outputs.layout import Layout, carried_names
 from blip2cli.records import Column, Result
 
 COLUMN = Column("caption", "string")

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from blip2cli.inputs import ColumnChoice, open_source
-from blip2cli.outputs import Layout, carried_names
 from blip2cli.outputs.arrow import schema_of, table_of
+from blip2cli.outputs.layout import Layout, carried_names
 from blip2cli.records import Column, Result
 
 COLUMN = Column("caption", "string")

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from blip2cli.outputs.journal import Commit, hidden_beside, line_of, parts_folder, read_journal
+from blip2cli.outputs.commits import Commit, line_of
+from blip2cli.outputs.journal import hidden_beside, parts_folder, read_journal
 
 
 def hidden(out: Path | str) -> Path:

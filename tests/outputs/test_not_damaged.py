@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from blip2cli.outputs import FORMATS
-from blip2cli.outputs.journal import VERSION, Journal, hidden_beside, read_journal
+from blip2cli.outputs.commits import VERSION
+from blip2cli.outputs.journal import Journal, hidden_beside, read_journal
 from tests.conftest import Typed
 from tests.outputs.kept import files, hidden, lines, sign
 from tests.outputs.registry import CASES, command, out_of, target, write_manifest
@@ -251,7 +252,7 @@ def test_what_a_process_has_open_is_not_replaced_by_a_file(typed: Run, name: str
 
 
 def test_two_names_of_one_output_have_one_lock(typed: Run) -> None:
-    from blip2cli.outputs.journal import locked
+    from blip2cli.outputs.lock import locked
 
     write_manifest()
     assert typed(*command("jsonl")).code == 3

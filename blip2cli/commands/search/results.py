@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from blip2cli import __version__
 from blip2cli.commands.report import ReportSettings, write_report
 from blip2cli.host.terminal import show_warning
-from blip2cli.outputs import Layout, carried_names, open_output
+from blip2cli.outputs import open_output
+from blip2cli.outputs.layout import Layout, carried_names
 from blip2cli.records import Column, Result, Row
 from blip2cli.settings import Job
 

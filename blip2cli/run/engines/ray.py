@@ -23,7 +23,8 @@ from blip2cli.errors import Blip2Error, UsageError
 from blip2cli.host.signals import terminable
 from blip2cli.host.terminal import Progress, show_warning, silent_libraries
 from blip2cli.outputs import Target, make_folder, open_journal
-from blip2cli.outputs.journal import Commit, Journal, parts_folder
+from blip2cli.outputs.commits import Commit
+from blip2cli.outputs.journal import Journal, parts_folder
 from blip2cli.outputs.shards import check_shard, stamps_of
 from blip2cli.run.engines.local import show
 from blip2cli.run.engines.ray_replica import FAILURES, Replica, ShardProgress, ShardWork

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from blip2cli.outputs import Layout, Target
+from blip2cli.outputs import Target
+from blip2cli.outputs.layout import Layout
 from blip2cli.records import Column, Result, Row
 from blip2cli.run.engines.ray_replica import MOST_ATTEMPTS, Replica, ShardProgress
 from blip2cli.run.engines.stretches import Stretches
