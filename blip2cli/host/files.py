@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from itertools import combinations
 from pathlib import Path
@@ -101,6 +102,20 @@ def same_file(one: Path | str, other: Path | str) -> bool:
         return os.path.samefile(one, other)
     except (OSError, ValueError):
         return False
+
+
+def special_file(name: str) -> str | None:
+    """What a name on this machine stands for if it is not a regular file; None for one, and for what is not there."""
+    if is_url(name):
+        return None
+    try:
+        mode = os.stat(name).st_mode
+    except (OSError, ValueError):
+        return None
+    if stat.S_ISREG(mode):
+        return None
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 def check_apart(outputs: Mapping[str, Path], inputs: Iterable[object]) -> None:

@@ -1,268 +1,59 @@
-"""Where rows come from: one file a kind of source, and `open_source`, which puts several together."""
+"""Where rows come from: one file a kind of source. Here are the formats that are known, and `open_source`."""
 
 from __future__ import annotations
 
 import glob
 import os
-import re
-import stat
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
-from blip2cli.host.imports import load_object
+from blip2cli.inputs.columns import ColumnChoice
 from blip2cli.inputs.encoding import check_encoding
-from blip2cli.inputs.folder import Files, Folder, images_below, matching, walk
-from blip2cli.inputs.formats import install_hint, is_image, note_unread, read_suffixes, told
-from blip2cli.records import Row
+from blip2cli.inputs.file_format import FileFormat
+from blip2cli.inputs.folder import Files, Folder
+from blip2cli.inputs.formats import install_hint, is_image, read_suffixes, told, unread_among
+from blip2cli.inputs.names import expanded, has_range
+from blip2cli.inputs.source import Source, Sources
+from blip2cli.inputs.walk import images_below, matching, walk
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+__all__ = ["FILE_FORMATS", "ColumnChoice", "Source", "Sources", "format_of", "open_source"]
 
 T = TypeVar("T")
 
-MANIFESTS = {
-    ".parquet": "blip2cli.inputs.parquet:ParquetManifest",
-    ".jsonl": "blip2cli.inputs.jsonl:JsonlManifest",
-    ".ndjson": "blip2cli.inputs.jsonl:JsonlManifest",
-    ".csv": "blip2cli.inputs.csv:CsvManifest",
-    ".tsv": "blip2cli.inputs.csv:CsvManifest",
-    ".arrow": "blip2cli.inputs.arrow:ArrowManifest",
-    ".feather": "blip2cli.inputs.arrow:ArrowManifest",
-    ".ipc": "blip2cli.inputs.arrow:ArrowManifest",
-    ".json": "blip2cli.inputs.annotations:open_annotations",
-    ".txt": "blip2cli.inputs.listing:ListFile",
-    ".tar": "blip2cli.inputs.tar:TarShards",
-    ".tar.gz": "blip2cli.inputs.tar:TarShards",
-    ".tgz": "blip2cli.inputs.tar:TarShards",
-    ".tar.zst": "blip2cli.inputs.tar:TarShards",
-    ".zip": "blip2cli.inputs.zipped:ZipArchive",
-    ".jsonl.gz": "blip2cli.inputs.jsonl:JsonlManifest",
-    ".jsonl.zst": "blip2cli.inputs.jsonl:JsonlManifest",
-    ".csv.gz": "blip2cli.inputs.csv:CsvManifest",
-    ".csv.zst": "blip2cli.inputs.csv:CsvManifest",
-    ".tsv.gz": "blip2cli.inputs.csv:CsvManifest",
-    ".tsv.zst": "blip2cli.inputs.csv:CsvManifest",
+FILE_FORMATS = {
+    "parquet": FileFormat(
+        "blip2cli.inputs.parquet:ParquetManifest", (".parquet",), metadata="blip2cli.inputs.parquet:metadata_of"
+    ),
+    "jsonl": FileFormat("blip2cli.inputs.jsonl:JsonlManifest", (".jsonl", ".ndjson", ".jsonl.gz", ".jsonl.zst")),
+    "csv": FileFormat(
+        "blip2cli.inputs.csv:CsvManifest", (".csv", ".tsv", ".csv.gz", ".csv.zst", ".tsv.gz", ".tsv.zst")
+    ),
+    "arrow": FileFormat(
+        "blip2cli.inputs.arrow:ArrowManifest",
+        (".arrow", ".feather", ".ipc"),
+        metadata="blip2cli.inputs.arrow:metadata_of",
+    ),
+    "tar": FileFormat(
+        "blip2cli.inputs.tar:TarShards", (".tar", ".tar.gz", ".tgz", ".tar.zst"), contents="archive", joins_files=True
+    ),
+    "zip": FileFormat("blip2cli.inputs.zipped:ZipArchive", (".zip",), contents="archive"),
+    "json": FileFormat("blip2cli.inputs.annotations:open_annotations", (".json",), contents="other"),
+    "list": FileFormat("blip2cli.inputs.listing:ListFile", (".txt",), contents="other"),
 }
-"""Suffix → class of the source that reads such a manifest. A class is made from (name as typed, ColumnChoice)."""
+"""Name → format. Compressed text is found out by a file's first bytes, so its suffixes only say what is inside."""
 
-TABLES = tuple(
-    ".parquet .jsonl .ndjson .jsonl.gz .jsonl.zst .csv .csv.gz .csv.zst .tsv .tsv.gz .tsv.zst "
-    ".arrow .feather .ipc".split()
-)
-"""Those that a folder may be made of. Archives are too."""
-
-NAMED_ONLY = (".json", ".txt")
-"""Those that are read only where they are named, or a pattern ends so: others of that name may be anything."""
-
-RANGE = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{},]*(?:,[^{},]*)+))\}")
-"""{00000..00099} or {a,b} in a name."""
-
-MOST_NAMES = 1_000_000
-"""Names that a range may stand for."""
+BY_SUFFIX = {suffix: file_format for file_format in FILE_FORMATS.values() for suffix in file_format.suffixes}
 
 OPENED_AT_ONCE = 16
 """Files that are opened side by side."""
 
-CACHED = "cache-"
-"""What the names of files begin with that Hugging Face datasets keeps for itself."""
-
-
-class Source(Protocol):
-    """Yields rows in a fixed order, the same in every run."""
-
-    def rows(self, start: int = 0) -> Iterator[Row]:
-        """The rows from the start-th on; their `index` is left at 0 for `Sources` to set."""
-
-    def count(self) -> int | None:
-        """How many rows there are, None where only reading tells."""
-
-    def schema(self) -> pa.Schema:
-        """Names and types of the columns that are carried through."""
-
-    def column_names(self) -> list[str]:
-        """Names of the columns that are carried through; cheaper than `schema`."""
-
-
-@runtime_checkable
-class CountsUnread(Protocol):
-    """A source that comes upon files which it does not read."""
-
-    def unread(self) -> Counter[str]:
-        """How many there were, by suffix, when the source was last counted, or read to its end."""
-
-
-@runtime_checkable
-class Measurable(Protocol):
-    """A source that can tell what the values of a column fit into."""
-
-    def measured(self, name: str) -> pa.Field:
-        """The field of a carried column, marked as `fields` has it; all its values are read."""
-
-
-@dataclass(frozen=True)
-class ColumnChoice:
-    """Which manifest columns mean something: the image's, and the text's (a question, say), None where none is read.
-
-    `text_required` makes a manifest without the text column an error. Image paths start from `root`, or from the
-    manifest's own folder; URLs among them are fetched only with `allow_remote`, from private networks too with
-    `allow_private`. With `imagefolder` the image's column is `file_name`, or the only one that ends so. A metadata
-    file in the folder `written` is not read: the run itself writes it. Text that does not say its encoding by a
-    byte-order mark is in `encoding`, or where that is None in UTF-8.
-    """
-
-    image: str | None = None
-    text: str | None = None
-    text_required: bool = False
-    image_required: bool = True
-    root: str | None = None
-    allow_remote: bool = False
-    allow_private: bool = False
-    imagefolder: bool = False
-    written: str | None = None
-    encoding: str | None = None
-
-
-@dataclass(frozen=True)
-class Counted:
-    """A source whose rows have been counted by reading them."""
-
-    source: Source
-    number: int
-
-    def rows(self, start: int = 0) -> Iterator[Row]:
-        return self.source.rows(start)
-
-    def count(self) -> int:
-        return self.number
-
-    def schema(self) -> pa.Schema:
-        return self.source.schema()
-
-    def column_names(self) -> list[str]:
-        return self.source.column_names()
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Several sources as one, in the order in which they were given.
-
-    `share` (i, n), i counted from 1, leaves only the i-th of n shares of the rows: a stretch of them where their number
-    is known, so that the shares one after the other are the input; else every n-th row.
-    """
-
-    parts: tuple[Source, ...]
-    limit: int | None = None
-    share: tuple[int, int] | None = None
-
-    def rows(self, start: int = 0, before: str | None = None) -> Iterator[Row]:
-        """All rows from the start-th on, numbered from 0 throughout.
-
-        Raises UsageError where the row before the start-th is not the one named: the input is not what it was.
-        """
-        first, stop, step = self._share()
-        done = max(start - 1, 0)
-        at = first + done * step
-        shared = islice(self._rows(at), 0, None if stop is None else max(stop - at, 0), step)
-        every = enumerate(shared, done)
-        if start:
-            passed = next(every, None)
-            _same(passed[1].name if passed else "missing", before, start)
-        rest = every if self.limit is None else islice(every, max(self.limit - start, 0))
-        return (replace(row, index=index) for index, row in rest)
-
-    def stretch(self, first: int, stop: int) -> Iterator[Row]:
-        """The rows from the first-th on to that before the stop-th, numbered as `rows` numbers them."""
-        begin, _, step = self._share()
-        rows = islice(self._rows(begin + first * step), 0, None, step)
-        return (replace(row, index=index) for index, row in zip(range(first, stop), rows, strict=False))
-
-    def apart(self) -> Sources:
-        """The same rows, from more parts where one of them stands for several files."""
-        pieces = [getattr(part, "apart", lambda part=part: (part,))() for part in self.parts]
-        return replace(self, parts=tuple(piece for some in pieces for piece in some))
-
-    def counted(self, counts: Iterable[int]) -> Sources:
-        """The same rows, where the numbers of those parts that do not know theirs are given, in their order."""
-        number = iter(counts)
-        parts = (part if part.count() is not None else Counted(part, next(number)) for part in self.parts)
-        return replace(self, parts=tuple(parts))
-
-    def _rows(self, start: int) -> Iterator[Row]:
-        """The rows from the start-th on; what lies before is not read where its number is known."""
-        for part in self.parts:
-            count = part.count() if start else None
-            if start and count is None:
-                rows = part.rows(0)
-                start -= sum(1 for _ in islice(rows, start))
-                yield from rows
-            elif count is not None and count <= start:
-                start -= count
-            else:
-                yield from part.rows(start)
-                start = 0
-
-    def count(self) -> int | None:
-        first, stop, _ = self._share()
-        total = stop - first if stop is not None else self._count() if self.share is None else None
-        return total if total is None or self.limit is None else min(total, self.limit)
-
-    def _count(self) -> int | None:
-        counts = [part.count() for part in self.parts]
-        known = [count for count in counts if count is not None]
-        return sum(known) if len(known) == len(counts) else None
-
-    def _share(self) -> tuple[int, int | None, int]:
-        """The numbers of the rows that are read: the first, that behind the last where it is known, and the step."""
-        if self.share is None:
-            return 0, None, 1
-        (number, of), total = self.share, self._count()
-        if total is None:
-            return number - 1, None, of
-        return total * (number - 1) // of, total * number // of, 1
-
-    def unread(self) -> Counter[str]:
-        """Files that are not read, by suffix, as far as the parts have been counted or read."""
-        total: Counter[str] = Counter()
-        for part in self.parts:
-            if isinstance(part, CountsUnread):
-                total += part.unread()
-        return total
-
-    def column_names(self) -> list[str]:
-        return list(dict.fromkeys(name for part in self.parts for name in part.column_names()))
-
-    def schema(self) -> pa.Schema:
-        """The carried columns of all parts; a column that no type holds exactly is a string of JSON.
-
-        Where it depends on the values of a column whether a type holds them, they are read.
-        """
-        import pyarrow as pa
-
-        from blip2cli.inputs.fields import doubtful, merged_fields
-
-        schemas = [part.schema() for part in self.parts]
-        names = doubtful(schemas)
-        for at, part in enumerate(self.parts) if names else ():
-            if isinstance(part, Measurable):
-                schemas[at] = pa.schema(
-                    [part.measured(field.name) if field.name in names else field for field in schemas[at]]
-                )
-        return pa.schema(list(merged_fields(schemas).values()))
-
-
-def _same(name: str, before: str | None, number: int) -> None:
-    if name != before:
-        raise UsageError(
-            f"the input has changed: row {number} was {before}, is {name}",
-            "Give the input of the run that is resumed, or --overwrite.",
-        )
+CACHE_PREFIX = "cache-"
+"""How the names of files begin that Hugging Face datasets keeps for itself."""
 
 
 def open_source(
@@ -278,191 +69,142 @@ def open_source(
     check_encoding(columns.encoding)
     if columns.root is not None and not storage.is_url(columns.root) and not os.path.isdir(columns.root):
         raise UsageError(f"no such folder: --image-root {columns.root}", "Image paths of manifests start from it.")
-    parts = [
-        source for given in inputs for source in (_sources_of(given, columns) if isinstance(given, str) else (given,))
-    ]
+    parts: list[Source] = []
+    for given in inputs:
+        parts += _named(given, columns) if isinstance(given, str) else [given]
     return Sources(tuple(parts), limit, share)
 
 
-def _sources_of(name: str, columns: ColumnChoice) -> Iterator[Source]:
-    from blip2cli.inputs.listing import Listing
-
-    if name == "-":
-        yield Listing()
-    elif storage.is_url(name) and not RANGE.search(name):
-        yield from _url_sources(name, columns)
-    elif os.path.isdir(name):
-        yield from _folder_sources(name, columns)
-    elif os.path.lexists(name):
-        yield _file_source(name, columns)
-    elif (names := expanded(name)) != [name]:
-        yield from _range_sources(names, columns)
-    elif glob.has_magic(name):
-        yield from _glob_sources(name, columns)
-    else:
-        raise UsageError(
-            f"no such input: {name}", "Check the name with ls: a file, a folder, a glob, or - for a list on stdin."
-        )
-
-
 def suffix_of(name: str) -> str:
-    """The suffix of a file by which it is known, in lower case; of two parts where that is one in MANIFESTS."""
+    """The suffix of a file or URL in lower case: of two parts where a format has that, else the last part."""
     plain = (name.partition("?")[0] if storage.is_url(name) else name).lower()
-    ends = [suffix for suffix in MANIFESTS if plain.endswith(suffix)]
-    return max(ends, key=len) if ends else Path(plain).suffix
+    known = [suffix for suffix in BY_SUFFIX if plain.endswith(suffix)]
+    return max(known, key=len) if known else Path(plain).suffix
 
 
-def expanded(name: str) -> list[str]:
-    """The names that a pattern with {00000..00099} or {a,b} stands for, as WebDataset has it."""
-    found = RANGE.search(name)
-    if found is None:
-        return [name]
-    words = found[3].split(",") if found[3] is not None else _numbers(found[1], found[2])
-    starts = [f"{name[: found.start()]}{word}" for word in words]
-    ends = expanded(name[found.end() :])
-    if len(starts) * len(ends) > MOST_NAMES:
-        raise UsageError(f"{name} stands for more than {MOST_NAMES:,} names", "Give fewer at a time.")
-    return [start + end for start in starts for end in ends]
+def format_of(name: str, contents: Sequence[str] = ("table", "archive", "other")) -> FileFormat | None:
+    """The format of a file by its name; None where it is not known, or holds something else than these contents."""
+    file_format = BY_SUFFIX.get(suffix_of(name))
+    return file_format if file_format and file_format.contents in contents else None
 
 
-def _numbers(first: str, last: str) -> list[str]:
-    if int(last) - int(first) >= MOST_NAMES:
-        raise UsageError(f"{{{first}..{last}}} stands for more than {MOST_NAMES:,} names", "Give fewer at a time.")
-    width = len(first) if first.startswith("0") else 0
-    return [str(number).zfill(width) for number in range(int(first), int(last) + 1)]
+def _named(name: str, columns: ColumnChoice) -> Sequence[Source]:
+    """The sources that one INPUT argument names."""
+    if name == "-":
+        from blip2cli.inputs.listing import Listing
 
-
-def _range_sources(names: list[str], columns: ColumnChoice) -> Iterator[Source]:
-    """The inputs that a range stands for; tar archives are one data set."""
-    gone = next(
-        (name for name in names if not storage.is_url(name) and not glob.has_magic(name) and not os.path.lexists(name)),
-        None,
+        return [Listing()]
+    if storage.is_url(name) and not has_range(name):
+        try:
+            return _at_url(name, columns)
+        except OSError as error:
+            reason = error.strerror or error
+            raise UsageError(f"cannot read {name}: {reason}", "Check the URL and your access.") from None
+    if os.path.isdir(name):
+        return _in_folder(name, columns)
+    if os.path.lexists(name):
+        return [_in_file(name, columns)]
+    if has_range(name):
+        return _in_range(expanded(name), columns)
+    if glob.has_magic(name):
+        return _in_pattern(name, columns)
+    raise UsageError(
+        f"no such input: {name}", "Check the name with ls: a file, a folder, a glob, or - for a list on stdin."
     )
-    if gone is not None:
-        raise UsageError(f"no such input: {gone}", "Ranges must be there whole.")
-    if all(MANIFESTS.get(suffix_of(name)) == MANIFESTS[".tar"] and not glob.has_magic(name) for name in names):
-        from blip2cli.inputs.tar import TarShards
-
-        yield TarShards(names[0], columns, tuple(names))
-    else:
-        for sources in _side_by_side(lambda name: list(_sources_of(name, columns)), names):
-            yield from sources
 
 
-def _url_sources(url: str, columns: ColumnChoice) -> Iterator[Source]:
+def _in_range(names: Sequence[str], columns: ColumnChoice) -> Sequence[Source]:
+    """The inputs that a range stands for; files of a format that joins them are one data set."""
+    plain = [name for name in names if not glob.has_magic(name)]
+    missing = [name for name in plain if not storage.is_url(name) and not os.path.lexists(name)]
+    if missing:
+        raise UsageError(f"no such input: {missing[0]}", "All files of a range must exist.")
+    first = format_of(names[0])
+    if first and first.joins_files and plain == names and all(format_of(name) is first for name in names):
+        return [first.open(names[0], columns, *names)]
+    return [source for sources in _side_by_side(lambda name: _named(name, columns), names) for source in sources]
+
+
+def _at_url(url: str, columns: ColumnChoice) -> Sequence[Source]:
     """A remote file, pattern or folder; on the web a question mark begins a query."""
-    pattern = glob.has_magic(url.partition("?")[0] if url.startswith("http") else url)
-    try:
-        if suffix_of(url) in MANIFESTS and not pattern:
-            yield _file_source(url, columns)
-        elif suffix_of(url) in read_suffixes() and not pattern:
-            storage.check_package(url)
-            yield Files((url,))
-        else:
-            found = storage.matching(url) if pattern else list(storage.walk(url))
-            images = tuple(name for name in found if suffix_of(name) in read_suffixes())
-            passed_over: Counter[str] = Counter()
-            for name in found:
-                if not is_image(name):
-                    note_unread(passed_over, name)
-            tables = [name for name in found if suffix_of(name) in MANIFESTS and suffix_of(name) not in NAMED_ONLY]
-            if not images and not tables:
-                raise UsageError(f"no images found in {url}", "Give an image, a folder, a pattern, or a manifest.")
-            yield from [Files(images, passed_over)] if images else _file_sources(tables, columns)
-    except OSError as error:
-        raise UsageError(f"cannot read {url}: {error.strerror or error}", "Check the URL and your access.") from None
+    is_pattern = glob.has_magic(url.partition("?")[0] if url.startswith("http") else url)
+    if not is_pattern and format_of(url):
+        return [_in_file(url, columns)]
+    if not is_pattern and suffix_of(url) in read_suffixes():
+        storage.check_package(url)
+        return [Files((url,))]
+    names = storage.matching(url) if is_pattern else list(storage.walk(url))
+    images = tuple(name for name in names if suffix_of(name) in read_suffixes())
+    if images:
+        return [Files(images, unread_among(names))]
+    tables = [name for name in names if format_of(name, ("table", "archive"))]
+    if not tables:
+        raise UsageError(f"no images found in {url}", "Give an image, a folder, a pattern, or a manifest.")
+    return _in_files(tables, columns)
 
 
-def _folder_sources(name: str, columns: ColumnChoice) -> Iterator[Source]:
+def _in_folder(name: str, columns: ColumnChoice) -> Sequence[Source]:
     """What a folder is: a saved data set, images with metadata, images, or manifests and archives."""
     from blip2cli.inputs.imagefolder import ImageFolder, metadata_files
     from blip2cli.inputs.saved import saved_files
 
     if saved := saved_files(name):
-        yield from _file_sources(saved, columns)
-    elif metadata := metadata_files(name, columns.written):
-        beside = replace(columns, root=None, imagefolder=True)
-        described = Sources(tuple(_file_source(file, beside) for file in metadata))
-        yield from [ImageFolder(name, described)] if columns.image_required else described.parts
-    elif next(images_below(name), None) is None and (files := _manifests_below(name)):
-        yield from _file_sources(files, columns)
-    else:
-        yield Folder(name)
+        return _in_files(saved, columns)
+    if metadata := metadata_files(name, columns.written):
+        own = replace(columns, root=None, imagefolder=True)
+        described = Sources(tuple(_in_file(file, own) for file in metadata))
+        return [ImageFolder(name, described)] if columns.image_required else described.parts
+    if next(images_below(name), None) is None and (files := _manifests_below(name)):
+        return _in_files(files, columns)
+    return [Folder(name)]
 
 
 def _manifests_below(folder: str) -> list[str]:
-    """The archives below a folder, or where it has none the tables, in the order of a walk."""
-    found = list(walk(folder, lambda name: suffix_of(name) in MANIFESTS and not name.startswith(CACHED)))
-    archives = [file for file in found if suffix_of(file) not in (*TABLES, *NAMED_ONLY)]
-    return archives or [file for file in found if suffix_of(file) in TABLES]
+    """The archives below a folder, or if it has none the tables, in the order of a walk."""
+    contents = ("table", "archive")
+    names = list(walk(folder, lambda name: bool(format_of(name, contents)) and not name.startswith(CACHE_PREFIX)))
+    return [name for name in names if format_of(name, ("archive",))] or names
 
 
-def _file_source(name: str, columns: ColumnChoice) -> Source:
+def _in_files(names: Iterable[str], columns: ColumnChoice) -> Sequence[Source]:
+    return _side_by_side(lambda name: _in_file(name, columns), names)
+
+
+def _side_by_side(open_one: Callable[[str], T], names: Iterable[str]) -> list[T]:
+    """What is opened by these names, in their order. One takes long behind a URL, and there may be thousands."""
+    with ThreadPoolExecutor(OPENED_AT_ONCE) as pool:
+        return list(pool.map(open_one, names))
+
+
+def _in_file(name: str, columns: ColumnChoice) -> Source:
     suffix = suffix_of(name)
-    if suffix in MANIFESTS:
-        _check_regular(name)
-        source: Source = load_object(MANIFESTS[suffix])(name, columns)
-        return source
+    if file_format := format_of(name):
+        return file_format.open(name, columns)
     if suffix in read_suffixes() or suffix == "":
         return Files((name,))
     if hint := install_hint(suffix):
         raise UsageError(f"cannot read {name}: {suffix} needs another package", f"Install it: {hint}")
-    known = ", ".join(sorted(MANIFESTS))
-    raise UsageError(f"{name} is neither an image nor a manifest", f"Manifests end in {known}.")
+    raise UsageError(f"{name} is neither an image nor a manifest", f"Manifests end in {', '.join(sorted(BY_SUFFIX))}.")
 
 
-def _check_regular(name: str) -> None:
-    """See that a manifest is a file. Raises UsageError for a pipe or a device, which cannot be read twice."""
-    if storage.is_url(name):
-        return
-    try:
-        mode = os.stat(name).st_mode
-    except OSError:
-        return  # which opening it tells
-    if not stat.S_ISREG(mode):
-        raise UsageError(
-            f"{name} is not a regular file, but {_kind_of_file(mode)}",
-            "Write its content to a file; a list of paths may also come from stdin: blip2 caption -",
-        )
-
-
-def _kind_of_file(mode: int) -> str:
-    if stat.S_ISFIFO(mode):
-        return "a pipe"
-    if stat.S_ISSOCK(mode):
-        return "a socket"
-    return "a folder" if stat.S_ISDIR(mode) else "a device"
-
-
-def _file_sources(names: Iterable[str], columns: ColumnChoice) -> list[Source]:
-    return _side_by_side(lambda name: _file_source(name, columns), names)
-
-
-def _side_by_side(opened: Callable[[str], T], names: Iterable[str]) -> list[T]:
-    """What is opened by these names, in their order. One takes long behind a URL, and there may be thousands."""
-    with ThreadPoolExecutor(OPENED_AT_ONCE) as pool:
-        return list(pool.map(opened, names))
-
-
-def _glob_sources(pattern: str, columns: ColumnChoice) -> Iterator[Source]:
-    found: list[Any] = []
-    passed_over: Counter[str] = Counter()
+def _in_pattern(pattern: str, columns: ColumnChoice) -> Sequence[Source]:
+    """What a glob matches; files of "other" contents only where the pattern ends with their suffix."""
+    sources: list[Source] = []
+    others: list[str] = []
     for match in matching(pattern):
         name = match.path
-        if match.closed:
-            found.append(Files((name,)))
+        if match.unreadable:
+            sources.append(Files((name,)))
         elif os.path.isdir(name):
-            if "**" not in pattern:
-                found += _folder_sources(name, columns)
-        elif suffix_of(name) in NAMED_ONLY and not pattern.lower().endswith(suffix_of(name)):
-            continue  # what stands beside images is not always about them
-        elif is_image(name) or suffix_of(name) in MANIFESTS:
-            found.append(_file_source(name, columns))
+            sources += _in_folder(name, columns) if "**" not in pattern else ()
+        elif format_of(name, ("other",)) and not pattern.lower().endswith(suffix_of(name)):
+            continue
+        elif is_image(name) or format_of(name):
+            sources.append(_in_file(name, columns))
         else:
-            note_unread(passed_over, name)
-    if not found:
-        others = f"; {told(passed_over)}" if passed_over else ""
-        raise UsageError(f"no images found: {pattern}{others}", "Quote the pattern, and check it with ls.")
-    yield from found
-    if passed_over:
-        yield Files((), passed_over)
+            others.append(name)
+    unread = unread_among(others)
+    if not sources:
+        rest = f"; {told(unread)}" if unread else ""
+        raise UsageError(f"no images found: {pattern}{rest}", "Quote the pattern, and check it with ls.")
+    return [*sources, Files((), unread)] if unread else sources

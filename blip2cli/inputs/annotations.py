@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
 from blip2cli.inputs.encoding import SAY_ENCODING, NotText, decoded
+from blip2cli.inputs.inference import infer_schema
 from blip2cli.inputs.jsonl import JsonlManifest
-from blip2cli.inputs.manifest import IMAGE_COLUMNS, Layout, inferred, joined, lay_out, root_of
+from blip2cli.inputs.manifest import IMAGE_COLUMNS, Manifest, choose_columns, joined, root_of
 from blip2cli.records import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from blip2cli.inputs import ColumnChoice, Source
+    from blip2cli.inputs.columns import ColumnChoice
+    from blip2cli.inputs.source import Source
 
 NOT_CARRIED = ("id", "file_name", "image_id", "captions", "license", "date_captured", "flickr_url")
 """Fields of COCO's images that are no columns, or are put in by another name."""
@@ -38,22 +40,20 @@ class Table:
     record: Callable[[dict[str, Any]], Mapping[str, Any]]
 
 
-class AnnotationManifest:
+class AnnotationManifest(Manifest):
     """One table of annotation JSON; the image's path is found in its column as in any manifest."""
-
-    manifest_text = True
 
     def __init__(self, name: str, table: Table, columns: ColumnChoice) -> None:
         self.name = name
         self._table = table
-        self._layout: Layout = lay_out(name, list(table.names), columns)
+        self.columns = choose_columns(name, list(table.names), columns)
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         for number, entry in enumerate(islice(self._table.entries, start, None), start):
             if isinstance(entry, dict):
-                yield self._layout.row(self._table.record(entry), number)
+                yield self.columns.row(self._table.record(entry), number)
             else:
-                yield self._layout.broken(number, f"entry {number + 1} is not a JSON object")
+                yield self.columns.broken(number, f"entry {number + 1} is not a JSON object")
 
     def records(self) -> Iterator[Mapping[str, Any] | None]:
         """The entries with all their fields, those too that are not carried; None for one that is no object."""
@@ -62,12 +62,9 @@ class AnnotationManifest:
     def count(self) -> int | None:
         return len(self._table.entries)
 
-    def column_names(self) -> list[str]:
-        return list(self._layout.carried)
-
     def schema(self) -> pa.Schema:
         objects = (entry for entry in self._table.entries if isinstance(entry, dict))
-        return inferred(self._layout.carried, map(self._table.record, objects))
+        return infer_schema(self.columns.carried, map(self._table.record, objects))
 
 
 def open_annotations(name: str, columns: ColumnChoice) -> Source:

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
 from blip2cli.inputs.encoding import NotText, decoded
-from blip2cli.inputs.folder import printable
 from blip2cli.inputs.formats import is_image
+from blip2cli.inputs.inference import infer_schema
+from blip2cli.inputs.names import printable
+from blip2cli.inputs.source import Source
 from blip2cli.records import ImageRef, Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from blip2cli.inputs import ColumnChoice
+    from blip2cli.inputs.columns import ColumnChoice
 
 TEXTS = (".json", ".txt", ".cls")
 """What is read beside an image; other members are passed over."""
@@ -120,6 +122,24 @@ class Samples:
         return columns
 
 
+class Archive(Source):
+    """A source that is one archive, or several of one data set; its class sets `files` and `samples`."""
+
+    samples: Samples
+
+    @property
+    def holds_texts(self) -> bool:
+        return True
+
+    def column_names(self) -> list[str]:
+        return self.samples.carried
+
+    def schema(self) -> pa.Schema:
+        import pyarrow as pa
+
+        return pa.schema([self.samples.schema.field(name) for name in self.samples.carried])
+
+
 def samples_in(members: Iterable[Member]) -> Iterator[tuple[str, list[Member]]]:
     """Keys, and the members that follow each other under them; those before a damage come out before it is raised.
 
@@ -181,13 +201,11 @@ def samples_of(archive: str, records: Iterable[Mapping[str, Any]], columns: Colu
     """The columns of an archive by its first samples. Raises UsageError where the text column is missing."""
     import pyarrow as pa
 
-    from blip2cli.inputs.manifest import inferred
-
     first = list(records)
     names = dict.fromkeys(name for record in first for name in record if name != MORE)
-    simple = [
-        pa.field(field.name, field.type if _is_simple(field.type) else pa.string()) for field in inferred(names, first)
-    ]
+    simple = []
+    for field in infer_schema(names, first):
+        simple.append(pa.field(field.name, field.type if _is_simple(field.type) else pa.string()))
     if columns.text_required and columns.text not in names:
         raise UsageError(f"{archive} has no column {columns.text}", f"It has: {', '.join(names) or 'no columns'}.")
     return Samples(pa.schema([*simple, pa.field(MORE, pa.string())]), columns)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
 from blip2cli.inputs.batches import BYTES_AT_ONCE, ROWS_AT_ONCE, broken, measured, reason, rows_of
-from blip2cli.inputs.manifest import Layout, lay_out
+from blip2cli.inputs.manifest import Manifest, choose_columns
 from blip2cli.records import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from blip2cli.inputs import ColumnChoice
+    from blip2cli.inputs.columns import ColumnChoice
 
     Reader: TypeAlias = pa.RecordBatchFileReader | pa.RecordBatchStreamReader
 
@@ -24,10 +24,8 @@ MAGIC = b"ARROW1"
 """What the file format (Feather, too) begins with; the stream format does not."""
 
 
-class ArrowManifest:
+class ArrowManifest(Manifest):
     """One file of Arrow record batches. On this machine it is mapped: what is skipped is not read from the disk."""
-
-    manifest_text = True
 
     def __init__(self, name: str, columns: ColumnChoice) -> None:
         self.name = name
@@ -36,8 +34,8 @@ class ArrowManifest:
         try:
             names: list[str] = self._schema.names
         except UnicodeDecodeError:
-            raise UsageError(f"cannot read {name}: names of its columns are no UTF-8", "Write it anew.") from None
-        self._layout: Layout = lay_out(name, names, columns)
+            raise UsageError(f"cannot read {name}: its column names are not UTF-8", "Create the file again.") from None
+        self.columns = choose_columns(name, names, columns)
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         first, number = 0, 0
@@ -46,23 +44,20 @@ class ArrowManifest:
                 break
             first, number = first + 1, number + length
         reader, mapping = self._open()
-        return rows_of(self._layout, _sliced(_batches(reader, first), start - number, mapping), number, start)
+        return rows_of(self.columns, _sliced(_batches(reader, first), start - number, mapping), number, start)
 
     def count(self) -> int | None:
         lengths = self._batch_lengths()
         return None if lengths is None else sum(lengths)
 
-    def column_names(self) -> list[str]:
-        return list(self._layout.carried)
-
     def schema(self) -> pa.Schema:
         import pyarrow as pa
 
-        return pa.schema([self._schema.field(name) for name in self._layout.carried])
+        return pa.schema([self._schema.field(name) for name in self.columns.carried])
 
-    def measured(self, name: str) -> pa.Field:
-        at = self._schema.get_field_index(name)
-        return measured(self.name, self._schema.field(name), _batches(self._open([at])[0]))
+    def measured(self, field: pa.Field) -> pa.Field:
+        at = self._schema.get_field_index(field.name)
+        return measured(self.name, field, _batches(self._open([at])[0]))
 
     def _batch_lengths(self) -> list[int] | None:
         """The rows of each batch; None for a remote stream, all of which would have to be fetched."""
@@ -102,6 +97,15 @@ class ArrowManifest:
                 f"cannot read {self.name}: {reason(error)}",
                 storage.reading_hint(error, "Is it an Arrow or Feather file?"),
             ) from None
+
+
+def metadata_of(name: str) -> Mapping[bytes, bytes] | None:
+    """What is noted in a file of the file format, by keys. Raises OSError and Arrow's errors, also for a stream."""
+    import pyarrow as pa
+
+    with storage.open_binary(name) as file:
+        metadata: Mapping[bytes, bytes] | None = pa.ipc.open_file(file).schema.metadata
+        return metadata
 
 
 def _batches(reader: Reader, first: int = 0) -> Iterator[pa.RecordBatch]:

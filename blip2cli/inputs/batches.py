@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import Blip2Error
 from blip2cli.inputs.fields import field_at_best, field_of, merge_fields
-from blip2cli.inputs.manifest import Layout
+from blip2cli.inputs.manifest import ManifestColumns
 from blip2cli.records import Row
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ BYTES_AT_ONCE = 16 << 20
 """Bytes of rows decoded together, where their size is known."""
 
 
-def rows_of(layout: Layout, batches: Iterable[pa.RecordBatch], number: int, start: int) -> Iterator[Row]:
+def rows_of(columns: ManifestColumns, batches: Iterable[pa.RecordBatch], number: int, start: int) -> Iterator[Row]:
     """The rows from the start-th on, of batches of which the first begins with the number-th.
 
     Raises Blip2Error where the file is broken in the middle.
@@ -36,10 +36,10 @@ def rows_of(layout: Layout, batches: Iterable[pa.RecordBatch], number: int, star
             skipped = min(max(start - number, 0), len(batch))
             number += skipped
             for record in _records(batch[skipped:]):
-                yield layout.row(record, number)
+                yield columns.row(record, number)
                 number += 1
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise broken(layout.manifest, number, error) from None
+        raise broken(columns.manifest, number, error) from None
 
 
 def measured(manifest: str, field: pa.Field, batches: Iterable[pa.RecordBatch]) -> pa.Field:
@@ -61,7 +61,7 @@ def measured(manifest: str, field: pa.Field, batches: Iterable[pa.RecordBatch]) 
 
 def broken(manifest: str, number: int, error: Exception) -> Blip2Error:
     """What to raise for a file of which only the first `number` rows can be read."""
-    return Blip2Error(f"{manifest} is broken behind row {number}: {reason(error)}", "Write it anew.")
+    return Blip2Error(f"{manifest} is broken after row {number}: {reason(error)}", "Create the file again.")
 
 
 def reason(error: Exception) -> str:

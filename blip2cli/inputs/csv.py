@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from blip2cli.errors import UsageError
 from blip2cli.inputs.encoding import LINE, file_encoding, text_file
 from blip2cli.inputs.formats import is_image
-from blip2cli.inputs.manifest import Layout, image_column, lay_out
+from blip2cli.inputs.manifest import Manifest, choose_columns, image_column
 from blip2cli.records import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from blip2cli.inputs import ColumnChoice
+    from blip2cli.inputs.columns import ColumnChoice
 
 CELL = 16 << 20
 """Longest cell, in characters, that is read."""
@@ -97,10 +97,8 @@ class Lines:
         return self.number - len(self.held) + 1
 
 
-class CsvManifest:
+class CsvManifest(Manifest):
     """One CSV file: in UTF-8, UTF-16 or the encoding that the user names; commas, semicolons or tabs between cells."""
-
-    manifest_text = True
 
     def __init__(self, name: str, columns: ColumnChoice) -> None:
         self.name = name
@@ -115,7 +113,7 @@ class CsvManifest:
         if header.fault:
             raise UsageError(f"{name}: line {header.line} {header.fault}", "It must name the columns.")
         self._header = list(header.cells)
-        self._layout: Layout = lay_out(name, self._header, columns)
+        self.columns = choose_columns(name, self._header, columns)
         if self._form.separator == "\t" and self._quotes_are_text():
             self._form = Form("\t", quoted=False)
         self._count = sum(1 for _ in self._records(self._header)) - 1
@@ -125,23 +123,20 @@ class CsvManifest:
             if number < max(start, 0):
                 continue
             if record.fault:
-                yield self._layout.broken(number, f"line {record.line} {record.fault}")
+                yield self.columns.broken(number, f"line {record.line} {record.fault}")
             elif len(record.cells) > len(self._header):
                 cells = f"row {number + 1} has {len(record.cells)} cells, not {len(self._header)}"
-                yield self._layout.broken(number, cells)
+                yield self.columns.broken(number, cells)
             else:
-                yield self._layout.row(dict(zip(self._header, record.cells, strict=False)), number)
+                yield self.columns.row(dict(zip(self._header, record.cells, strict=False)), number)
 
     def count(self) -> int | None:
         return self._count
 
-    def column_names(self) -> list[str]:
-        return list(self._layout.carried)
-
     def schema(self) -> pa.Schema:
         import pyarrow as pa
 
-        return pa.schema([pa.field(name, pa.string()) for name in self._layout.carried])
+        return pa.schema([pa.field(name, pa.string()) for name in self.columns.carried])
 
     def _first_line(self) -> str:
         """The first line that is not blank."""
@@ -190,7 +185,7 @@ class CsvManifest:
 
     def _swallowed(self, lines: Sequence[str], header: Sequence[str]) -> bool:
         """Whether one of the lines that a record goes over, but for the first, looks like a row with an image."""
-        image = self._layout.image
+        image = self.columns.image
         if image is None:
             return False
         at = header.index(image)

@@ -6,7 +6,7 @@ Nothing here opens a file.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -105,6 +105,14 @@ def note_unread(counts: Counter[str], name: str) -> None:
     if suffix is not None:
         shown = suffix[:LONGEST_SUFFIX]
         counts[shown if shown in counts or len(counts) < MOST_SUFFIXES else OTHERS] += 1
+
+
+def unread_among(names: Iterable[str]) -> Counter[str]:
+    """How many of the files are not read, by suffix."""
+    counts: Counter[str] = Counter()
+    for name in names:
+        note_unread(counts, name)
+    return counts
 
 
 def told(counts: Mapping[str, int]) -> str:

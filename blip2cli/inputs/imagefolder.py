@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from blip2cli.errors import UsageError
-from blip2cli.inputs.folder import image_row, images_below, printable
+from blip2cli.inputs.folder import image_row
 from blip2cli.inputs.formats import suffix_in
+from blip2cli.inputs.names import printable
+from blip2cli.inputs.source import Source, Sources
+from blip2cli.inputs.walk import images_below
 from blip2cli.records import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from blip2cli.inputs import Sources
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """Names of metadata files; a folder has one of them at most."""
 
 
 @dataclass(frozen=True)
-class ImageFolder:
+class ImageFolder(Source):
     """The rows of the metadata, in their order, then the images that it does not name, so that none is lost.
 
     Args:
@@ -34,8 +35,15 @@ class ImageFolder:
 
     name: str
     metadata: Sources
-    passed_over: Counter[str] = field(default_factory=Counter)
-    manifest_text = True
+    not_images: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def files(self) -> Sequence[str]:
+        return (self.name,)
+
+    @property
+    def holds_texts(self) -> bool:
+        return True
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         named: set[str] = set()
@@ -47,15 +55,15 @@ class ImageFolder:
 
     def count(self) -> int | None:
         named: set[str] = set()
-        self.passed_over.clear()
-        number = sum(1 for _ in self._described(named)) + sum(1 for _ in self._others(named, self.passed_over))
-        self.passed_over.subtract(
-            suffix_in(file) for file in metadata_files(self.name) if suffix_in(file) in self.passed_over
+        self.not_images.clear()
+        number = sum(1 for _ in self._described(named)) + sum(1 for _ in self._others(named, self.not_images))
+        self.not_images.subtract(
+            suffix_in(file) for file in metadata_files(self.name) if suffix_in(file) in self.not_images
         )
         return number
 
     def unread(self) -> Counter[str]:
-        return self.passed_over
+        return self.not_images
 
     def column_names(self) -> list[str]:
         return self.metadata.column_names()
@@ -72,8 +80,8 @@ class ImageFolder:
                 row = replace(row, index=0, name=printable(path))
             yield row
 
-    def _others(self, named: set[str], passed_over: Counter[str] | None = None) -> Iterator[str]:
-        return (path for path in images_below(self.name, passed_over) if os.path.normpath(path) not in named)
+    def _others(self, named: set[str], not_images: Counter[str] | None = None) -> Iterator[str]:
+        return (path for path in images_below(self.name, not_images) if os.path.normpath(path) not in named)
 
 
 def metadata_files(folder: str, written: str | None = None) -> list[str]:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
 from blip2cli.inputs.encoding import LINE, file_encoding, lines_of, not_text, unreadable
-from blip2cli.inputs.manifest import Layout, inferred, lay_out
+from blip2cli.inputs.inference import infer_schema
+from blip2cli.inputs.manifest import Manifest, choose_columns
 from blip2cli.records import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from blip2cli.inputs import ColumnChoice
+    from blip2cli.inputs.columns import ColumnChoice
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,8 @@ class Line:
     fault: str = ""
 
 
-class JsonlManifest:
+class JsonlManifest(Manifest):
     """One JSON-lines file. A line that is not a JSON object becomes an error row."""
-
-    manifest_text = True
 
     def __init__(self, name: str, columns: ColumnChoice) -> None:
         self.name = name
@@ -42,23 +41,20 @@ class JsonlManifest:
             names.update(dict.fromkeys(line.record or ()))
         if not names:
             raise UsageError(f"{name} holds no JSON objects", 'Each line must be an object such as {"image": "a.jpg"}.')
-        self._layout: Layout = lay_out(name, list(names), columns)
+        self.columns = choose_columns(name, list(names), columns)
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         for number, line in enumerate(self._records(start), start):
             if line.record is None:
-                yield self._layout.broken(number, f"line {line.number} {line.fault}")
+                yield self.columns.broken(number, f"line {line.number} {line.fault}")
             else:
-                yield self._layout.row(line.record, number)
+                yield self.columns.row(line.record, number)
 
     def count(self) -> int | None:
         return sum(1 for _ in self._lines())
 
-    def column_names(self) -> list[str]:
-        return list(self._layout.carried)
-
     def schema(self) -> pa.Schema:
-        return inferred(self._layout.carried, (line.record for line in self._records() if line.record is not None))
+        return infer_schema(self.columns.carried, (line.record for line in self._records() if line.record is not None))
 
     def _records(self, start: int = 0) -> Iterator[Line]:
         for number, text in islice(self._lines(), start, None):

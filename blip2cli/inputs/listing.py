@@ -14,13 +14,12 @@ from blip2cli.host import storage
 from blip2cli.inputs.encoding import LINE, UTF_8, file_encoding, lines_of, not_text, unreadable
 from blip2cli.inputs.folder import image_row
 from blip2cli.inputs.formats import is_image
-from blip2cli.inputs.manifest import Layout, lay_out
+from blip2cli.inputs.manifest import Manifest, choose_columns
+from blip2cli.inputs.source import Source
 from blip2cli.records import Row
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from blip2cli.inputs import ColumnChoice
+    from blip2cli.inputs.columns import ColumnChoice
 
 IMAGE = "image"
 
@@ -28,25 +27,14 @@ A_LINE_EACH = "A .txt input lists images, a path or URL a line; paths start from
 
 
 @dataclass(frozen=True)
-class Listing:
+class Listing(Source):
     """The paths on stdin, read as they come; empty lines are passed over."""
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         return map(image_row, islice(_paths(sys.stdin.buffer), start, None))
 
-    def count(self) -> int | None:
-        return None
 
-    def column_names(self) -> list[str]:
-        return []
-
-    def schema(self) -> pa.Schema:
-        import pyarrow as pa
-
-        return pa.schema([])
-
-
-class ListFile:
+class ListFile(Manifest):
     """A text file of paths or URLs, which are taken as those of a manifest's image column; it has no other column."""
 
     def __init__(self, name: str, columns: ColumnChoice) -> None:
@@ -55,7 +43,7 @@ class ListFile:
         if columns.text_required:
             raise UsageError(f"{name} has no column {columns.text}", "It is a list of images; a table has columns.")
         names = [columns.image or IMAGE]
-        self._layout: Layout = lay_out(name, names, columns)
+        self.columns = choose_columns(name, names, columns)
         self._count = sum(1 for _ in self._paths())
         first = next(self._paths(), None)
         if first is None:
@@ -65,22 +53,18 @@ class ListFile:
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         for number, path in enumerate(islice(self._paths(), start, None), start):
-            yield self._layout.row({self._layout.image or IMAGE: path}, number)
+            yield self.columns.row({self.columns.image or IMAGE: path}, number)
+
+    @property
+    def holds_texts(self) -> bool:
+        return False
 
     def count(self) -> int | None:
         return self._count
 
-    def column_names(self) -> list[str]:
-        return []
-
-    def schema(self) -> pa.Schema:
-        import pyarrow as pa
-
-        return pa.schema([])
-
     def _names_an_image(self, path: str) -> bool:
         """Whether a line may be meant as an image: other text files stand beside images, with captions."""
-        image = self._layout.row({self._layout.image or IMAGE: path}, 0).image
+        image = self.columns.row({self.columns.image or IMAGE: path}, 0).image
         return storage.is_url(path) or is_image(path) or (image is not None and os.path.exists(image.path or ""))
 
     def _paths(self) -> Iterator[str]:

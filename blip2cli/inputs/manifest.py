@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
-from blip2cli.inputs.folder import printable, spelled
+from blip2cli.inputs.columns import ColumnChoice
+from blip2cli.inputs.names import existing_spelling, printable
+from blip2cli.inputs.source import Source
 from blip2cli.records import ImageRef, Row
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from blip2cli.inputs import ColumnChoice
 
 IMAGE_COLUMNS = ("image", "image_path", "path", "file_name", "filename", "filepath", "file", "img")
 """Names that are tried, in this order, where --image-column is not given."""
@@ -33,12 +29,9 @@ FETCHED = ("http", "https", "s3", "gs", "hf")
 
 LOCAL_IN_REMOTE = "unsupported: a local path in a remote manifest"
 
-ROWS_INFERRED = 4096
-"""Records whose types are inferred together."""
-
 
 @dataclass(frozen=True)
-class Layout:
+class ManifestColumns:
     """The columns of one manifest: the image's, the text's (None where it has none), and those carried through.
 
     Image paths start from `root`. Where only texts are used, `images_needed` is false: the image column names the rows,
@@ -104,7 +97,25 @@ class Layout:
         if local and storage.is_url(self.manifest):
             return None, LOCAL_IN_REMOTE
         path = joined(self.root, cell)
-        return ImageRef(path=path if storage.is_url(path) else spelled(path)), None
+        return ImageRef(path=path if storage.is_url(path) else existing_spelling(path)), None
+
+
+class Manifest(Source):
+    """A source that is one table; its class sets `name` and `columns`."""
+
+    name: str
+    columns: ManifestColumns
+
+    @property
+    def files(self) -> Sequence[str]:
+        return (self.name,)
+
+    @property
+    def holds_texts(self) -> bool:
+        return True
+
+    def column_names(self) -> list[str]:
+        return list(self.columns.carried)
 
 
 def joined(root: str, path: str) -> str:
@@ -133,7 +144,7 @@ def _leaves(path: str) -> bool:
     return os.path.normpath(path).partition(os.sep)[0] == ".."
 
 
-def lay_out(manifest: str, names: list[str], columns: ColumnChoice) -> Layout:
+def choose_columns(manifest: str, names: list[str], columns: ColumnChoice) -> ManifestColumns:
     """Choose the columns of a manifest. Raises UsageError, with the columns there are, where one is missing."""
     there = f"It has: {', '.join(names) or 'no columns'}."
     twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
@@ -149,7 +160,7 @@ def lay_out(manifest: str, names: list[str], columns: ColumnChoice) -> Layout:
         raise UsageError(f"{manifest} has no column {columns.text}", there)
     carried = tuple(name for name in names if name not in (image, text))
     root = root_of(manifest, columns)
-    return Layout(
+    return ManifestColumns(
         manifest, image, text, carried, root, columns.image_required, columns.allow_remote, columns.allow_private
     )
 
@@ -174,40 +185,3 @@ def _no_image_column(manifest: str, names: Sequence[str], columns: ColumnChoice)
     urls = not columns.allow_remote and not set(URL_COLUMNS).isdisjoint(names)
     hint = "--allow-remote to fetch the URLs" if urls else "--image-column"
     return UsageError(f"{manifest} has no image column ({', '.join(IMAGE_COLUMNS)})", f"{there} Say {hint}.")
-
-
-def inferred(names: Iterable[str], records: Iterable[Mapping[str, Any]]) -> pa.Schema:
-    """The columns' types as Arrow infers them from all records; a column of mixed types is a string, to hold JSON."""
-    import pyarrow as pa
-
-    fields: dict[str, pa.Field] = {name: pa.field(name, pa.null()) for name in names}
-    every = iter(records)
-    while chunk := list(islice(every, ROWS_INFERRED)):
-        for name, field in fields.items():
-            fields[name] = _merged(field, [record.get(name) for record in chunk])
-    return pa.schema(list(fields.values()))
-
-
-def _merged(field: pa.Field, values: list[Any]) -> pa.Field:
-    import pyarrow as pa
-
-    from blip2cli.inputs.fields import MOST_FIELDS, field_of, merge_fields
-
-    text = pa.field(field.name, pa.string())
-    if len(_keys(values, set())) > MOST_FIELDS:
-        return text
-    try:
-        return merge_fields(field, field_of(field.name, pa.array(values)))
-    except (pa.ArrowException, OverflowError):
-        return text
-
-
-def _keys(values: Iterable[Any], keys: set[str]) -> set[str]:
-    """The keys of objects in JSON values, within each other too; put to those that are known."""
-    for value in values:
-        if isinstance(value, dict):
-            keys.update(value)
-            _keys(value.values(), keys)
-        elif isinstance(value, list):
-            _keys(value, keys)
-    return keys

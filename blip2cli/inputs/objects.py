@@ -10,15 +10,15 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.inputs.folder import image_row
+from blip2cli.inputs.source import Source
 from blip2cli.records import ImageRef, Row
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from PIL import Image
 
 
 @dataclass(frozen=True)
-class Objects:
+class Objects(Source):
     """Any iterable of images, taken as they are needed. What has no path is named #0, #1 and so on."""
 
     images: Iterable[Any]
@@ -35,17 +35,6 @@ class Objects:
                 yield Row(
                     0, f"#{number}", error=f"unsupported: {type(image).__name__} is no path, bytes or Pillow image"
                 )
-
-    def count(self) -> int | None:
-        return None
-
-    def column_names(self) -> list[str]:
-        return []
-
-    def schema(self) -> pa.Schema:
-        import pyarrow as pa
-
-        return pa.schema([])
 
 
 def _encoded(image: Image.Image) -> bytes:

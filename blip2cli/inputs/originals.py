@@ -16,8 +16,8 @@ from functools import cached_property
 from blip2cli.errors import Blip2Error
 from blip2cli.host import storage
 from blip2cli.host.containment import is_below
-from blip2cli.inputs import MANIFESTS, ColumnChoice, Sources, open_source, suffix_of
-from blip2cli.inputs.folder import printable, unescaped
+from blip2cli.inputs import ColumnChoice, Sources, format_of, open_source
+from blip2cli.inputs.names import printable, unescaped
 from blip2cli.records import Row
 
 HELD = re.compile(r"/|#\d+\Z")
@@ -51,7 +51,7 @@ class Originals:
     @property
     def files(self) -> list[str]:
         """The inputs that the user names, and files that they stand for. Raises UsageError where there are none."""
-        return [*self.inputs, *filter(None, (getattr(part, "name", None) for part in self.source.parts))]
+        return [*self.inputs, *self.source.files]
 
     def of(self, rows: Iterable[Row]) -> Iterator[Row]:
         """The rows without their columns, in the order in which images come by: each with its image, or an error.
@@ -105,7 +105,7 @@ class Originals:
             return None
         for cut in reversed([found.start() for found in HELD.finditer(row.name)]):
             holder, member = row.name[:cut], row.name[cut:]
-            if suffix_of(holder) in MANIFESTS:
+            if format_of(holder):
                 beside = _spellings(row.image.path.removesuffix(member))
                 if place := self._place_of(_spellings(holder), beside):
                     return place, member
@@ -117,7 +117,7 @@ class Originals:
         if root is None:
             return next(filter(os.path.isfile, (*here, *beside)), None)
         inside = (os.path.realpath(place) for place in beside if is_below(root, place))
-        return next((place for place in inside if os.path.isfile(place) and suffix_of(place) in MANIFESTS), None)
+        return next((place for place in inside if os.path.isfile(place) and format_of(place)), None)
 
     def _held(self, holder: str, wanted: Wanted) -> Iterator[Row]:
         """The rows whose names lead into a manifest or an archive, which need not be what it was."""

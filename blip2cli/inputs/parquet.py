@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from blip2cli.errors import Blip2Error, UsageError
 from blip2cli.host import storage
 from blip2cli.inputs.batches import BYTES_AT_ONCE, ROWS_AT_ONCE, ROWS_MEASURED, measured, reason, rows_of
-from blip2cli.inputs.manifest import Layout, lay_out
+from blip2cli.inputs.manifest import Manifest, choose_columns
 from blip2cli.records import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from blip2cli.inputs import ColumnChoice
+    from blip2cli.inputs.columns import ColumnChoice
 
 
 BUFFER = 1 << 20
 """Bytes of a column that are read together; without it, all that a row group has of it."""
 
 
-class ParquetManifest:
+class ParquetManifest(Manifest):
     """One Parquet file."""
-
-    manifest_text = True
 
     def __init__(self, name: str, columns: ColumnChoice) -> None:
         self.name = name
@@ -35,35 +33,33 @@ class ParquetManifest:
             held = sum(file.metadata.row_group(number).num_rows for number in range(file.num_row_groups))
         if held != self._rows:
             raise UsageError(
-                f"cannot read {name}: its row groups hold {held} rows, and it says {self._rows}", "Write it again."
+                f"cannot read {name}: its row groups hold {held} rows, and it says {self._rows}",
+                "Create the file again.",
             )
-        self._layout: Layout = lay_out(name, self._schema.names, columns)
+        self.columns = choose_columns(name, self._schema.names, columns)
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         with self._open() as file:
             groups, number = _from(file, start)
             batches = file.iter_batches(_rows_at_once(file), row_groups=groups)
             found = start
-            for row in rows_of(self._layout, batches, number, start):
+            for row in rows_of(self.columns, batches, number, start):
                 yield row
                 found += 1
         if start < self._rows != found:
-            raise Blip2Error(f"{self.name} ends after {found} rows of {self._rows}", "Write it again.")
+            raise Blip2Error(f"{self.name} ends after {found} rows of {self._rows}", "Create the file again.")
 
     def count(self) -> int | None:
         return self._rows
 
-    def column_names(self) -> list[str]:
-        return list(self._layout.carried)
-
     def schema(self) -> pa.Schema:
         import pyarrow as pa
 
-        return pa.schema([self._schema.field(name) for name in self._layout.carried])
+        return pa.schema([self._schema.field(name) for name in self.columns.carried])
 
-    def measured(self, name: str) -> pa.Field:
+    def measured(self, field: pa.Field) -> pa.Field:
         with self._open() as file:
-            return measured(self.name, self._schema.field(name), file.iter_batches(ROWS_MEASURED, columns=[name]))
+            return measured(self.name, field, file.iter_batches(ROWS_MEASURED, columns=[field.name]))
 
     def _open(self) -> pq.ParquetFile:
         import pyarrow as pa
@@ -76,6 +72,15 @@ class ParquetManifest:
             raise UsageError(
                 f"cannot read {self.name}: {reason(error)}", storage.reading_hint(error, "Is it a Parquet file?")
             ) from None
+
+
+def metadata_of(name: str) -> Mapping[bytes, bytes] | None:
+    """What is noted in a file by keys. Raises OSError and Arrow's errors."""
+    import pyarrow.parquet as pq
+
+    with storage.open_binary(name) as file:
+        metadata: Mapping[bytes, bytes] | None = pq.read_schema(file).metadata
+        return metadata
 
 
 def _rows_at_once(file: pq.ParquetFile) -> int:

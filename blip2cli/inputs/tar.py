@@ -6,7 +6,7 @@ import os
 import struct
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy
 from itertools import islice
@@ -19,6 +19,7 @@ from blip2cli.inputs.archive import (
     LOOKED_AT,
     MAX_IMAGE,
     MAX_TEXT,
+    Archive,
     Member,
     held,
     record_of,
@@ -27,15 +28,13 @@ from blip2cli.inputs.archive import (
     visible,
     wanted,
 )
-from blip2cli.inputs.folder import printable
 from blip2cli.inputs.formats import is_image, note_unread
 from blip2cli.inputs.links import BrokenLink, Links, normal
+from blip2cli.inputs.names import printable
 from blip2cli.records import ImageRef, Row
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from blip2cli.inputs import ColumnChoice
+    from blip2cli.inputs.columns import ColumnChoice
 
 MAX_HEADERS = 1 << 20
 """Bytes of headers that a member may have: long names, pax records, the map of a sparse file."""
@@ -52,16 +51,14 @@ UNSOUND = (ValueError, OverflowError, ArithmeticError, RecursionError, LookupErr
 """What tarfile raises, besides its own errors, for headers that are damaged or made to harm."""
 
 
-class TarShards:
+class TarShards(Archive):
     """One tar archive, or several of one data set; their columns are those of the first.
 
     Of an archive on this machine that is not compressed only the headers are read here: workers read the images.
     """
 
-    manifest_text = True
-
-    def __init__(self, name: str, columns: ColumnChoice, names: tuple[str, ...] = ()) -> None:
-        self.name, self.names = name, names or (name,)
+    def __init__(self, name: str, columns: ColumnChoice, *names: str) -> None:
+        self.names = names or (name,)
         self._unread: dict[str, Counter[str]] = {}
         samples = islice(samples_in(self._members(self.names[0], texts=True)), LOOKED_AT)
         first: list[dict[str, Any]] = []
@@ -75,34 +72,29 @@ class TarShards:
                 ) from None
         if not first and len(self.names) == 1:
             raise UsageError(f"no images found in {name}", "Images end in .jpg, .png, .webp, .tif, .avif and so on.")
-        self._samples = samples_of(self.names[0], first, columns)
+        self.samples = samples_of(self.names[0], first, columns)
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         return islice((row for name in self.names for row in self._rows(name)), start, None)
 
-    def count(self) -> int | None:
-        return None
+    @property
+    def files(self) -> Sequence[str]:
+        return self.names
 
-    def apart(self) -> Iterator[TarShards]:
+    def split(self) -> Sequence[TarShards]:
         """Each archive by itself, with the columns of all."""
-        for name in self.names:
-            one = copy(self)
-            one.names = (name,)
-            yield one
+        return [self._alone(name) for name in self.names]
 
-    def column_names(self) -> list[str]:
-        return self._samples.carried
-
-    def schema(self) -> pa.Schema:
-        import pyarrow as pa
-
-        return pa.schema([self._samples.schema.field(name) for name in self._samples.carried])
+    def _alone(self, name: str) -> TarShards:
+        shard = copy(self)
+        shard.names = (name,)
+        return shard
 
     def _rows(self, name: str) -> Iterator[Row]:
         """The rows of one archive; where it is damaged, those before that, and a row that says so."""
         number = 0
         try:
-            for row in self._samples.rows(name, self._members(name)):
+            for row in self.samples.rows(name, self._members(name)):
                 yield row
                 number += 1
         except (tarfile.TarError, OSError) as error:

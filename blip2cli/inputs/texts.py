@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from blip2cli.inputs.source import Source
 from blip2cli.records import Row
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 @dataclass(frozen=True)
-class Texts:
+class Texts(Source):
     """The texts, named text#0, text#1 and so on."""
 
     texts: tuple[str, ...]
-    manifest_text = True
+
+    @property
+    def holds_texts(self) -> bool:
+        return True
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         for number, text in enumerate(self.texts[start:], start):
@@ -25,11 +25,3 @@ class Texts:
 
     def count(self) -> int | None:
         return len(self.texts)
-
-    def column_names(self) -> list[str]:
-        return []
-
-    def schema(self) -> pa.Schema:
-        import pyarrow as pa
-
-        return pa.schema([])

@@ -6,7 +6,7 @@ import stat
 import struct
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby, islice
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from blip2cli.inputs.archive import (
     LOOKED_AT,
     MAX_IMAGE,
     MAX_TEXT,
+    Archive,
     Member,
     held,
     key_of,
@@ -31,18 +32,14 @@ from blip2cli.inputs.links import BrokenLink, Links, normal
 from blip2cli.records import Row
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from blip2cli.inputs import ColumnChoice
+    from blip2cli.inputs.columns import ColumnChoice
 
 LONGEST_TARGET = 4096
 """Bytes of a path that a link leads to."""
 
 
-class ZipArchive:
+class ZipArchive(Archive):
     """One zip archive. Its directory is read whole, its members one by one."""
-
-    manifest_text = True
 
     def __init__(self, name: str, columns: ColumnChoice) -> None:
         self.name = name
@@ -65,7 +62,11 @@ class ZipArchive:
             ) from None
         if not self._infos:
             raise UsageError(f"no images found in {name}", "Images end in .jpg, .png, .webp, .tif, .avif and so on.")
-        self._samples = samples_of(name, first, columns)
+        self.samples = samples_of(name, first, columns)
+
+    @property
+    def files(self) -> Sequence[str]:
+        return (self.name,)
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         before, infos = 0, []
@@ -75,18 +76,10 @@ class ZipArchive:
             else:
                 before += _rows_of(group)
         with storage.open_binary(self.name) as file, zipfile.ZipFile(file) as archive:
-            yield from islice(self._samples.rows(self.name, self._members(archive, infos)), start - before, None)
+            yield from islice(self.samples.rows(self.name, self._members(archive, infos)), start - before, None)
 
     def count(self) -> int | None:
         return sum(map(_rows_of, self._groups()))
-
-    def column_names(self) -> list[str]:
-        return self._samples.carried
-
-    def schema(self) -> pa.Schema:
-        import pyarrow as pa
-
-        return pa.schema([self._samples.schema.field(name) for name in self._samples.carried])
 
     def _groups(self) -> Iterator[list[zipfile.ZipInfo]]:
         return (list(group) for _, group in groupby(self._infos, lambda info: key_of(info.filename)[0]))

@@ -17,10 +17,10 @@ def open_input(job: Job, task: Task) -> Sources:
     source = open_source(
         (*job.input.inputs, *typed), _columns(job, text_column, needs.images), job.input.limit, job.input.share
     )
-    if text_column and not all(hasattr(part, "manifest_text") for part in source.parts):
+    if text_column and not source.holds_texts:
         raise UsageError(*needs.no_text)
     task.check_columns(source.column_names(), text_column)
-    job.check_apart([getattr(part, "name", None) for part in source.parts])  # files that patterns stand for, too
+    job.check_apart(source.files)  # files that patterns stand for, too
     return source
 
 

@@ -17,7 +17,8 @@ import webdataset
 
 from blip2cli.errors import UsageError
 from blip2cli.images.decode import bytes_of
-from blip2cli.inputs import ColumnChoice, expanded, open_source
+from blip2cli.inputs import ColumnChoice, open_source
+from blip2cli.inputs.names import expanded
 from blip2cli.records import Row
 from tests.conftest import Typed
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from blip2cli.errors import Blip2Error, UsageError
 from blip2cli.inputs import ColumnChoice, Sources, open_source
 from blip2cli.inputs.arrow import ArrowManifest
-from blip2cli.inputs.manifest import Layout, lay_out
+from blip2cli.inputs.manifest import ManifestColumns, choose_columns
 from blip2cli.records import ImageRef, Row
 from tests.conftest import Typed
 
@@ -119,8 +119,10 @@ def test_arrow_files_are_told_apart_by_what_they_hold_and_read_from_any_row(writ
 
 def test_what_lies_before_the_first_row_wanted_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
-    row = Layout.row
-    monkeypatch.setattr(Layout, "row", lambda self, record, number: decoded.append(number) or row(self, record, number))
+    row = ManifestColumns.row
+    monkeypatch.setattr(
+        ManifestColumns, "row", lambda self, record, number: decoded.append(number) or row(self, record, number)
+    )
     write_stream("m.arrow", TABLE, 100)
     assert len(list(source("m.arrow").rows(650, "649.png"))) == 50
     assert decoded == list(range(649, 700))
@@ -148,9 +150,9 @@ def test_an_arrow_stream_cut_short_stops_the_run_and_says_where() -> None:
     data = Path("m.arrow").read_bytes()
     Path("m.arrow").write_bytes(data[: len(data) // 2])
     manifest = ArrowManifest("m.arrow", ColumnChoice())
-    with pytest.raises(Blip2Error, match=r"m\.arrow is broken behind row \d00: [^\n]+$"):
+    with pytest.raises(Blip2Error, match=r"m\.arrow is broken after row \d00: [^\n]+$"):
         list(manifest.rows())
-    with pytest.raises(Blip2Error, match=r"m\.arrow is broken behind row \d00: [^\n]+$"):
+    with pytest.raises(Blip2Error, match=r"m\.arrow is broken after row \d00: [^\n]+$"):
         manifest.count()
 
 
@@ -334,7 +336,7 @@ def test_what_hugging_face_reads_of_an_imagefolder_is_read_here(typed: Callable[
 
 
 def place(cell: str, manifest: str = "data/m.csv", **columns: Any) -> Row:
-    return lay_out(manifest, ["image"], ColumnChoice(**columns)).row({"image": cell}, 0)
+    return choose_columns(manifest, ["image"], ColumnChoice(**columns)).row({"image": cell}, 0)
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_a_parquet_file_broken_in_the_middle_stops_the_run_and_says_where() -> N
     start = pq.read_metadata("m.parquet").row_group(1).column(0).data_page_offset
     data[start : start + 200] = b"\xff" * 200
     Path("m.parquet").write_bytes(data)
-    with pytest.raises(Blip2Error, match=r"m\.parquet is broken behind row \d+: [^\n]+$"):
+    with pytest.raises(Blip2Error, match=r"m\.parquet is broken after row \d+: [^\n]+$"):
         rows("m.parquet")
 
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from blip2cli.inputs import MANIFESTS, ColumnChoice, Sources, open_source
+from blip2cli.inputs import FILE_FORMATS, ColumnChoice, Sources, open_source
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 IMAGES = sorted(EXAMPLES.rglob("*.png"))[:7]
@@ -125,7 +125,10 @@ def writer_of(suffix: str) -> Callable[[Path], Written]:
     return WRITERS[suffix]
 
 
-@pytest.fixture(params=[*MANIFESTS, "folder", "imagefolder"])
+SUFFIXES = [suffix for file_format in FILE_FORMATS.values() for suffix in file_format.suffixes]
+
+
+@pytest.fixture(params=[*SUFFIXES, "folder", "imagefolder"])
 def written(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Written]:
     """An input of each registered kind, and of each kind of folder."""
     if request.param == "folder":

@@ -14,9 +14,9 @@ from typing import Any
 from blip2cli.commands.report import ResultFiles
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
-from blip2cli.inputs import MANIFESTS, ColumnChoice, Sources, open_source, suffix_of
-from blip2cli.inputs.folder import walk
+from blip2cli.inputs import ColumnChoice, Sources, format_of, open_source
 from blip2cli.inputs.originals import Originals
+from blip2cli.inputs.walk import walk
 from blip2cli.outputs import FORMATS
 from blip2cli.outputs.journal import hidden_beside, parts_folder, settings_in
 from blip2cli.records import Row
@@ -72,7 +72,7 @@ class Results:
 
 def _settings_of(name: str) -> dict[str, Any]:
     if not storage.is_url(name) and os.path.isdir(name):
-        files = islice(walk(name, lambda file: suffix_of(file) in MANIFESTS), 1)
+        files = islice(walk(name, lambda file: format_of(file) is not None), 1)
         return next(map(_in_schema, files), {}) or _in_journal(name)
     return _in_schema(name) or _in_journal(name)
 
@@ -88,22 +88,15 @@ def _in_journal(name: str) -> dict[str, Any]:
 
 
 def _in_schema(name: str) -> dict[str, Any]:
-    """What the metadata of a Parquet or Arrow file say."""
+    """What the file itself says, in its format's metadata."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     from blip2cli.outputs.arrow import METADATA_KEY
 
     try:
-        if suffix_of(name) == ".parquet":
-            with storage.open_binary(name) as file:
-                metadata = pq.read_schema(file).metadata
-        elif suffix_of(name) in (".arrow", ".feather", ".ipc"):
-            with storage.open_binary(name) as file:
-                metadata = pa.ipc.open_file(file).schema.metadata
-        else:
-            return {}
-        told = json.loads((metadata or {}).get(METADATA_KEY, b"{}"))
+        file_format = format_of(name)
+        metadata = file_format.read_metadata(name) if file_format else {}
+        told = json.loads(metadata.get(METADATA_KEY, b"{}"))
     except (pa.ArrowException, OSError, ValueError, RecursionError):  # a stream, or not ours
         return {}
     return told if isinstance(told, dict) else {}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from blip2cli.commands.search.features import Features
 from blip2cli.inputs import ColumnChoice
-from blip2cli.inputs.manifest import lay_out
+from blip2cli.inputs.manifest import choose_columns
 from blip2cli.inputs.originals import Originals
 from blip2cli.records import Row
 
@@ -40,6 +40,6 @@ class Pictures:
 
     def rows(self, named: Iterable[tuple[int, str]]) -> Iterator[Row]:
         """Rows of these numbers and names, in the order in which their images come by: each with it, or an error."""
-        layout = lay_out(str(self.features.path), [COLUMN], self.originals.columns)
-        rows = (replace(layout.row({COLUMN: name}, number), index=number) for number, name in named)
+        columns = choose_columns(str(self.features.path), [COLUMN], self.originals.columns)
+        rows = (replace(columns.row({COLUMN: name}, number), index=number) for number, name in named)
         return self.originals.of(rows)

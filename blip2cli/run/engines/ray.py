@@ -229,10 +229,10 @@ class _Cluster:
         """The source, what does not know its number of rows counted by tasks of the cluster."""
         if source.count() is not None:
             return source
-        source = source.apart()
+        source = source.split()
         count = self.ray.remote(num_cpus=1)(_count_rows)
         unknown = [part for part in source.parts if part.count() is None]
-        return source.counted(self.ray.get([count.remote(part) for part in unknown]))
+        return source.with_counts(self.ray.get([count.remote(part) for part in unknown]))
 
     def place(self) -> _Placed:
         """Settle how many replicas there are and what each holds. Raises UsageError where there is no room."""
