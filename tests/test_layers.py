@@ -10,6 +10,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -46,6 +47,18 @@ MAY_IMPORT = {
 }
 """Room → the rooms it may import. "version" is `from blip2cli import __version__`."""
 
+IN_A_CYCLE = {
+    # a URL's file is opened by its scheme, and the web's way to read it shares retries and blocks with the others
+    ("blip2cli.host.storage", "blip2cli.host.web.files"),
+    ("blip2cli.host.storage", "blip2cli.host.web.listing"),
+    # a layout is chosen by `outputs`, and is made of what `outputs` opens for each shard
+    ("blip2cli.outputs", "blip2cli.outputs.remote"),
+    ("blip2cli.outputs", "blip2cli.outputs.shards"),
+    ("blip2cli.outputs", "blip2cli.outputs.sidecar"),
+    ("blip2cli.outputs", "blip2cli.outputs.stdout"),
+}
+"""Imports, within functions, of modules that import the importing one. Nothing else may be in a cycle."""
+
 REGISTERED = re.compile(r"blip2cli\.[\w.]+:\w+")
 
 
@@ -63,6 +76,17 @@ def test_the_table_knows_every_room_and_runs_one_way() -> None:
     for room, others in MAY_IMPORT.items():
         assert set(others.split()) <= above, room
         above.add(room)
+
+
+def test_no_modules_import_each_other() -> None:
+    imports = {module: modules_imported(file) for module, file in MODULES.items()}
+    for module, imported in IN_A_CYCLE:
+        assert imported in imports[module], f"{module} no longer imports {imported}: take it out of IN_A_CYCLE"
+        imports[module].remove(imported)
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        pytest.fail(f"these import each other: {' → '.join(reversed(error.args[1]))}")
 
 
 def test_no_file_of_a_folder_hides_a_builtin_from_it() -> None:
@@ -96,6 +120,41 @@ def names_imported(file: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names if node.level == 0)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and REGISTERED.fullmatch(node.value):
             yield node.value
+
+
+def module_of(file: Path) -> str:
+    """The full name of the module that a file of the package is."""
+    parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(file): file for file in PACKAGE.rglob("*.py")}
+"""Name → file of all modules of the package."""
+
+
+def modules_imported(file: Path) -> set[str]:
+    """The package's modules that a file imports when it runs, within functions too; names in registries do not count.
+
+    The package itself, from which only the version is imported, is left out.
+    """
+    imported: set[str] = set()
+    for node in nodes_that_run(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                module = f"{node.module}.{alias.name}"
+                imported.add(module if module in MODULES else str(node.module))
+    return imported & (set(MODULES) - {PACKAGE.name, module_of(file)})
+
+
+def nodes_that_run(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes of a file but those that only type checkers look at."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        yield node
+        yield from nodes_that_run(node)
 
 
 def room_of(name: str) -> str | None:

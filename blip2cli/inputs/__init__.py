@@ -7,17 +7,20 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TypeVar
 
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
 from blip2cli.inputs.columns import ColumnChoice
-from blip2cli.inputs.encoding import check_encoding
 from blip2cli.inputs.file_format import FileFormat
 from blip2cli.inputs.folder import Files, Folder
 from blip2cli.inputs.formats import install_hint, is_image, read_suffixes, told, unread_among
+from blip2cli.inputs.imagefolder import ImageFolder, metadata_files
+from blip2cli.inputs.listing import Listing
 from blip2cli.inputs.names import expanded, has_range
+from blip2cli.inputs.saved import saved_files
 from blip2cli.inputs.source import Source, Sources
 from blip2cli.inputs.walk import images_below, matching, walk
 
@@ -66,9 +69,7 @@ def open_source(
 
     Raises UsageError for an input that does not exist, holds no images, or is not of a kind that is read.
     """
-    check_encoding(columns.encoding)
-    if columns.root is not None and not storage.is_url(columns.root) and not os.path.isdir(columns.root):
-        raise UsageError(f"no such folder: --image-root {columns.root}", "Image paths of manifests start from it.")
+    columns.check()
     parts: list[Source] = []
     for given in inputs:
         parts += _named(given, columns) if isinstance(given, str) else [given]
@@ -91,8 +92,6 @@ def format_of(name: str, contents: Sequence[str] = ("table", "archive", "other")
 def _named(name: str, columns: ColumnChoice) -> Sequence[Source]:
     """The sources that one INPUT argument names."""
     if name == "-":
-        from blip2cli.inputs.listing import Listing
-
         return [Listing()]
     if storage.is_url(name) and not has_range(name):
         try:
@@ -122,7 +121,7 @@ def _in_range(names: Sequence[str], columns: ColumnChoice) -> Sequence[Source]:
     first = format_of(names[0])
     if first and first.joins_files and plain == names and all(format_of(name) is first for name in names):
         return [first.open(names[0], columns, *names)]
-    return [source for sources in _side_by_side(lambda name: _named(name, columns), names) for source in sources]
+    return list(chain.from_iterable(_side_by_side(_named, names, columns)))
 
 
 def _at_url(url: str, columns: ColumnChoice) -> Sequence[Source]:
@@ -140,22 +139,19 @@ def _at_url(url: str, columns: ColumnChoice) -> Sequence[Source]:
     tables = [name for name in names if format_of(name, ("table", "archive"))]
     if not tables:
         raise UsageError(f"no images found in {url}", "Give an image, a folder, a pattern, or a manifest.")
-    return _in_files(tables, columns)
+    return _side_by_side(_in_file, tables, columns)
 
 
 def _in_folder(name: str, columns: ColumnChoice) -> Sequence[Source]:
     """What a folder is: a saved data set, images with metadata, images, or manifests and archives."""
-    from blip2cli.inputs.imagefolder import ImageFolder, metadata_files
-    from blip2cli.inputs.saved import saved_files
-
     if saved := saved_files(name):
-        return _in_files(saved, columns)
+        return _side_by_side(_in_file, saved, columns)
     if metadata := metadata_files(name, columns.written):
         own = replace(columns, root=None, imagefolder=True)
         described = Sources(tuple(_in_file(file, own) for file in metadata))
         return [ImageFolder(name, described)] if columns.image_required else described.parts
     if next(images_below(name), None) is None and (files := _manifests_below(name)):
-        return _in_files(files, columns)
+        return _side_by_side(_in_file, files, columns)
     return [Folder(name)]
 
 
@@ -166,14 +162,12 @@ def _manifests_below(folder: str) -> list[str]:
     return [name for name in names if format_of(name, ("archive",))] or names
 
 
-def _in_files(names: Iterable[str], columns: ColumnChoice) -> Sequence[Source]:
-    return _side_by_side(lambda name: _in_file(name, columns), names)
-
-
-def _side_by_side(open_one: Callable[[str], T], names: Iterable[str]) -> list[T]:
+def _side_by_side(
+    open_one: Callable[[str, ColumnChoice], T], names: Iterable[str], columns: ColumnChoice
+) -> Sequence[T]:
     """What is opened by these names, in their order. One takes long behind a URL, and there may be thousands."""
     with ThreadPoolExecutor(OPENED_AT_ONCE) as pool:
-        return list(pool.map(open_one, names))
+        return list(pool.map(open_one, names, repeat(columns)))
 
 
 def _in_file(name: str, columns: ColumnChoice) -> Source:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+
+from blip2cli.errors import UsageError
+from blip2cli.host import storage
+from blip2cli.inputs.encoding import check_encoding
 
 
 @dataclass(frozen=True)
@@ -32,3 +37,9 @@ class ColumnChoice:
     imagefolder: bool = False
     written: str | None = None
     encoding: str | None = None
+
+    def check(self) -> None:
+        """See that the encoding is known and the root exists. Raises UsageError."""
+        check_encoding(self.encoding)
+        if self.root is not None and not storage.is_url(self.root) and not os.path.isdir(self.root):
+            raise UsageError(f"no such folder: --image-root {self.root}", "Image paths of manifests start from it.")

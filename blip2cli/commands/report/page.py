@@ -14,12 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blip2cli import __version__
-from blip2cli.commands.report import ReportSettings
 from blip2cli.commands.report.table import Field, Table
 from blip2cli.commands.report.thumbnails import Album
+
+if TYPE_CHECKING:
+    from blip2cli.commands.report import ReportSettings
 
 HERE = Path(__file__).parent
 

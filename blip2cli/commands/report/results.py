@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from blip2cli.commands.report import ResultFiles
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
 from blip2cli.inputs import ColumnChoice, Sources, format_of, open_source
@@ -20,6 +19,9 @@ from blip2cli.inputs.walk import walk
 from blip2cli.outputs import FORMATS
 from blip2cli.outputs.journal import hidden_beside, parts_folder, settings_in
 from blip2cli.records import Row
+
+if TYPE_CHECKING:
+    from blip2cli.commands.report import ResultFiles
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from blip2cli.host import storage
 if TYPE_CHECKING:
     import pyarrow as pa
 
-COLUMN = "features"
 KEY = b"blip2"
 """The schema metadata in which `embed` says how the features were made."""
 

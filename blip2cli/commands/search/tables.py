@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from blip2cli.commands.search.features import COLUMN
+COLUMN = "features"
+"""The column of the vectors."""
 
 
 class ParquetPart:
