@@ -83,10 +83,10 @@ def suffix_of(name: str) -> str:
     return max(known, key=len) if known else Path(plain).suffix
 
 
-def format_of(name: str, contents: Sequence[str] = ("table", "archive", "other")) -> FileFormat | None:
+def format_of(name: str, *contents: str) -> FileFormat | None:
     """The format of a file by its name; None where it is not known, or holds something else than these contents."""
     file_format = BY_SUFFIX.get(suffix_of(name))
-    return file_format if file_format and file_format.contents in contents else None
+    return file_format if file_format and (not contents or file_format.contents in contents) else None
 
 
 def _named(name: str, columns: ColumnChoice) -> Sequence[Source]:
@@ -136,7 +136,7 @@ def _at_url(url: str, columns: ColumnChoice) -> Sequence[Source]:
     images = tuple(name for name in names if suffix_of(name) in read_suffixes())
     if images:
         return [Files(images, unread_among(names))]
-    tables = [name for name in names if format_of(name, ("table", "archive"))]
+    tables = [name for name in names if format_of(name, "table", "archive")]
     if not tables:
         raise UsageError(f"no images found in {url}", "Give an image, a folder, a pattern, or a manifest.")
     return _side_by_side(_in_file, tables, columns)
@@ -157,14 +157,12 @@ def _in_folder(name: str, columns: ColumnChoice) -> Sequence[Source]:
 
 def _manifests_below(folder: str) -> list[str]:
     """The archives below a folder, or if it has none the tables, in the order of a walk."""
-    contents = ("table", "archive")
-    names = list(walk(folder, lambda name: bool(format_of(name, contents)) and not name.startswith(CACHE_PREFIX)))
-    return [name for name in names if format_of(name, ("archive",))] or names
+    found = walk(folder, lambda name: format_of(name, "table", "archive") is not None)
+    names = [name for name in found if not os.path.basename(name).startswith(CACHE_PREFIX)]
+    return [name for name in names if format_of(name, "archive")] or names
 
 
-def _side_by_side(
-    open_one: Callable[[str, ColumnChoice], T], names: Iterable[str], columns: ColumnChoice
-) -> Sequence[T]:
+def _side_by_side(open_one: Callable[[str, ColumnChoice], T], names: Iterable[str], columns: ColumnChoice) -> list[T]:
     """What is opened by these names, in their order. One takes long behind a URL, and there may be thousands."""
     with ThreadPoolExecutor(OPENED_AT_ONCE) as pool:
         return list(pool.map(open_one, names, repeat(columns)))
@@ -191,7 +189,7 @@ def _in_pattern(pattern: str, columns: ColumnChoice) -> Sequence[Source]:
             sources.append(Files((name,)))
         elif os.path.isdir(name):
             sources += _in_folder(name, columns) if "**" not in pattern else ()
-        elif format_of(name, ("other",)) and not pattern.lower().endswith(suffix_of(name)):
+        elif format_of(name, "other") and not pattern.lower().endswith(suffix_of(name)):
             continue
         elif is_image(name) or format_of(name):
             sources.append(_in_file(name, columns))
