@@ -153,7 +153,7 @@ def test_what_is_printable_stays(text: str) -> None:
         assert escaped(text) == text
 
 
-@pytest.mark.parametrize(("closed", "code"), [("<&-", 0), ("2>&-", 0), (">&-", 1), ("<&- 2>&-", 0)])
+@pytest.mark.parametrize(("closed", "code"), [(">&-", 1), ("<&- 2>&-", 0)])
 def test_a_standard_stream_that_is_closed_is_no_file_of_ours(tmp_path: Path, closed: str, code: int) -> None:
     line = f"{sys.executable} -m blip2cli caption {CIRCLE} {CIRCLE} --model tiny --workers 1 {closed}"
     ran = subprocess.run(["sh", "-c", line], capture_output=True, text=True, cwd=tmp_path, timeout=60)

@@ -204,7 +204,7 @@ HOSTILE = {
     "a sparse map without end": header("pax", 70, tarfile.XHDTYPE)
     + padded(b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n26 GNU.sparse.name=b.png\n")
     + header("b.png", 4 << 20)
-    + b"999999999\n" + b"0\n" * (2 << 20),
+    + b"999999999\n" + b"%031d\n" % 0 * (4 << 15),
 }  # fmt: skip
 
 

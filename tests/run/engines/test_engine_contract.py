@@ -8,6 +8,7 @@ import pytest
 
 from blip2cli.run.engines import ENGINES
 from tests.chaos.chaos import contents, write_manifest
+from tests.conftest import Typed
 
 ROWS = 50
 
@@ -25,12 +26,12 @@ def test_every_engine_is_tried() -> None:
 
 @pytest.mark.parametrize("engine", ["local, replicas", pytest.param("ray", marks=pytest.mark.cluster)])
 def test_every_engine_writes_the_same_shards(
-    engine: str, blip2: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+    engine: str, typed: Callable[..., Typed], blip2: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     write_manifest(tmp_path / "m.jsonl", ROWS)
     asked = ("vqa", "m.jsonl", "-p", "what shape is it?", "--model", "tiny", "--dtype", "fp32")
     shards = ("--shard-size", 20, "--format", "jsonl", "--workers", 0, "--batch-size", 8)
-    assert blip2(*asked, *shards, "--out", "local").returncode == 3
+    assert typed(*asked, *shards, "--out", "local").code == 3
     ran = blip2(*asked, *shards, "--out", "other", *WITH[engine])
     assert ran.returncode == 3, ran.stderr
     assert contents(tmp_path / "other") == contents(tmp_path / "local")

@@ -38,7 +38,7 @@ TASKS = [
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task[0])
 def test_replicas_write_what_one_process_writes(typed: Run, task: tuple[str, ...]) -> None:
-    write_manifest(Path("m.jsonl"), 300)
+    write_manifest(Path("m.jsonl"), 100)
     words = (task[0], "m.jsonl", *task[1:], "--dtype", "fp32")
     assert typed(*words, "--out", "one.jsonl").code == 3
     ran = typed(*words, "--out", "two.jsonl", *TWO)
