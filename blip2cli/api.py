@@ -11,12 +11,11 @@ from typing import Any, Literal
 
 from blip2cli.host.stopwatch import Stopwatch
 from blip2cli.host.terminal import hush_libraries
-from blip2cli.images.decode import Reading
-from blip2cli.images.loader import Loading, load
 from blip2cli.inputs.objects import Objects
 from blip2cli.model import load_model
 from blip2cli.model.checkpoint import find
 from blip2cli.outputs.layout import Layout
+from blip2cli.run.pipeline import load_for
 from blip2cli.run.sources import open_input
 from blip2cli.settings import GenerationSettings, InputSettings, Job, Kind, ModelSettings, OutputSettings
 from blip2cli.tasks import make_task
@@ -126,11 +125,8 @@ class Blip2:
         job = Job(task_name, options, InputSettings((Objects(images),)), OutputSettings(), self.settings, settings)
         task = make_task(job)
         source, model = open_input(job, task), self._model(job.kind)
-        checkpoint = model.checkpoint
-        layout = Layout({}, task.columns(checkpoint), source.schema, {})
-        reading = Reading(checkpoint.images.side, self.settings.exact_pixels, checkpoint.images.fitting)
-        loading = Loading(model.batch_size, self.settings.workers, checkpoint.device.type == "cuda")
-        results = task.results(model, load(source.rows(), reading, loading), Stopwatch())
+        layout = Layout({}, task.columns(model.checkpoint), source.schema, {})
+        results = task.results(model, load_for(model, source.rows(), self.settings), Stopwatch())
         return (layout.record(result) for result in results)
 
     def _model(self, kind: Kind) -> Any:

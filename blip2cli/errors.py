@@ -1,5 +1,10 @@
 """The one family of exceptions whose message a user sees, in two lines: what is wrong, and what to do."""
 
+from blip2cli.records import ErrorKind, RowError
+
+LONGEST_REASON = 160
+"""Characters of a foreign exception's words that are shown."""
+
 
 class Blip2Error(Exception):
     """The run cannot go on.
@@ -28,14 +33,28 @@ class OutputError(Blip2Error):
 
 
 class ImageError(Exception):
-    """One image cannot be used; becomes the `error` of its row.
+    """One image cannot be used; `error`, a kind and a few words more, is that of its row."""
 
-    Args:
-        kind: one of the kinds the closing summary counts by: missing, empty, unreadable, unsupported, truncated,
-            too-large.
-        detail: a few words more.
+    def __init__(self, kind: ErrorKind, detail: str) -> None:
+        self.error = RowError(kind, detail)
+        super().__init__(str(self.error))
+
+
+def reason(error: BaseException, named: bool = False) -> str:
+    """What a foreign exception says, in one short line: the system's words, or its message, or else its name.
+
+    With `named` its class stands before its message, for exceptions that are not the system's or a known library's.
     """
+    name, message = type(error).__name__, str(error)
+    if named:
+        return one_line(f"{name}: {message}") if message else name
+    if isinstance(error, OSError) and error.strerror:
+        message = str(error.strerror)
+    return one_line(message) or name
 
-    def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(f"{kind}: {detail}")
-        self.kind = kind
+
+def one_line(text: str, longest: int = LONGEST_REASON) -> str:
+    """A text that others wrote, as one short line without control characters."""
+    words = " ".join(text.split())
+    short = words if len(words) <= longest else f"{words[: longest - 3]}..."
+    return "".join(letter if letter.isprintable() else "?" for letter in short)

@@ -4,10 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
     import torch
+
+
+ErrorKind = Literal[
+    "missing",
+    "empty",
+    "unreadable",
+    "unsupported",
+    "truncated",
+    "too-large",
+    "timeout",
+    "crashed",
+    "prompt-too-long",
+    "text-too-long",
+    "conflict",
+    "failed",
+]
+"""The kinds of errors of rows, by which they are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowError:
+    """Why a row has no result: the kind of error, and a few words more."""
+
+    kind: ErrorKind
+    detail: str = ""
+
+    def __str__(self) -> str:
+        """The error as outputs show it."""
+        return f"{self.kind}: {self.detail}" if self.detail else self.kind
+
+    @classmethod
+    def parsed(cls, text: str) -> RowError:
+        """The error that is shown so; what others wrote may have a kind of its own."""
+        kind, _, detail = text.partition(":")
+        return cls(cast("ErrorKind", kind), detail.removeprefix(" "))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +70,8 @@ class Row:
 
     `index` counts the rows of the whole run from 0; `name` is what the output's `image` column says; `columns` are the
     manifest's other columns, to be carried through unchanged; `text` is the manifest's question or text cell. A row
-    with an `error` has no image and goes straight to the output.
+    with an `error` has no image and goes straight to the output; so does one that is `kept`, whose result stands in an
+    earlier output.
     """
 
     index: int
@@ -43,7 +79,8 @@ class Row:
     image: ImageRef | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
     text: str | None = None
-    error: str | None = None
+    error: RowError | None = None
+    kept: bool = False
 
     @property
     def held(self) -> int:
@@ -91,7 +128,7 @@ class Batch:
     rows: tuple[Row, ...]
     pixels: torch.Tensor
     image_of: tuple[int | None, ...]
-    errors: tuple[str | None, ...]
+    errors: tuple[RowError | None, ...]
     digests: tuple[bytes, ...]
 
 
@@ -115,6 +152,6 @@ class Result:
 
     row: Row
     values: tuple[Any, ...]
-    error: str | None = None
+    error: RowError | None = None
     last: bool = True
     left_out: bool = False

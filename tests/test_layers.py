@@ -25,9 +25,9 @@ PACKAGE = Path(__file__).parents[1] / "blip2cli"
 
 MAY_IMPORT = {
     # what all rooms may use
-    "errors": "",
     "records": "",
-    "host": "version errors",
+    "errors": "records",
+    "host": "version errors records",
     "settings": "errors host",
     "tiny": "",
     # inputs → images → model → tasks → outputs

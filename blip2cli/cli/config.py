@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from blip2cli.cli.values import WrongValue
+from blip2cli.errors import reason
 
 OWN = ("config", "debug", "help")
 """Options that a file cannot set."""
@@ -52,7 +53,7 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise WrongValue(f"cannot read {file}: {error.strerror}", "Name a TOML file.") from None
+        raise WrongValue(f"cannot read {file}: {reason(error)}", "Name a TOML file.") from None
     except ValueError as error:  # not UTF-8, or not TOML
         raise WrongValue(
             f"{file} is not TOML: {error}", "Write options as NAME = VALUE, texts in quotation marks."

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from blip2cli.errors import Blip2Error, UsageError
+from blip2cli.errors import Blip2Error, UsageError, reason
 from blip2cli.host.terminal import show_error
 
 FAILED, WRONG_USAGE, SOME_ERRORS, INTERRUPTED = 1, 2, 3, 130
@@ -74,10 +74,12 @@ def _log_shown() -> Iterator[None]:
 
 def _told(error: Exception) -> tuple[str, str]:
     """Message and hint for an exception that is not ours."""
-    reason = " ".join(str(error).split())[:200]
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return f"out of memory: {reason}", "Use a smaller --batch-size, --dtype int8, another --device or --device-map."
-    return f"{type(error).__name__}: {reason}", "This should not happen; run with --debug and report it."
+        return (
+            f"out of memory: {reason(error)}",
+            "Use a smaller --batch-size, --dtype int8, another --device or --device-map.",
+        )
+    return reason(error, named=True), "This should not happen; run with --debug and report it."
 
 
 def show_mistyped(error: Any) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
-from blip2cli.errors import Blip2Error, ImageError, UsageError
+from blip2cli.errors import Blip2Error, ImageError, UsageError, reason
+from blip2cli.records import RowError
 from blip2cli.settings import Job, Opt
 from blip2cli.tasks.template import Template, check_place
 
@@ -83,7 +84,7 @@ class Conversation:
         batch = read(path, self.reading)
         (image,) = self.model.encode(batch)
         if image.error:
-            raise ImageError(*image.error.split(": ", 1))
+            raise ImageError(image.error.kind, image.error.detail)
         image.uses = SHARED
         self._image, self.name = image, batch.rows[0].name
         self.reset()
@@ -141,8 +142,9 @@ def read(path: str, reading: Reading) -> Batch:
     from blip2cli.inputs.folder import image_row
 
     (batch,) = load([image_row(os.path.expanduser(path))], reading, Loading(1, workers=0))
-    if batch.errors[0]:
-        raise ImageError(*batch.errors[0].split(": ", 1))
+    (error,) = batch.errors
+    if error is not None:
+        raise ImageError(error.kind, error.detail)
     return batch
 
 
@@ -247,8 +249,8 @@ def _told(error: Exception) -> str:
     if isinstance(error, Blip2Error):
         return error.message
     if isinstance(error, TooLong):
-        return f"prompt-too-long: {error}"
-    return f"failed: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        return str(RowError("prompt-too-long", str(error)))
+    return str(RowError("failed", reason(error, named=True)))
 
 
 def converse(job: Job) -> int:
@@ -271,9 +273,9 @@ def converse(job: Job) -> int:
 def _begun(job: Job, path: str) -> Conversation:
     """A conversation about the image; what is wrong is found before the model is loaded, where it can be."""
     from blip2cli.host.terminal import show_warning
-    from blip2cli.images.decode import Reading
     from blip2cli.model.blip2 import Blip2Model
     from blip2cli.model.checkpoint import find
+    from blip2cli.run.pipeline import reading_for
     from blip2cli.tasks.generation import check_length, with_length
     from blip2cli.tasks.vqa import MAX_NEW_TOKENS
 
@@ -284,7 +286,7 @@ def _begun(job: Job, path: str) -> Conversation:
     checkpoint = find(job.model, job.kind)
     if checkpoint.caution:
         show_warning(checkpoint.caution)
-    reading = Reading(checkpoint.images.side, job.model.exact_pixels, checkpoint.images.fitting)
+    reading = reading_for(checkpoint, job.model)
     try:
         read(path, reading)
         model, settings = Blip2Model(checkpoint, 1), with_length(job.generation, MAX_NEW_TOKENS)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from blip2cli import __version__
+from blip2cli.errors import reason
 from blip2cli.host.processor import ISA_LIMITS, core_quota, cores, instructions, isa_limit, processor
 from blip2cli.settings import DEFAULT_MODEL, ModelSettings
 
@@ -62,9 +63,8 @@ def checks(settings: ModelSettings) -> Iterator[Check]:
         try:
             yield from probe(settings)
         except Exception as error:  # whatever is wrong with this machine, the other checks are made
-            reason = " ".join(str(error).split())[:160]
             state: State = "problem" if probe is self_test else "note"
-            yield Check(name, state, f"{type(error).__name__}: {reason}", getattr(error, "hint", ""))
+            yield Check(name, state, reason(error, named=True), getattr(error, "hint", ""))
 
 
 def versions(settings: ModelSettings) -> Iterator[Check]:
@@ -224,7 +224,7 @@ def hub(settings: ModelSettings) -> Iterator[Check]:
         try:
             answered.append(f"HTTP {get_session().head(constants.ENDPOINT, timeout=SECONDS).status_code}")
         except Exception as error:  # the HTTP client's own, and those of sockets and proxies
-            answered.append(f"{type(error).__name__}: {' '.join(str(error).split())[:100]}")
+            answered.append(reason(error, named=True))
 
     asking = threading.Thread(target=ask, daemon=True)  # looking a name up knows no time limit
     started = time.perf_counter()

@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import IO
 
-from blip2cli.errors import OutputError, UsageError
+from blip2cli.errors import OutputError, UsageError, reason
 from blip2cli.host.storage import is_url
 
 MOST_LINKS = 40
@@ -144,7 +144,7 @@ def cannot_write(path: object, error: OSError, hint: str = ROOM_HINT) -> OutputE
         hint = PERMISSION_HINT
     elif error.errno == errno.ENAMETOOLONG:
         hint = "Choose a shorter name."
-    return OutputError(f"cannot write {path}: {error.strerror or error}", hint)
+    return OutputError(f"cannot write {path}: {reason(error)}", hint)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 
-from blip2cli.errors import UsageError
+from blip2cli.errors import UsageError, reason
 
 T = TypeVar("T")
 
@@ -200,7 +200,7 @@ def _answered(function: Callable[[], T]) -> T:
     try:
         return retried(function)
     except ValueError as error:
-        raise OSError(errno.EINVAL, one_line(str(error))) from None
+        raise OSError(errno.EINVAL, reason(error)) from None
 
 
 def retried(function: Callable[[], T]) -> T:
@@ -216,7 +216,7 @@ def retried(function: Callable[[], T]) -> T:
         except (UsageError, ValueError):
             raise
         except Exception as error:  # each package has its own
-            failure = OSError(errno.EIO, reason(error))
+            failure = OSError(errno.EIO, reason(error, named=True))
         if failure.errno is not None and failure.errno not in TRANSIENT:
             break
         if isinstance(failure, (FileNotFoundError, PermissionError, IsADirectoryError)):
@@ -292,19 +292,10 @@ def _opened(url: str) -> tuple[Any, str]:
         hint = f"Install it: pip install 'blip2cli[{extra}]'" if extra else "Install the fsspec package for it."
         raise UsageError(f"cannot open {url}: the package for {scheme}:// is not installed", hint) from None
     except ValueError as error:
-        raise UsageError(f"cannot open {url}: {reason(error)}", "s3://, gs://, hf:// and https:// are read.") from None
+        raise UsageError(
+            f"cannot open {url}: {reason(error, named=True)}", "s3://, gs://, hf:// and https:// are read."
+        ) from None
     return filesystem, path
-
-
-def reason(error: Exception) -> str:
-    """What a package of its own raised, in one short line."""
-    return one_line(f"{type(error).__name__}: {error}")
-
-
-def one_line(text: str, most: int = 120) -> str:
-    """A text that a server or a package wrote, as one short line without control characters."""
-    words = " ".join(text.split())[:most]
-    return "".join(letter if letter.isprintable() else "?" for letter in words)
 
 
 def reading_hint(error: Exception, otherwise: str) -> str:

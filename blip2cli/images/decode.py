@@ -21,12 +21,12 @@ from typing import TypeVar
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from blip2cli.errors import Blip2Error, ImageError
+from blip2cli.errors import Blip2Error, ImageError, one_line, reason
 from blip2cli.host import storage
 from blip2cli.host.containment import OUTSIDE, is_below, open_below
 from blip2cli.images.fetch import fetch
 from blip2cli.inputs.formats import FORMATS, install_hint
-from blip2cli.records import Fitting, ImageRef
+from blip2cli.records import Fitting, ImageRef, RowError
 
 T = TypeVar("T")
 
@@ -89,9 +89,9 @@ def bytes_of(image: ImageRef) -> bytes:
     except ImageError:
         raise
     except Blip2Error as error:
-        raise ImageError("unreadable", storage.one_line(f"{error.message}. {error.hint}", 300)) from None
+        raise ImageError("unreadable", one_line(f"{error.message}. {error.hint}", 300)) from None
     except Exception as error:  # file systems and packages for URLs have their own
-        raise ImageError("unreadable", storage.reason(error)) from None
+        raise ImageError("unreadable", reason(error, named=True)) from None
 
 
 def _read_anywhere(image: ImageRef) -> bytes:
@@ -118,10 +118,10 @@ def read_file(path: str, offset: int = 0, size: int | None = None, within: str |
         raise ImageError("missing", "no such file") from None
     except (OSError, ValueError) as error:
         if getattr(error, "errno", None) == errno.EFBIG:
-            raise ImageError("too-large", str(getattr(error, "strerror", error))) from None
+            raise ImageError("too-large", reason(error)) from None
         tried = getattr(error, "errno", None) in storage.TRANSIENT
         times = f", tried {len(storage.WAITS) + 1} times" if tried else ""
-        raise ImageError("unreadable", f"{getattr(error, 'strerror', None) or error}{times}") from None
+        raise ImageError("unreadable", f"{reason(error)}{times}") from None
 
 
 def _read(path: str, offset: int, size: int | None, within: str | None) -> bytes:
@@ -153,9 +153,9 @@ class DecodeImages:
             try:
                 yield b"" if image is None else self.decoded(image, known)
             except ImageError as error:
-                yield FAILED + str(error).encode("utf-8", "backslashreplace")
+                yield failure(error.error)
             except Exception as error:
-                yield FAILED + f"unreadable: {type(error).__name__}".encode()
+                yield failure(RowError("unreadable", type(error).__name__))
 
     def decoded(self, image: ImageRef, known: dict[bytes, bytes]) -> bytes:
         """One image; what is given when it comes again is put to those known. Raises ImageError."""
@@ -166,10 +166,22 @@ class DecodeImages:
         try:
             pixels = np.ascontiguousarray(decode(data, self.reading))
         except ImageError as error:
-            known[digest] = FAILED + str(error).encode("utf-8", "backslashreplace")
+            known[digest] = failure(error.error)
             raise
         known[digest] = REPEATED + digest
         return b"".join((PIXELS, digest, pixels.data))
+
+
+def failure(error: RowError) -> bytes:
+    """An error as processes give it instead of an image."""
+    return FAILED + str(error).encode("utf-8", "backslashreplace")
+
+
+def failure_in(result: bytes) -> RowError | None:
+    """The error that a process gave, if it gave one."""
+    if result[:1] != FAILED:
+        return None
+    return RowError.parsed(result[1:].decode("utf-8", "backslashreplace"))
 
 
 def thumbnail(data: bytes, side: int) -> bytes:
@@ -210,7 +222,7 @@ def _decoded(data: bytes, enough: Callable[[Size], Size] | None, then: Callable[
         except Exception as error:  # decoders raise all sorts on corrupt data, SyntaxError and struct.error among them
             if _is_about_metadata(error):
                 return _decoded(_without_metadata(data), enough, then)
-            raise ImageError("truncated", _reason(error)) from None
+            raise ImageError("truncated", reason(error)) from None
 
 
 def suffix_by_content(data: bytes) -> str:
@@ -232,7 +244,7 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     except Exception as error:
         if _is_about_metadata(error):
             return _open(_without_metadata(data))
-        raise ImageError("unsupported", _reason(error)) from None
+        raise ImageError("unsupported", reason(error)) from None
     if image.width * image.height > MAX_PIXELS:
         raise ImageError("too-large", f"{image.width} x {image.height} pixels")
     return image
@@ -360,8 +372,3 @@ def _scaled(values: np.ndarray) -> np.ndarray:
         block = np.nan_to_num(flat[at : at + BLOCK].astype(np.float64))
         grey[at : at + BLOCK] = np.clip(block * scale, 0, 255)
     return grey.reshape(values.shape)
-
-
-def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 120 else text[:117] + "..."

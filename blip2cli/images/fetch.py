@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import errno
 
-from blip2cli.errors import Blip2Error, ImageError
+from blip2cli.errors import Blip2Error, ImageError, one_line, reason
 from blip2cli.host import storage
 from blip2cli.host.web.deadline import Deadline, TooSlowError
 from blip2cli.host.web.exchange import Bounds, WebError, get, repeated
+from blip2cli.records import ErrorKind
 
 MAX_BYTES = 256 << 20
 """Largest file that is fetched."""
@@ -53,12 +54,12 @@ def _from_store(url: str, deadline: Deadline) -> bytes:
     except TooSlowError as error:
         raise ImageError("unreadable", str(error)) from None
     except OSError as error:
-        kind = "too-large" if error.errno == errno.EFBIG else "unreadable"
-        raise ImageError(kind, storage.one_line(error.strerror or str(error))) from None
+        kind: ErrorKind = "too-large" if error.errno == errno.EFBIG else "unreadable"
+        raise ImageError(kind, reason(error)) from None
     except Blip2Error as error:
-        raise ImageError("unreadable", storage.one_line(f"{error.message}. {error.hint}", 300)) from None
+        raise ImageError("unreadable", one_line(f"{error.message}. {error.hint}", 300)) from None
     except Exception as error:
-        raise ImageError("unreadable", storage.reason(error)) from None
+        raise ImageError("unreadable", reason(error, named=True)) from None
 
 
 def _with_lower_scheme(url: str) -> str:

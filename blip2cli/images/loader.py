@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from blip2cli.host.processor import cores
-from blip2cli.images.decode import DIGEST_BYTES, FAILED, PIXELS, REPEATED, DecodeImages, Reading
+from blip2cli.images.decode import DIGEST_BYTES, PIXELS, REPEATED, DecodeImages, Reading, failure_in
 from blip2cli.images.processes import Death, work_through
-from blip2cli.records import Batch, ImageRef, Row
+from blip2cli.records import Batch, ImageRef, Row, RowError
 
 FEW = 16
 """Up to this many rows no process is started, unless the number of workers is given."""
@@ -30,7 +30,7 @@ BATCH_BYTES = 64 << 20
 BYTES_AHEAD = 256 << 20
 """Bytes that rows in hand may hold before no more are taken."""
 
-NO_ANSWER = "crashed: the image decoder gave no pixels"
+NO_ANSWER = RowError("crashed", "the image decoder gave no pixels")
 """The error of an image for which a process gave what no sound one gives."""
 
 
@@ -109,7 +109,7 @@ def _batch(rows: tuple[Row, ...], results: Sequence[bytes | Death], side: int, p
     array = pixels.numpy()
     place: dict[bytes, int] = {}
     image_of: list[int | None] = []
-    errors: list[str | None] = []
+    errors: list[RowError | None] = []
     for row, result in zip(rows, results, strict=True):
         at, error = None, row.error
         if error is None:
@@ -120,13 +120,13 @@ def _batch(rows: tuple[Row, ...], results: Sequence[bytes | Death], side: int, p
     return Batch(rows, pixels[: len(place)], tuple(image_of), tuple(errors), tuple(place))
 
 
-def _put(result: bytes | Death, array: np.ndarray, place: dict[bytes, int]) -> tuple[int | None, str | None]:
+def _put(result: bytes | Death, array: np.ndarray, place: dict[bytes, int]) -> tuple[int | None, RowError | None]:
     """Put a result's pixels where there is room, unless they are there; gives their place, or the error."""
     if isinstance(result, Death):
-        return None, result.cause
+        return None, result.error
+    if (error := failure_in(result)) is not None:
+        return None, error
     kind, digest = result[:1], result[1 : 1 + DIGEST_BYTES]
-    if kind == FAILED:
-        return None, result[1:].decode("utf-8", "backslashreplace")
     if kind == PIXELS and digest not in place and len(result) == 1 + DIGEST_BYTES + array[0].nbytes:
         at = place[digest] = len(place)
         array[at] = np.frombuffer(result, np.uint8, offset=1 + DIGEST_BYTES).reshape(array[at].shape)

@@ -26,8 +26,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from blip2cli.errors import Blip2Error
+from blip2cli.errors import Blip2Error, reason
 from blip2cli.host.terminal import show_warning, silent_libraries
+from blip2cli.records import RowError
 
 T = TypeVar("T")
 
@@ -85,7 +86,7 @@ serve()
 class Death:
     """Why there is no result: two processes died of the item, one after the other, or it took too long twice."""
 
-    cause: str
+    error: RowError
     of_no_item: bool = False
     """Whether it may have had nothing to do with the item: the kernel kills what takes the most memory."""
 
@@ -272,7 +273,7 @@ class Pool(Generic[T]):
             for result in process.results_of(job.left()):
                 job.results.append(result)
                 if job.death is not None and job.death.of_no_item:
-                    self._lower(self.workers // 2, job.death.cause)
+                    self._lower(self.workers // 2, job.death.error)
                 job.death = None
         except _Died as died:
             process.end()
@@ -293,7 +294,7 @@ class Pool(Generic[T]):
                 (self.suspects if alone else self.waiting).appendleft(job)
             self.changed.notify_all()
 
-    def _lower(self, workers: int, cause: str) -> None:
+    def _lower(self, workers: int, cause: RowError) -> None:
         with self.changed:
             fewer = max(1, workers)
             if fewer < self.workers:
@@ -315,7 +316,7 @@ class _Died(Exception):
     """A process has died, or was killed because it took too long."""
 
     def __init__(self, death: Death) -> None:
-        super().__init__(death.cause)
+        super().__init__(str(death.error))
         self.death = death
 
 
@@ -339,8 +340,7 @@ class _Process(Generic[T]):
                 return
             except (OSError, _Died) as error:
                 if not last or self.closed.wait(START_PAUSE):
-                    reason = error.strerror if isinstance(error, OSError) else None
-                    raise CannotStart(reason or str(error)) from None
+                    raise CannotStart(reason(error)) from None
 
     def results_of(self, items: Sequence[T]) -> Iterator[bytes]:
         """Send the items, and give their results as they come. Raises _Died at an item that the process died of."""
@@ -428,7 +428,7 @@ class _Process(Generic[T]):
         if self.clock.seconds() < seconds and not self.closed.is_set():
             return
         self._kill()
-        raise _Died(Death(f"timeout: took longer than {seconds:g} s"))
+        raise _Died(Death(RowError("timeout", f"took longer than {seconds:g} s")))
 
     def _kill(self) -> None:
         assert self.running is not None
@@ -440,13 +440,13 @@ class _Process(Generic[T]):
         try:
             exit_code = self.running.wait(GRACE)
         except subprocess.TimeoutExpired:
-            return Death("crashed: the image decoder gave no answer", of_no_item=True)
+            return Death(RowError("crashed", "the image decoder gave no answer"), of_no_item=True)
         if exit_code >= 0:
-            return Death(f"crashed: the image decoder ended (exit code {exit_code})", of_no_item=True)
+            return Death(RowError("crashed", f"the image decoder ended (exit code {exit_code})"), of_no_item=True)
         with suppress(ValueError):
             name = signal.Signals(-exit_code).name
-            return Death(f"crashed: the image decoder crashed ({name})", exit_code == -signal.SIGKILL)
-        return Death(f"crashed: the image decoder crashed (signal {-exit_code})")
+            return Death(RowError("crashed", f"the image decoder crashed ({name})"), exit_code == -signal.SIGKILL)
+        return Death(RowError("crashed", f"the image decoder crashed (signal {-exit_code})"))
 
 
 class Clock:

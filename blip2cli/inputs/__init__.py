@@ -11,7 +11,7 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import TypeVar
 
-from blip2cli.errors import UsageError
+from blip2cli.errors import UsageError, reason
 from blip2cli.host import storage
 from blip2cli.inputs.columns import ColumnChoice
 from blip2cli.inputs.file_format import FileFormat
@@ -97,8 +97,7 @@ def _named(name: str, columns: ColumnChoice) -> Sequence[Source]:
         try:
             return _at_url(name, columns)
         except OSError as error:
-            reason = error.strerror or error
-            raise UsageError(f"cannot read {name}: {reason}", "Check the URL and your access.") from None
+            raise UsageError(f"cannot read {name}: {reason(error)}", "Check the URL and your access.") from None
     if os.path.isdir(name):
         return _in_folder(name, columns)
     if os.path.lexists(name):

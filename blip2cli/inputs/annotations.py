@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from blip2cli.errors import UsageError
+from blip2cli.errors import UsageError, reason
 from blip2cli.host import storage
 from blip2cli.inputs.encoding import SAY_ENCODING, NotText, decoded
 from blip2cli.inputs.inference import infer_schema
@@ -73,7 +73,7 @@ def open_annotations(name: str, columns: ColumnChoice) -> Source:
         with storage.open_binary(name) as file:
             parsed = json.loads(decoded(file.read(), columns.encoding))
     except OSError as error:
-        raise UsageError(f"cannot read {name}: {error.strerror}", storage.READING_HINT) from None
+        raise UsageError(f"cannot read {name}: {reason(error)}", storage.READING_HINT) from None
     except NotText as error:
         raise UsageError(f"cannot read {name}: it is {error}", SAY_ENCODING) from None
     except json.JSONDecodeError as error:

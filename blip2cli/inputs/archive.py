@@ -15,7 +15,7 @@ from blip2cli.inputs.formats import is_image
 from blip2cli.inputs.inference import infer_schema
 from blip2cli.inputs.names import printable
 from blip2cli.inputs.source import Source
-from blip2cli.records import ImageRef, Row
+from blip2cli.records import ImageRef, Row, RowError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,7 +57,7 @@ class Member:
     name: str
     image: ImageRef | None = None
     text: bytes | None = None
-    error: str | None = None
+    error: RowError | None = None
     announced: bool = False
 
 
@@ -102,7 +102,7 @@ class Samples:
             columns = self._declared(record)
             text = columns.pop(self.columns.text or "", None)
             images = [member for member in sample if is_image(member.name)]
-            for image in images or [Member(key, error="missing: no image in the sample")]:
+            for image in images or [Member(key, error=RowError("missing", "no image in the sample"))]:
                 needed = self.columns.image_required
                 error = fault or (image.error if needed else None)
                 place = image.image if needed else None
@@ -180,7 +180,8 @@ class _Sample:
             return  # texts of one name, over and over
         text = len(member.text or b"")
         if self.texts + text > MOST_TEXTS:
-            member = Member(member.name, error=f"too-large: more than {MOST_TEXTS:,} bytes of texts in a sample")
+            fault = RowError("too-large", f"more than {MOST_TEXTS:,} bytes of texts in a sample")
+            member = Member(member.name, error=fault)
             text = 0
         self.members.append(member)
         self.texts += text
@@ -211,7 +212,9 @@ def samples_of(archive: str, records: Iterable[Mapping[str, Any]], columns: Colu
     return Samples(pa.schema([*simple, pa.field(MORE, pa.string())]), columns)
 
 
-def record_of(key: str, members: Iterable[Member], encoding: str | None = None) -> tuple[dict[str, Any], str | None]:
+def record_of(
+    key: str, members: Iterable[Member], encoding: str | None = None
+) -> tuple[dict[str, Any], RowError | None]:
     """What the texts of a sample say, and what is wrong with them."""
     record: dict[str, Any] = {"key": printable(key)}
     fault = None
@@ -225,11 +228,11 @@ def record_of(key: str, members: Iterable[Member], encoding: str | None = None) 
             try:
                 record[suffix[1:]] = decoded(member.text or b"", encoding).removesuffix("\n")
             except NotText as error:
-                fault = fault or f"unreadable: {printable(member.name)} is {error}"
+                fault = fault or RowError("unreadable", f"{printable(member.name)} is {error}")
         elif (said := _object(member.text or b"", encoding)) is not None:
             record.update(said)
         else:
-            fault = fault or f"unreadable: {printable(member.name)} is not a JSON object"
+            fault = fault or RowError("unreadable", f"{printable(member.name)} is not a JSON object")
     return record, fault
 
 

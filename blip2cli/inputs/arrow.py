@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
-from blip2cli.errors import UsageError
+from blip2cli.errors import UsageError, reason
 from blip2cli.host import storage
-from blip2cli.inputs.batches import BYTES_AT_ONCE, ROWS_AT_ONCE, broken, measured, reason, rows_of
+from blip2cli.inputs.batches import BYTES_AT_ONCE, ROWS_AT_ONCE, broken, measured, rows_of
 from blip2cli.inputs.manifest import Manifest, choose_columns
 from blip2cli.records import Row
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from blip2cli.errors import Blip2Error
+from blip2cli.errors import Blip2Error, reason
 from blip2cli.inputs.fields import field_at_best, field_of, merge_fields
 from blip2cli.inputs.manifest import ManifestColumns
 from blip2cli.records import Row
@@ -62,12 +62,6 @@ def measured(manifest: str, field: pa.Field, batches: Iterable[pa.RecordBatch]) 
 def broken(manifest: str, number: int, error: Exception) -> Blip2Error:
     """What to raise for a file of which only the first `number` rows can be read."""
     return Blip2Error(f"{manifest} is broken after row {number}: {reason(error)}", "Create the file again.")
-
-
-def reason(error: Exception) -> str:
-    """The first line of what Arrow or the system says."""
-    told = getattr(error, "strerror", None) or str(error)
-    return (told.splitlines() or [type(error).__name__])[0].rstrip(".:")
 
 
 def _records(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:

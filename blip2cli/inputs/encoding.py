@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from blip2cli.errors import UsageError
+from blip2cli.errors import UsageError, reason
 from blip2cli.host import storage
 
 MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -125,7 +125,7 @@ def not_text(name: str, encoding: str) -> UsageError:
 
 def unreadable(name: str, error: OSError) -> UsageError:
     """What to raise for a file that the system cannot read."""
-    return UsageError(f"cannot read {name}: {error.strerror or error}", storage.READING_HINT)
+    return UsageError(f"cannot read {name}: {reason(error)}", storage.READING_HINT)
 
 
 def _fault(file: Any, encoding: str) -> str:

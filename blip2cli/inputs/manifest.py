@@ -13,7 +13,7 @@ from blip2cli.host import storage
 from blip2cli.inputs.columns import ColumnChoice
 from blip2cli.inputs.names import existing_spelling, printable
 from blip2cli.inputs.source import Source
-from blip2cli.records import ImageRef, Row
+from blip2cli.records import ImageRef, Row, RowError
 
 IMAGE_COLUMNS = ("image", "image_path", "path", "file_name", "filename", "filepath", "file", "img")
 """Names that are tried, in this order, where --image-column is not given."""
@@ -27,7 +27,7 @@ REMOTE_COLUMNS = (*IMAGE_COLUMNS, *URL_COLUMNS)
 FETCHED = ("http", "https", "s3", "gs", "hf")
 """Schemes of the URLs that a manifest may hold."""
 
-LOCAL_IN_REMOTE = "unsupported: a local path in a remote manifest"
+LOCAL_IN_REMOTE = RowError("unsupported", "a local path in a remote manifest")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class ManifestColumns:
         text = record.get(self.text) if self.text else None
         error = None
         if self.text and not isinstance(text, str):
-            error = f"missing: no text in column {self.text}" if text is None else None
+            error = RowError("missing", f"no text in column {self.text}") if text is None else None
             text = None if text is None else str(text)
         text = text and printable(text)
         unnamed = f"{printable(self.manifest)}#{number}"
@@ -66,9 +66,9 @@ class ManifestColumns:
 
     def broken(self, number: int, reason: str) -> Row:
         """The error row for a record that cannot be read."""
-        return Row(0, f"{printable(self.manifest)}#{number}", error=f"unreadable: {reason}")
+        return Row(0, f"{printable(self.manifest)}#{number}", error=RowError("unreadable", reason))
 
-    def _image(self, cell: Any, unnamed: str) -> tuple[str, ImageRef | None, str | None]:
+    def _image(self, cell: Any, unnamed: str) -> tuple[str, ImageRef | None, RowError | None]:
         if isinstance(cell, Mapping) and ("bytes" in cell or "path" in cell):  # the Hugging Face struct
             path, data = cell.get("path"), cell.get("bytes")
             if isinstance(data, bytes) and (data or not path):
@@ -79,19 +79,19 @@ class ManifestColumns:
         if isinstance(cell, str) and cell:
             return printable(cell), *self._place(cell)
         if cell is None or cell == "":
-            return unnamed, None, f"missing: nothing in column {self.image}"
-        return unnamed, None, f"unsupported: column {self.image} holds {type(cell).__name__}"
+            return unnamed, None, RowError("missing", f"nothing in column {self.image}")
+        return unnamed, None, RowError("unsupported", f"column {self.image} holds {type(cell).__name__}")
 
-    def _place(self, cell: str) -> tuple[ImageRef | None, str | None]:
+    def _place(self, cell: str) -> tuple[ImageRef | None, RowError | None]:
         """Where the image of a path or URL is, or why it is not looked for."""
         if storage.is_url(cell):
             scheme = cell.partition(":")[0].lower()
             if storage.is_url(self.manifest) and scheme == "file":
                 return None, LOCAL_IN_REMOTE
             if scheme not in FETCHED:
-                return None, f"unsupported: {scheme} URLs in a manifest are not fetched"
+                return None, RowError("unsupported", f"{scheme} URLs in a manifest are not fetched")
             if not self.allow_remote:
-                return None, "unsupported: a URL in a manifest; --allow-remote fetches it"
+                return None, RowError("unsupported", "a URL in a manifest; --allow-remote fetches it")
             return ImageRef(url=cell, private=self.allow_private), None
         local = os.path.isabs(cell) or (_leaves(cell) and not storage.is_url(self.root))
         if local and storage.is_url(self.manifest):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from blip2cli.inputs.folder import image_row
 from blip2cli.inputs.source import Source
-from blip2cli.records import ImageRef, Row
+from blip2cli.records import ImageRef, Row, RowError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,9 +32,8 @@ class Objects(Source):
             elif hasattr(image, "convert"):
                 yield Row(0, f"#{number}", ImageRef(data=_encoded(image)))
             else:
-                yield Row(
-                    0, f"#{number}", error=f"unsupported: {type(image).__name__} is no path, bytes or Pillow image"
-                )
+                fault = f"{type(image).__name__} is not a path, bytes or a Pillow image"
+                yield Row(0, f"#{number}", error=RowError("unsupported", fault))
 
 
 def _encoded(image: Image.Image) -> bytes:

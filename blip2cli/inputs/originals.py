@@ -18,12 +18,12 @@ from blip2cli.host import storage
 from blip2cli.host.containment import is_below
 from blip2cli.inputs import ColumnChoice, Sources, format_of, open_source
 from blip2cli.inputs.names import printable, unescaped
-from blip2cli.records import Row
+from blip2cli.records import Row, RowError
 
 HELD = re.compile(r"/|#\d+\Z")
 """Where a name may go on behind that of an archive, or of a manifest that holds bytes: ARCHIVE/MEMBER, NAME#ROW."""
 
-NOT_FOUND = "missing: its image was not found"
+NOT_FOUND = RowError("missing", "its image was not found")
 
 Wanted = dict[str, list[Row]]
 """Rows by their names; those of one name are about one image."""
@@ -127,7 +127,7 @@ class Originals:
             named = (replace(row, name=row.name.removeprefix(start)) for row in rows)
             yield from map(self._contained, _taken(named, wanted))
         except Blip2Error as error:
-            fault = f"unreadable: {error.message}"
+            fault = RowError("unreadable", error.message)
         for some in wanted.values():
             yield from (replace(row, image=None, error=fault) for row in some)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from blip2cli.errors import Blip2Error, UsageError
+from blip2cli.errors import Blip2Error, UsageError, reason
 from blip2cli.host import storage
-from blip2cli.inputs.batches import BYTES_AT_ONCE, ROWS_AT_ONCE, ROWS_MEASURED, measured, reason, rows_of
+from blip2cli.inputs.batches import BYTES_AT_ONCE, ROWS_AT_ONCE, ROWS_MEASURED, measured, rows_of
 from blip2cli.inputs.manifest import Manifest, choose_columns
 from blip2cli.records import Row
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from blip2cli.errors import UsageError
+from blip2cli.errors import UsageError, reason
 from blip2cli.host import storage
 
 SPLITS = "dataset_dict.json"
@@ -47,7 +47,7 @@ def _told(folder: str, name: str, taken: Callable[[Any], list[str]]) -> list[str
             return taken(json.load(file))
     except OSError as error:
         raise UsageError(
-            f"cannot read {path}: {error.strerror}",
+            f"cannot read {path}: {reason(error)}",
             storage.reading_hint(error, "Is the data set whole? Save it again."),
         ) from None
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):

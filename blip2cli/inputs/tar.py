@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import tarfile
 from collections import Counter
@@ -13,7 +12,7 @@ from itertools import islice
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any
 
-from blip2cli.errors import UsageError
+from blip2cli.errors import UsageError, reason
 from blip2cli.host import storage
 from blip2cli.inputs.archive import (
     LOOKED_AT,
@@ -31,7 +30,7 @@ from blip2cli.inputs.archive import (
 from blip2cli.inputs.formats import is_image, note_unread
 from blip2cli.inputs.links import BrokenLink, Links, normal
 from blip2cli.inputs.names import printable
-from blip2cli.records import ImageRef, Row
+from blip2cli.records import ImageRef, Row, RowError
 
 if TYPE_CHECKING:
     from blip2cli.inputs.columns import ColumnChoice
@@ -67,7 +66,7 @@ class TarShards(Archive):
         except (tarfile.TarError, OSError) as error:
             if not first:  # else it is told where it comes
                 raise UsageError(
-                    f"cannot read {self.names[0]}: {_reason(error)}",
+                    f"cannot read {self.names[0]}: {reason(error)}",
                     storage.reading_hint(error, "Is it a tar archive?"),
                 ) from None
         if not first and len(self.names) == 1:
@@ -98,7 +97,7 @@ class TarShards(Archive):
                 yield row
                 number += 1
         except (tarfile.TarError, OSError) as error:
-            yield Row(0, f"{printable(name)}#{number}", error=f"truncated: {_reason(error)}")
+            yield Row(0, f"{printable(name)}#{number}", error=RowError("truncated", reason(error)))
 
     def unread(self) -> Counter[str]:
         return sum((self._unread[name] for name in self.names if name in self._unread), Counter())
@@ -226,12 +225,12 @@ class _Archive:
         return data
 
 
-def _fault(info: tarfile.TarInfo, name: str) -> str | None:
+def _fault(info: tarfile.TarInfo, name: str) -> RowError | None:
     """Why a member is not read under a name."""
     if not info.isreg():
-        return "unreadable: not a regular file"
+        return RowError("unreadable", "not a regular file")
     if info.size > (MAX_IMAGE if is_image(name) else MAX_TEXT):
-        return f"too-large: {info.size:,} bytes"
+        return RowError("too-large", f"{info.size:,} bytes")
     return None
 
 
@@ -246,14 +245,14 @@ class _LinkedMembers:
         self.name = name
         self.links = Links()
         self.wanted: list[str] = []
-        self.found: dict[str, ImageRef | tuple[int, int] | str] = {}
+        self.found: dict[str, ImageRef | tuple[int, int] | RowError | None] = {}
         self.damage: str | None = None
         self.kept: IO[bytes] | None = None
         self.size = 0
 
     def __enter__(self) -> _LinkedMembers:
         self._walk(self._note)
-        self.found = dict.fromkeys(filter(None, map(self._target, self.wanted)), "")
+        self.found = dict.fromkeys(filter(None, map(self._target, self.wanted)))
         self._walk(self._take)
         return self
 
@@ -264,15 +263,18 @@ class _LinkedMembers:
     def member(self, name: str) -> Member:
         """A link as a member: with what it leads to, or the error that it leads nowhere."""
         try:
-            found = self.found.get(self.links.target(name), "")
+            found = self.found.get(self.links.target(name))
         except BrokenLink as error:
-            return Member(name, error=f"missing: {error}")
-        if isinstance(found, str):
-            damaged = f"truncated: {self.damage}" if self.damage else "missing: a link to what is not in the archive"
-            return Member(name, error=found or damaged)
+            return Member(name, error=RowError("missing", str(error)))
+        if found is None and self.damage is not None:
+            return Member(name, error=RowError("truncated", self.damage))
+        if found is None:
+            return Member(name, error=RowError("missing", "a link to what is not in the archive"))
+        if isinstance(found, RowError):
+            return Member(name, error=found)
         size = (found.size or 0) if isinstance(found, ImageRef) else found[1]
         if size > MAX_TEXT and not is_image(name):
-            return Member(name, error=f"too-large: {size:,} bytes")
+            return Member(name, error=RowError("too-large", f"{size:,} bytes"))
         if isinstance(found, ImageRef) and is_image(name):
             return Member(name, found)
         return held(name, self._bytes(found))
@@ -284,7 +286,7 @@ class _LinkedMembers:
                 for info in archive.headers():
                     use(archive, info)
         except (tarfile.TarError, OSError) as error:
-            self.damage = _reason(error)
+            self.damage = reason(error)
 
     def _note(self, _: _Archive, info: tarfile.TarInfo) -> None:
         if info.issym() or info.islnk():
@@ -304,13 +306,14 @@ class _LinkedMembers:
         if name not in self.found or info.issym() or info.islnk():
             return
         if not info.isreg():
-            self.found[name] = f"missing: a link to {'a folder' if info.isdir() else 'what is not a file'}"
+            self.found[name] = RowError("missing", f"a link to {'a folder' if info.isdir() else 'what is not a file'}")
         elif info.size > MAX_IMAGE:
-            self.found[name] = f"too-large: {info.size:,} bytes"
+            self.found[name] = RowError("too-large", f"{info.size:,} bytes")
         elif archive.path is not None and not info.issparse():
             self.found[name] = ImageRef(path=archive.path, offset=info.offset_data, size=info.size)
         elif self.size + info.size > MAX_LINKED:
-            self.found[name] = f"too-large: links lead to more than {MAX_LINKED >> 30} GiB of this archive; unpack it"
+            fault = f"links lead to more than {MAX_LINKED >> 30} GiB of this archive; unpack it"
+            self.found[name] = RowError("too-large", fault)
         else:
             self.kept = self.kept or TemporaryFile()  # noqa: SIM115  # which is closed with this
             self.kept.write(archive.bytes_of(info))
@@ -334,7 +337,3 @@ def _sound() -> Iterator[None]:
         if isinstance(error, OSError):  # which some are, too
             raise
         raise tarfile.ReadError(f"a header is damaged: {type(error).__name__}") from None
-
-
-def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).strip(os.linesep)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from blip2cli.errors import UsageError
+from blip2cli.errors import UsageError, reason
 from blip2cli.host import storage
 from blip2cli.inputs.formats import is_image, note_unread
 
@@ -49,7 +49,7 @@ def _walked(folder: str, wanted: Callable[[str], bool]) -> Iterator[Entry]:
     try:
         top = _opened(folder, ())
     except OSError as error:
-        raise UsageError(f"cannot read {folder}: {error.strerror}", storage.READING_HINT) from None
+        raise UsageError(f"cannot read {folder}: {reason(error)}", storage.READING_HINT) from None
     open_folders = [] if top is None else [top]
     while open_folders:
         current = open_folders[-1]

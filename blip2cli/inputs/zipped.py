@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import groupby, islice
 from typing import TYPE_CHECKING
 
-from blip2cli.errors import UsageError
+from blip2cli.errors import UsageError, reason
 from blip2cli.host import storage
 from blip2cli.inputs.archive import (
     LOOKED_AT,
@@ -29,7 +29,7 @@ from blip2cli.inputs.archive import (
 )
 from blip2cli.inputs.formats import is_image, note_unread
 from blip2cli.inputs.links import BrokenLink, Links, normal
-from blip2cli.records import Row
+from blip2cli.records import Row, RowError
 
 if TYPE_CHECKING:
     from blip2cli.inputs.columns import ColumnChoice
@@ -56,9 +56,8 @@ class ZipArchive(Archive):
                 samples = islice(samples_in(self._members(archive, self._infos, texts=True)), LOOKED_AT)
                 first = [record_of(key, sample, columns.encoding)[0] for key, sample in samples]
         except (zipfile.BadZipFile, NotImplementedError, struct.error, OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
             raise UsageError(
-                f"cannot read {name}: {reason}", storage.reading_hint(error, "Is it a zip archive?")
+                f"cannot read {name}: {reason(error)}", storage.reading_hint(error, "Is it a zip archive?")
             ) from None
         if not self._infos:
             raise UsageError(f"no images found in {name}", "Images end in .jpg, .png, .webp, .tif, .avif and so on.")
@@ -97,9 +96,9 @@ class ZipArchive(Archive):
             try:
                 yield _member(archive, info.filename, self._file(info))
             except BrokenLink as error:
-                yield Member(info.filename, error=f"missing: {error}")
+                yield Member(info.filename, error=RowError("missing", str(error)))
             except Exception as error:  # each way to compress has its own, and a member may say it is encrypted
-                yield Member(info.filename, error=f"unreadable: {str(error) or type(error).__name__}"[:120])
+                yield Member(info.filename, error=RowError("unreadable", reason(error)))
 
     def _file(self, info: zipfile.ZipInfo) -> zipfile.ZipInfo:
         """The file that a member is, or leads to as a link. Raises BrokenLink."""
@@ -115,11 +114,11 @@ def _member(archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) -> Membe
     """What a member holds, under a name."""
     most = MAX_IMAGE if is_image(name) else MAX_TEXT
     if info.file_size > most:
-        return Member(name, error=f"too-large: {info.file_size:,} bytes")
+        return Member(name, error=RowError("too-large", f"{info.file_size:,} bytes"))
     with archive.open(info) as file:
         data = file.read(most + 1)
     if len(data) > most:
-        return Member(name, error=f"too-large: more than {most:,} bytes")
+        return Member(name, error=RowError("too-large", f"more than {most:,} bytes"))
     return held(name, data)
 
 

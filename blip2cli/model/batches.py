@@ -9,26 +9,27 @@ from typing import Any
 
 import torch
 
-from blip2cli.records import Batch
+from blip2cli.errors import reason
+from blip2cli.records import Batch, RowError
 
 IN_A_ROW = 16
 """So many items that fail one after the other, each alone, mean that the model or the machine is broken."""
 
-REASON = 120
-"""Characters of an exception's message that are kept."""
+NO_IMAGE = RowError("missing", "no image")
+"""The error of a row that has neither an image nor an error of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
     """Stands for what an item that fails even alone would have given; `error` is that of its output rows."""
 
-    error: str
+    error: RowError
 
 
 def for_each_row(batch: Batch, encoded: Sequence[Any]) -> list[Any | Failed]:
     """What was made of the image of each of the batch's rows, or Failed with the row's error."""
     rows = zip(batch.image_of, batch.errors, strict=True)
-    return [Failed(error or "") if at is None else encoded[at] for at, error in rows]
+    return [Failed(error or NO_IMAGE) if at is None else encoded[at] for at, error in rows]
 
 
 @dataclass
@@ -84,5 +85,4 @@ class Batches:
         self.failures += 1
         if self.failures >= IN_A_ROW:
             raise self.first
-        message = " ".join(f"{type(error).__name__}: {error}".split())
-        return Failed(f"failed: {message[:REASON]}")
+        return Failed(RowError("failed", reason(error, named=True)))

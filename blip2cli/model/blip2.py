@@ -100,7 +100,7 @@ class Blip2Model(LoadedCheckpoint):
         if settings.num_beams > 1:
             (completion,) = self.generate([request], settings)
             if completion.error:
-                raise Blip2Error(completion.error)
+                raise Blip2Error(str(completion.error))
             yield self.text(completion.token_ids)
             return
         pieces = Pieces(self.text, getattr(self.tokenizer, "clean_up_tokenization_spaces", False))

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from blip2cli.errors import Blip2Error, CheckpointError
-
-LONGEST = 200
-"""Characters of a library's reason that are shown."""
+from blip2cli.errors import Blip2Error, CheckpointError, reason
 
 
 @contextmanager
@@ -28,11 +25,6 @@ def explained(fault: str, hint: str) -> Iterator[None]:
         if not (isinstance(error, Exception) or is_panic(error)):
             raise
         raise CheckpointError(f"{fault}: {reason(error)}", hint) from error
-
-
-def reason(error: BaseException) -> str:
-    """What an error says, in one line."""
-    return " ".join(str(error).split())[:LONGEST] or type(error).__name__
 
 
 def is_panic(error: BaseException) -> bool:

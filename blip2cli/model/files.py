@@ -10,7 +10,7 @@ import json
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from blip2cli.errors import CheckpointError
+from blip2cli.errors import CheckpointError, reason
 
 WEIGHTS = "model.safetensors"
 
@@ -114,7 +114,7 @@ def check_file(path: Path) -> None:
         with path.open("rb") as file:
             start = file.read(len(LFS_POINTER))
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}", "Check its permissions.") from None
+        raise CheckpointError(f"{path} cannot be read: {reason(error)}", "Check its permissions.") from None
     if start == LFS_POINTER:
         raise CheckpointError(f"{path} is a git-lfs pointer, not the file itself", PULL)
     if not start:

@@ -21,7 +21,7 @@ from blip2cli.model.decoding.requests import LONGEST_TOKEN
 from blip2cli.model.graphs import Tensors
 from blip2cli.model.loaded import LoadedCheckpoint
 from blip2cli.model.tokenizer import TokenizerFailed, token_ids
-from blip2cli.records import Batch
+from blip2cli.records import Batch, RowError
 
 RECENT = 64
 """Images that are kept encoded. Their embeddings are many times those of a Blip2Model: those of every patch."""
@@ -60,7 +60,7 @@ class ReadText:
 def finite(name: str, score: float | Failed) -> float | Failed:
     """The score, or Failed where it is not finite."""
     broken = not isinstance(score, Failed) and not math.isfinite(score)
-    return Failed(f"failed: the {name} score is not finite") if broken else score
+    return Failed(RowError("failed", f"the {name} score is not finite")) if broken else score
 
 
 class RetrievalModel(LoadedCheckpoint):
@@ -171,12 +171,14 @@ class RetrievalModel(LoadedCheckpoint):
     def _ids(self, text: str) -> tuple[int, ...] | Failed:
         """Token ids of a text as the tokenizer gives them; special tokens in it are text."""
         if len(text) > self.text_room * LONGEST_TOKEN:
-            return Failed(f"text-too-long: {len(text)} characters, {self.text_room} tokens fit")
+            return Failed(RowError("text-too-long", f"{len(text)} characters, {self.text_room} tokens fit"))
         try:
             ids = token_ids(self.tokenizer, text.encode("utf-8", "backslashreplace").decode())
         except TokenizerFailed as failed:
-            return Failed(f"failed: {failed}")
-        return ids if len(ids) <= self.text_room else Failed(f"text-too-long: {len(ids)} tokens, {self.text_room} fit")
+            return Failed(RowError("failed", str(failed)))
+        if len(ids) > self.text_room:
+            return Failed(RowError("text-too-long", f"{len(ids)} tokens, {self.text_room} fit"))
+        return ids
 
     def _padded(self, texts: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids and mask [texts, longest]; on the right, as the first token is what stands for the whole text."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from blip2cli.errors import UsageError
+from blip2cli.errors import UsageError, reason
 from blip2cli.host.files import check_writable, real_path
 from blip2cli.host.imports import load_object
 from blip2cli.host.storage import is_folder
@@ -173,7 +173,7 @@ def _is_folder(out: Path) -> bool:
     try:
         return out.is_dir() if isinstance(out, Path) else is_folder(str(out))
     except OSError as error:
-        raise UsageError(f"cannot reach {out}: {error.strerror or error}", "Check the name and your access.") from None
+        raise UsageError(f"cannot reach {out}: {reason(error)}", "Check the name and your access.") from None
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from blip2cli.errors import OutputError
+from blip2cli.errors import OutputError, reason
 from blip2cli.host.files import publish
 from blip2cli.host.storage import retried
 from blip2cli.outputs import Output, Target
@@ -70,7 +70,7 @@ class ShardApart:
 
     def _unwritable(self, error: OSError) -> OutputError:
         return OutputError(
-            f"cannot write {self.places[0]}: {error.strerror or error}",
+            f"cannot write {self.places[0]}: {reason(error)}",
             "Every node must reach it; go on with --resume.",
         )
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from blip2cli.outputs.jsonl import plain
 from blip2cli.outputs.layout import Layout
-from blip2cli.records import Column, Result
+from blip2cli.records import Column, Result, RowError
 
 METADATA_KEY = b"blip2"
 """The schema metadata under which the run's settings stand, as JSON."""
@@ -112,8 +112,8 @@ def _fitted(record: dict[str, Any], field: pa.Field, layout: Layout) -> Any:
             value = value.cast(field.type)
         _array([value], field.type)
     except UNFIT:
-        fault = f"unsupported: the value in column {field.name} does not fit its type, {field.type}"
-        record["error"] = record["error"] or layout.failed(fault)
+        fault = RowError("unsupported", f"the value in column {field.name} does not fit its type, {field.type}")
+        record["error"] = record["error"] or str(layout.failed(fault))
         return None
     return value
 

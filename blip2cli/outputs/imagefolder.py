@@ -53,13 +53,13 @@ class ImageFolderOutput(JsonlOutput):
             try:
                 name = self._place(result.row) if error is None else ""
             except ImageError as failure:
-                error = self.layout.failed(str(failure))
+                error = self.layout.failed(failure.error)
             if error is None:
                 record.pop("error")
                 record.pop("image")
                 lines.append(json_line({"file_name": name, **record}))
             else:
-                self.errors.write(json_line({"row": result.row.index, "image": result.row.name, "error": error}))
+                self.errors.write(json_line({"row": result.row.index, "image": result.row.name, "error": str(error)}))
         return b"".join(lines)
 
     def finish(self) -> None:

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from blip2cli.errors import UsageError
+from blip2cli.errors import UsageError, reason
 from blip2cli.host.files import HIDDEN, cannot_write
 from blip2cli.host.storage import retried
 from blip2cli.outputs.commits import (
@@ -149,7 +149,7 @@ def read_journal(path: Path) -> Record | None:
     except Damaged as error:
         raise UsageError(f"{path} is damaged: {error}", GO_ON_HINT) from None
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}", GO_ON_HINT) from None
+        raise UsageError(f"cannot read {path}: {reason(error)}", GO_ON_HINT) from None
 
 
 def _without_journal(out: Path, path: Path) -> UsageError:

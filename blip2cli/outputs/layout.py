@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from blip2cli.records import Column, Result
+from blip2cli.records import Column, Result, RowError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,9 +30,9 @@ class Layout:
     metadata: Mapping[str, Any]
     late: Counter[str] = field(default_factory=Counter)
 
-    def failed(self, error: str) -> str:
+    def failed(self, error: RowError) -> RowError:
         """Note an error that came up in writing a row; gives it back."""
-        self.late[error.partition(":")[0]] += 1
+        self.late[error.kind] += 1
         return error
 
     @property
@@ -50,7 +50,7 @@ class Layout:
         record: dict[str, Any] = {"image": row.name}
         record.update((shown, row.columns.get(name)) for name, shown in self.carried.items())
         record.update((column.name, value) for column, value in zip(self.columns, result.values, strict=True))
-        record["error"] = result.error
+        record["error"] = None if result.error is None else str(result.error)
         return record
 
     def value(self, result: Result, *names: str) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from blip2cli.errors import UsageError
+from blip2cli.errors import UsageError, reason
 from blip2cli.host.files import cannot_write
 
 
@@ -76,7 +76,7 @@ def _lock(descriptor: int, named: Path) -> None:
         raise UsageError(f"{named} is being written by another run", "Wait for it, or choose another --out.") from None
     except OSError as error:
         raise _NoLocks(
-            f"cannot lock {named}: {error.strerror or error}",
+            f"cannot lock {named}: {reason(error)}",
             "The file system has no locks: write to another one, and copy the output there.",
         ) from None
     _HELD.add(descriptor)

@@ -40,7 +40,7 @@ class Results(LinesOutput):
         for number, result in enumerate(results, self.rows):
             entry = self.entry(result)
             if result.error is not None:
-                entry["error"] = result.error
+                entry["error"] = str(result.error)
             line = json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace")
             parts.append((b",\n" if number else b"[\n") + line)
         return b"".join(parts)

@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from blip2cli.errors import UsageError
+from blip2cli.errors import UsageError, reason
 from blip2cli.host.files import real_path, temporary_of
 from blip2cli.outputs import Output
 from blip2cli.outputs.appended import AppendedFile, check_appended, stamp_in, unwritable
@@ -27,7 +27,7 @@ from blip2cli.outputs.journal import Journal, hidden_beside, read_journal
 from blip2cli.outputs.jsonl import json_line
 from blip2cli.outputs.layout import Layout, described
 from blip2cli.outputs.stamp import edited
-from blip2cli.records import Result, Row
+from blip2cli.records import Result, Row, RowError
 
 if TYPE_CHECKING:
     from blip2cli.settings import OutputSettings
@@ -40,6 +40,9 @@ BETWEEN = ", "
 
 LOOKED_AT = 4096
 """Bytes of a file in a text's place by which it is told whether it is one."""
+
+NO_PLACE = RowError("unsupported", "no file for a text to stand beside; give --out FOLDER")
+"""The error of an image that is not a file."""
 
 PORTABLE_PIXMAP = re.compile(rb"P[1-6Ff]\s+(?:#[^\n]*\n\s*)*\d+\s+\d+\s")
 """What the images begin with that have no zero byte."""
@@ -190,17 +193,17 @@ class SidecarOutput:
         value = self.layout.value(result, "caption", "captions")
         return value if isinstance(value, str) else "\n".join(value)
 
-    def _checked_place(self, result: Result) -> Path | str:
+    def _checked_place(self, result: Result) -> Path | RowError:
         """Where a row's text is to be written, or the error of a row that has none."""
         if result.error is not None:
             return result.error
         try:
             place = self._place(result.row)
             if place is None:
-                return self.layout.failed("unsupported: no file for a text to stand beside; give --out FOLDER")
+                return self.layout.failed(NO_PLACE)
             fault = self.places.fault(place, result.row) or text_fault(place)
         except (OSError, ValueError) as error:  # a name from a manifest that is none for a file
-            return self.layout.failed(f"unsupported: {getattr(error, 'strerror', None) or error}")
+            return self.layout.failed(RowError("unsupported", reason(error)))
         return self.layout.failed(fault) if fault else place
 
     def _place(self, row: Row) -> Path | None:
@@ -229,14 +232,14 @@ class PlacesTaken:
         """Note that a row's text has this place; False where it is another's. Raises OSError."""
         return self.owners.setdefault(self._identity(place), (row.index, sys.intern(_suffix(row))))[0] == row.index
 
-    def fault(self, place: Path, row: Row) -> str | None:
+    def fault(self, place: Path, row: Row) -> RowError | None:
         """What is wrong where the place is another row's."""
         index, suffix = self.owners.get(self._identity(place), (row.index, ""))
         if index == row.index:
             return None
         if suffix == _suffix(row):
-            return f"conflict: {place.name} is the text file of an earlier row"
-        return f"conflict: {place.name} is the text file of {place.stem}{suffix}"
+            return RowError("conflict", f"{place.name} is the text file of an earlier row")
+        return RowError("conflict", f"{place.name} is the text file of {place.stem}{suffix}")
 
     def _identity(self, place: Path) -> int:
         """A number for a file's place, however it is spelled, in capitals too where the file system ignores them."""
@@ -258,19 +261,19 @@ def _ignores_case(folder: str) -> bool:
         return False
 
 
-def text_fault(place: Path) -> str | None:
+def text_fault(place: Path) -> RowError | None:
     """Why what stands in a text's place is not to be touched: a folder, a device, an image. Raises OSError."""
     try:
         mode = os.stat(place).st_mode
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(mode):
-        return f"conflict: {place.name} is {'a folder' if stat.S_ISDIR(mode) else 'not a file'}"
+        return RowError("conflict", f"{place.name} is {'a folder' if stat.S_ISDIR(mode) else 'not a file'}")
     with open(place, "rb") as file:
         start = file.read(LOOKED_AT)
     binary = b"\0" in start and not start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if binary or PORTABLE_PIXMAP.match(start):
-        return f"conflict: {place.name} is there and is not a text"
+        return RowError("conflict", f"{place.name} is there and is not a text")
     return None
 
 
@@ -328,5 +331,5 @@ def _size(place: Path) -> int | None:
     return len(place.read_bytes().rstrip()) if place.exists() else None
 
 
-def _failed(result: Result, error: str) -> Result:
+def _failed(result: Result, error: RowError) -> Result:
     return replace(result, values=(None,) * len(result.values), error=error)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from blip2cli.errors import OutputError
+from blip2cli.errors import OutputError, reason
 from blip2cli.host.terminal import TablePrinter
 from blip2cli.outputs.commits import Commit
 from blip2cli.outputs.jsonl import json_line
@@ -34,7 +34,7 @@ class JsonlStream:
             raise
         except OSError as error:
             raise OutputError(
-                f"cannot write to stdout: {error.strerror}", "Make room, or name a file for --out."
+                f"cannot write to stdout: {reason(error)}", "Make room, or name a file for --out."
             ) from None
 
     def commit(self) -> None:
@@ -59,7 +59,8 @@ class TableStream:
 
     def write(self, results: Sequence[Result]) -> None:
         for result in written(results):
-            self.table.print_row([result.row.name, *map(_shown, result.values)], result.error)
+            error = None if result.error is None else str(result.error)
+            self.table.print_row([result.row.name, *map(_shown, result.values)], error)
 
     def commit(self) -> None:
         sys.stdout.flush()

@@ -89,7 +89,7 @@ class WebDatasetOutput:
             data = bytes_of(result.row.image)
             suffix = suffix_by_content(data)
         except ImageError as error:
-            return replace(result, values=(None,) * len(result.values), error=self.layout.failed(str(error)))
+            return replace(result, values=(None,) * len(result.values), error=self.layout.failed(error.error))
         self.key = self._key(result.row)
         record = self.layout.record(result)
         record.pop("error")

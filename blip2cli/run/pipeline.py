@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +12,8 @@ from blip2cli.images.decode import Reading
 from blip2cli.images.loader import Loading, load
 from blip2cli.model import load_model
 from blip2cli.model.checkpoint import Checkpoint
-from blip2cli.records import Result, Row
+from blip2cli.model.loaded import LoadedCheckpoint
+from blip2cli.records import Batch, Result, Row
 from blip2cli.settings import ModelSettings
 from blip2cli.tasks import Task
 
@@ -39,6 +40,25 @@ class Pipeline(Protocol):
         """Give back what is held."""
 
 
+def reading_for(checkpoint: Checkpoint, settings: ModelSettings) -> Reading:
+    """How images are read for a checkpoint."""
+    images = checkpoint.images
+    return Reading(images.side, settings.exact_pixels, images.fitting)
+
+
+def load_for(
+    model: LoadedCheckpoint, rows: Iterable[Row], settings: ModelSettings, keep_bytes: bool = True
+) -> Iterator[Batch]:
+    """The rows in batches of the size that the model takes. Raises Blip2Error.
+
+    `keep_bytes` says whether rows keep images that came in bytes once they are decoded.
+    """
+    checkpoint = model.checkpoint
+    on_gpu = checkpoint.device.type == "cuda"
+    loading = Loading(model.batch_size, settings.workers, on_gpu, settings.image_timeout, keep_bytes)
+    return load(rows, reading_for(checkpoint, settings), loading)
+
+
 class InProcess:
     """The pipeline in this process."""
 
@@ -49,11 +69,8 @@ class InProcess:
         self.watch = Stopwatch()
 
     def results(self, rows: Iterator[Row], stop: Stop) -> Iterator[Result]:
-        settings, images = self.settings, self.checkpoint.images
-        reading = Reading(images.side, settings.exact_pixels, images.fitting)
-        on_gpu = self.checkpoint.device.type == "cuda"
-        loading = Loading(self.model.batch_size, settings.workers, on_gpu, settings.image_timeout, self.keep_bytes)
-        return self.task.results(self.model, stop.before(load(rows, reading, loading)), self.watch)
+        batches = load_for(self.model, rows, self.settings, self.keep_bytes)
+        return self.task.results(self.model, stop.before(batches), self.watch)
 
     def stats(self) -> PipelineStats:
         return PipelineStats(dict(self.watch.seconds), self.model.started_with, self.model.batch_size)

@@ -19,19 +19,19 @@ from blip2cli.outputs import Output, begun, beside
 from blip2cli.outputs.journal import read_journal
 from blip2cli.outputs.layout import Layout
 from blip2cli.outputs.replacement import take_place
-from blip2cli.records import Result, Row
+from blip2cli.records import Result, Row, RowError
 from blip2cli.run.flow import run
 from blip2cli.run.pipeline import Pipeline, PipelineStats
 from blip2cli.run.plan import Plan, RowSource
 from blip2cli.run.summary import Tally
 
-KEPT = "kept"
-"""The error that good rows are given on their way, so that nothing is done for them."""
+NOT_COMPUTED = RowError("failed", "the row is kept and not computed again")
+"""The error that kept rows have on their way, so that nothing is computed for them."""
 
 
 @dataclass(frozen=True)
 class CommittedRows:
-    """The part of a source that was committed; rows that are kept carry the error KEPT."""
+    """The part of a source that was committed; its good rows are marked as kept."""
 
     source: RowSource
     rows_done: int
@@ -39,7 +39,7 @@ class CommittedRows:
 
     def rows(self, start: int = 0, before: str | None = None) -> Iterator[Row]:
         for row in islice(self.source.rows(start, before), self.rows_done - start):
-            yield row if row.index in self.retried else replace(row, error=KEPT)
+            yield row if row.index in self.retried else replace(row, error=NOT_COMPUTED, kept=True)
 
     def stretch(self, first: int, stop: int) -> Iterator[Row]:
         return islice(self.rows(), first, stop)
@@ -73,7 +73,7 @@ class KeptRows:
         self.retried = frozenset(at // self.each for at, error in enumerate(errors) if error)
 
     def around(self, pipeline: Pipeline) -> Pipeline:
-        """A pipeline whose results have the kept values in the rows that are marked KEPT."""
+        """A pipeline whose results have the old output's values in the rows that are kept."""
         return _KeepingPipeline(self, pipeline)
 
     def restored(self, results: Iterator[Result]) -> Iterator[Result]:
@@ -83,11 +83,11 @@ class KeptRows:
             before = islice(records, self.done * self.each, None)
             for result in results:
                 record = next(before)
-                if result.row.error != KEPT:
+                if not result.row.kept:
                     yield result
                     continue
                 values = tuple(record[column.name] for column in self.layout.columns)
-                yield Result(replace(result.row, error=None), values, None, result.last)
+                yield Result(replace(result.row, error=None, kept=False), values, None, result.last)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Tally:
     def add(self, results: list[Result]) -> tuple[int, int]:
         """Count results; gives how many input rows and how many errors are among them."""
         images = sum(result.last for result in results)
-        errors = [result.error.partition(":")[0] for result in results if result.error is not None]
+        errors = [result.error.kind for result in results if result.error is not None]
         left_out = sum(result.left_out for result in results)
         self.rows += len(results) - left_out
         self.left_out += left_out

@@ -11,7 +11,7 @@ from blip2cli.errors import UsageError
 from blip2cli.records import Batch, Column, Result, Row
 from blip2cli.settings import Job, Opt
 from blip2cli.tasks import Needs
-from blip2cli.tasks.template import MissingColumn, Template, lines_of
+from blip2cli.tasks.template import MissingColumn, Template, lines_of, nothing_in
 
 if TYPE_CHECKING:
     from blip2cli.host.stopwatch import Stopwatch
@@ -102,7 +102,7 @@ class CaptionTask:
         if self.options.prompt_column:
             value = row.columns.get(self.options.prompt_column)
             if value is None or not str(value).strip():
-                return [Prompt(None, (value,), f"missing: nothing in column {self.options.prompt_column}")]
+                return [Prompt(None, (value,), nothing_in(self.options.prompt_column))]
             return [self._checked(Prompt(str(value), (str(value),)), row)]
         return [self._filled(template, row) for template in self.prompts] or [self._checked(Prompt(None), row)]
 
@@ -112,7 +112,7 @@ class CaptionTask:
         try:
             text = template.fill(row)
         except MissingColumn as missing:
-            return Prompt(None, (None,) if self.shows_prompt else (), str(missing))
+            return Prompt(None, (None,) if self.shows_prompt else (), missing.error)
         return self._checked(Prompt(text, (text,) if self.shows_prompt else ()), row)
 
     def _checked(self, prompt: Prompt, row: Row) -> Prompt:
@@ -121,7 +121,7 @@ class CaptionTask:
             for template in self.around:
                 template.fill(row)
         except MissingColumn as missing:
-            return replace(prompt, error=str(missing))
+            return replace(prompt, error=missing.error)
         return prompt
 
     def _values(self, row: Row, prompt: Prompt, texts: list[Text] | None) -> tuple[Any, ...]:

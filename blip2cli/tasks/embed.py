@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from blip2cli.errors import UsageError
-from blip2cli.records import Batch, Column, Result
+from blip2cli.records import Batch, Column, Result, RowError
 from blip2cli.settings import Job, Kind, Opt
 from blip2cli.tasks import Needs
+from blip2cli.tasks.template import nothing_in
 
 if TYPE_CHECKING:
     import numpy as np
@@ -128,9 +129,9 @@ class EmbedTask:
                 stored, error = self._stored(next(features))
                 yield Result(row, (row.text, stored), error)
             else:
-                yield Result(row, (row.text, None), f"missing: nothing in column {self.options.texts_column}")
+                yield Result(row, (row.text, None), nothing_in(self.options.texts_column))
 
-    def _stored(self, features: torch.Tensor | Failed) -> tuple[np.ndarray | None, str | None]:
+    def _stored(self, features: torch.Tensor | Failed) -> tuple[np.ndarray | None, RowError | None]:
         """The features as they are written, pooled where that is asked for, or the error in their stead."""
         from blip2cli.model.batches import Failed
 
@@ -149,6 +150,6 @@ def _text_output(model: Blip2Model, text: str) -> torch.Tensor | Failed:
     try:
         return model.text_output(text)
     except TooLong as too_long:
-        return Failed(f"text-too-long: {too_long}")
+        return Failed(RowError("text-too-long", str(too_long)))
     except TokenizerFailed as failed:
-        return Failed(f"failed: {failed}")
+        return Failed(RowError("failed", str(failed)))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from blip2cli.errors import UsageError
 from blip2cli.model.decoding.requests import Completion, Request, TooLong
 from blip2cli.model.tokenizer import TokenizerFailed
-from blip2cli.records import Batch, Column, Result, Row
+from blip2cli.records import Batch, Column, Result, Row, RowError
 
 if TYPE_CHECKING:
     from blip2cli.host.stopwatch import Stopwatch
@@ -34,7 +34,7 @@ class Prompt:
 
     text: str | None
     before: tuple[Any, ...] = ()
-    error: str | None = None
+    error: RowError | None = None
     choices: tuple[str, ...] = ()
 
 
@@ -53,7 +53,7 @@ class _Open:
     row: Row
     prompt: Prompt
     last: bool
-    error: str | None = None
+    error: RowError | None = None
     missing: int = 0
     texts: dict[int, Text] = field(default_factory=dict)
 
@@ -115,7 +115,7 @@ class Generation:
                 return
 
     def _row_requests(
-        self, model: Blip2Model, row: Row, image: EncodedImage | None, error: str | None, opened: deque[_Open]
+        self, model: Blip2Model, row: Row, image: EncodedImage | None, error: RowError | None, opened: deque[_Open]
     ) -> Iterable[Request]:
         prompts = self.prompts(row)
         most = self.settings.max_new_tokens or 1
@@ -129,10 +129,10 @@ class Generation:
             try:
                 ids = model.prompt_ids(prompt.text, model.prompt_room(most))
             except TooLong as too_long:
-                entry.error = f"prompt-too-long: {too_long}"
+                entry.error = RowError("prompt-too-long", str(too_long))
                 continue
             except TokenizerFailed as failed:
-                entry.error = f"failed: {failed}"
+                entry.error = RowError("failed", str(failed))
                 continue
             if prompt.choices:
                 yield from self._choices(model, image, entry, ids)
@@ -148,9 +148,9 @@ class Generation:
         forced = [model.answer_ids(choice) for choice in entry.prompt.choices]
         room = model.prompt_room(max(map(len, forced)) + 1)
         if len(ids) > room:
-            entry.error = f"prompt-too-long: {len(ids)} tokens, {room} fit beside the choices"
+            entry.error = RowError("prompt-too-long", f"{len(ids)} tokens, {room} fit beside the choices")
         elif not all(forced):
-            entry.error = "missing: a choice is empty"
+            entry.error = RowError("missing", "a choice is empty")
         else:
             entry.missing = len(forced)
             yield from (Request((entry, at), image, ids, (0, len(one)), forced=one) for at, one in enumerate(forced))

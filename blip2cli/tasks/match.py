@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from blip2cli.errors import UsageError
-from blip2cli.records import Batch, Column, Result, Row
+from blip2cli.records import Batch, Column, Result, Row, RowError
 from blip2cli.settings import Job, Kind, Opt
 from blip2cli.tasks import Needs
-from blip2cli.tasks.template import MissingColumn, Template, lines_of
+from blip2cli.tasks.template import MissingColumn, Template, lines_of, nothing_in
 
 if TYPE_CHECKING:
     from blip2cli.host.stopwatch import Stopwatch
@@ -86,7 +86,7 @@ class _Pair:
     row: Row
     image: Any
     text: str | None
-    error: str | None
+    error: RowError | None
     last: bool
     scores: dict[str, float] = field(default_factory=dict)
 
@@ -137,10 +137,10 @@ class MatchTask:
             for number, (text, fault) in enumerate(texts, 1):
                 yield _Pair(row, image, text, failure or fault, number == len(texts))
 
-    def _texts(self, row: Row) -> list[tuple[str | None, str | None]]:
+    def _texts(self, row: Row) -> list[tuple[str | None, RowError | None]]:
         """The row's texts, each with what is wrong with it."""
         if not self.texts:
-            missing = None if row.text and row.text.strip() else f"missing: nothing in column {self.text_column}"
+            missing = None if row.text and row.text.strip() else nothing_in(self.text_column)
             return [(row.text, missing)]
         return [_filled(template, row) for template in self.texts]
 
@@ -194,12 +194,12 @@ def _note(name: str, pairs: Sequence[tuple[_Pair, ReadText]], scores: Sequence[f
             pair.error = score.error
 
 
-def _filled(template: Template, row: Row) -> tuple[str | None, str | None]:
+def _filled(template: Template, row: Row) -> tuple[str | None, RowError | None]:
     """The text for a row, and what is wrong with it."""
     try:
         return template.fill(row), None
     except MissingColumn as missing:
-        return None, str(missing)
+        return None, missing.error
 
 
 def _some(pairs: Iterator[_Pair], most: int) -> Iterator[list[_Pair]]:

@@ -7,13 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from blip2cli.errors import UsageError
+from blip2cli.errors import UsageError, reason
 from blip2cli.host.storage import reading_hint
-from blip2cli.records import Row
+from blip2cli.records import Row, RowError
+
+
+def nothing_in(column: str | None) -> RowError:
+    """The error of a row that has nothing in a column that is needed."""
+    return RowError("missing", f"nothing in column {column}")
 
 
 class MissingColumn(Exception):
-    """A row has nothing to put into a place; the message is the row's error."""
+    """A row has nothing in a column that is needed; `error` is the row's."""
+
+    def __init__(self, column: str) -> None:
+        self.error = nothing_in(column)
+        super().__init__(str(self.error))
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,7 @@ class Template:
             if name:
                 value = row.columns.get(name)
                 if value is None:
-                    raise MissingColumn(f"missing: nothing in column {name}")
+                    raise MissingColumn(name)
                 parts.append(str(value))
             elif name is not None:
                 parts.append(question)
@@ -83,9 +92,9 @@ def lines_of(option: str, file: object) -> tuple[str, ...]:
     try:
         text = text_of(str(file))
     except OSError as error:
-        reason = error.strerror or str(error)
         raise UsageError(
-            f"cannot read {option} {file}: {reason}", reading_hint(error, "Name a text file that holds one a line.")
+            f"cannot read {option} {file}: {reason(error)}",
+            reading_hint(error, "Name a text file that holds one a line."),
         ) from None
     except NotText as error:
         raise UsageError(f"cannot read {option} {file}: it is {error}", SAVE_AS_UTF_8) from None

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from blip2cli.errors import UsageError
-from blip2cli.records import Batch, Column, Result, Row
+from blip2cli.records import Batch, Column, Result, Row, RowError
 from blip2cli.settings import Job, Opt
 from blip2cli.tasks import Needs
-from blip2cli.tasks.template import MissingColumn, Template, check_place, lines_of
+from blip2cli.tasks.template import MissingColumn, Template, check_place, lines_of, nothing_in
 
 if TYPE_CHECKING:
     from blip2cli.host.stopwatch import Stopwatch
@@ -107,7 +107,7 @@ class VqaTask:
         from blip2cli.tasks.generation import Prompt
 
         if not self.asked and (row.text is None or not row.text.strip()):
-            return [Prompt(None, (row.text,), f"missing: nothing in column {self.options.question_column}")]
+            return [Prompt(None, (row.text,), nothing_in(self.options.question_column))]
         return [self._prompt(row, template, question) for question in self.asked or (None,)]
 
     def _prompt(self, row: Row, template: Template, asked: Template | None) -> Prompt:
@@ -118,10 +118,10 @@ class VqaTask:
             question = asked.fill(row) if asked else row.text or ""
             choices = self._choices(row)
             fault = faulty(choices) if self.choosing else None
-            error = f"unsupported: {fault}" if fault else None
+            error = RowError("unsupported", fault) if fault else None
             return Prompt(template.fill(row, question), (question,), error, choices)
         except MissingColumn as missing:
-            return Prompt(None, (question,), str(missing))
+            return Prompt(None, (question,), missing.error)
 
     def _choices(self, row: Row) -> tuple[str, ...]:
         """The answers that a row's is chosen from; none where it is written freely. Raises MissingColumn."""
@@ -129,7 +129,7 @@ class VqaTask:
             return split(self.options.choices) if self.options.choices is not None else ()
         given = row.columns.get(self.options.choices_column)
         if given is None:
-            raise MissingColumn(f"missing: nothing in column {self.options.choices_column}")
+            raise MissingColumn(self.options.choices_column)
         return tuple(map(str, given)) if isinstance(given, (list, tuple)) else split(str(given))
 
     def _values(self, row: Row, prompt: Prompt, texts: list[Text] | None) -> tuple[Any, ...]:

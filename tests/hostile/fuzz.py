@@ -231,7 +231,7 @@ def outcome(number: int) -> str:
         else:
             result = read_manifest(kind, data) if kind in manifests() else read_image(data)
     except ImageError as error:
-        result = error.kind
+        result = error.error.kind
         assert str(error).isprintable(), repr(str(error))
     except Exception as error:
         raise AssertionError(f"case {number} ({kind}, {mutation}): {type(error).__name__}: {error}") from error
@@ -256,7 +256,7 @@ def read_archive(suffix: str, data: bytes) -> str:
         except UsageError:
             return "refused"
         for row in rows:
-            assert row.error is None or row.error.partition(":")[0] in ROW_ERRORS, row.error
+            assert row.error is None or row.error.kind in ROW_ERRORS, row.error
             if row.image is not None:
                 bytes_of(row.image)
     assert len(rows) < 40, f"{len(rows)} rows of 5 images"

@@ -52,7 +52,7 @@ def png(width: int, height: int) -> bytes:
 def test_bombs_are_refused_before_they_are_decoded(size: tuple[int, int]) -> None:
     with pytest.raises(ImageError) as refused:
         decode(png(*size), Reading(64))
-    assert refused.value.kind == "too-large"
+    assert refused.value.error.kind == "too-large"
 
 
 @pytest.mark.parametrize(
@@ -72,4 +72,4 @@ def test_bombs_are_refused_before_they_are_decoded(size: tuple[int, int]) -> Non
 def test_other_formats_are_not_opened(data: bytes) -> None:
     with pytest.raises(ImageError) as refused:
         decode(data, Reading(64))
-    assert refused.value.kind == "unsupported"
+    assert refused.value.error.kind == "unsupported"

@@ -37,9 +37,9 @@ def png_that_claims(width: int, height: int) -> bytes:
 def kind_of(data: bytes) -> str:
     with pytest.raises(ImageError) as error:
         decode(data, READING)
-    assert str(error.value).startswith(error.value.kind + ": ") and "\n" not in str(error.value)
+    assert str(error.value).startswith(error.value.error.kind + ": ") and "\n" not in str(error.value)
     assert len(str(error.value)) < 200
-    return error.value.kind
+    return error.value.error.kind
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM", "TGA"])
@@ -91,14 +91,14 @@ def test_random_damage_gives_pixels_or_an_error_and_nothing_else() -> None:
             try:
                 assert decode(bytes(data), READING).shape == (16, 16, 3)
             except ImageError as error:
-                assert error.kind in ("truncated", "unsupported", "too-large")
+                assert error.error.kind in ("truncated", "unsupported", "too-large")
 
 
 def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def kind(path: Path) -> str:
         with pytest.raises(ImageError) as error:
             read_file(str(path))
-        return error.value.kind
+        return error.value.error.kind
 
     fifo, link, big = tmp_path / "fifo.jpg", tmp_path / "link.jpg", tmp_path / "big.jpg"
     os.mkfifo(fifo)

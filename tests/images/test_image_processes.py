@@ -15,6 +15,7 @@ import pytest
 
 from blip2cli.images import processes as worker
 from blip2cli.images.processes import Death, Pool, work_through
+from blip2cli.records import RowError
 
 
 def doubled(items: Iterator[int]) -> Iterator[bytes]:
@@ -43,7 +44,7 @@ def lists_of(numbers: range, at_once: int = 5) -> Iterator[range]:
 
 def test_results_come_in_order_and_an_item_that_a_process_dies_of_costs_itself_only() -> None:
     results = list(chain.from_iterable(work_through(doubled, lists_of(range(30)), 2, 5.0)))
-    assert results[13] == Death("crashed: the image decoder crashed (SIGSEGV)")
+    assert results[13] == Death(RowError("crashed", "the image decoder crashed (SIGSEGV)"))
     results[13] = b"26"
     assert results == [str(2 * number).encode() for number in range(30)]
 

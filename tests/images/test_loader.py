@@ -17,7 +17,7 @@ from blip2cli.errors import Blip2Error
 from blip2cli.images import loader
 from blip2cli.images.decode import FAILED, PIXELS, REPEATED, Reading
 from blip2cli.images.loader import Loading, load
-from blip2cli.records import Batch, ImageRef, Row
+from blip2cli.records import Batch, ImageRef, Row, RowError
 from tests.images.misbehaving import (
     Later,
     Misbehaving,
@@ -67,7 +67,7 @@ def errors_of(batches: Iterator[Batch], count: int) -> dict[int, str]:
                 assert at is not None
                 assert (batch.pixels[at] == row.index % 251).all()
             else:
-                errors[row.index] = error
+                errors[row.index] = str(error)
                 assert at is None
     assert numbers == list(range(count))
     return errors
@@ -172,12 +172,13 @@ def test_an_error_of_python_costs_one_image(misbehave: Install) -> None:
 def test_the_same_bytes_in_a_batch_are_there_once() -> None:
     data = (Path(__file__).parents[2] / "docs" / "examples" / "red-circle.png").read_bytes()
     same = [Row(number, "same.png", ImageRef(data=data)) for number in range(4)]
-    bad = [Row(4, "bad.png", ImageRef(data=b"bad")), Row(5, "bad.png", ImageRef(data=b"bad")), Row(6, "", error="gone")]
+    bad = [Row(number, "bad.png", ImageRef(data=b"bad")) for number in (4, 5)]
+    gone = Row(6, "", error=RowError("missing", "gone"))
     for workers in (0, 1):
-        (batch,) = load(iter([*same, *bad]), READING, Loading(8, workers))
+        (batch,) = load(iter([*same, *bad, gone]), READING, Loading(8, workers))
         assert len(batch.pixels) == 1 and batch.image_of == (0, 0, 0, 0, None, None, None)
-        assert batch.errors[4] == batch.errors[5] == "unsupported: not an image in a known format"
-        assert batch.errors[6] == "gone"
+        assert batch.errors[4] == batch.errors[5] == RowError("unsupported", "not an image in a known format")
+        assert batch.errors[6] == gone.error
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_an_error_for_good_is_not_tried_again(fail: Fail, path: str, code: int) 
     waits = fail(code, 1)
     with pytest.raises(ImageError) as error:
         read_file(path)
-    assert error.value.kind == ("missing" if code == errno.ENOENT else "unreadable")
+    assert error.value.error.kind == ("missing" if code == errno.ENOENT else "unreadable")
     assert waits == [] and "tried" not in str(error.value)
 
 

@@ -114,7 +114,7 @@ def test_odd_members() -> None:
         ("b.json", b'{"n": 1}'), ("c.jpg", CIRCLE), ("c.json", b"[1]"), ("../d.jpg", CIRCLE),
     ]  # fmt: skip
     for name in (tar("a.tar", members), zipped("a.zip", members)):
-        found = {row.name.removeprefix(name + "/"): row.error for row in rows(name)}
+        found = {row.name.removeprefix(name + "/"): row.error and str(row.error) for row in rows(name)}
         assert found == {
             "a.left.jpg": None,
             "a.right.jpg": None,
@@ -192,7 +192,7 @@ def test_a_damaged_header_is_not_taken_for_the_end() -> None:
     data[at : at + 100] = b"\xff" * 100
     Path("a.tar").write_bytes(data)
     found = rows("a.tar")
-    assert len(found) == 16 and found[-1].error == "truncated: the archive is damaged"
+    assert len(found) == 16 and str(found[-1].error) == "truncated: the archive is damaged"
 
 
 @pytest.mark.parametrize("make", MAKERS)

@@ -17,7 +17,7 @@ from blip2cli.errors import Blip2Error, UsageError
 from blip2cli.inputs import ColumnChoice, Sources, open_source
 from blip2cli.inputs.arrow import ArrowManifest
 from blip2cli.inputs.manifest import ManifestColumns, choose_columns
-from blip2cli.records import ImageRef, Row
+from blip2cli.records import ImageRef, Row, RowError
 from tests.conftest import Typed
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -288,7 +288,7 @@ def test_metadata_comes_first_in_its_order_and_then_the_images_it_does_not_name(
     assert names("p") == ["p/sub/c.jpg", "p/./b.jpg", "p/metadata.jsonl#2", "p/a.jpg", "p/z.jpg"]
     rows = list(source("p").rows())
     assert [row.columns.get("n") for row in rows] == [1, 2, 3, None, None]
-    assert [row.error for row in rows[2:]] == ["missing: nothing in column file_name", None, None]
+    assert [row.error and str(row.error) for row in rows[2:]] == ["missing: nothing in column file_name", None, None]
     assert rows[0].image == ImageRef(path="p/sub/c.jpg")
     assert names("p/metadata.jsonl") == ["sub/c.jpg", "./b.jpg", "p/metadata.jsonl#2"], "by name it is a manifest"
 
@@ -364,7 +364,7 @@ def test_where_a_path_starts(manifest: str, root: str | None, cell: str, path: s
 @pytest.mark.parametrize("cell", ["/etc/passwd", "file:///etc/passwd"])
 def test_a_remote_manifest_names_no_local_file(cell: str) -> None:
     row = place(cell, "https://host/m.csv", allow_remote=True)
-    assert (row.image, row.error) == (None, "unsupported: a local path in a remote manifest")
+    assert (row.image, row.error) == (None, RowError("unsupported", "a local path in a remote manifest"))
     assert place("x/../../y.jpg", "https://host/m.csv", root="imgs").error == row.error
 
 
@@ -372,11 +372,11 @@ def test_urls_are_fetched_only_when_allowed() -> None:
     for url in ("http://host/a.jpg", "HTTPS://host/a.jpg", "s3://b/a.jpg", "gs://b/a.jpg", "hf://datasets/x/y/a.jpg"):
         refused, allowed = place(url), place(url, allow_remote=True)
         assert (refused.name, refused.image) == (url, None)
-        assert refused.error == "unsupported: a URL in a manifest; --allow-remote fetches it"
+        assert str(refused.error) == "unsupported: a URL in a manifest; --allow-remote fetches it"
         assert (allowed.name, allowed.image, allowed.error) == (url, ImageRef(url=url), None)
     for url in ("file:///a.jpg", "ftp://host/a.jpg", "memory://a.jpg", "zip://a.jpg::http://host/x.zip"):
         assert place(url, allow_remote=True).error == place(url).error
-        assert place(url).error == f"unsupported: {url.partition(':')[0]} URLs in a manifest are not fetched"
+        assert str(place(url).error) == f"unsupported: {url.partition(':')[0]} URLs in a manifest are not fetched"
 
 
 def test_a_column_of_urls_is_looked_for_only_when_they_are_fetched() -> None:

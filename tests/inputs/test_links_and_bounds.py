@@ -62,7 +62,7 @@ def rows(*names: str) -> list[Row]:
 def found(name: str) -> dict[str, bytes | str | None]:
     """What each member of an archive is read as: its bytes, or its error."""
     return {
-        row.name.removeprefix(f"{name}/"): row.error or (bytes_of(row.image) if row.image else None)
+        row.name.removeprefix(f"{name}/"): str(row.error) if row.error else bytes_of(row.image) if row.image else None
         for row in rows(name)
     }
 

@@ -149,7 +149,7 @@ def test_karpathys_split_of_coco() -> None:
     first, second, third = rows("split.json")
     assert (first.name, first.image) == ("val2014/c_9.jpg", ImageRef(path="val2014/c_9.jpg"))
     assert first.columns == {"image_id": 9, "imgid": 0, "split": "test", "captions": ["A shape.", "Another."]}
-    assert second.columns["captions"] == [] and third.error == "unreadable: entry 3 is not a JSON object"
+    assert second.columns["captions"] == [] and str(third.error) == "unreadable: entry 3 is not a JSON object"
 
 
 def test_karpathys_split_of_flickr_has_no_folder_and_no_coco_number() -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from blip2cli.images.decode import Reading
-from blip2cli.images.loader import Loading, load
 from blip2cli.inputs import ColumnChoice, open_source
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import find
 from blip2cli.model.decoding.requests import EncodedImage, Request
 from blip2cli.records import Batch
+from blip2cli.run.pipeline import load_for
 from blip2cli.settings import GenerationSettings, ModelSettings
 
 
@@ -22,15 +22,13 @@ class Ours:
     """Our model in one precision."""
 
     def __init__(self, checkpoint: Path | str, dtype: Any, batch_size: int, device: str = "auto") -> None:
-        settings = ModelSettings(model=str(checkpoint), dtype=dtype, device=device)
-        self.model = Blip2Model(find(settings, "generation"), batch_size)
+        self.settings = ModelSettings(model=str(checkpoint), dtype=dtype, device=device)
+        self.model = Blip2Model(find(self.settings, "generation"), batch_size)
 
     def batches(self, folder: Path, workers: int | None = None, exact: bool = False) -> Iterator[Batch]:
         """The folder's images as the run's loader gives them."""
         rows = open_source([str(folder)], ColumnChoice()).rows()
-        images, on_gpu = self.model.checkpoint.images, self.model.checkpoint.device.type == "cuda"
-        reading = Reading(images.side, exact, images.fitting)
-        return load(rows, reading, Loading(self.model.batch_size, workers, on_gpu))
+        return load_for(self.model, rows, replace(self.settings, workers=workers, exact_pixels=exact))
 
     def write(self, folder: Path, prompts: Sequence[str | None], lengths: Sequence[int], batch_size: int) -> int:
         """Write a text of each length for every image and prompt; gives the number of tokens."""

@@ -16,7 +16,7 @@ from blip2cli.commands.bench import BenchSettings
 from blip2cli.commands.bench.machine import describe
 from blip2cli.commands.bench.material import save_photos
 from blip2cli.commands.bench.ours import Ours
-from blip2cli.errors import Blip2Error
+from blip2cli.errors import Blip2Error, reason
 from blip2cli.host.terminal import TablePrinter, hush_libraries, show_warning
 from blip2cli.model.checkpoint import find
 from blip2cli.settings import ModelSettings
@@ -60,7 +60,7 @@ def measure_and_show(settings: BenchSettings) -> None:
 def _reason(error: Exception) -> str:
     if isinstance(error, Blip2Error):
         return error.message
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    return reason(error, named=True)
 
 
 def _tries(photos: Path, dtype: Any, settings: BenchSettings) -> Iterator[Measured]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from blip2cli import __version__
 from blip2cli.commands.report.table import Field, Table
 from blip2cli.commands.report.thumbnails import Album
+from blip2cli.records import RowError
 
 if TYPE_CHECKING:
     from blip2cli.commands.report import ReportSettings
@@ -80,7 +81,7 @@ class Page:
         return {
             "names": table.names,
             "errors": {at: error for at, error in enumerate(table.errors) if error is not None},
-            "faults": self.album.faults,
+            "faults": {row: str(fault) for row, fault in self.album.faults.items()},
             "places": [self.album.place.get(at, -1) for at in range(len(table))],
             "fields": [{"name": one.name, "kind": one.kind, "values": one.values} for one in table.fields],
             "answer": number(table.answer),
@@ -93,7 +94,7 @@ class Page:
 
 def kind_of(error: str) -> str:
     """What stands before the colon of an error, by which errors are counted."""
-    kind = error.partition(":")[0]
+    kind = RowError.parsed(error).kind
     return kind if len(kind) <= 30 else "other"
 
 

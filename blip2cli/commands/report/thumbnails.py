@@ -15,10 +15,10 @@ from blip2cli.commands.report.table import Table
 from blip2cli.errors import ImageError
 from blip2cli.host.processor import cores
 from blip2cli.host.terminal import Progress
-from blip2cli.images.decode import FAILED, PIXELS, bytes_of, thumbnail
+from blip2cli.images.decode import PIXELS, bytes_of, failure, failure_in, thumbnail
 from blip2cli.images.processes import Death, work_through
 from blip2cli.inputs.originals import NOT_FOUND
-from blip2cli.records import ImageRef, Row
+from blip2cli.records import ImageRef, Row, RowError
 
 if TYPE_CHECKING:
     from blip2cli.commands.report import ReportSettings
@@ -43,7 +43,7 @@ class Album:
     side: int
     thumbnails: list[str]
     place: dict[int, int]
-    faults: dict[int, str]
+    faults: dict[int, RowError]
 
 
 def album_of(pictures: Iterable[Row], table: Table, settings: ReportSettings) -> Album:
@@ -53,7 +53,7 @@ def album_of(pictures: Iterable[Row], table: Table, settings: ReportSettings) ->
         return Album(0, [], {}, {})
     rows: dict[Hashable, list[int]] = {}
     asked: deque[Hashable] = deque()
-    faults: dict[int, str] = {}
+    faults: dict[int, RowError] = {}
 
     def distinct() -> Iterator[ImageRef]:
         for row in pictures:
@@ -69,7 +69,7 @@ def album_of(pictures: Iterable[Row], table: Table, settings: ReportSettings) ->
                 yield row.image
 
     thumbnails: list[str] = []
-    outcome: dict[Hashable, int | str] = {}
+    outcome: dict[Hashable, int | RowError] = {}
     room = settings.thumbnails_mb * 1e6
     workers = cores() if len(table) > FEW else 0
     with (
@@ -77,17 +77,19 @@ def album_of(pictures: Iterable[Row], table: Table, settings: ReportSettings) ->
         closing(_made(distinct(), side, workers)) as all_made,
     ):
         for made in all_made:
-            failed = isinstance(made, str)
-            room -= 0 if failed else 4 * (len(made) + 2) // 3
+            if isinstance(made, RowError):
+                outcome[asked.popleft()] = made
+                progress.advance(1, 1)
+                continue
+            room -= 4 * (len(made) + 2) // 3
             if room < 0:
                 break
-            outcome[asked.popleft()] = made if isinstance(made, str) else len(thumbnails)
-            if isinstance(made, bytes):
-                thumbnails.append(base64.b64encode(made).decode())
-            progress.advance(1, int(failed))
+            outcome[asked.popleft()] = len(thumbnails)
+            thumbnails.append(base64.b64encode(made).decode())
+            progress.advance(1, 0)
     told = {number: outcome[key] for key in outcome for number in rows[key]}
     place = {number: at for number, at in told.items() if isinstance(at, int)}
-    faults.update({number: fault for number, fault in told.items() if isinstance(fault, str)})
+    faults.update({number: fault for number, fault in told.items() if isinstance(fault, RowError)})
     return Album(side, thumbnails, place, faults)
 
 
@@ -98,16 +100,16 @@ def _identity(image: ImageRef) -> Hashable:
     return image.path, image.url, image.offset
 
 
-def _made(images: Iterator[ImageRef], side: int, workers: int) -> Generator[bytes | str]:
+def _made(images: Iterator[ImageRef], side: int, workers: int) -> Generator[bytes | RowError]:
     """The thumbnail of each image, or why there is none."""
     lists = iter(lambda: list(islice(images, AT_ONCE)), [])
     with closing(work_through(MakeThumbnails(side), lists, workers, SECONDS, optional=True)) as every:
         for results in every:
             for result in results:
                 if isinstance(result, Death):
-                    yield result.cause
+                    yield result.error
                 else:
-                    yield result[1:].decode() if result[:1] == FAILED else result[1:]
+                    yield failure_in(result) or result[1:]
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,6 @@ class MakeThumbnails:
             try:
                 yield PIXELS + thumbnail(bytes_of(image), self.side)
             except ImageError as error:
-                yield FAILED + str(error).encode("utf-8", "backslashreplace")
+                yield failure(error.error)
             except Exception as error:
-                yield FAILED + f"unreadable: {type(error).__name__}".encode()
+                yield failure(RowError("unreadable", type(error).__name__))

@@ -146,7 +146,7 @@ def _meteor_scores(references: Tokens, results: Tokens) -> tuple[float, list[flo
         return overall, rows
     except (OSError, ValueError):  # a closed pipe, or an answer that is no number
         process.kill()
-        told = java.reason(process.stderr.read())
+        told = java.complaint_in(process.stderr.read())
         raise Blip2Error(f"its Java program failed: {told}", "Has it 2 GB of memory?") from None
     finally:
         if meteor.lock.locked():

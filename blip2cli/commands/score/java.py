@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from blip2cli.errors import Blip2Error
+from blip2cli.errors import Blip2Error, reason
 
 SETTINGS = "-Duser.language=en -Duser.country=US"
 """METEOR writes and reads numbers as the user's country does, and pycocoevalcap knows a decimal point only."""
@@ -25,9 +25,9 @@ def run(arguments: Sequence[str], stdin: str = "") -> str:
         with settled():
             done = subprocess.run(["java", *arguments], input=stdin.encode("utf-8", "replace"), capture_output=True)
     except OSError as error:
-        raise Blip2Error(f"Java cannot be started: {error.strerror}", "Is `java -version` well?") from None
+        raise Blip2Error(f"Java cannot be started: {reason(error)}", "Is `java -version` well?") from None
     if done.returncode:
-        raise Blip2Error(f"Java failed: {reason(done.stderr)}", "Is `java -version` well, and is there memory?")
+        raise Blip2Error(f"Java failed: {complaint_in(done.stderr)}", "Is `java -version` well, and is there memory?")
     return done.stdout.decode("utf-8", "replace")
 
 
@@ -45,7 +45,7 @@ def settled() -> Iterator[None]:
             os.environ["JAVA_TOOL_OPTIONS"] = before
 
 
-def reason(stderr: bytes) -> str:
+def complaint_in(stderr: bytes) -> str:
     """The first line of what a Java program complains of."""
     lines = stderr.decode("utf-8", "replace").splitlines()
     told = [line for line in lines if line.strip() and not line.startswith(("Picked up", "\tat "))]

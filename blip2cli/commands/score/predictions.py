@@ -9,6 +9,7 @@ from typing import Any, Literal
 from blip2cli.commands.score.records import Prediction
 from blip2cli.commands.score.tables import field, open_tables, records, texts_in
 from blip2cli.errors import UsageError
+from blip2cli.records import RowError
 
 Kind = Literal["answers", "captions"]
 
@@ -54,6 +55,6 @@ def read_predictions(names: Sequence[str], column: str | None, kept: Iterable[st
 
 
 def _prediction(record: Mapping[str, Any], texts: list[str], kept: Iterable[str]) -> Prediction:
-    error = record.get("error") or (None if texts else "missing: nothing was written")
+    error = record.get("error") or (None if texts else RowError("missing", "nothing was written"))
     columns = {name: value for name in kept if (value := field(record, name)) is not None}
     return Prediction("" if error else texts[0], None if error is None else str(error), columns)

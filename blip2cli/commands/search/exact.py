@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from blip2cli.commands.search.features import Features
+from blip2cli.records import RowError
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class Hit:
     row: int
     itc: float
     itm: float | None = None
-    error: str | None = None
+    error: RowError | None = None
 
 
 @dataclass

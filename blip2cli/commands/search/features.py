@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from blip2cli.errors import UsageError
+from blip2cli.errors import UsageError, reason
 from blip2cli.host import storage
 
 if TYPE_CHECKING:
@@ -129,8 +129,7 @@ def open_features(path: Path) -> Features:
     try:
         parts = tuple(_parts(path))
     except (OSError, EOFError, ValueError, KeyError, pa.ArrowException) as error:
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:160]
-        raise UsageError(f"cannot read {path}: {reason}", storage.reading_hint(error, HINT)) from None
+        raise UsageError(f"cannot read {path}: {reason(error)}", storage.reading_hint(error, HINT)) from None
     settings = [_settings(part) for part in parts]
     for part, said in zip(parts, settings, strict=True):
         kind = said.get("features")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,11 @@ import numpy as np
 
 from blip2cli.errors import UsageError
 from blip2cli.host.terminal import show_warning
-from blip2cli.images.decode import Reading
-from blip2cli.images.loader import Loading, load
 from blip2cli.inputs.objects import Objects
 from blip2cli.model import load_model
 from blip2cli.model.batches import Failed, for_each_row
 from blip2cli.model.checkpoint import find
+from blip2cli.run.pipeline import load_for
 from blip2cli.settings import Job
 
 if TYPE_CHECKING:
@@ -48,9 +48,8 @@ class Queries:
     def of_images(self, images: Iterable[str]) -> list[np.ndarray]:
         """fp32 [num_query_tokens, width] for each image file. Raises UsageError."""
         found: list[np.ndarray] = []
-        images_as = self.model.checkpoint.images
-        reading = Reading(images_as.side, self.job.model.exact_pixels, images_as.fitting)
-        for batch in load(Objects(images).rows(), reading, Loading(self.model.batch_size, workers=0)):
+        settings = replace(self.job.model, workers=0)
+        for batch in load_for(self.model, Objects(images).rows(), settings):
             vectors = for_each_row(batch, self.model.image_projections(batch))
             found += (_array(row.name, some) for row, some in zip(batch.rows, vectors, strict=True))
         return found

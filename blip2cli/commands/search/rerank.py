@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from blip2cli.commands.search.exact import Hit
 from blip2cli.commands.search.pictures import Pictures
 from blip2cli.commands.search.results import Found
-from blip2cli.images.decode import Reading
-from blip2cli.images.loader import Loading, load
 from blip2cli.model.batches import Failed, for_each_row
 from blip2cli.records import Batch
+from blip2cli.run.pipeline import load_for
 from blip2cli.settings import Job
 
 if TYPE_CHECKING:
@@ -37,11 +36,8 @@ def _scores(model: RetrievalModel, job: Job, pictures: Pictures, found: Sequence
         for hit in one.hits:
             finders.setdefault(hit.row, []).append(number)
     names = [record["image"] for record in pictures.features.records(list(finders))]
-    images = model.checkpoint.images
-    reading = Reading(images.side, job.model.exact_pixels, images.fitting)
-    loading = Loading(model.batch_size, job.model.workers, image_timeout=job.model.image_timeout)
     scores: list[Scores] = [{} for _ in found]
-    for batch in load(pictures.rows(zip(finders, names, strict=True)), reading, loading):
+    for batch in load_for(model, pictures.rows(zip(finders, names, strict=True)), job.model):
         for number, row, score in _matched(model, batch, texts, finders):
             scores[number][row] = score
     return scores

@@ -53,8 +53,8 @@ def _warn(features: Features, unranked: Sequence[Hit]) -> None:
     """Say how many images ITM has not seen, and why not the first of them; its row need not be among those written."""
     one = len(unranked) == 1
     images = "1 image was not ranked again:" if one else f"{len(unranked):,} images were not ranked again, such as"
-    name, error = features.records([unranked[0].row])[0]["image"], unranked[0].error or ""
-    where = "; --images and --image-root say where to look" if error.startswith("missing") else ""
+    name, error = features.records([unranked[0].row])[0]["image"], unranked[0].error
+    where = "; --images and --image-root say where to look" if error and error.kind == "missing" else ""
     show_warning(f"{images} {name} ({error}){where}")
 
 

@@ -24,9 +24,10 @@ from functools import cache
 from typing import Any, TypeVar
 
 from blip2cli import __version__
-from blip2cli.host.storage import one_line
+from blip2cli.errors import one_line, reason
 from blip2cli.host.web.addresses import is_public
 from blip2cli.host.web.deadline import Deadline, TooSlowError
+from blip2cli.records import ErrorKind
 
 T = TypeVar("T")
 
@@ -63,13 +64,13 @@ class WebError(Exception):
     """A file cannot be had.
 
     Args:
-        kind: the kind of the error row: missing, unreadable, unsupported or too-large.
+        kind: the kind of the row's error.
         detail: a few words more.
         passing: whether it may go well the next time.
         wait: seconds after which the server wants to be asked again, None where it did not say.
     """
 
-    def __init__(self, kind: str, detail: str, passing: bool = False, wait: float | None = None) -> None:
+    def __init__(self, kind: ErrorKind, detail: str, passing: bool = False, wait: float | None = None) -> None:
         super().__init__(detail)
         self.kind, self.detail, self.passing, self.wait = kind, detail, passing, wait
 
@@ -168,10 +169,10 @@ def _translated(error: Exception) -> WebError:
     if isinstance(error, ssl.SSLCertVerificationError):
         return WebError("unreadable", f"the certificate is not valid: {one_line(error.verify_message)}")
     if isinstance(error, socket.gaierror):
-        return WebError("unreadable", error.strerror or str(error), passing=error.errno == socket.EAI_AGAIN)
-    reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        return WebError("unreadable", reason(error), passing=error.errno == socket.EAI_AGAIN)
+    named = not (isinstance(error, OSError) and error.strerror)
     passing = isinstance(error, (OSError, http.client.HTTPException))
-    return WebError("unreadable", one_line(str(reason)), passing)
+    return WebError("unreadable", reason(error, named), passing)
 
 
 # ---- URLs ----
@@ -187,7 +188,7 @@ def _parsed(url: str) -> urllib.parse.SplitResult:
         path = urllib.parse.quote(parts.path or "/", safe="%/:@!$&'()*+,;=~[]|")
         query = urllib.parse.quote(parts.query, safe="%/:@!$&'()*+,;=?~[]|")
     except ValueError as error:  # UnicodeError among them
-        raise WebError("unsupported", f"the URL is not valid: {one_line(str(error))}") from None
+        raise WebError("unsupported", f"the URL is not valid: {reason(error)}") from None
     if parts.scheme not in ("http", "https"):
         raise WebError("unsupported", f"a URL of {parts.scheme[:20]}://")
     if not host or not set(host) <= HOST_CHARACTERS:

@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable
 from typing import BinaryIO, TypeVar
 
+from blip2cli.errors import reason
 from blip2cli.host import storage
 from blip2cli.host.web.deadline import Deadline
 from blip2cli.host.web.exchange import Bounds, NoSpansError, Span, WebError, get, get_span, repeated
@@ -67,9 +68,7 @@ def _whole(url: str) -> bytes:
     except OSError as error:
         if error.errno != errno.EFBIG:
             raise
-        raise OSError(
-            errno.EFBIG, f"{error.strerror}, and the server gives no parts of it: download it first"
-        ) from None
+        raise OSError(errno.EFBIG, f"{reason(error)}, and the server gives no parts of it: download it first") from None
 
 
 def as_os_error(asked: Callable[[], T]) -> T:

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from blip2cli.records import RowError
+
 
 @dataclass(eq=False, slots=True)
 class EncodedImage:
@@ -20,7 +22,7 @@ class EncodedImage:
     query_embeds: torch.Tensor
     uses: int = 1
     prefix: list[torch.Tensor] | None = field(default=None, repr=False)
-    error: str | None = None
+    error: RowError | None = None
 
     @property
     def shared(self) -> bool:
@@ -56,7 +58,7 @@ class Completion:
 
     key: Any
     token_ids: tuple[int, ...]
-    error: str | None = None
+    error: RowError | None = None
     logprob: float = 0.0
     scored: int = 0
 

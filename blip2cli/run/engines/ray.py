@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from blip2cli.errors import Blip2Error, UsageError
+from blip2cli.errors import Blip2Error, UsageError, reason
 from blip2cli.host.signals import terminable
 from blip2cli.host.terminal import Progress, show_warning, silent_libraries
 from blip2cli.outputs import Target, make_folder, open_journal
@@ -277,8 +277,9 @@ class _Cluster:
             for text in self._texts(reports):
                 yield _checked(ShardProgress.unpacked(text))
         except self.ray.exceptions.RayError as error:
-            reason = " ".join(str(error).split())[:160]
-            raise Blip2Error(f"the cluster failed: {reason}", "Look at ray status, and go on with --resume.") from error
+            raise Blip2Error(
+                f"the cluster failed: {reason(error)}", "Look at ray status, and go on with --resume."
+            ) from error
 
     def _texts(self, reports: Any) -> Iterator[str]:
         """The dataset's only column. `iter_batches` will not do: its thread may outlive the connection, of which Ray
@@ -350,9 +351,8 @@ def _join(address: str | None) -> Any:
         with silent_libraries():
             ray.init(address, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:160]
         raise UsageError(
-            f"cannot join the Ray cluster {address or ''}: {reason}", "Is it up? See: ray status."
+            f"cannot join the Ray cluster {address or ''}: {reason(error)}", "Is it up? See: ray status."
         ) from None
     for name in ("ray", "ray.data"):  # what matters of it is told in our words
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from blip2cli.errors import Blip2Error, CheckpointError, OutputError, UsageError
+from blip2cli.errors import Blip2Error, CheckpointError, OutputError, UsageError, reason
 from blip2cli.host.signals import Stop
 from blip2cli.outputs import Target
 from blip2cli.outputs.apart import ShardApart, attempts_at
@@ -101,9 +101,10 @@ class Replica:
             yield ShardProgress(number, failure=(type(error).__name__, error.message, error.hint))
         except Exception as error:
             logging.getLogger(__name__).exception("shard %d failed", number)
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             hint = "The logs of Ray's workers say more."
-            yield ShardProgress(number, failure=("Blip2Error", f"shard {number} failed: {reason}", hint))
+            yield ShardProgress(
+                number, failure=("Blip2Error", f"shard {number} failed: {reason(error, named=True)}", hint)
+            )
 
     def _shard(self, number: int) -> Iterator[ShardProgress]:
         """Do one stretch."""
@@ -159,4 +160,4 @@ class Replica:
 
 
 def _kinds(group: list[Result]) -> Iterator[str]:
-    return (result.error.partition(":")[0] for result in group if result.error is not None)
+    return (result.error.kind for result in group if result.error is not None)

@@ -21,7 +21,7 @@ from typing import Any
 from blip2cli.host.signals import Stop
 from blip2cli.host.terminal import guard_streams
 from blip2cli.model.checkpoint import Checkpoint
-from blip2cli.records import Result, Row
+from blip2cli.records import Result, Row, RowError
 from blip2cli.run.pipeline import InProcess
 from blip2cli.settings import ModelSettings
 from blip2cli.tasks import Task
@@ -29,7 +29,7 @@ from blip2cli.tasks import Task
 READY, PULL, DONE, DRY, FAILED, ALIVE = "ready", "pull", "done", "dry", "failed", "alive"
 ROWS, STOP = "rows", "stop"
 
-Outputs = tuple[tuple[tuple[Any, ...], "str | None", bool], ...]
+Outputs = tuple[tuple[tuple[Any, ...], "RowError | None", bool], ...]
 """The output rows of one input row: values, error, and whether it is left out. Input rows stay with who sent them."""
 
 ALIVE_EVERY = 2.0
@@ -99,7 +99,7 @@ class Feed(Stop):
 
     def give(self, results: Iterator[Result]) -> None:
         """Send the results, a few input rows at a time."""
-        outputs: list[tuple[tuple[Any, ...], str | None, bool]] = []
+        outputs: list[tuple[tuple[Any, ...], RowError | None, bool]] = []
         for result in results:
             outputs.append((result.values, result.error, result.left_out))
             if result.last:

@@ -28,7 +28,7 @@ from blip2cli.host.signals import Stop
 from blip2cli.host.terminal import show_warning
 from blip2cli.images.processes import Clock
 from blip2cli.model.checkpoint import Checkpoint
-from blip2cli.records import Result, Row
+from blip2cli.records import Result, Row, RowError
 from blip2cli.run.engines.replica import DONE, DRY, FAILED, PULL, READY, ROWS, STOP, Outputs, ReplicaSetup, serve
 from blip2cli.run.pipeline import PipelineStats
 from blip2cli.settings import ModelSettings
@@ -301,7 +301,8 @@ class Replicas:
         replica.hand = {}
         proven = len(hand) == 1 and self.suspicion.get(hand[0].index, 0) >= SUSPECT
         if proven:
-            hand = [replace(hand[0], image=None, error=f"crashed: the model's process died of it ({cause})")]
+            fault = RowError("crashed", f"the model's process died of it ({cause})")
+            hand = [replace(hand[0], image=None, error=fault)]
             self.suspicion.pop(hand[0].index)
         else:
             replica.deaths += 1
