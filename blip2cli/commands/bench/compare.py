@@ -103,11 +103,11 @@ def beams(folder: Path, images: int, count: int) -> None:
     def loop(most: int) -> Run:
         return fastest(lambda size: lambda: reference.decode_beams(embeds, 5, most, size), (8, 16))
 
+    def own(most: int) -> Run:
+        return fastest(lambda size: lambda: ours.decode_beams(list(embeds), 5, most, size), (8, 16))
+
     for most in (10, 20):
-        runs: dict[str, Run] = {
-            "generate": loop(most),
-            "ours": lambda most=most: ours.decode_beams(list(embeds), 5, most),  # type: ignore[misc]  # a loop's value
-        }
+        runs = {"generate": loop(most), "ours": own(most)}
         table(f"5 beams, {most} tokens, encoding apart", rounds(runs, count), "generate", images, "images")
 
 

@@ -47,8 +47,11 @@ class Ours:
             done.key: done.token_ids for done in self.model.generate(self._requests(folder, [None], bounds), settings)
         }
 
-    def decode_beams(self, query_embeds: Sequence[torch.Tensor], beams: int, most: int) -> dict[int, tuple[int, ...]]:
+    def decode_beams(
+        self, query_embeds: Sequence[torch.Tensor], beams: int, most: int, batch_size: int
+    ) -> dict[int, tuple[int, ...]]:
         """Captions by beam search of images that are encoded: token ids by the image's number."""
+        self.model.batch_size = batch_size
         prompt = self.model.prompt_ids(None)
         requests = [Request(at, EncodedImage(embeds), prompt, (0, most)) for at, embeds in enumerate(query_embeds)]
         completions = self.model.generate(iter(requests), GenerationSettings(num_beams=beams))

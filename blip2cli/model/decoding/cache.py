@@ -75,7 +75,12 @@ class SlotCache:
     def put(self, slots: torch.Tensor, prefixes: Sequence[Sequence[torch.Tensor]]) -> None:
         """Write the first columns of slots [n], for each a part [2, layers, heads, columns, head width] a device."""
         for block, parts in zip(self.blocks, zip(*prefixes, strict=True), strict=True):
-            block[:, :, _index(slots.to(block.device)), :, : parts[0].shape[3]] = torch.stack(parts, dim=2)
+            first_columns = block[:, :, :, :, : parts[0].shape[3]]
+            if block.device.type == "cpu":  # where putting them together first would be another copy
+                for slot, part in zip(slots.tolist(), parts, strict=True):
+                    first_columns[:, :, slot] = part
+            else:
+                first_columns[:, :, slots.to(block.device)] = torch.stack(parts, dim=2)
 
     def append(
         self, layer: int, rows: torch.Tensor, ends: torch.Tensor, keys: torch.Tensor, values: torch.Tensor

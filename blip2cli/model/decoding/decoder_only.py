@@ -125,15 +125,15 @@ class DecoderOnly(LanguageModel):
         embeds = torch.cat([images, self.embedding(ids)], dim=1)
         columns = slice(past, past + embeds.shape[1])
         positions = torch.arange(columns.start, columns.stop, device=embeds.device)
-        unseen = torch.arange(columns.stop, device=embeds.device) > positions[:, None]
+        seen = self.cache.columns if past else columns.stop  # all there are, as a slice would be copied
+        unseen = torch.arange(seen, device=embeds.device) > positions[:, None]
         masks, rows = self.cache.everywhere(hide(unseen, embeds.dtype)), self.cache.places(slots)
         positions = positions.clamp(max=self.positions - 1).expand(embeds.shape[:2])
 
         def attend_padded(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             self.cache.fill(layer, rows[layer], columns, k, v)
             if past:
-                k = self.cache.keys[layer][rows[layer], :, : columns.stop]
-                v = self.cache.values[layer][rows[layer], :, : columns.stop]
+                k, v = self.cache.keys[layer][rows[layer]], self.cache.values[layer][rows[layer]]
             return attend(q, k, v, masks[layer])
 
         def attend_packed(layer: int, *packed: torch.Tensor) -> torch.Tensor:
