@@ -10,7 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
-from blip2cli.model.decoding.requests import Completion, Request, TooLong
+from blip2cli.model.decoding.requests import Request, TooLong
 from blip2cli.model.tokenizer import TokenizerFailed
 from blip2cli.records import Batch, Column, Result, Row, RowError
 
@@ -40,10 +40,15 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text that was written, and what it was made of."""
+    """A text that was written; `logprob` and `scored` are as in a Completion.
+
+    The completion itself is not kept: its key leads to the open row that holds this text, and what leads back to
+    itself, a row with its image's bytes among it, stays in memory until Python next looks for such circles.
+    """
 
     text: str
-    written: Completion
+    logprob: float
+    scored: int
 
 
 @dataclass(slots=True)
@@ -87,7 +92,7 @@ class Generation:
                 if completion.error:
                     entry.error = completion.error
                 else:
-                    text = Text(model.text(completion.token_ids), completion)
+                    text = Text(model.text(completion.token_ids), completion.logprob, completion.scored)
                     entry.texts[copy if not beams else len(entry.texts)] = text
                 entry.missing -= 1
                 yield from self._done(opened)
@@ -173,8 +178,8 @@ def score_values(texts: list[Text] | None, several: bool) -> tuple[Any, ...]:
     """Each text's log-probability, by token on average, and its probability."""
     if texts is None:
         return (None, None)
-    means = [short(text.written.logprob / max(text.written.scored, 1)) for text in texts]
-    wholes = [short(math.exp(text.written.logprob)) for text in texts]
+    means = [short(text.logprob / max(text.scored, 1)) for text in texts]
+    wholes = [short(math.exp(text.logprob)) for text in texts]
     return (means, wholes) if several else (means[0], wholes[0])
 
 

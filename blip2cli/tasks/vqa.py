@@ -138,7 +138,7 @@ class VqaTask:
         if self.choosing:
             if texts is None:
                 return (*prompt.before, None, None, None)
-            shares = softmax([text.written.logprob for text in texts])
+            shares = softmax([text.logprob for text in texts])
             best = max(range(len(shares)), key=shares.__getitem__)
             return (*prompt.before, prompt.choices[best], short(shares[best]), list(map(short, shares)))
         scores = score_values(texts, False) if self.settings.scores else ()

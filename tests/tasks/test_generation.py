@@ -1,5 +1,6 @@
 """Rows come out as soon as they can, whatever goes in."""
 
+import gc
 from collections.abc import Iterator
 from itertools import count, islice
 from pathlib import Path
@@ -7,8 +8,14 @@ from pathlib import Path
 import pytest
 
 from blip2cli import Blip2
+from blip2cli.records import Row
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+
+
+@pytest.fixture(scope="module")
+def model() -> Blip2:
+    return Blip2("tiny", dtype="fp32", batch_size=8, workers=0)
 
 
 @pytest.mark.parametrize("good", [0, 3])
@@ -31,3 +38,28 @@ def test_good_images_among_bad_ones_keep_their_places() -> None:
     rows = list(model.caption([image(number) for number in range(1000)]))
     assert [number for number, row in enumerate(rows) if row["error"] is None] == list(range(0, 1000, 150))
     assert all(row["caption"] == "a red circle" for row in rows[::150])
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("caption", {}),
+        ("caption", {"num_beams": 2}),
+        ("caption", {"num_captions": 2, "temperature": 0.5}),
+        ("answer", {"question": ["what color is it?", "how many shapes are there?"]}),
+        ("answer", {"question": "what color is it?", "choices": ["red", "blue"]}),
+        ("embed", {}),
+    ],
+)
+def test_rows_are_given_up_once_they_are_done(model: Blip2, task: str, options: dict) -> None:
+    """Without Python's collector of circles, which comes now and then only: rows may hold megabytes of images."""
+    gc.collect()
+    gc.disable()
+    try:
+        rows = getattr(model, task)([EXAMPLES / "red-circle.png"] * 90, **options)
+        for _ in islice(rows, 80):
+            pass
+        kept = sum(type(each) is Row for each in gc.get_objects())
+    finally:
+        gc.enable()
+    assert 0 < kept < 50
