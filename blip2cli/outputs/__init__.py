@@ -258,10 +258,22 @@ def check_output(settings: OutputSettings, task: str, resumes: bool = True) -> N
 
 
 def is_there(target: Target) -> bool:
-    """Whether the output itself is there; a file or folder without anything in it is not."""
+    """Whether the output itself is there; a file or folder without anything in it is not.
+
+    But an empty file is there where that is what was committed of rows that were all left out. Raises UsageError for a
+    damaged journal beside an empty file.
+    """
     if target.shards:
         return target.out.is_dir() and any(not path.is_dir() for path in target.out.rglob("*"))
-    return target.out.exists() and target.out.stat().st_size > 0
+    if not target.out.exists():
+        return False
+    return target.out.stat().st_size > 0 or _is_committed_empty(target)
+
+
+def _is_committed_empty(target: Target) -> bool:
+    """Whether rows are committed of which a file of no bytes has come."""
+    record = read_journal(target.kept)
+    return record is not None and record.commit.rows > 0 and record.commit.state.get("size") == 0
 
 
 def begun(target: Target) -> bool:
