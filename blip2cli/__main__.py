@@ -2,15 +2,22 @@
 
 import sys
 
+from blip2cli.host.signals import EXIT_CODE, ending, interruptible
+
 
 def main() -> None:
-    """Start the command line, whose imports take a moment in which Ctrl-C is quiet."""
+    """Start the command line. Ctrl-C and SIGTERM are told in a line from the first moment, while it is imported too."""
     try:
+        interruptible()
         from blip2cli.cli import main as start
 
         start()
     except KeyboardInterrupt:
-        sys.exit(130)
+        ending()
+        print("blip2: interrupted", file=sys.stderr)
+        sys.exit(EXIT_CODE)
+    finally:
+        ending()
 
 
 if __name__ == "__main__":

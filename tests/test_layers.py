@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "cli": "version errors host settings tasks run commands",
     # `blip2cli` itself, and `python -m blip2cli`
     "__init__": "api",
-    "__main__": "cli",
+    "__main__": "host cli",
 }
 """Room → the rooms it may import. "version" is `from blip2cli import __version__`."""
 

@@ -9,7 +9,7 @@ import typer
 
 from blip2cli import __version__
 from blip2cli.cli import bench, caption, chat, doctor, embed, match, models, report, score, search, vqa
-from blip2cli.cli.failures import MISTYPED, WRONG_USAGE, show_mistyped
+from blip2cli.cli.failures import INTERRUPTED, MISTYPED, WRONG_USAGE, show_mistyped
 from blip2cli.cli.usage import PlainCommand, PlainGroup
 from blip2cli.cli.values import WrongValue, spelled
 from blip2cli.host.terminal import guard_streams, show_error
@@ -51,6 +51,9 @@ def main() -> None:
     guard_streams()
     try:
         sys.exit(app(standalone_mode=False))
+    except (KeyboardInterrupt, typer.Abort):  # outside a command, or while its end was told
+        show_error("interrupted", "")
+        sys.exit(INTERRUPTED)
     except MISTYPED as error:
         show_mistyped(error)
         sys.exit(WRONG_USAGE)

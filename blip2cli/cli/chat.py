@@ -23,12 +23,7 @@ def chat(job: Job) -> None:
 
     [bold]blip2 chat photo.jpg[/bold]
     """
-    from blip2cli.cli.failures import INTERRUPTED
     from blip2cli.commands.chat import converse
 
-    try:
-        failures = converse(job)
-    except KeyboardInterrupt:  # while the model was loaded, or in a script: there is no output to go on with
-        raise typer.Exit(INTERRUPTED) from None
-    if failures:
+    if converse(job):
         raise typer.Exit(3)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from blip2cli.errors import Blip2Error, ImageError, UsageError, reason
+from blip2cli.host.signals import Terminated
 from blip2cli.records import RowError
 from blip2cli.settings import Job, Opt
 from blip2cli.tasks.template import Template, check_place
@@ -194,6 +195,8 @@ class Chat:
             for piece in talk.ask(question):
                 answer += piece
                 self.screen.piece(piece)
+        except Terminated:
+            raise
         except KeyboardInterrupt:
             self.screen.interrupted()
         except Exception as error:  # the chat goes on, whatever the model failed at

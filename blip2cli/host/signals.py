@@ -1,17 +1,28 @@
-"""SIGINT and SIGTERM: stop after what is in hand, and at once at the second one; or at once at the first."""
+"""SIGINT and SIGTERM: stop after what is in hand, and at once at the second one; or at once at the first.
+
+The command line imports this before anything else, so nothing heavy is imported here.
+"""
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TypeVar
-
-from blip2cli.host.terminal import show_warning
+from typing import NoReturn, TypeVar
 
 T = TypeVar("T")
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+EXIT_CODE = 128 + signal.SIGINT
+"""Of a process that ends here because of a signal, as the command line has it and shells do."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM has come. What Ctrl-C interrupts without ending the program, such as an answer in a chat, ends too."""
 
 
 class Stop:
@@ -31,7 +42,7 @@ class Stop:
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
-    """While inside, the first SIGINT or SIGTERM sets `asked`; the second has its usual effect.
+    """While inside, the first SIGINT or SIGTERM sets `asked`; at the second the process ends at once.
 
     Outside the main thread, which alone may set handlers, nothing is changed.
     """
@@ -41,27 +52,92 @@ def stopping() -> Iterator[Stop]:
         return
 
     def ask(number: int, frame: FrameType | None) -> None:
-        stop.asked = True
-        for other in before:
-            signal.signal(other, signal.SIG_DFL)
-        show_warning("stopping behind the rows in hand; once more to leave at once")
+        from blip2cli.host.terminal import show_warning
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        if not stop.asked:
+            stop.asked = True
+            quitting.begin()
+            show_warning("stopping behind the rows in hand; once more to leave at once")
+
+    quitting = _Quitting()
+    before = {number: signal.signal(number, ask) for number in SIGNALS}
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        quitting.end()
+
+
+class _Quitting:
+    """Ends the process at the next signal, in a thread of its own: the main thread may be in a long computation."""
+
+    _ends: tuple[int, int] | None = None
+
+    def begin(self) -> None:
+        """Watch for signals from now on; called in the main thread."""
+        self._ends = os.pipe()
+        for end in self._ends:
+            os.set_blocking(end, False)
+        os.set_blocking(self._ends[0], True)
+        signal.set_wakeup_fd(self._ends[1], warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(self._ends[0],), name="signals", daemon=True).start()
+
+    def end(self) -> None:
+        """Leave signals to their handlers again."""
+        if self._ends is not None:
+            signal.set_wakeup_fd(-1)
+            os.close(self._ends[1])  # at which the thread ends
+
+    @staticmethod
+    def _watch(numbers: int) -> None:
+        while number := os.read(numbers, 1):
+            if number[0] in SIGNALS:
+                from blip2cli.host.terminal import show_error
+
+                threading.Timer(1.0, os._exit, (EXIT_CODE,)).start()  # should nobody read stderr
+                show_error("interrupted", "")
+                os._exit(EXIT_CODE)
+        os.close(numbers)
+
+
+def interruptible() -> None:
+    """From now on SIGTERM raises Terminated in the main thread, as SIGINT raises KeyboardInterrupt.
+
+    In the interpreter's last moments, when nothing of ours is left to do, both are ignored.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    atexit.register(_handle_both, signal.SIG_IGN)  # registered first, so called last
+
+
+def ending() -> None:
+    """From now on SIGINT and SIGTERM end the process quietly: all is done, or told.
+
+    What a handler raises while the interpreter ends would be shown as a traceback.
+    """
+    _handle_both(_quit)
+
+
+def _handle_both(handler: signal.Handlers | Callable[[int, FrameType | None], object]) -> None:
+    for number in SIGNALS:
+        signal.signal(number, handler)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def _quit(number: int, frame: FrameType | None) -> NoReturn:
+    os._exit(EXIT_CODE)
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
-    """While inside, SIGTERM does what SIGINT does: it raises KeyboardInterrupt. In the main thread alone, as above."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def handlers_kept() -> Iterator[None]:
+    """Put back the handlers of SIGINT and SIGTERM that a library replaces inside. In the main thread alone."""
+    before = [(number, signal.getsignal(number)) for number in SIGNALS]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before:
+                signal.signal(number, handler)

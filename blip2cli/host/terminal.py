@@ -14,6 +14,8 @@ from io import TextIOWrapper
 from types import MappingProxyType
 from typing import Any
 
+from blip2cli.host.signals import Terminated
+
 PLAIN_EVERY = 10.0
 """Seconds between progress lines where stderr is no terminal."""
 
@@ -188,6 +190,9 @@ class ChatTerminal:
             except EOFError:
                 print()
                 return
+            except Terminated:
+                print()
+                raise
             except KeyboardInterrupt:
                 print()
                 continue

@@ -210,7 +210,7 @@ def test_a_script_that_is_interrupted_ends(typed: Run, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(OptDecoder, "step", interrupted)
     ran = typed("chat", CIRCLE, stdin="a?\nb?\n")
-    assert (ran.code, ran.out, ran.err) == (130, "", "")
+    assert (ran.code, ran.out, ran.err) == (130, "", "blip2: interrupted\n")
 
 
 def test_a_terminal_shows_a_script_as_it_goes_and_nothing_steers_it(

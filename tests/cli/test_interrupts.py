@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from blip2cli.host.signals import interruptible
+from blip2cli.host.terminal import ChatTerminal
 from tests.conftest import Typed, rows_of
 
 CIRCLE = Path(__file__).parents[2] / "docs" / "examples" / "red-circle.png"
@@ -88,9 +90,9 @@ def test_a_second_signal_leaves_at_once_and_the_run_can_go_on(tmp_path: Path, ty
     assert running.stderr is not None
     running.send_signal(signal.SIGINT)
     assert running.stderr.readline().rstrip() == STOPPED[0]
-    running.send_signal(signal.SIGINT)
-    running.communicate(timeout=60)
-    assert running.returncode in (-signal.SIGINT, 130), "130 where it was quicker"
+    running.send_signal(signal.SIGTERM)
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == 130 and told.splitlines()[0] == "blip2: interrupted"
     goes_on(tmp_path, typed)
 
 
@@ -131,3 +133,104 @@ def test_a_command_without_resume_does_not_promise_it(
     ran = typed(*words)
     assert ran.code == 130
     assert ran.err.splitlines() == ["blip2: interrupted", *([] if hint is None else [f"       {hint}"])]
+
+
+@pytest.fixture
+def terminable() -> Iterator[None]:
+    """SIGTERM as a command has it from its first moment."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    interruptible()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def terminate(*_: object, **__: object) -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+RESUMABLE = ["caption", str(CIRCLE), "--out", "o.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("words", "place", "hint"),
+    [
+        (RESUMABLE, "blip2cli.run.plan.make_task", STOPPED[2].strip()),
+        (RESUMABLE, "blip2cli.run.pipeline.load_model", STOPPED[2].strip()),
+        (RESUMABLE, "blip2cli.outputs.jsonl.JsonlOutput.finish", STOPPED[2].strip()),
+        (RESUMABLE, "blip2cli.run.summary.show_summary", STOPPED[2].strip()),
+        ([*RESUMABLE, "--devices", "cpu:2"], "blip2cli.run.engines.replicas.Replicas.__init__", STOPPED[2].strip()),
+        ([*RESUMABLE, "--dry-run"], "blip2cli.run.engines.local.show", STOPPED[2].strip()),
+        (["search", "f.parquet", "x"], "blip2cli.commands.search.search", None),
+        (["report", "r.jsonl"], "blip2cli.commands.report.report", "No page was written."),
+        (["score", "r.jsonl", "-r", "r.json"], "blip2cli.commands.score.score", "No figures were written."),
+        (["chat", str(CIRCLE)], "blip2cli.commands.chat.converse", None),
+        (["doctor"], "blip2cli.commands.doctor.examine_machine", None),
+    ],
+)
+def test_sigterm_is_told_as_ctrl_c_is_at_any_time(
+    terminable: None,
+    typed: Callable[..., Typed],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    place: str,
+    hint: str | None,
+) -> None:
+    monkeypatch.setattr(place, terminate)
+    ran = typed(*words)
+    assert ran.code == 130 and "Traceback" not in ran.err
+    assert ran.err.splitlines()[-1 if hint is None else -2 :] == [
+        "blip2: interrupted",
+        *([f"       {hint}"] if hint else []),
+    ]
+
+
+def test_a_chat_ends_at_sigterm_where_ctrl_c_only_stops_an_answer(
+    terminable: None, typed: Callable[..., Typed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blip2cli.host.terminal.chat_screen", ChatTerminal)
+    monkeypatch.setattr("blip2cli.commands.chat.Conversation.ask", terminate)
+    ran = typed("chat", CIRCLE, stdin="a?\nb?\n")
+    assert ran.code == 130 and ran.err.splitlines()[-1] == "blip2: interrupted"
+    assert "b?" not in ran.out
+
+
+BEFORE_AND_AFTER = """
+import atexit, os, signal, sys
+from blip2cli.__main__ import main
+
+class Finder:
+    def find_spec(self, name, *others):
+        if name == "blip2cli.cli.caption" and when == "before":
+            signal.raise_signal(signal.SIGTERM)
+        elif name == "blip2cli.cli.caption":
+            atexit.register(signal.raise_signal, signal.SIGTERM)
+
+when = sys.argv.pop(1)
+sys.meta_path.insert(0, Finder())
+main()
+"""
+
+
+@pytest.mark.parametrize(("when", "told"), [("before", "blip2: interrupted\n"), ("after", "")])
+def test_sigterm_while_the_program_is_imported_or_ends_has_exit_code_130(when: str, told: str) -> None:
+    words = [sys.executable, "-c", BEFORE_AND_AFTER, when, "--version"]
+    ran = subprocess.run(words, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (130, told)
+
+
+IN_A_LONG_COMPUTATION = """
+import os, signal, threading, time
+from blip2cli.host.signals import stopping
+with stopping():
+    os.kill(os.getpid(), signal.SIGTERM)
+    for _ in range(3):
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    time.sleep(600)
+"""
+
+
+def test_a_second_signal_does_not_wait_for_the_main_thread() -> None:
+    ran = subprocess.run([sys.executable, "-c", IN_A_LONG_COMPUTATION], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 130
+    assert ran.stderr.splitlines() == [STOPPED[0], "blip2: interrupted"]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from blip2cli.errors import Blip2Error, UsageError, reason
-from blip2cli.host.signals import terminable
+from blip2cli.host.signals import handlers_kept
 from blip2cli.host.terminal import Progress, show_warning, silent_libraries
 from blip2cli.outputs import Target, make_folder, open_journal
 from blip2cli.outputs.commits import Commit
@@ -222,7 +222,6 @@ class _Cluster:
         """The module `ray`, with the cluster joined."""
         if self.joined is None:
             self.joined = _join(self.job.engine.ray_address)
-            self.left.enter_context(terminable())
         return self.joined
 
     def counted(self, source: Any) -> Any:
@@ -348,7 +347,7 @@ def _join(address: str | None) -> Any:
     try:
         if address and (found := re.fullmatch(r"(?:ray://)?(.+):(\d+)", address)):
             socket.create_connection((found[1], int(found[2])), JOIN).close()
-        with silent_libraries():
+        with silent_libraries(), handlers_kept():
             ray.init(address, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(
