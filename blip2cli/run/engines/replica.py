@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from blip2cli.host.signals import Stop
+from blip2cli.host.signals import Stop, ignore
 from blip2cli.host.terminal import guard_streams
 from blip2cli.model.checkpoint import Checkpoint
 from blip2cli.records import Result, Row, RowError
@@ -119,8 +118,7 @@ class Feed(Stop):
 
 def serve(connection: Any, setup: ReplicaSetup) -> None:
     """The life of a replica, in a process of its own; it ends when the pipe does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever feeds us says when to stop
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ignore()  # whoever feeds us says when to stop
     guard_streams()
     pipe = Pipe(connection)
     threading.Thread(target=pipe.show_life, daemon=True).start()

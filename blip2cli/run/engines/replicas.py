@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from multiprocessing import resource_tracker
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from torch import multiprocessing
 
 from blip2cli.errors import Blip2Error
 from blip2cli.host.processor import cores
-from blip2cli.host.signals import Stop
+from blip2cli.host.signals import Stop, held_back
 from blip2cli.host.terminal import show_warning
 from blip2cli.images.processes import Clock
 from blip2cli.model.checkpoint import Checkpoint
@@ -88,7 +89,9 @@ class _Replica:
         self.connection, theirs = context.Pipe()
         self.pulling = self.ready = self.alone = False
         self.process = context.Process(target=serve, args=(theirs, self.setup), name=self.name)
-        self.process.start()
+        resource_tracker.ensure_running()  # which would let the signals through
+        with held_back():  # at Ctrl-C, which comes to all processes, a program that starts would show a traceback
+            self.process.start()
         theirs.close()
         self.loaded = self.silent = False
         self.silence.restart()

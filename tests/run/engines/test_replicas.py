@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -20,12 +21,13 @@ from blip2cli.inputs import Sources
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import find
 from blip2cli.records import Batch, Result
-from blip2cli.run.engines.replicas import Replicas
+from blip2cli.run.engines.replicas import Replicas, _Replica
 from blip2cli.run.sources import open_input
 from blip2cli.settings import GenerationSettings, InputSettings, Job, ModelSettings, OutputSettings
 from blip2cli.tasks.caption import CaptionOptions, CaptionTask
 from tests.chaos.chaos import EXAMPLES, contents, write_manifest
 from tests.conftest import Typed, approximate, rows_of
+from tests.run.engines import starting
 
 Run = Callable[..., Typed]
 TWO = ("--devices", "cpu:2", "--workers", 1)
@@ -244,3 +246,17 @@ def test_when_all_replicas_have_died_too_often_the_run_ends(
     finally:
         replicas.close()
     assert "going on without it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_replica_that_starts_leaves_signals_to_the_run(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C comes to all processes of a terminal, and one that still imports would show a traceback."""
+    monkeypatch.setattr("blip2cli.run.engines.replicas.serve", starting.serve)
+    setup: Any = None
+    replica, inbox = _Replica("cpu:0", setup), SimpleQueue[Any]()
+    replica.start(inbox)
+    try:
+        os.kill(replica.process.pid, number)
+        assert inbox.get(timeout=60)[2] == ("started",)
+    finally:
+        replica.end()
