@@ -34,6 +34,11 @@ SAMPLE_EVERY = 0.5
 HARM_EVERY = 6.0
 """Mean seconds between two blows at a worker of the long run."""
 
+MAY_START = 20.0
+"""Seconds with at most two blows, in which a worker may start on a busy machine: one that dies thrice while it
+starts is given up, as it should be, and with the last of them the run.
+"""
+
 ROWS_A_SECOND = 500
 """More than the long run does, so that its manifest does not end before its time."""
 
@@ -69,6 +74,7 @@ class Score:
     samples: list[Sample] = field(default_factory=list)
     peaks: list[int] = field(default_factory=list)
     left_over: int = 0
+    struck: list[float] = field(default_factory=list)
 
 
 def descendants(pid: int) -> list[int]:
@@ -130,6 +136,9 @@ def blip2(folder: Path, *words: object) -> "subprocess.Popen[bytes]":
 
 
 def hurt_a_worker(pid: int, rng: random.Random, score: Score, kinds: tuple[str, ...]) -> None:
+    now = time.monotonic()
+    if len(score.struck) > 1 and now - score.struck[-2] < MAY_START:
+        return
     if workers := descendants(pid):
         kind = rng.choice(kinds)
         try:
@@ -137,6 +146,7 @@ def hurt_a_worker(pid: int, rng: random.Random, score: Score, kinds: tuple[str, 
         except ProcessLookupError:
             return
         score.blows[f"worker {kind}"] += 1
+        score.struck.append(now)
 
 
 def long_run(work: Path, images: list[Path], seconds: float, rng: random.Random, score: Score) -> None:
@@ -246,6 +256,8 @@ def short_run(work: Path, images: list[Path], rng: random.Random, score: Score, 
         score.resumed += 1
         resume = ["--resume"]
     score.peaks.append(peak)
+    if code not in ENDS:
+        return
     rows = list(rows_of(work / out))
     check_rows([name for name, _ in rows], names, f"{source} to {out}", score)
     count_errors((error for _, error in rows), score)
