@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
-from blip2cli.errors import Blip2Error, ImageError, UsageError, reason
-from blip2cli.host.signals import Terminated
+from blip2cli.errors import Blip2Error, ImageError, Terminated, UsageError, reason
 from blip2cli.records import RowError
 from blip2cli.settings import Job, Opt
 from blip2cli.tasks.template import Template, check_place

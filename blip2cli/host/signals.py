@@ -14,15 +14,13 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn, TypeVar
 
+from blip2cli.errors import Terminated
+
 T = TypeVar("T")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 EXIT_CODE = 128 + signal.SIGINT
 """Of a process that ends here because of a signal, as the command line has it and shells do."""
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM has come. What Ctrl-C interrupts without ending the program, such as an answer in a chat, ends too."""
 
 
 class Stop:

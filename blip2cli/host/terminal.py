@@ -14,7 +14,7 @@ from io import TextIOWrapper
 from types import MappingProxyType
 from typing import Any
 
-from blip2cli.host.signals import Terminated
+from blip2cli.errors import Terminated
 
 PLAIN_EVERY = 10.0
 """Seconds between progress lines where stderr is no terminal."""
