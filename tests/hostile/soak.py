@@ -34,10 +34,8 @@ SAMPLE_EVERY = 0.5
 HARM_EVERY = 6.0
 """Mean seconds between two blows at a worker of the long run."""
 
-MAY_START = 20.0
-"""Seconds with at most two blows, in which a worker may start on a busy machine: one that dies thrice while it
-starts is given up, as it should be, and with the last of them the run.
-"""
+BLOWS_AT_STARTS = 2
+"""Blows in a run at workers that are still starting: one that fails to start three times in a row is given up."""
 
 ROWS_A_SECOND = 500
 """More than the long run does, so that its manifest does not end before its time."""
@@ -74,7 +72,7 @@ class Score:
     samples: list[Sample] = field(default_factory=list)
     peaks: list[int] = field(default_factory=list)
     left_over: int = 0
-    struck: list[float] = field(default_factory=list)
+    blows_at_starts: int = 0
 
 
 def descendants(pid: int) -> list[int]:
@@ -135,18 +133,26 @@ def blip2(folder: Path, *words: object) -> "subprocess.Popen[bytes]":
         )
 
 
+def has_started(worker: int) -> bool:
+    """Whether a worker has loaded what it decodes with."""
+    try:
+        return "_imaging" in Path(f"/proc/{worker}/maps").read_text()
+    except OSError:
+        return False
+
+
 def hurt_a_worker(pid: int, rng: random.Random, score: Score, kinds: tuple[str, ...]) -> None:
-    now = time.monotonic()
-    if len(score.struck) > 1 and now - score.struck[-2] < MAY_START:
-        return
     if workers := descendants(pid):
-        kind = rng.choice(kinds)
+        kind, worker = rng.choice(kinds), rng.choice(workers)
+        starting = not has_started(worker)
+        if starting and score.blows_at_starts == BLOWS_AT_STARTS:
+            return
         try:
-            os.kill(rng.choice(workers), getattr(signal, kind))
+            os.kill(worker, getattr(signal, kind))
         except ProcessLookupError:
             return
         score.blows[f"worker {kind}"] += 1
-        score.struck.append(now)
+        score.blows_at_starts += starting
 
 
 def long_run(work: Path, images: list[Path], seconds: float, rng: random.Random, score: Score) -> None:
@@ -234,6 +240,7 @@ def short_run(work: Path, images: list[Path], rng: random.Random, score: Score, 
     peak = 0
     while True:
         run = blip2(work, *words, *resume)
+        score.blows_at_starts = 0
         score.runs += 1
         started = time.monotonic()
         ends_at = started + rng.uniform(3, 12) if rng.random() < 0.6 else started + 300
