@@ -59,10 +59,6 @@ def one_line(text: str, longest: int = LONGEST_REASON) -> str:
     short = words if len(words) <= longest else f"{words[: longest - 3]}..."
     return "".join(letter if letter.isprintable() else "?" for letter in short)
 
-    def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(f"{kind}: {detail}")
-        self.kind = kind
-
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM has come. What Ctrl-C interrupts without ending the program, such as an answer in a chat, ends too."""
