@@ -56,8 +56,10 @@ class AnnotationManifest(Manifest):
                 yield self.columns.broken(number, f"entry {number + 1} is not a JSON object")
 
     def records(self) -> Iterator[Mapping[str, Any] | None]:
-        """The entries with all their fields, those too that are not carried; None for one that is no object."""
-        return (self._table.record(entry) if isinstance(entry, dict) else None for entry in self._table.entries)
+        """The entries with all their fields, also those that are not carried; None for one that is not an object."""
+        for number, entry in enumerate(self._table.entries):
+            record = self._table.record(entry) if isinstance(entry, dict) else None
+            yield {"image": f"{self.name}#{number}", **record} if record else record
 
     def count(self) -> int | None:
         return len(self._table.entries)

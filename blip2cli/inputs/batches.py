@@ -76,10 +76,18 @@ def _values(column: pa.Array) -> list[Any]:
 
     if isinstance(column.type, pa.FixedShapeTensorType):
         return [scalar.to_numpy() if scalar.is_valid else None for scalar in column]
-    if getattr(column.type, "unit", None) != "ns":
+    if not _in_nanoseconds(column.type):
         try:
             values: list[Any] = column.to_pylist()
             return values
         except (ValueError, OverflowError):
             pass
     return [scalar if scalar.is_valid else None for scalar in column]
+
+
+def _in_nanoseconds(kind: pa.DataType) -> bool:
+    """Whether values of a type are times that count nanoseconds, for which Python has no type."""
+    import pyarrow as pa
+
+    has_unit = pa.types.is_timestamp(kind) or pa.types.is_time(kind) or pa.types.is_duration(kind)
+    return has_unit and kind.unit == "ns"

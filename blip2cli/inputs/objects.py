@@ -24,12 +24,14 @@ class Objects(Source):
     images: Iterable[Any]
 
     def rows(self, start: int = 0) -> Iterator[Row]:
+        from PIL import Image
+
         for number, image in enumerate(islice(self.images, start, None), start):
             if isinstance(image, (str, os.PathLike)):
                 yield image_row(os.fspath(image))
             elif isinstance(image, (bytes, bytearray)):
                 yield Row(0, f"#{number}", ImageRef(data=bytes(image)))
-            elif hasattr(image, "convert"):
+            elif isinstance(image, Image.Image):
                 yield Row(0, f"#{number}", ImageRef(data=_encoded(image)))
             else:
                 fault = f"{type(image).__name__} is not a path, bytes or a Pillow image"

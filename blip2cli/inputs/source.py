@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
 from blip2cli.records import Row
@@ -44,6 +44,12 @@ class Source(ABC):
     def measured(self, field: pa.Field) -> pa.Field:
         """A field of the schema, marked (`fields.FITS`) if its values, all of which may be read, fit a wider type."""
         return field
+
+    def records(self) -> Iterator[Mapping[str, Any] | None]:
+        """The rows by the names of their columns, the image's name as `image`; None for a row that cannot be read."""
+        for row in self.rows():
+            broken = row.error is not None and not row.columns
+            yield None if broken else {**row.columns, "image": row.name}
 
     @property
     def files(self) -> Sequence[str]:

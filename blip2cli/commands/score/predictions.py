@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from blip2cli.commands.score.records import Prediction
-from blip2cli.commands.score.tables import field, open_tables, records, texts_in
+from blip2cli.commands.score.tables import field, open_tables, texts_in
 from blip2cli.errors import UsageError
 from blip2cli.records import RowError
 
@@ -44,7 +44,7 @@ def read_predictions(names: Sequence[str], column: str | None, kept: Iterable[st
             f"It has: {', '.join(there) or 'no columns'}. --column names the one to score.",
         )
     kept, rows, several, unreadable = tuple(kept), [], 0, 0
-    for record in (record for table in tables for record in records(table)):
+    for record in (record for table in tables for record in table.records()):
         if record is None:
             unreadable += 1
             continue

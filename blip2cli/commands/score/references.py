@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from blip2cli.commands.score.predictions import Kind
 from blip2cli.commands.score.records import Reference
-from blip2cli.commands.score.tables import field, identity, open_tables, records, texts_in
+from blip2cli.commands.score.tables import field, identity, open_tables, texts_in
 from blip2cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def read_references(names: Sequence[str], column: str | None, kind: Kind | None,
     more = {key: record for table, name in chosen if name is None for key, record in _by_question(table, kept).items()}
     rows, without_text, unreadable = [], 0, 0
     for table, name in chosen:
-        for record in records(table) if name is not None else ():
+        for record in table.records() if name is not None else ():
             if record is None:
                 unreadable += 1
                 continue
@@ -62,7 +62,7 @@ def read_references(names: Sequence[str], column: str | None, kind: Kind | None,
 
 def _by_question(table: Source, kept: Iterable[str]) -> dict[str, dict[str, Any]]:
     """The columns of a table by the ids of its questions."""
-    each = ((identity(record.get("question_id")), record) for record in records(table) if record is not None)
+    each = ((identity(record.get("question_id")), record) for record in table.records() if record is not None)
     return {key: _kept(record, kept) for key, record in each if key is not None}
 
 

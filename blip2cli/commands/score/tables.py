@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.inputs import ColumnChoice, open_source
-from blip2cli.inputs.annotations import AnnotationManifest
 
 if TYPE_CHECKING:
     from blip2cli.inputs import Source
@@ -19,17 +18,6 @@ IMAGE = "image"
 def open_tables(names: Sequence[str]) -> tuple[Source, ...]:
     """The tables that files, folders of shards and globs hold. Raises UsageError."""
     return open_source(names, ColumnChoice(image_required=False)).parts
-
-
-def records(table: Source) -> Iterator[Mapping[str, Any] | None]:
-    """The rows by the names of their columns, the image's path as `image`; None for a row that cannot be read."""
-    if isinstance(table, AnnotationManifest):
-        for number, record in enumerate(table.records()):
-            yield record and {IMAGE: f"{table.name}#{number}", **record}
-        return
-    for row in table.rows():
-        broken = row.error is not None and not row.columns
-        yield None if broken else {**row.columns, IMAGE: row.name}
 
 
 def texts_in(cell: Any) -> list[str]:
