@@ -16,7 +16,7 @@ from blip2cli.host import storage
 from blip2cli.inputs.columns import ColumnChoice
 from blip2cli.inputs.file_format import FileFormat
 from blip2cli.inputs.folder import Files, Folder
-from blip2cli.inputs.formats import install_hint, is_image, read_suffixes, told, unread_among
+from blip2cli.inputs.formats import install_hint, is_image, read_suffixes, unread_among, unread_summary
 from blip2cli.inputs.imagefolder import ImageFolder, metadata_files
 from blip2cli.inputs.listing import Listing
 from blip2cli.inputs.names import expanded, has_range
@@ -84,7 +84,7 @@ def suffix_of(name: str) -> str:
 
 
 def format_of(name: str, *contents: str) -> FileFormat | None:
-    """The format of a file by its name; None where it is not known, or holds something else than these contents."""
+    """The format of a file by its name; None where it is not known, or its contents are not among these."""
     file_format = BY_SUFFIX.get(suffix_of(name))
     return file_format if file_format and (not contents or file_format.contents in contents) else None
 
@@ -162,7 +162,7 @@ def _manifests_below(folder: str) -> list[str]:
 
 
 def _side_by_side(open_one: Callable[[str, ColumnChoice], T], names: Iterable[str], columns: ColumnChoice) -> list[T]:
-    """What is opened by these names, in their order. One takes long behind a URL, and there may be thousands."""
+    """What is opened by these names, in their order. Opening a URL takes long, and there may be thousands."""
     with ThreadPoolExecutor(OPENED_AT_ONCE) as pool:
         return list(pool.map(open_one, names, repeat(columns)))
 
@@ -196,6 +196,6 @@ def _in_pattern(pattern: str, columns: ColumnChoice) -> Sequence[Source]:
             others.append(name)
     unread = unread_among(others)
     if not sources:
-        rest = f"; {told(unread)}" if unread else ""
+        rest = f"; {unread_summary(unread)}" if unread else ""
         raise UsageError(f"no images found: {pattern}{rest}", "Quote the pattern, and check it with ls.")
     return [*sources, Files((), unread)] if unread else sources

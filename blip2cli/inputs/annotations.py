@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from blip2cli.inputs.source import Source
 
 NOT_CARRIED = ("id", "file_name", "image_id", "captions", "license", "date_captured", "flickr_url")
-"""Fields of COCO's images that are no columns, or are put in by another name."""
+"""Fields of COCO's images that do not become columns, or become one with another name."""
 
-READ = "Read are COCO's images, VQAv2's and GQA's questions, lists of objects, and JSON lines."
+READ = "Known are COCO's images, VQAv2's and GQA's questions, lists of objects, and JSON lines."
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def open_annotations(name: str, columns: ColumnChoice) -> Source:
         raise UsageError(f"cannot read {name}: it is not JSON", READ) from None
     table = _table(parsed, root_of(name, columns))
     if table is None:
-        raise UsageError(f"{name} is JSON of no kind that is read", READ)
+        raise UsageError(f"{name} is not a kind of JSON that is read", READ)
     return AnnotationManifest(name, table, columns)
 
 
@@ -116,13 +116,13 @@ def _names(entries: Iterable[Any]) -> list[str]:
 
 
 def _listed(entries: list[Any]) -> Table | None:
-    """A row an object, with its fields as they stand."""
+    """A row for each object, with its fields unchanged."""
     names = _names(entries)
     return Table(names, entries, lambda entry: entry) if names else None
 
 
 def _coco(images: list[Any], captions: Mapping[str, list[str]]) -> Table:
-    """A row an image, with its own plain fields, and its captions where the annotations are captions."""
+    """A row for each image, with its own plain fields, and its captions where the annotations are captions."""
     nested = {
         name for image in images if isinstance(image, dict) for name in image if isinstance(image[name], (dict, list))
     }
@@ -142,7 +142,7 @@ def _coco(images: list[Any], captions: Mapping[str, list[str]]) -> Table:
 
 
 def _karpathy(images: list[Any]) -> Table:
-    """A row an image of Karpathy's splits of COCO and Flickr: its file, its number, its captions, its plain fields."""
+    """A row for each image of Karpathy's splits of COCO and Flickr: its file, number, captions and plain fields."""
     left_out = ("filepath", "filename", "sentences", "sentids", "cocoid")
     fields = [name for name in _names(images) if name not in left_out]
     number = "cocoid" if "cocoid" in _names(images[:1]) else "imgid"
@@ -182,9 +182,9 @@ PLAIN = ("jpg", "png")
 
 
 def _vqa(questions: list[Any], subtype: str, root: str) -> Table:
-    """A row a question; its image is named as in COCO 2014 and 2015, as in 2017, or by its id alone.
+    """A row for each question; its image is named as in COCO 2014 and 2015, as in 2017, or by its id alone.
 
-    The first naming by which an image of one of the first questions is there is that of all; else the first.
+    The naming that finds an image of one of the first questions is used for all; without any, the first.
     """
     older = f"COCO_{subtype.replace('-dev', '')}_" if subtype else ""  # test-dev2015 asks about images of test2015
     namings: list[Callable[[Any], str | None]] = [lambda image: _padded(older, image)]
@@ -210,13 +210,13 @@ def _padded(prefix: str, image: Any) -> str | None:
 
 
 def _plain(root: str, image: Any) -> str | None:
-    """The image's file by its id: with the suffix by which it is there, else with the first; remote ones with that."""
+    """The image's file by its id: with the suffix of a file that exists, else with the first of PLAIN."""
     if not isinstance(image, (str, int)) or image == "":
         return None
     if storage.is_url(root):
         return f"{image}.{PLAIN[0]}"
-    there = (name for suffix in PLAIN if _exists(root, name := f"{image}.{suffix}"))
-    return next(there, f"{image}.{PLAIN[0]}")
+    names = [f"{image}.{suffix}" for suffix in PLAIN]
+    return next((name for name in names if _exists(root, name)), names[0])
 
 
 def _exists(root: str, image: str | None) -> bool:
@@ -229,7 +229,7 @@ def _exists(root: str, image: str | None) -> bool:
 
 
 def _gqa(questions: dict[str, Any], root: str) -> Table:
-    """A row a question, with its answer where the file has it."""
+    """A row for each question, with its answer where the file has it."""
     answers = any(isinstance(entry, dict) and "answer" in entry for entry in questions.values())
     entries = [
         {"question_id": number, **entry} if isinstance(entry, dict) else entry for number, entry in questions.items()

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from blip2cli.inputs.columns import ColumnChoice
 
 TEXTS = (".json", ".txt", ".cls")
-"""What is read beside an image; other members are passed over."""
+"""Texts that are read with an image; other members are skipped."""
 
 MORE = "more"
 """The column that holds, as JSON, what no declared column can: later keys, and values of another type."""
 
 LOOKED_AT = 16
-"""Samples that say which columns there are, and their types."""
+"""Samples that decide which columns there are, and their types."""
 
 MAX_TEXT = 16 << 20
 """Largest .json or .txt that is read."""
@@ -49,9 +49,9 @@ MOST_MEMBERS = 10_000
 
 @dataclass(frozen=True)
 class Member:
-    """One file in an archive: an image and where its bytes are, or a text beside one; or what is wrong with it.
+    """One file in an archive: an image and where its bytes are, or a text of a sample; or what is wrong with it.
 
-    One that is only `announced` comes again with its bytes: a sample that ends there is let go before they are read.
+    One that is only `announced` comes again with its bytes: a sample that ends there is given before they are read.
     """
 
     name: str
@@ -73,12 +73,12 @@ def visible(name: str) -> bool:
 
 
 def wanted(name: str) -> bool:
-    """Whether a member is read: an image or a text beside one, not hidden."""
+    """Whether a member is read: an image or a text of a sample, not hidden."""
     return (is_image(name) or key_of(name)[1] in TEXTS) and visible(name)
 
 
 def key_of(name: str) -> tuple[str, str]:
-    """A member's key and suffix by WebDataset's rule: parted at the first dot of the file's name."""
+    """A member's key and suffix by WebDataset's rule: split at the first dot of the file's name."""
     folder, file = posixpath.split(name)
     stem, dot, rest = file.partition(".")
     return posixpath.join(folder, stem), f"{dot}{rest.lower()}"
@@ -229,8 +229,8 @@ def record_of(
                 record[suffix[1:]] = decoded(member.text or b"", encoding).removesuffix("\n")
             except NotText as error:
                 fault = fault or RowError("unreadable", f"{printable(member.name)} is {error}")
-        elif (said := _object(member.text or b"", encoding)) is not None:
-            record.update(said)
+        elif (fields := _object(member.text or b"", encoding)) is not None:
+            record.update(fields)
         else:
             fault = fault or RowError("unreadable", f"{printable(member.name)} is not a JSON object")
     return record, fault
@@ -238,10 +238,10 @@ def record_of(
 
 def _object(text: bytes, encoding: str | None) -> dict[str, Any] | None:
     try:
-        said = json.loads(decoded(text, encoding))
+        value = json.loads(decoded(text, encoding))
     except (ValueError, RecursionError):
         return None
-    return said if isinstance(said, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def _is_simple(kind: pa.DataType) -> bool:
@@ -251,7 +251,7 @@ def _is_simple(kind: pa.DataType) -> bool:
 
 
 def _fits(value: Any, kind: pa.DataType) -> bool:
-    """Whether a value of JSON can stand in a column; in one of strings everything can, as JSON."""
+    """Whether a column can hold a value of JSON; one of strings holds everything, as JSON."""
     import pyarrow as pa
 
     if value is None or pa.types.is_string(kind):

@@ -120,7 +120,7 @@ def _batches(reader: Reader, first: int = 0) -> Iterator[pa.RecordBatch]:
 def _sliced(batches: Iterator[pa.RecordBatch], skipped: int, mapping: mmap.mmap | None) -> Iterator[pa.RecordBatch]:
     """The batches in pieces; those with rows that are wanted are checked, for Arrow trusts what a file says.
 
-    What was read of the mapping is let go of behind each piece: it would stay in memory as long as the file is open.
+    The pages of the mapping are released after each piece: they would stay in memory as long as the file is open.
     """
     for batch in batches:
         rows = max(1, min(ROWS_AT_ONCE, BYTES_AT_ONCE * len(batch) // max(batch.nbytes, 1)))

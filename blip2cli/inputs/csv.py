@@ -1,7 +1,7 @@
 """CSV and TSV manifests: the first line names the columns; every value is carried as the text it is.
 
 The file is read through once before its first row is given, so that a quotation mark that is never closed, or text in
-another encoding, is told before the model is loaded, whatever line it stands in.
+another encoding, is reported before the model is loaded, whatever line it is in.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ CELL = 16 << 20
 """Longest cell, in characters, that is read."""
 
 SEPARATORS = (",", ";", "\t")
-"""What may stand between cells; in a .tsv file the tab is tried first."""
+"""What may separate cells; in a .tsv file the tab is tried first."""
 
-SAID = re.compile(r"sep=(.)\r?\n?")
-"""The line by which Excel says what stands between cells."""
+SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n?")
+"""The line by which Excel says what separates cells."""
 
-CLOSE_IT = 'Close it; a quotation mark within a cell is doubled ("5"" wide"), and its cell put into quotation marks.'
+CLOSE_IT = 'Close it; write a quotation mark within a cell twice, and put the cell into quotation marks ("5"" wide").'
 
 
 class Record(NamedTuple):
@@ -48,7 +48,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Form:
-    """How a file is written: what stands between cells, whether a quotation mark begins a cell that may hold it."""
+    """How a file is written: what separates cells, and whether cells may be in quotation marks."""
 
     separator: str
     quoted: bool = True
@@ -63,7 +63,7 @@ class Form:
 
 @dataclass
 class Lines:
-    """The lines of a text file as a reader takes them; it keeps those of the record in hand."""
+    """The lines of a text file as a reader takes them; it keeps those of the current record."""
 
     name: str
     file: TextIOWrapper
@@ -87,7 +87,7 @@ class Lines:
         self.ended = True
 
     def begin(self) -> None:
-        """Let go of the lines of the record before."""
+        """Forget the lines of the previous record."""
         self.held.clear()
         self.with_zeros = False
 
@@ -104,9 +104,9 @@ class CsvManifest(Manifest):
         self.name = name
         self._encoding = file_encoding(name, columns.encoding)
         first = self._first_line()
-        said = SAID.fullmatch(first)
-        self._said = said is not None
-        self._form = Form(said[1] if said else _separator(first, name, columns))
+        declared = SEPARATOR_LINE.fullmatch(first)
+        self._has_separator_line = declared is not None
+        self._form = Form(declared[1] if declared else _separator(first, name, columns))
         header = next(self._records(()), None)
         if header is None:
             raise UsageError(f"{name} is empty", "Its first line must name the columns.")
@@ -147,14 +147,14 @@ class CsvManifest(Manifest):
         return ""
 
     def _records(self, header: Sequence[str]) -> Iterator[Record]:
-        """The rows, the header first; empty lines are passed over. Raises UsageError.
+        """The rows, the header first; empty lines are skipped. Raises UsageError.
 
-        With the `header`, a cell that goes over several lines is looked into for rows that it has swallowed.
+        With the `header`, a cell that goes over several lines is searched for rows that it has swallowed.
         """
         with text_file(self.name, self._encoding) as file:
             lines = Lines(self.name, file)
             reader = self._form.cells(lines)
-            if self._said:
+            if self._has_separator_line:
                 next(filter(None, reader), None)
             while True:
                 lines.begin()
@@ -178,13 +178,13 @@ class CsvManifest(Manifest):
             raise self._unclosed(lines.first)
         if "field larger" in str(error):
             return f"has a cell longer than {CELL:,} characters"
-        return "has text behind a closing quotation mark"
+        return "has text after a closing quotation mark"
 
     def _unclosed(self, line: int) -> UsageError:
         return UsageError(f"{self.name}: a quotation mark in line {line} is not closed", CLOSE_IT)
 
     def _swallowed(self, lines: Sequence[str], header: Sequence[str]) -> bool:
-        """Whether one of the lines that a record goes over, but for the first, looks like a row with an image."""
+        """Whether one of a record's lines, except the first, looks like a row with an image."""
         image = self.columns.image
         if image is None:
             return False
@@ -196,9 +196,9 @@ class CsvManifest(Manifest):
         return False
 
     def _quotes_are_text(self) -> bool:
-        """Whether a table with tabs takes quotation marks as they stand.
+        """Whether a table with tabs takes quotation marks as text.
 
-        It does where some line is not well-formed as one that uses them, and every line by itself has all its cells.
+        It does if some line uses them wrongly, and every line by itself has all its cells.
         """
         odd = False
         with text_file(self.name, self._encoding) as file:
@@ -219,7 +219,7 @@ class CsvManifest(Manifest):
 
 
 def _separator(line: str, name: str, columns: ColumnChoice) -> str:
-    """What stands between the cells of the first line: that with which it has the image's column, or most cells."""
+    """What separates the cells of the first line: what gives it the image's column, or else the most cells."""
     first = "\t" if ".tsv" in Path(name).suffixes else ","
     separators = sorted(SEPARATORS, key=lambda separator: separator != first)
     split = {separator: _split(line, separator) for separator in separators}

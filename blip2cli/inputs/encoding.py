@@ -129,7 +129,7 @@ def unreadable(name: str, error: OSError) -> UsageError:
 
 
 def _fault(file: Any, encoding: str) -> str:
-    """Where the first bytes stand that are not text in the encoding."""
+    """Where the first bytes are that are not text in the encoding."""
     decoder = codecs.getincrementaldecoder(encoding)()
     line = 1
     while True:
@@ -147,7 +147,7 @@ def _fault(file: Any, encoding: str) -> str:
 
 
 def _lines_before_fault(decoder: codecs.IncrementalDecoder, chunk: bytes) -> int:
-    """The ends of lines that stand before the bytes that cannot be decoded."""
+    """The ends of lines before the bytes that cannot be decoded."""
     lines = 0
     try:
         for at in range(len(chunk)):

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """One format: the suffixes of its files, of which the first is written, and the package it needs beside Pillow.
+    """One format: the suffixes of its files, of which the first is written, and the package it needs besides Pillow.
 
     `extra` is our extra that brings the package.
     """
@@ -32,7 +32,7 @@ class ImageFormat:
 
 FORMATS = {
     "JPEG": ImageFormat((".jpg", ".jpeg", ".jpe", ".jfif")),
-    "MPO": ImageFormat((".jpg", ".mpo")),  # a JPEG with more pictures behind it, as phones write portraits
+    "MPO": ImageFormat((".jpg", ".mpo")),  # a JPEG followed by more pictures, as phones write portraits
     "PNG": ImageFormat((".png", ".apng")),
     "WEBP": ImageFormat((".webp",)),
     "GIF": ImageFormat((".gif",)),
@@ -48,7 +48,7 @@ FORMATS = {
     "DIB": ImageFormat((".dib",)),
     "PCX": ImageFormat((".pcx",)),
 }
-"""Pillow's name of a format → the format, in the order in which they are tried: what has no magic number comes last.
+"""Pillow's name of a format → the format, in the order in which they are tried: those without a magic number last.
 
 No others are opened, whatever else Pillow can read: no EPS (runs a program), no PDF, no stub plug-ins.
 """
@@ -57,14 +57,14 @@ BESIDE_IMAGES = frozenset(
     ".txt .caption .captions .tags .cls .json .jsonl .csv .tsv .xml .xmp .yaml .yml .toml .ini .md .html .pdf .log .db "
     ".npy .npz .pt .pth .safetensors .aae .journal .lock .py .sh".split()
 )
-"""Suffixes of what stands in folders of images without being pictures: texts, tables, caches, notes of programs."""
+"""Suffixes of files that are often in folders of images: texts, tables, caches, files of programs."""
 
 
-MOST_TOLD = 8
+MAX_NAMED = 8
 """Suffixes that are named."""
 
 MOST_SUFFIXES, LONGEST_SUFFIX = 1000, 16
-"""Suffixes that are told apart, and letters of one."""
+"""Suffixes that are counted separately, and letters of one."""
 
 OTHERS = "others"
 
@@ -94,13 +94,13 @@ def install_hint(suffix: str) -> str | None:
 
 
 def not_read(name: str) -> str | None:
-    """The suffix under which a file that is not read is counted; None for images and what stands beside them."""
+    """The suffix under which a file that is not read is counted; None for images and what is often beside them."""
     suffix = suffix_in(name)
     return None if suffix in read_suffixes() or suffix in BESIDE_IMAGES else suffix
 
 
 def note_unread(counts: Counter[str], name: str) -> None:
-    """Count a file that is not read, unless it is one that stands beside images."""
+    """Count a file that is not read, unless files of its kind are often beside images."""
     suffix = not_read(name)
     if suffix is not None:
         shown = suffix[:LONGEST_SUFFIX]
@@ -115,14 +115,14 @@ def unread_among(names: Iterable[str]) -> Counter[str]:
     return counts
 
 
-def told(counts: Mapping[str, int]) -> str:
+def unread_summary(counts: Mapping[str, int]) -> str:
     """A line that says what was not read, by suffix: "12 files were not read: 10 .heic (pip install …), 2 .mov"."""
     ranked = Counter(counts).most_common()
     parts = []
-    for suffix, count in ranked[:MOST_TOLD]:
+    for suffix, count in ranked[:MAX_NAMED]:
         hint = install_hint(suffix)
         parts.append(f"{count:,} {suffix or 'without a suffix'}{f' ({hint})' if hint else ''}")
-    if rest := sum(count for _, count in ranked[MOST_TOLD:]):
+    if rest := sum(count for _, count in ranked[MAX_NAMED:]):
         parts.append(f"{rest:,} {OTHERS}")
     total = sum(counts.values())
     return f"{total:,} {'file was' if total == 1 else 'files were'} not read: {', '.join(parts)}"

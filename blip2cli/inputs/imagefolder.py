@@ -72,7 +72,7 @@ class ImageFolder(Source):
         return self.metadata.schema()
 
     def _described(self, named: set[str]) -> Iterator[Row]:
-        """The rows of the metadata under their paths, which are put to those named."""
+        """The rows of the metadata under their paths, which are added to those named."""
         for row in self.metadata.rows():
             path = row.image.path if row.image else None
             if path is not None:
@@ -85,7 +85,7 @@ class ImageFolder(Source):
 
 
 def metadata_files(folder: str, written: str | None = None) -> list[str]:
-    """The metadata files of a folder and its direct subfolders, save that in the folder that is being written to.
+    """The metadata files of a folder and its direct subfolders, except one in the folder that is being written to.
 
     Raises UsageError for two in one folder.
     """
@@ -106,5 +106,7 @@ def _metadata_file(folder: str) -> list[str]:
     files = [file for name in METADATA if _is_there(file := os.path.join(folder, name))]
     if len(files) > 1:
         names = " and ".join(os.path.basename(file) for file in files)
-        raise UsageError(f"{folder} has {names}", "One says what the images are; take the other away.")
+        raise UsageError(
+            f"{folder} has {names}", "Keep the one that says what the images are, and move the other away."
+        )
     return files

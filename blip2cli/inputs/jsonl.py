@@ -1,4 +1,4 @@
-"""JSON-lines manifests: one object a line; values are carried exactly as they stand."""
+"""JSON-lines manifests: one object a line; values are carried unchanged."""
 
 from __future__ import annotations
 

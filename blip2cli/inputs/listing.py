@@ -28,7 +28,7 @@ A_LINE_EACH = "A .txt input lists images, a path or URL a line; paths start from
 
 @dataclass(frozen=True)
 class Listing(Source):
-    """The paths on stdin, read as they come; empty lines are passed over."""
+    """The paths on stdin, read as they come; empty lines are skipped."""
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         return map(image_row, islice(_paths(sys.stdin.buffer), start, None))
@@ -63,7 +63,7 @@ class ListFile(Manifest):
         return self._count
 
     def _names_an_image(self, path: str) -> bool:
-        """Whether a line may be meant as an image: other text files stand beside images, with captions."""
+        """Whether a line may be meant as an image: text files with captions are often beside images."""
         image = self.columns.row({self.columns.image or IMAGE: path}, 0).image
         return storage.is_url(path) or is_image(path) or (image is not None and os.path.exists(image.path or ""))
 

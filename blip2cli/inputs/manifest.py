@@ -124,7 +124,7 @@ def joined(root: str, path: str) -> str:
         return os.path.join(root, path)
     if not {".", ".."} & set(path.split("/")):
         return f"{root.rstrip('/')}/{path}"
-    scheme, _, place = root.partition("://")  # object stores take dots as they stand
+    scheme, _, place = root.partition("://")  # object stores do not resolve dots
     host, _, folder = place.partition("/")
     return f"{scheme}://{host}{posixpath.normpath('/' + f'{folder}/{path}'.lstrip('/'))}"
 
@@ -145,7 +145,7 @@ def _leaves(path: str) -> bool:
 
 
 def choose_columns(manifest: str, names: list[str], columns: ColumnChoice) -> ManifestColumns:
-    """Choose the columns of a manifest. Raises UsageError, with the columns there are, where one is missing."""
+    """Choose the columns of a manifest. Raises UsageError, naming the columns that it has, where one is missing."""
     there = f"It has: {', '.join(names) or 'no columns'}."
     twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
     if twice is not None:
@@ -166,7 +166,7 @@ def choose_columns(manifest: str, names: list[str], columns: ColumnChoice) -> Ma
 
 
 def image_column(names: Sequence[str], columns: ColumnChoice) -> str | None:
-    """The column, of those there are, that holds the images if the user names none; None where no name says so."""
+    """The column of images by its name, for when the user names none; None where no name is known."""
     if not columns.imagefolder:
         return next(
             (name for name in (REMOTE_COLUMNS if columns.allow_remote else IMAGE_COLUMNS) if name in names), None
@@ -180,8 +180,9 @@ def _no_image_column(manifest: str, names: Sequence[str], columns: ColumnChoice)
     if columns.imagefolder:
         images = os.path.join(os.path.dirname(manifest), "**", "*.jpg")
         return UsageError(
-            f"{manifest} has no column file_name", f"{there} Say --image-column, or give the images alone: {images!r}."
+            f"{manifest} has no column file_name",
+            f"{there} Name it with --image-column, or give the images alone: {images!r}.",
         )
     urls = not columns.allow_remote and not set(URL_COLUMNS).isdisjoint(names)
     hint = "--allow-remote to fetch the URLs" if urls else "--image-column"
-    return UsageError(f"{manifest} has no image column ({', '.join(IMAGE_COLUMNS)})", f"{there} Say {hint}.")
+    return UsageError(f"{manifest} has no image column ({', '.join(IMAGE_COLUMNS)})", f"{there} Give {hint}.")

@@ -21,7 +21,7 @@ def saved_files(folder: str) -> list[str]:
     Raises UsageError for one that cannot be read as it is.
     """
     if os.path.isfile(os.path.join(folder, SPLITS)):
-        splits = _told(folder, SPLITS, lambda told: [os.path.basename(split) for split in told["splits"]])
+        splits = _read(folder, SPLITS, lambda value: [os.path.basename(split) for split in value["splits"]])
         return [file for split in splits for file in _files(os.path.join(folder, split))]
     saved = all(os.path.isfile(os.path.join(folder, name)) for name in (STATE, INFO))
     return _files(folder) if saved else []
@@ -36,11 +36,11 @@ def _files(folder: str) -> list[str]:
             )
         return [os.path.basename(file["filename"]) for file in state["_data_files"]]
 
-    return [os.path.join(folder, name) for name in _told(folder, STATE, names)]
+    return [os.path.join(folder, name) for name in _read(folder, STATE, names)]
 
 
-def _told(folder: str, name: str, taken: Callable[[Any], list[str]]) -> list[str]:
-    """What is taken from one of the folder's JSON files. Raises UsageError where it does not stand there."""
+def _read(folder: str, name: str, taken: Callable[[Any], list[str]]) -> list[str]:
+    """What is taken from one of the folder's JSON files. Raises UsageError where the file does not have it."""
     path = os.path.join(folder, name)
     try:
         with open(path, encoding="utf-8") as file:
@@ -51,4 +51,4 @@ def _told(folder: str, name: str, taken: Callable[[Any], list[str]]) -> list[str
             storage.reading_hint(error, "Is the data set whole? Save it again."),
         ) from None
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
-        raise UsageError(f"{path} is not as save_to_disk writes it", "Save the data set again.") from None
+        raise UsageError(f"{path} is not what save_to_disk writes", "Save the data set again.") from None

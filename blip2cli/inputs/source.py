@@ -1,4 +1,4 @@
-"""Sources of rows: what each of them tells of itself, and several put together as one."""
+"""Sources of rows: what each of them declares, and several put together as one."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ FARTHEST = 1 << 60
 CHUNK = 1 << 20
 
 UNSOUND = (ValueError, OverflowError, ArithmeticError, RecursionError, LookupError, struct.error)
-"""What tarfile raises, besides its own errors, for headers that are damaged or made to harm."""
+"""What tarfile raises, besides its own errors, for headers that are damaged or malicious."""
 
 
 class TarShards(Archive):
@@ -64,7 +64,7 @@ class TarShards(Archive):
         try:
             first += (record_of(key, sample, columns.encoding)[0] for key, sample in samples)
         except (tarfile.TarError, OSError) as error:
-            if not first:  # else it is told where it comes
+            if not first:  # else the rows report it
                 raise UsageError(
                     f"cannot read {self.names[0]}: {reason(error)}",
                     storage.reading_hint(error, "Is it a tar archive?"),
@@ -158,7 +158,7 @@ class _Watched:
         return self.at
 
     def read(self, size: int) -> bytes:
-        """Part of a header. Raises tarfile.ReadError where there is no end of it."""
+        """Part of a header. Raises tarfile.ReadError where it is too long."""
         self.room -= size
         if size < 0 or self.room < 0:
             raise tarfile.ReadError(f"the headers of a member have more than {MAX_HEADERS:,} bytes")
@@ -280,7 +280,7 @@ class _LinkedMembers:
         return held(name, self._bytes(found))
 
     def _walk(self, use: Callable[[_Archive, tarfile.TarInfo], None]) -> None:
-        """Go through the headers as far as they are sound; the rows tell of damage, where they come to it."""
+        """Go through the headers up to the first damaged one; the rows report the damage."""
         try:
             with _opened(self.name) as archive:
                 for info in archive.headers():

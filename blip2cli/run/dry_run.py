@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from typing import Any
 
-from blip2cli.inputs.formats import told
+from blip2cli.inputs.formats import unread_summary
 from blip2cli.model.checkpoint import Checkpoint
 from blip2cli.model.hub import NotHere
 from blip2cli.model.memory import free_bytes
@@ -24,7 +24,7 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
     left = f"{rows:,} rows" if not done.rows else f"{rows:,} rows, {done.rows:,} of them done before"
     lines = [("input", ", ".join(map(str, job.input.inputs)) or "texts"), ("rows", left)]
     if unread := plan.source.unread():
-        lines.append(("not read", told(unread)))
+        lines.append(("not read", unread_summary(unread)))
     if job.input.shard:
         lines.append(("shard", job.input.shard))
     try:

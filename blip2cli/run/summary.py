@@ -11,7 +11,7 @@ from blip2cli import __version__
 from blip2cli.host.files import write_atomically
 from blip2cli.host.stopwatch import Stopwatch
 from blip2cli.host.terminal import show_note, show_summary, show_warning
-from blip2cli.inputs.formats import told
+from blip2cli.inputs.formats import unread_summary
 from blip2cli.outputs.commits import Commit
 from blip2cli.records import Result
 from blip2cli.settings import Job
@@ -72,7 +72,7 @@ def close(job: Job, tally: Tally, unread: Mapping[str, int]) -> None:
     if not job.output.quiet:
         show_summary(summary)
         if unread:
-            show_note(told(unread))
+            show_note(unread_summary(unread))
     if job.output.summary is not None:
         write_atomically(job.output.summary, json.dumps(summary, indent=2).encode() + b"\n")
 

@@ -247,7 +247,7 @@ def test_json_lines_under_another_name() -> None:
     "value", [[], {}, 5, None, ["a.jpg"], {"image": {"0": "a.jpg"}}, {"annotations": [{"question_id": 1}]}]
 )
 def test_json_of_another_kind_is_refused(value: Any) -> None:
-    with pytest.raises(UsageError, match=r"m\.json is JSON of no kind that is read") as error:
+    with pytest.raises(UsageError, match=r"m\.json is not a kind of JSON that is read") as error:
         source(value)
     assert "COCO" in error.value.hint
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from blip2cli.inputs import ColumnChoice, open_source
-from blip2cli.inputs.formats import OTHERS, note_unread, told
+from blip2cli.inputs.formats import OTHERS, note_unread, unread_summary
 from tests.conftest import Typed
 
 CIRCLE = (Path(__file__).parents[2] / "docs" / "examples" / "red-circle.png").read_bytes()
@@ -102,5 +102,5 @@ def test_a_hostile_variety_of_suffixes_takes_no_more_room() -> None:
     for number in range(3000):
         note_unread(counts, f"a.{number}" + "x" * 100)
     assert len(counts) == 1001 and counts.total() == 3000 and max(map(len, counts)) <= 16
-    assert told(counts).endswith(f" {OTHERS}") and len(told(counts)) < 300
-    assert told({".mov": 1}) == "1 file was not read: 1 .mov"
+    assert unread_summary(counts).endswith(f" {OTHERS}") and len(unread_summary(counts)) < 300
+    assert unread_summary({".mov": 1}) == "1 file was not read: 1 .mov"

@@ -156,7 +156,7 @@ def test_well_formed_cells_of_several_lines_are_kept() -> None:
 def test_a_line_that_is_not_as_csv_has_it_is_an_error_row() -> None:
     found = read("m.csv", 'image,note\na.png,"5" wide\nb.png,x\0y\nc.png,5" wide\nd.png\ne.png,1,2\n')
     assert [row.error and str(row.error) for row in found] == [
-        "unreadable: line 2 has text behind a closing quotation mark",
+        "unreadable: line 2 has text after a closing quotation mark",
         "unreadable: line 3 holds NUL bytes",
         None,
         None,
