@@ -134,12 +134,12 @@ def save_checkpoint(folder: Path, text_config: object, architecture: str = "Blip
 @pytest.fixture
 def without_heif(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As if pillow-heif were not installed: by their names, HEIF files are not images."""
-    from blip2cli.inputs import formats
+    from blip2cli.inputs import image_formats
 
-    monkeypatch.setattr(formats, "find_spec", lambda package: None)
-    formats.read_suffixes.cache_clear()
+    monkeypatch.setattr(image_formats, "find_spec", lambda package: None)
+    image_formats.read_suffixes.cache_clear()
     yield
-    formats.read_suffixes.cache_clear()
+    image_formats.read_suffixes.cache_clear()
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from blip2cli.errors import Blip2Error, ImageError, one_line, reason
 from blip2cli.host import storage
 from blip2cli.host.containment import OUTSIDE, is_below, open_below
 from blip2cli.images.fetch import fetch
-from blip2cli.inputs.formats import FORMATS, install_hint
+from blip2cli.inputs.image_formats import IMAGE_FORMATS, install_hint
 from blip2cli.records import Fitting, ImageRef, RowError
 
 T = TypeVar("T")
@@ -231,7 +231,7 @@ def suffix_by_content(data: bytes) -> str:
         raise ImageError("empty", "0 bytes")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return FORMATS[str(_open(data).format)].suffixes[0]
+        return IMAGE_FORMATS[str(_open(data).format)].suffixes[0]
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
@@ -252,18 +252,18 @@ def _open(data: bytes) -> ImageFile.ImageFile:
 
 @cache
 def known_formats() -> tuple[str, ...]:
-    """Those of FORMATS that can be read here."""
+    """Those of IMAGE_FORMATS that can be read here."""
     Image.init()
-    if FORMATS["HEIF"].installed:
+    if IMAGE_FORMATS["HEIF"].installed:
         from pillow_heif import register_heif_opener
 
         register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+    return tuple(name for name in IMAGE_FORMATS if name in Image.OPEN)
 
 
 def _unknown(data: bytes) -> str:
     """Why bytes are not opened: a format that an extra would read, or none that is known."""
-    hint = install_hint(FORMATS["HEIF"].suffixes[0])
+    hint = install_hint(IMAGE_FORMATS["HEIF"].suffixes[0])
     if hint and data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
         return f"HEIF needs another package: {hint}"
     return "not an image in a known format"

@@ -16,7 +16,7 @@ from blip2cli.host import storage
 from blip2cli.inputs.columns import ColumnChoice
 from blip2cli.inputs.file_format import FileFormat
 from blip2cli.inputs.folder import Files, Folder
-from blip2cli.inputs.formats import install_hint, is_image, read_suffixes, unread_among, unread_summary
+from blip2cli.inputs.image_formats import install_hint, is_image, read_suffixes, unread_among, unread_summary
 from blip2cli.inputs.imagefolder import ImageFolder, metadata_files
 from blip2cli.inputs.listing import Listing
 from blip2cli.inputs.names import expanded, has_range

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
 from blip2cli.inputs.encoding import NotText, decoded
-from blip2cli.inputs.formats import is_image
+from blip2cli.inputs.image_formats import is_image
 from blip2cli.inputs.inference import infer_schema
 from blip2cli.inputs.names import printable
 from blip2cli.inputs.source import Source

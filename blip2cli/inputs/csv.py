@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blip2cli.errors import UsageError
 from blip2cli.inputs.encoding import LINE, file_encoding, text_file
-from blip2cli.inputs.formats import is_image
+from blip2cli.inputs.image_formats import is_image
 from blip2cli.inputs.manifest import Manifest, choose_columns, image_column
 from blip2cli.records import Row
 

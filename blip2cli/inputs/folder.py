@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from blip2cli.errors import UsageError
-from blip2cli.inputs.formats import unread_summary
+from blip2cli.inputs.image_formats import unread_summary
 from blip2cli.inputs.names import printable
 from blip2cli.inputs.source import Source
 from blip2cli.inputs.walk import images_below

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from blip2cli.errors import UsageError
 from blip2cli.inputs.folder import image_row
-from blip2cli.inputs.formats import suffix_in
+from blip2cli.inputs.image_formats import suffix_in
 from blip2cli.inputs.names import printable
 from blip2cli.inputs.source import Source, Sources
 from blip2cli.inputs.walk import images_below

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from blip2cli.errors import UsageError, reason
 from blip2cli.host import storage
-from blip2cli.inputs.formats import is_image, note_unread
+from blip2cli.inputs.image_formats import is_image, note_unread
 
 
 @dataclass(frozen=True)

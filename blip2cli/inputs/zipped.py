@@ -27,7 +27,7 @@ from blip2cli.inputs.archive import (
     visible,
     wanted,
 )
-from blip2cli.inputs.formats import is_image, note_unread
+from blip2cli.inputs.image_formats import is_image, note_unread
 from blip2cli.inputs.links import BrokenLink, Links, normal
 from blip2cli.records import Row, RowError
 

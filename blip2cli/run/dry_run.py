@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from typing import Any
 
-from blip2cli.inputs.formats import unread_summary
+from blip2cli.inputs.image_formats import unread_summary
 from blip2cli.model.checkpoint import Checkpoint
 from blip2cli.model.hub import NotHere
 from blip2cli.model.memory import free_bytes

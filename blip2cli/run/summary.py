@@ -11,7 +11,7 @@ from blip2cli import __version__
 from blip2cli.host.files import write_atomically
 from blip2cli.host.stopwatch import Stopwatch
 from blip2cli.host.terminal import show_note, show_summary, show_warning
-from blip2cli.inputs.formats import unread_summary
+from blip2cli.inputs.image_formats import unread_summary
 from blip2cli.outputs.commits import Commit
 from blip2cli.records import Result
 from blip2cli.settings import Job

@@ -10,7 +10,7 @@ from PIL import ExifTags, Image, PngImagePlugin, features
 from blip2cli.errors import ImageError
 from blip2cli.images import decode as decoding
 from blip2cli.images.decode import Reading, decode, known_formats, suffix_by_content
-from blip2cli.inputs.formats import FORMATS, ImageFormat, is_image
+from blip2cli.inputs.image_formats import IMAGE_FORMATS, ImageFormat, is_image
 
 SIDE = 16
 READING = Reading(SIDE)
@@ -159,7 +159,7 @@ def test_pictures_of_phones_that_hold_a_second_one_are_jpegs() -> None:
     assert suffix_by_content(data) == ".jpg"
 
 
-@pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind != "MPO"])
+@pytest.mark.parametrize("kind", [kind for kind in IMAGE_FORMATS if kind != "MPO"])
 def test_what_is_written_has_a_suffix_that_is_read(kind: str) -> None:
     if kind == "HEIF":
         pytest.importorskip("pillow_heif")
@@ -167,14 +167,14 @@ def test_what_is_written_has_a_suffix_that_is_read(kind: str) -> None:
         pytest.skip(f"this Pillow has no {kind}")
     known_formats()
     suffix = suffix_by_content(encoded(picture(), kind))
-    assert suffix == FORMATS[kind].suffixes[0] and is_image(f"a{suffix.upper()}")
+    assert suffix == IMAGE_FORMATS[kind].suffixes[0] and is_image(f"a{suffix.upper()}")
 
 
 def test_every_suffix_that_pillow_knows_for_these_formats_is_read_or_left_out_for_a_reason() -> None:
     Image.init()
     ambiguous = {".icb", ".vda", ".vst"}  # of TGA: other programs' files have them too
-    known = {suffix for suffix, kind in Image.EXTENSION.items() if kind in FORMATS}
-    assert known - ambiguous <= {suffix for kind in FORMATS.values() for suffix in kind.suffixes}
+    known = {suffix for suffix, kind in Image.EXTENSION.items() if kind in IMAGE_FORMATS}
+    assert known - ambiguous <= {suffix for kind in IMAGE_FORMATS.values() for suffix in kind.suffixes}
 
 
 def heif(image: Image.Image, orientation: int = 1) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from blip2cli.inputs import ColumnChoice, open_source
-from blip2cli.inputs.formats import OTHERS, note_unread, unread_summary
+from blip2cli.inputs.image_formats import OTHERS, note_unread, unread_summary
 from tests.conftest import Typed
 
 CIRCLE = (Path(__file__).parents[2] / "docs" / "examples" / "red-circle.png").read_bytes()

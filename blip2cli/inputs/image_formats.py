@@ -30,7 +30,7 @@ class ImageFormat:
         return not self.package or find_spec(self.package) is not None
 
 
-FORMATS = {
+IMAGE_FORMATS = {
     "JPEG": ImageFormat((".jpg", ".jpeg", ".jpe", ".jfif")),
     "MPO": ImageFormat((".jpg", ".mpo")),  # a JPEG followed by more pictures, as phones write portraits
     "PNG": ImageFormat((".png", ".apng")),
@@ -82,12 +82,12 @@ def is_image(name: str) -> bool:
 @cache
 def read_suffixes() -> frozenset[str]:
     """The suffixes of the formats that are read here."""
-    return frozenset(suffix for kind in FORMATS.values() if kind.installed for suffix in kind.suffixes)
+    return frozenset(suffix for kind in IMAGE_FORMATS.values() if kind.installed for suffix in kind.suffixes)
 
 
 def install_hint(suffix: str) -> str | None:
     """The command that installs what reads files of a suffix; None where nothing of ours does, or it is here."""
-    for kind in FORMATS.values():
+    for kind in IMAGE_FORMATS.values():
         if suffix in kind.suffixes and not kind.installed:
             return f"pip install 'blip2cli[{kind.extra}]'"
     return None
