@@ -216,7 +216,7 @@ def test_images_without_a_path_are_named_after_their_shard() -> None:
         ),
         ("state.json", "{", "saved/state.json is not what save_to_disk writes"),
         ("state.json", '{"_data_files": [{"filename": "gone.arrow"}]}', "cannot read saved/gone.arrow: No such file"),
-        ("dataset_dict.json", "[]", "saved/dataset_dict.json is not as"),
+        ("dataset_dict.json", "[]", "saved/dataset_dict.json is not what"),
         ("dataset_dict.json", '{"splits": ["train"]}', "cannot read saved/train/state.json: No such file"),
     ],
 )
