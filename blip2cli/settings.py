@@ -10,13 +10,13 @@ import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from blip2cli.errors import UsageError
-from blip2cli.host.files import check_apart, check_name
+from blip2cli.host.files import check_name
 from blip2cli.host.storage import is_url
 
 FormatName = Literal["parquet", "jsonl", "csv", "arrow", "sidecar", "imagefolder", "webdataset", "npy", "coco", "vqa"]
@@ -134,28 +134,6 @@ class OutputSettings:
             )
         if self.retry_errors and not self.resume:
             raise UsageError("--retry-errors needs --resume", "It goes on with an output that is there.")
-        if self.existing is not None and self.format != "sidecar":
-            raise UsageError("--existing needs --format sidecar", "Other outputs have --resume and --overwrite.")
-        if self.existing == "append" and self.out is None:
-            raise UsageError("--existing append needs --out", "Its journal, beside that folder, says what is added.")
-        if self.retry_errors and self.format == "sidecar":
-            raise UsageError(
-                "--retry-errors is not for sidecar files", "Run again: what has no text file is captioned."
-            )
-        if self.resume and self.out is None and self.format != "sidecar":
-            raise UsageError("--resume needs --out", "Rows that went to stdout cannot be found again; name a file.")
-
-    @property
-    def files_beside_images(self) -> list[Path]:
-        """The files of rows that formats write which go into the folder of the images."""
-        if not isinstance(self.out, Path):
-            return []
-        if self.format == "sidecar":
-            return [self.out.with_name(f"{self.out.name}.errors.jsonl")]
-        if self.format == "imagefolder":
-            folder = self.out if self.out.is_dir() or not self.out.suffix else self.out.parent
-            return [folder / "metadata.jsonl", folder / "metadata.errors.jsonl"]
-        return []
 
 
 @dataclass(frozen=True)
@@ -333,10 +311,6 @@ class EngineSettings:
                 raise UsageError(f"--replicas {self.replicas} is not a range from 1 on", "Such as 2-16.")
 
 
-BESIDE_IMAGES = ("sidecar", "imagefolder")
-"""Formats that write into the folder in which the images are."""
-
-
 @dataclass(frozen=True)
 class Job:
     """All settings of one run. `task` names the task, `options` is that task's own record."""
@@ -355,26 +329,21 @@ class Job:
         if not self.input.inputs and getattr(self.options, "needs_input", True):
             several = "image files, folders, globs or manifests, or - for a list on stdin"
             raise UsageError("no input given", f"Name {'an image file' if self.task == 'chat' else several}.")
-        for path in (self.output.out, self.output.summary, *self._outputs_of_options().values()):
+        for path in (self.output.out, *self.side_outputs.values()):
             if isinstance(path, Path):
                 check_name(path)
-        self.check_apart([*self.input.inputs, *self._files_of_options()])
 
-    def check_apart(self, inputs: Sequence[Any]) -> None:
-        """See that no output takes the place of an input, or of another; of a folder that is read, some formats may."""
-        into = None if self.output.format in BESIDE_IMAGES else self.output.out
-        outputs = {"--out": into, "--summary": self.output.summary, **self._outputs_of_options()}
-        check_apart({option: path for option, path in outputs.items() if isinstance(path, Path)}, inputs)
-        check_apart({str(path): path for path in self.output.files_beside_images}, inputs)
+    @property
+    def side_outputs(self) -> dict[str, Path]:
+        """What is written beside the rows, by the option that names it."""
+        of_options: dict[str, Path | None] = getattr(self.options, "outputs", {})
+        paths = {"--summary": self.output.summary, **of_options}
+        return {option: path for option, path in paths.items() if isinstance(path, Path)}
 
-    def _outputs_of_options(self) -> dict[str, Path | None]:
-        """What the task writes beside its rows, by the option that names it."""
-        outputs: dict[str, Path | None] = getattr(self.options, "outputs", {})
-        return outputs
-
-    def _files_of_options(self) -> list[str]:
+    @property
+    def files_of_options(self) -> list[str]:
         """The files that the task's options name for it to read."""
-        written = self._outputs_of_options().values()
+        written = self.side_outputs.values()
         return [str(path) for path in vars(self.options).values() if isinstance(path, Path) and path not in written]
 
     @property

@@ -51,11 +51,6 @@ IN_A_CYCLE = {
     # a URL's file is opened by its scheme, and the web's way to read it shares retries and blocks with the others
     ("blip2cli.host.storage", "blip2cli.host.web.files"),
     ("blip2cli.host.storage", "blip2cli.host.web.listing"),
-    # a layout is chosen by `outputs`, and is made of what `outputs` opens for each shard
-    ("blip2cli.outputs", "blip2cli.outputs.remote"),
-    ("blip2cli.outputs", "blip2cli.outputs.shards"),
-    ("blip2cli.outputs", "blip2cli.outputs.sidecar"),
-    ("blip2cli.outputs", "blip2cli.outputs.stdout"),
 }
 """Imports, within functions, of modules that import the importing one. Nothing else may be in a cycle."""
 

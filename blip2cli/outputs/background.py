@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from blip2cli.host.stopwatch import Stopwatch
-from blip2cli.outputs import Output
+from blip2cli.outputs.formats import Output
 from blip2cli.records import Result
 
 AHEAD = 1024

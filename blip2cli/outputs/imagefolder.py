@@ -13,11 +13,11 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from blip2cli.errors import ImageError, UsageError
+from blip2cli.errors import ImageError
 from blip2cli.host.files import publish, temporary_of
 from blip2cli.images.decode import bytes_of, suffix_by_content
 from blip2cli.outputs.appended import AppendedFile, check_appended, stamp_in, unwritable
-from blip2cli.outputs.journal import Journal
+from blip2cli.outputs.journal import CommitLog
 from blip2cli.outputs.jsonl import JsonlOutput, json_line
 from blip2cli.outputs.layout import Layout
 from blip2cli.records import Result, Row
@@ -31,7 +31,7 @@ OF_ERRORS = ("errors", "errors_checksum")
 class ImageFolderOutput(JsonlOutput):
     """metadata.jsonl, with `file_name` in place of `image`, and the errors, which say their place as `row`."""
 
-    def __init__(self, out: Path, layout: Layout, journal: Journal) -> None:
+    def __init__(self, out: Path, layout: Layout, journal: CommitLog) -> None:
         self.folder = out.parent
         super().__init__(out, layout, journal)
         self.errors = AppendedFile(self.folder / ERRORS, stamp_in(journal.commit.state, *OF_ERRORS))
@@ -71,11 +71,6 @@ class ImageFolderOutput(JsonlOutput):
         self.errors.sync()
         stamp = self.errors.stamp
         return dict(zip(OF_ERRORS, (stamp.size, stamp.checksum), strict=True))
-
-    def records(self) -> Iterator[dict[str, Any]]:
-        raise UsageError(
-            "--retry-errors is not for --format imagefolder", "Caption the images of metadata.errors.jsonl anew."
-        )
 
     def _place(self, row: Row) -> str:
         """The image's path below the folder; it is copied there if it is elsewhere. Raises ImageError."""

@@ -16,7 +16,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from blip2cli.errors import UsageError, reason
 from blip2cli.host.files import HIDDEN, cannot_write
@@ -35,6 +35,25 @@ from blip2cli.outputs.commits import (
 )
 
 GO_ON_HINT = "Use --overwrite to start again, or another name."
+
+
+class CommitLog(Protocol):
+    """What an output tells of its commits, `commit` being the last: a journal, or a part of one."""
+
+    commit: Commit
+
+    def add(self, commit: Commit) -> None:
+        """Record a commit; on disk when this returns. Raises OSError."""
+
+
+class NoJournal:
+    """The commits of an output that is never resumed, kept nowhere."""
+
+    def __init__(self) -> None:
+        self.commit = Commit()
+
+    def add(self, commit: Commit) -> None:
+        self.commit = commit
 
 
 class Journal:

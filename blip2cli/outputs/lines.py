@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from blip2cli.errors import OutputError
 from blip2cli.outputs.appended import AppendedFile, check_appended, stamp_in, unwritable
-from blip2cli.outputs.journal import Journal
+from blip2cli.outputs.commits import Commit
+from blip2cli.outputs.formats import Output
+from blip2cli.outputs.journal import CommitLog
 from blip2cli.outputs.layout import Layout, written
 from blip2cli.outputs.stamp import Checksum, Stamp
 from blip2cli.records import Result
 
 
-class LinesOutput:
+class LinesOutput(Output):
     """A text file; a commit records its size and checksum.
 
     `tail` closes it, and is taken back where it is gone on with. Raises UsageError, with nothing changed, where what is
     there is not what was committed.
     """
 
-    def __init__(self, out: Path, layout: Layout, journal: Journal) -> None:
+    def __init__(self, out: Path, layout: Layout, journal: CommitLog) -> None:
         self.out = out
         self.layout = layout
         self.journal = journal
@@ -49,9 +51,6 @@ class LinesOutput:
     def tail(self) -> bytes:
         """What closes the file."""
         return b""
-
-    def records(self) -> Iterator[dict[str, Any]]:
-        raise NotImplementedError
 
     def write(self, results: Sequence[Result]) -> None:
         if self.journal.commit.finished:
@@ -89,7 +88,7 @@ class LinesOutput:
         state = {**self.file.stamp.state, "body": self.body, "rows": self.rows, **self.more()}
         self._add(replace(self.done, finished=finished, state=state))
 
-    def _add(self, commit: Any) -> None:
+    def _add(self, commit: Commit) -> None:
         try:
             self.journal.add(commit)
         except OSError as error:

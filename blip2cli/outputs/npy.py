@@ -11,7 +11,7 @@ import numpy as np
 
 from blip2cli.errors import UsageError
 from blip2cli.host.files import publish, temporary_of
-from blip2cli.outputs.journal import Journal
+from blip2cli.outputs.journal import CommitLog
 from blip2cli.outputs.layout import Layout
 from blip2cli.outputs.parquet import ParquetOutput
 
@@ -27,7 +27,7 @@ class NpyOutput(ParquetOutput):
 
     suffix = ".parquet"
 
-    def __init__(self, out: Path, layout: Layout, journal: Journal) -> None:
+    def __init__(self, out: Path, layout: Layout, journal: CommitLog) -> None:
         self.array_path = out
         number = out.stem.rpartition("_")[2]
         near = out.parent.parent / "metadata" if out.parent.name == "img_emb" else out.parent

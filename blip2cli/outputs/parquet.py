@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from blip2cli.errors import OutputError, UsageError
 from blip2cli.host.files import cannot_write, write_whole
 from blip2cli.outputs.appended import GO_ON
-from blip2cli.outputs.journal import Journal, parts_folder
+from blip2cli.outputs.formats import Output
+from blip2cli.outputs.journal import CommitLog, parts_folder
 from blip2cli.outputs.layout import Layout, written
 from blip2cli.outputs.stamp import Stamp, edited
 from blip2cli.records import Result
@@ -29,7 +30,7 @@ ROWS_READ = 4096
 """Rows of a part read at once while joining."""
 
 
-class ParquetOutput:
+class ParquetOutput(Output):
     """One Parquet file. A commit writes a part; nothing stands under the file's name before it is whole.
 
     With other `_batches` and `_writer` it is a file of another kind; `suffix` is that of parts unlike it, and
@@ -39,7 +40,7 @@ class ParquetOutput:
     suffix = ""
     as_parquet = True
 
-    def __init__(self, out: Path, layout: Layout, journal: Journal) -> None:
+    def __init__(self, out: Path, layout: Layout, journal: CommitLog) -> None:
         from blip2cli.outputs.arrow import schema_of
 
         self.out = out

@@ -18,8 +18,6 @@ from blip2cli.outputs.shards import ShardedOutput
 class RemoteShards(ShardedOutput):
     """The same shards, under the same names, behind a URL that fsspec writes to."""
 
-    journal: Any
-
     def finish(self) -> None:
         super().finish()
         self.journal.seal()

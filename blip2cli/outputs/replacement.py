@@ -1,28 +1,25 @@
-"""An output that is written beside another, and takes its place when it is whole."""
+"""An output that is written under another name and replaces this one when it is whole."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import replace
-from pathlib import Path
 
-from blip2cli.outputs import Target, beside
 from blip2cli.outputs.journal import adopt, parts_folder, read_journal
+from blip2cli.outputs.target import Target
 
 
-def take_place(target: Target) -> None:
-    """Put the output that stands beside this one in its place, if it is whole; goes on where it was interrupted."""
-    out = target.out
-    if not isinstance(out, Path):
+def swap_in(target: Target) -> None:
+    """Replace an output by the retried one, if that is whole; goes on where it was interrupted."""
+    if target.is_remote or not target.format.has_journal:
         return
-    whole = replace(target, out=beside(out))
-    record = read_journal(whole.kept)
+    out, retried = target.path, target.retried
+    record = read_journal(retried.journal_path)
     if record is None or not record.commit.finished:
         return
-    if whole.out.exists():
+    if retried.path.exists():
         if out.is_dir():
             shutil.rmtree(out)
-        os.replace(whole.out, out)
-    adopt(target.kept, whole.kept)
+        os.replace(retried.path, out)
+    adopt(target.journal_path, retried.journal_path)
     shutil.rmtree(parts_folder(out), ignore_errors=True)

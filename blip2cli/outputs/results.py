@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from blip2cli.errors import UsageError
-from blip2cli.outputs.journal import Journal
+from blip2cli.outputs.journal import CommitLog
 from blip2cli.outputs.layout import Layout
 from blip2cli.outputs.lines import LinesOutput
 from blip2cli.records import Result, Row
@@ -21,7 +21,7 @@ from blip2cli.records import Result, Row
 class Results(LinesOutput):
     """A list of objects, an object a line; it is closed when the run is finished."""
 
-    def __init__(self, out: Path, layout: Layout, journal: Journal) -> None:
+    def __init__(self, out: Path, layout: Layout, journal: CommitLog) -> None:
         self.check(layout)
         super().__init__(out, layout, journal)
 
@@ -83,13 +83,6 @@ class VqaResults(Results):
     """`question_id` and `answer`."""
 
     keys = ("question_id", "answer")
-
-    def check(self, layout: Layout) -> None:
-        if "question_id" not in layout.carried:
-            raise UsageError(
-                "--format vqa needs a column question_id",
-                "Give the questions as JSON or in a manifest, with their ids.",
-            )
 
     def entry(self, result: Result) -> dict[str, Any]:
         answer = self.layout.value(result, "answer") or ""

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from blip2cli.errors import OutputError, UsageError
 from blip2cli.host.files import cannot_write, publish
-from blip2cli.outputs import Output
 from blip2cli.outputs.appended import GO_ON
 from blip2cli.outputs.commits import Commit
+from blip2cli.outputs.formats import Format, Output
 from blip2cli.outputs.journal import Journal, parts_folder
 from blip2cli.outputs.layout import Layout, written
 from blip2cli.outputs.stamp import Stamp, edited
 from blip2cli.records import Result
-
-Make = Callable[[Path, Layout, Any], Output]
-"""From (path, Layout, journal) to the output that writes one shard."""
 
 
 class ShardJournal:
@@ -38,18 +35,16 @@ class ShardJournal:
         self.commit = commit
 
 
-class ShardedOutput:
+class ShardedOutput(Output):
     """Shards of `size` output rows, the last may be smaller; the rows of an image stand in one shard.
 
     The shard in hand is written beside the folder, by the output of its format, and renamed into it when it is full.
     """
 
-    def __init__(
-        self, out: Path, layout: Layout, journal: Journal, make: Make, files: Sequence[str], size: int
-    ) -> None:
-        """`files` are the names of a shard's files below the folder, with a place for its number."""
+    def __init__(self, out: Path, layout: Layout, journal: Journal, form: Format, size: int) -> None:
+        """`form` is the format of each shard."""
         self.out, self.layout, self.journal = out, layout, journal
-        self.make, self.files, self.size = make, files, size
+        self.make, self.files, self.size = form.make, form.shard_files, size
         self.committed = journal.commit
         self.workspace = self._workspace()
         self.inner: Output | None = None

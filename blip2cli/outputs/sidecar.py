@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -20,13 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError, reason
 from blip2cli.host.files import real_path, temporary_of
-from blip2cli.outputs import Output
 from blip2cli.outputs.appended import AppendedFile, check_appended, stamp_in, unwritable
 from blip2cli.outputs.commits import Commit, Header
+from blip2cli.outputs.formats import Output
 from blip2cli.outputs.journal import Journal, hidden_beside, read_journal
 from blip2cli.outputs.jsonl import json_line
-from blip2cli.outputs.layout import Layout, described
+from blip2cli.outputs.layout import Layout
 from blip2cli.outputs.stamp import edited
+from blip2cli.outputs.stdout import open_stdout
+from blip2cli.outputs.target import Target
 from blip2cli.records import Result, Row, RowError
 
 if TYPE_CHECKING:
@@ -48,12 +50,16 @@ PORTABLE_PIXMAP = re.compile(rb"P[1-6Ff]\s+(?:#[^\n]*\n\s*)*\d+\s+\d+\s")
 """What the images begin with that have no zero byte."""
 
 
-class SidecarOutput:
+def open_sidecar(target: Target, settings: OutputSettings, layout: Layout, header: Header) -> SidecarOutput:
+    """The text files of a target; without --out their rows go to stdout too."""
+    shown = open_stdout(target, settings, layout, header) if settings.out is None else None
+    return SidecarOutput(settings, layout, shown, header)
+
+
+class SidecarOutput(Output):
     """Text files. Without --out, rows go to `shown` too; with it, those that failed to FOLDER.errors.jsonl."""
 
-    def __init__(
-        self, settings: OutputSettings, layout: Layout, shown: Output | None, fingerprint: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, settings: OutputSettings, layout: Layout, shown: Output | None, header: Header) -> None:
         self.out, self.layout, self.shown = settings.out, layout, shown
         self.existing = settings.existing or ("overwrite" if settings.overwrite else "skip")
         self.committed = Commit()
@@ -63,7 +69,7 @@ class SidecarOutput:
             self.out.mkdir(exist_ok=True)
             errors = self.out.with_name(self.out.name + ".errors.jsonl")
             if self.existing == "append":
-                self.journal = self._begun(self.out, settings.resume, self._header(fingerprint))
+                self.journal = self._begun(self.out, settings.resume, header)
                 self.committed = self.journal.commit
                 check_appended(errors, stamp_in(self.committed.state, *OF_ERRORS), False, lambda data: True)
                 self._take_back(self.out, self.committed.state.get("touched", {}))
@@ -128,13 +134,6 @@ class SidecarOutput:
             self._commit(finished=True)
         if hasattr(os, "sync"):
             os.sync()
-
-    def records(self) -> Iterator[dict[str, Any]]:
-        return iter(())
-
-    def _header(self, fingerprint: Mapping[str, Any]) -> Header:
-        columns = {column.name: described(column) for column in self.layout.columns}
-        return Header({**fingerprint, "format": "sidecar"}, self.layout.carried_types(), columns)
 
     def _begun(self, out: Path, resume: bool, header: Header) -> Journal:
         journal = Journal(hidden_beside(real_path(out)), out, header)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from blip2cli.errors import OutputError, reason
 from blip2cli.host.terminal import TablePrinter
 from blip2cli.outputs.commits import Commit
+from blip2cli.outputs.formats import Output
 from blip2cli.outputs.jsonl import json_line
 from blip2cli.outputs.layout import Layout, written
 from blip2cli.records import Result
@@ -17,7 +17,12 @@ WIDTHS = {"integer": 6, "number": 12}
 """Columns of a terminal that a value takes; scores have six digits, such as -0.000135677."""
 
 
-class JsonlStream:
+def open_stdout(target: object, settings: object, layout: Layout, header: object) -> Output:
+    """The rows on stdout: a table where that is a terminal."""
+    return TableStream(layout) if sys.stdout.isatty() else JsonlStream(layout)
+
+
+class JsonlStream(Output):
     """JSON lines; every write is flushed."""
 
     committed = Commit()
@@ -43,11 +48,8 @@ class JsonlStream:
     def finish(self) -> None:
         """Every write is flushed."""
 
-    def records(self) -> Iterator[dict[str, Any]]:
-        return iter(())
 
-
-class TableStream:
+class TableStream(Output):
     """A readable table, printed as the rows come."""
 
     committed = Commit()
@@ -67,9 +69,6 @@ class TableStream:
 
     def finish(self) -> None:
         self.commit()
-
-    def records(self) -> Iterator[dict[str, Any]]:
-        return iter(())
 
 
 def _shown(value: object) -> str:

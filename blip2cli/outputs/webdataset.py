@@ -13,6 +13,8 @@ from blip2cli.errors import ImageError
 from blip2cli.images.decode import bytes_of, suffix_by_content
 from blip2cli.outputs.appended import AppendedFile, stamp_in
 from blip2cli.outputs.commits import Commit
+from blip2cli.outputs.formats import Output
+from blip2cli.outputs.journal import CommitLog
 from blip2cli.outputs.jsonl import json_line
 from blip2cli.outputs.layout import Layout
 from blip2cli.outputs.parquet import ParquetOutput
@@ -25,7 +27,7 @@ END = bytes(2 * tarfile.BLOCKSIZE)
 class _WithTar:
     """The journal as the table of a shard sees it: each commit takes the tar's size with it."""
 
-    def __init__(self, journal: Any, output: WebDatasetOutput) -> None:
+    def __init__(self, journal: CommitLog, output: WebDatasetOutput) -> None:
         self.journal, self.output = journal, output
         self.commit: Commit = journal.commit
 
@@ -43,20 +45,20 @@ class _WithTar:
         self.commit = self.journal.commit
 
 
-class WebDatasetOutput:
+class WebDatasetOutput(Output):
     """One shard: KEY.jpg, KEY.txt and KEY.json of each good row in a tar, as img2dataset lays them out.
 
     KEY is the input's column `key`, or where there is none the number of the row.
     """
 
-    def __init__(self, out: Path, layout: Layout, journal: Any) -> None:
+    def __init__(self, out: Path, layout: Layout, journal: CommitLog) -> None:
         self.layout = layout
         self.committed: Commit = journal.commit
         state = journal.commit.state
         self.tar = AppendedFile(out, stamp_in(state, "tar" if "tar" in state else "size", "tar_checksum"))
         self.body: int = state.get("body", 0)
         self.key: str = state.get("key", "")
-        self.table = ParquetOutput(out.with_suffix(".parquet"), layout, _WithTar(journal, self))  # type: ignore[arg-type]  # what it needs of a journal
+        self.table = ParquetOutput(out.with_suffix(".parquet"), layout, _WithTar(journal, self))
 
     def write(self, results: Sequence[Result]) -> None:
         self._take_back_end()

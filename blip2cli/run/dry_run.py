@@ -57,14 +57,14 @@ def _model(job: Job, checkpoint: Checkpoint) -> list[tuple[str, str]]:
 
 def _output(plan: Plan) -> list[tuple[str, str]]:
     job, target = plan.job, plan.target
-    if job.output.format == "sidecar":
+    if target.format.layout == "beside":
         where = f"below {job.output.out}" if job.output.out else "beside the images"
         return [("output", f"text files {where}")]
-    if target is None:
+    if target.format.layout == "stream":
         return [("output", "stdout")]
     shards = f" in shards of {job.output.shard_size:,} rows" if target.shards else ""
-    instead = ", in place of what is there" if job.output.overwrite and target.out.exists() else ""
-    return [("output", f"{target.out} ({target.name}{shards}{instead})")]
+    instead = ", in place of what is there" if job.output.overwrite and target.path.exists() else ""
+    return [("output", f"{target.path} ({target.name}{shards}{instead})")]
 
 
 def _settings(job: Job) -> list[tuple[str, str]]:

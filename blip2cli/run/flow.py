@@ -7,8 +7,8 @@ from contextlib import closing
 
 from blip2cli.host.signals import stopping
 from blip2cli.host.terminal import Progress
-from blip2cli.outputs import Output
 from blip2cli.outputs.background import BackgroundOutput
+from blip2cli.outputs.formats import Output
 from blip2cli.records import Result, Row
 from blip2cli.run.plan import Plan
 from blip2cli.run.summary import Tally
@@ -50,10 +50,9 @@ def by_input_row(results: Iterator[Result]) -> Iterator[list[Result]]:
 
 
 def _wanted(rows: Iterator[Row], output: Output, progress: Progress) -> Iterator[Row]:
-    """The rows that the output has use for; the others count as done."""
-    wants = getattr(output, "wants", None)
+    """The rows that the output wants; the others count as done."""
     for row in rows:
-        if wants is None or wants(row):
+        if output.wants(row):
             yield row
         else:
             progress.advance(1, 0)

@@ -14,24 +14,23 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from blip2cli import __version__
+from blip2cli.errors import UsageError
 from blip2cli.host.terminal import show_warning
-from blip2cli.outputs import (
-    FORMATS,
-    Output,
+from blip2cli.outputs import FORMATS, open_output
+from blip2cli.outputs.commits import UNKNOWN, Commit, Header
+from blip2cli.outputs.formats import Output
+from blip2cli.outputs.layout import Layout, carried_names, types_of
+from blip2cli.outputs.replacement import swap_in
+from blip2cli.outputs.resuming import already_done, finished, settings_of
+from blip2cli.outputs.target import (
     Target,
-    already_done,
+    check_inputs,
     check_output,
     check_places,
-    finished,
     locked_output,
     make_folder,
-    open_output,
-    settings_of,
     target_of,
 )
-from blip2cli.outputs.commits import UNKNOWN, Commit, Header
-from blip2cli.outputs.layout import Layout, carried_names, types_of
-from blip2cli.outputs.replacement import take_place
 from blip2cli.records import Row
 from blip2cli.run.sources import open_input
 from blip2cli.settings import Job
@@ -75,14 +74,14 @@ class Plan:
         job: what was asked.
         task: the job's task, which has seen the input's columns.
         source: where the rows come from.
-        target: where the output goes; None for stdout and for files beside the images.
+        target: where the output goes, worked out once for the run.
         kept: rows of an earlier output that are taken over instead of computed.
     """
 
     job: Job
     task: Task
     source: RowSource
-    target: Target | None
+    target: Target
     kept: KeptRows | None = None
 
     @cached_property
@@ -98,17 +97,17 @@ class Plan:
     @cached_property
     def committed(self) -> Commit:
         """What an earlier run has committed that this one goes on behind; found without changing anything."""
-        if self.target is None:
+        if not self.job.output.resume or not self.target.is_begun():
             return Commit()
-        return already_done(self.job.output, self.header(self.carried_types))
+        return already_done(self.target, self.header(self.carried_types))
 
     @cached_property
     def finished(self) -> Commit | None:
         """What an earlier run has committed, where nothing is left to do. Raises UsageError for a changed input."""
-        if self.target is None:
+        if not self.job.output.resume or not self.target.is_there():
             return None
         untyped = dict.fromkeys(self.source.column_names(), UNKNOWN)  # types may take reading all of the input
-        done = finished(self.job.output, self.header(untyped))
+        done = finished(self.target, self.header(untyped))
         if done is None or (done.errors and self.job.output.retry_errors):
             return None
         self.rows(done)
@@ -121,7 +120,6 @@ class Plan:
 
     def header(self, carried: dict[str, str], **more: Any) -> Header:
         """What a resumed run must share with the one before, as far as it is known before torch is imported."""
-        assert self.target is not None
         settings = settings_of(self.target, self.job.output, {**self.fingerprint, **more})
         return Header(settings, carried)
 
@@ -168,7 +166,7 @@ class Plan:
 
     def open_output(self) -> Output:
         """The output, ready to take rows; what an earlier run left torn is repaired. Raises UsageError."""
-        return open_output(self.job.output, self.layout, self.fingerprint)
+        return open_output(self.target, self.job.output, self.layout, self.fingerprint)
 
     def open_pipeline(self) -> Pipeline:
         """The model, loaded, in this process or in one for each of --devices. Raises CheckpointError."""
@@ -176,8 +174,7 @@ class Plan:
 
         if self.checkpoint.caution:
             show_warning(self.checkpoint.caution)
-        name = self.job.output.format
-        keep_bytes = name is not None and FORMATS[name].copies_images
+        keep_bytes = self.target.format.copies_images
         if not self.devices:
             pipeline: Pipeline = InProcess(self.job.model, self.task, self.checkpoint, keep_bytes)
         else:
@@ -189,19 +186,34 @@ class Plan:
 
 def make_plan(job: Job) -> Plan:
     """The plan of a job, its output left as it is. Raises UsageError where input, output and options do not fit."""
-    check_output(job.output, job.task)
-    task = make_task(job)
-    return Plan(job, task, open_input(job, task), target_of(job.output))
+    return _plan(job, _target(job))
 
 
 @contextmanager
 def locked_plan(job: Job) -> Iterator[Plan]:
     """The plan of a job that is about to run: no other run writes its output meanwhile. Raises UsageError."""
-    check_places(job.output)
-    target = target_of(job.output)
-    if target is not None and target.format.layout == "index":
-        make_folder(target.out.parent)
-    with locked_output(job.output):
-        if target is not None and job.output.resume:
-            take_place(target)  # of a retry that ended before it could
-        yield make_plan(job)
+    target = _target(job)
+    check_places(target, job.output)
+    if target.format.index:
+        make_folder(target.path.parent)
+    with locked_output(target):
+        if job.output.resume:
+            swap_in(target)  # of a retry that ended before it could
+        yield _plan(job, target)
+
+
+def _target(job: Job) -> Target:
+    """Where the output goes, which is none of the inputs that are named."""
+    target = target_of(job.output, FORMATS)
+    check_inputs(target, job, [*job.input.inputs, *job.files_of_options])
+    return target
+
+
+def _plan(job: Job, target: Target) -> Plan:
+    check_output(target, job.output, job.task)
+    task = make_task(job)
+    if target.format.one_caption and task.several_rows:
+        raise UsageError(f"--format {target.name} holds one caption an image", "Give one prompt.")
+    source = open_input(job, task, target.written_folder)
+    check_inputs(target, job, source.files)  # files that patterns stand for, too
+    return Plan(job, task, source, target)

@@ -15,10 +15,11 @@ from typing import Any
 
 from blip2cli.host.signals import Stop
 from blip2cli.host.terminal import show_note
-from blip2cli.outputs import Output, begun, beside
+from blip2cli.outputs.formats import Output
 from blip2cli.outputs.journal import read_journal
 from blip2cli.outputs.layout import Layout
-from blip2cli.outputs.replacement import take_place
+from blip2cli.outputs.replacement import swap_in
+from blip2cli.outputs.target import no_retry
 from blip2cli.records import Result, Row, RowError
 from blip2cli.run.flow import run
 from blip2cli.run.pipeline import Pipeline, PipelineStats
@@ -107,19 +108,21 @@ class _KeepingPipeline:
 
 def retry_errors(plan: Plan) -> None:
     """Compute the error rows of the plan's output again, if it has any."""
-    if plan.target is None or not begun(plan.target):
+    if not plan.target.is_begun():
         return
     old = plan.open_output()
     if not old.committed.errors:
         return
-    target = replace(plan.target, out=beside(plan.target.out))
-    record = read_journal(target.kept)
+    if plan.target.format.no_retry:
+        raise no_retry(plan.target)
+    target = plan.target.retried
+    record = read_journal(target.journal_path)
     kept = KeptRows(old, plan.layout, record.commit.rows if record else 0)
     source = CommittedRows(plan.source, old.committed.rows, kept.retried)
-    output = replace(plan.job.output, out=target.out, retry_errors=False, summary=None)
+    output = replace(plan.job.output, retry_errors=False, summary=None)
     tally = run(replace(plan, job=replace(plan.job, output=output), target=target, source=source, kept=kept))
     _show(plan, tally, len(kept.retried))
-    take_place(plan.target)
+    swap_in(plan.target)
 
 
 def _show(plan: Plan, tally: Tally, retried: int) -> None:

@@ -9,31 +9,36 @@ from blip2cli.settings import Job
 from blip2cli.tasks import Needs, Task
 
 
-def open_input(job: Job, task: Task) -> Sources:
-    """The rows of a job, whose columns its task has seen. Raises UsageError where they are not as they must be."""
+def open_input(job: Job, task: Task, written_folder: str | None = None) -> Sources:
+    """The rows of a job, whose columns its task has seen. Raises UsageError where they are not as they must be.
+
+    `written_folder` is a folder whose index the run itself writes, and does not read.
+    """
     needs = task.needs
-    text_column = _text_column(job, needs)
+    text_column = _text_column(job, needs, written_folder)
     typed = (Texts(needs.texts),) if needs.texts else ()
     source = open_source(
-        (*job.input.inputs, *typed), _columns(job, text_column, needs.images), job.input.limit, job.input.share
+        (*job.input.inputs, *typed),
+        _columns(job, text_column, needs.images, written_folder),
+        job.input.limit,
+        job.input.share,
     )
     if text_column and not source.holds_texts:
         raise UsageError(*needs.no_text)
     task.check_columns(source.column_names(), text_column)
-    job.check_apart(source.files)  # files that patterns stand for, too
     return source
 
 
-def _text_column(job: Job, needs: Needs) -> str | None:
+def _text_column(job: Job, needs: Needs, written_folder: str | None) -> str | None:
     """The column that texts are read from: the first of those that may hold them which the input has."""
     if len(needs.text_columns) < 2:
         return next(iter(needs.text_columns), None)
-    there = open_source(job.input.inputs, _columns(job, None, needs.images)).column_names()
+    there = open_source(job.input.inputs, _columns(job, None, needs.images, written_folder)).column_names()
     return next((name for name in needs.text_columns if name in there), needs.text_columns[0])
 
 
-def _columns(job: Job, text_column: str | None, images: bool) -> ColumnChoice:
-    given, out = job.input, job.output.out
+def _columns(job: Job, text_column: str | None, images: bool, written_folder: str | None) -> ColumnChoice:
+    given = job.input
     return ColumnChoice(
         given.image_column,
         text_column,
@@ -43,5 +48,5 @@ def _columns(job: Job, text_column: str | None, images: bool) -> ColumnChoice:
         allow_remote=given.allow_remote,
         allow_private=given.allow_private,
         encoding=given.encoding,
-        written=str(out) if out is not None and job.output.format == "imagefolder" else None,
+        written=written_folder,
     )

@@ -45,6 +45,8 @@ class Task(Protocol):
     """One way to use the model. It knows what it needs of an input, and never where rows come from or go to."""
 
     needs: Needs
+    several_rows: bool
+    """Whether an image may have several output rows."""
 
     def check_columns(self, names: Sequence[str], text_column: str | None) -> None:
         """See that the input has the columns that the task's texts refer to. Raises UsageError.

@@ -63,13 +63,11 @@ class CaptionTask:
                 f"--num-captions {several} needs as many beams, or sampling",
                 f"Add --num-beams {several}, or --temperature 1.",
             )
-        form = job.output.format
         texts = self.options.prompt + (lines_of("--prompts", self.options.prompts) if self.options.prompts else ())
         self.prompts = [Template(text, "--prompt") for text in texts]
         self.around = (Template(self.options.prefix, "--prefix"), Template(self.options.suffix, "--suffix"))
         self.shows_prompt = len(texts) > 1 or bool(self.options.prompts or self.options.prompt_column)
-        if len(texts) > 1 and form in ("sidecar", "imagefolder", "webdataset", "coco"):
-            raise UsageError(f"--format {form} holds one caption an image", "Give one prompt.")
+        self.several_rows = len(texts) > 1
 
     def check_columns(self, names: Sequence[str], text_column: str | None) -> None:
         for template in (*self.prompts, *self.around):

@@ -69,6 +69,8 @@ class EmbedOptions:
 class EmbedTask:
     """The embed task; a tensor column `features`, and for texts a column `text` before it."""
 
+    several_rows = False
+
     def __init__(self, job: Job) -> None:
         self.options: EmbedOptions = job.options
         column = self.options.texts_column

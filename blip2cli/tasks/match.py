@@ -94,6 +94,8 @@ class _Pair:
 class MatchTask:
     """The match task; columns `text`, `itc` and `itm`, an output row for every text of an image."""
 
+    several_rows = True
+
     def __init__(self, job: Job) -> None:
         self.options: MatchOptions = job.options
         if self.options.threshold is not None and job.output.retry_errors:

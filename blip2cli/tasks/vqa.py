@@ -61,6 +61,8 @@ class VqaOptions:
 class VqaTask:
     """The VQA task; columns `question` and `answer`, an output row for every question of an image."""
 
+    several_rows = True
+
     def __init__(self, job: Job) -> None:
         self.options: VqaOptions = job.options
         self.settings = job.generation

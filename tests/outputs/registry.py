@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from blip2cli.outputs import FORMATS, Target, target_of
+from blip2cli.outputs import FORMATS
+from blip2cli.outputs.target import Target, target_of
 from blip2cli.settings import OutputSettings
 
 IMAGES = sorted(str(path) for path in (Path(__file__).parents[2] / "docs" / "examples").glob("*.png"))
@@ -43,5 +44,5 @@ def command(case: str, out: str | None = None) -> list[object]:
     return [*words, "--shard-size", 3, "--dtype", "fp32", "--workers", 0, "--batch-size", 1, "--quiet"]
 
 
-def target(case: str) -> Target | None:
-    return target_of(OutputSettings(out=Path(out_of(case)), format=case.partition("-")[0]))  # type: ignore[arg-type]  # a name of FORMATS
+def target(case: str) -> Target:
+    return target_of(OutputSettings(out=Path(out_of(case)), format=case.partition("-")[0]), FORMATS)  # type: ignore[arg-type]  # a name of FORMATS

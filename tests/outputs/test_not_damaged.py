@@ -11,7 +11,7 @@ import pytest
 
 from blip2cli.outputs import FORMATS
 from blip2cli.outputs.commits import VERSION
-from blip2cli.outputs.journal import Journal, hidden_beside, read_journal
+from blip2cli.outputs.journal import Journal, read_journal
 from tests.conftest import Typed
 from tests.outputs.kept import files, hidden, lines, sign
 from tests.outputs.registry import CASES, command, out_of, target, write_manifest
@@ -22,8 +22,7 @@ WITH_FILES = [case for case in CASES if FORMATS[case.partition("-")[0]].layout !
 
 
 def kept_of(case: str) -> Path:
-    settled = target(case)
-    return settled.kept if settled else hidden_beside(Path(out_of(case)))
+    return target(case).journal_path
 
 
 def refused(typed: Run, case: str, *words: object) -> str:

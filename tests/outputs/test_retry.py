@@ -80,7 +80,7 @@ def test_a_retry_stopped_while_it_takes_its_place_is_finished_by_resume(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        room, function = (retry, "take_place") if moment == "before" else (replacement, "adopt")
+        room, function = (retry, "swap_in") if moment == "before" else (replacement, "adopt")
         patched.setattr(room, function, stop)
         assert typed(*words, "--resume", "--retry-errors").code == 130
     assert typed(*words, "--resume").code == 0
@@ -104,7 +104,7 @@ def test_an_old_retry_does_not_take_the_place_of_a_newer_output(
     words = command(("caption",), (name,))
     assert typed(*words).code == 3
     with monkeypatch.context() as patched:
-        patched.setattr(retry, "take_place", lambda out: None)
+        patched.setattr(retry, "swap_in", lambda out: None)
         typed(*words, "--resume", "--retry-errors")
     heal(3)
     assert typed(*words, "--overwrite").code == 0

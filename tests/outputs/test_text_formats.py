@@ -17,7 +17,6 @@ import pytest
 import zstandard
 from pycocotools.coco import COCO
 
-from blip2cli.outputs.journal import Journal
 from tests.conftest import Typed
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -178,24 +177,8 @@ def test_a_folder_being_captioned_in_place_is_gone_on_with(typed: Run) -> None:
     assert Path("photos/errors.jsonl").read_text() == "mine"
 
 
-class Killed(BaseException):
-    """What ends a run as SIGKILL does: nothing catches it on its way."""
-
-
-TARGETS = {
-    "o.jsonl.gz": (),
-    "o.jsonl.zst": (),
-    "o.csv": (),
-    "o.arrow": (),
-    "o.json": ("--format", "coco"),
-    "folder": ("--format", "imagefolder"),
-    "lines": ("--format", "csv", "--shard-size", "2"),
-    "tables": ("--format", "arrow", "--shard-size", "2"),
-}
-
-
-TORN = {".csv": b"torn", ".json": b",\n{", ".gz": b"\x1f\x8b", ".zst": b"\x28\xb5"}
-"""The beginning of what a run would write next, by suffix."""
+OPTIONS = {"o.json": ("--format", "coco")}
+"""Those that an output needs besides its name."""
 
 
 def contents(out: Path) -> Any:
@@ -206,49 +189,14 @@ def contents(out: Path) -> Any:
     return out.read_bytes() if out.suffix in (".png", ".jpg") else unpacked(out)
 
 
-@pytest.mark.parametrize("behind", [False, True])
-@pytest.mark.parametrize("out", TARGETS)
-def test_a_run_killed_at_each_commit_ends_with_the_same_output(
-    typed: Run, manifest: str, monkeypatch: pytest.MonkeyPatch, out: str, behind: bool
-) -> None:
-    words = ["caption", manifest, EXAMPLES, *TARGETS[out], "--commit-every", 0, "--batch-size", 1, "--workers", 0]
-    Path("whole").mkdir()
-    typed(*words, "--out", f"whole/{out}")
-    expected = contents(Path("whole") / out)
-    add, left = Journal.add, [1]
-
-    def dying(self: Journal, commit: Any) -> None:
-        left[0] -= 1
-        if behind:
-            add(self, commit)
-        if left[0] == 0:
-            raise Killed
-        add(self, commit) if not behind else None
-
-    for kills in range(1, 8):
-        left[0] = 2
-        with monkeypatch.context() as patched:
-            patched.setattr(Journal, "add", dying)
-            try:
-                typed(*words, "--out", out, "--resume")
-            except Killed:
-                if kills == 3 and Path(out).suffix in TORN:
-                    with open(out, "ab") as file:
-                        file.write(TORN[Path(out).suffix])
-                continue
-        break
-    assert typed(*words, "--out", out, "--resume").code == 3
-    assert contents(Path(out)) == expected
-
-
 @pytest.mark.parametrize("out", ["o.csv", "o.json", "o.jsonl.gz", "o.arrow"])
 def test_a_finished_output_is_gone_on_with_and_its_errors_retried(typed: Run, manifest: str, out: str) -> None:
-    words = ["caption", manifest, "--out", out, *TARGETS[out]]
+    words = ["caption", manifest, "--out", out, *OPTIONS.get(out, ())]
     typed(*words, "--limit", 2)
     assert typed(*words, "--resume").code == 3
-    typed("caption", manifest, *TARGETS[out], "--out", f"whole-{out}")
+    typed("caption", manifest, *OPTIONS.get(out, ()), "--out", f"whole-{out}")
     assert contents(Path(out)) == contents(Path(f"whole-{out}"))
     Path("gone.jpg").write_bytes((EXAMPLES / "blue-circle.png").read_bytes())
     assert typed(*words, "--resume", "--retry-errors").code == 0
-    typed("caption", manifest, *TARGETS[out], "--out", f"mended-{out}")
+    typed("caption", manifest, *OPTIONS.get(out, ()), "--out", f"mended-{out}")
     assert contents(Path(out)) == contents(Path(f"mended-{out}"))

@@ -200,42 +200,6 @@ def contents(folder: str) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("behind", [False, True])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts_killed_at_each_commit_end_the_same(
-    typed: Run, photos: Path, monkeypatch: pytest.MonkeyPatch, layout: str, behind: bool
-) -> None:
-    task, *options = LAYOUTS[layout]
-    words = [task, "photos", EXAMPLES, *options, "--shard-size", 4, "--commit-every", 0, "--workers", 0]
-    words += ["--batch-size", 1]  # features in other company differ in their last bits on some processors
-    typed(*words, "--out", "whole")
-    add = Journal.add
-    for step in (2, 3):
-        left = [step]
-
-        def dying(self: Journal, commit: Any) -> None:
-            left[0] -= 1  # noqa: B023  # it is called within the turn
-            if left[0] == 0:  # noqa: B023
-                if behind:
-                    add(self, commit)
-                raise Killed
-            add(self, commit)
-
-        out = f"killed{step}"
-        for _ in range(12):
-            left[0] = step
-            with monkeypatch.context() as patched:
-                patched.setattr(Journal, "add", dying)
-                try:
-                    typed(*words, "--out", out, "--resume")
-                except Killed:
-                    continue
-            break
-        assert typed(*words, "--out", out, "--resume").code == 3
-        assert contents(out) == contents("whole")
-        assert not Path(f".{out}.blip2-parts").exists()
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_are_gone_on_with_and_their_errors_retried(typed: Run, photos: Path, layout: str) -> None:
     task, *options = LAYOUTS[layout]

@@ -96,12 +96,12 @@ def test_arrays_go_to_a_bucket_too(typed: Run, s3: Any) -> None:
     ("words", "told"),
     [
         (("--out", "s3://bucket/o.jsonl"), "s3://bucket/o.jsonl is a file, and remote outputs are folders"),
-        (("--out", "s3://bucket"), "s3://bucket is no folder"),
+        (("--out", "s3://bucket"), "s3://bucket is not a folder"),
         (("--out", "gs://bucket/out"), "the package for gs:// is not installed"),
         (("--out", OUT, "--resume", "--retry-errors"), "--retry-errors is not for remote outputs"),
     ],
 )
-def test_what_is_no_remote_output(typed: Run, s3: Any, words: tuple[str, ...], told: str) -> None:
+def test_what_is_not_a_remote_output(typed: Run, s3: Any, words: tuple[str, ...], told: str) -> None:
     ran = typed("caption", "list.csv", *words)
     assert ran.code == 2 and told in ran.err and ran.err.count("\n") == 2
 

@@ -83,7 +83,8 @@ def search(job: Job) -> bool:
     from blip2cli.commands.search.pictures import Pictures
     from blip2cli.commands.search.results import report_settings, write
     from blip2cli.host.terminal import hush_libraries, show_note
-    from blip2cli.outputs import check_output, locked_output
+    from blip2cli.outputs import FORMATS
+    from blip2cli.outputs.target import check_inputs, check_output, locked_output, target_of
 
     if not job.input.inputs:
         raise UsageError("no features are given", "Such as blip2 search feats.parquet 'a red circle'.")
@@ -92,18 +93,20 @@ def search(job: Job) -> bool:
     options: SearchOptions = job.options
     if not texts and not options.image:
         raise UsageError("no query is given", f"Such as blip2 search {file} 'a red circle', or --image FILE.")
-    check_output(job.output, job.task, resumes=False)
+    target = target_of(job.output, FORMATS)
+    check_inputs(target, job, [*job.input.inputs, *job.files_of_options])
+    check_output(target, job.output, job.task, resumes=False)
     features = open_features(Path(file))
     features.check_model(job.model_name, job.model.revision)
     pictures = Pictures.of(features, options)
     files = (str(file) for part in features.parts for file in part.files)
-    job.check_apart([*files, *pictures.originals.files, *options.image])
+    check_inputs(target, job, [*files, *pictures.originals.files, *options.image])
     if options.report is not None:
         report_settings(job).check()
     hush_libraries()
     found = _found(job, pictures, texts)
-    with locked_output(job.output, keep=False):
-        good = write(job, pictures, found)
+    with locked_output(target, keep=False):
+        good = write(job, target, pictures, found)
     if not job.output.quiet:
         queries = f"{len(found)} {'query' if len(found) == 1 else 'queries'}"
         how = f"by {options.index}" if options.index else "exact"

@@ -11,6 +11,7 @@ from blip2cli.commands.report import ReportSettings, write_report
 from blip2cli.host.terminal import show_warning
 from blip2cli.outputs import open_output
 from blip2cli.outputs.layout import Layout, carried_names
+from blip2cli.outputs.target import Target
 from blip2cli.records import Column, Result, Row
 from blip2cli.settings import Job
 
@@ -32,12 +33,12 @@ class Found:
     unranked: Sequence[Hit] = ()
 
 
-def write(job: Job, pictures: Pictures, found: Sequence[Found]) -> bool:
+def write(job: Job, target: Target, pictures: Pictures, found: Sequence[Found]) -> bool:
     """Write the rows; whether all of them are without errors."""
     features = pictures.features
     layout = _layout(job, features)
     results = list(_results(features, layout, found))
-    output = open_output(job.output, layout, layout.metadata)
+    output = open_output(target, job.output, layout, layout.metadata)
     if results:
         output.write(results)
     output.finish()

@@ -22,10 +22,11 @@ from typing import Any
 from blip2cli.errors import Blip2Error, UsageError, reason
 from blip2cli.host.signals import handlers_kept
 from blip2cli.host.terminal import Progress, show_warning, silent_libraries
-from blip2cli.outputs import Target, make_folder, open_journal
 from blip2cli.outputs.commits import Commit
 from blip2cli.outputs.journal import Journal, parts_folder
+from blip2cli.outputs.resuming import open_journal
 from blip2cli.outputs.shards import check_shard, stamps_of
+from blip2cli.outputs.target import Target, make_folder
 from blip2cli.run.engines.local import show
 from blip2cli.run.engines.ray_replica import FAILURES, Replica, ShardProgress, ShardWork
 from blip2cli.run.engines.stretches import Stretches
@@ -81,7 +82,7 @@ def _check_options(job: Job) -> None:
 
 def _shards_of(plan: Plan) -> Target:
     """Where the shards go. Raises UsageError where the output is not a folder of shards."""
-    if plan.target is None or not plan.target.shards:
+    if not plan.target.shards:
         raise UsageError("--engine ray writes a folder of shards", "Name one that all nodes reach: --out FOLDER.")
     return plan.target
 
@@ -93,9 +94,9 @@ def _run(plan: Plan, target: Target, replica: type[Replica]) -> Tally:
         rows = plan.total or 0
         header = plan.header(plan.carried_types, engine="ray", limit=job.input.limit, input_rows=rows)
         journal = open_journal(target, job.output, header)
-        if isinstance(target.out, Path):
-            make_folder(target.out)
-            shutil.rmtree(parts_folder(target.out), ignore_errors=True)  # of a run that was killed
+        if not target.is_remote:
+            make_folder(target.path)
+            shutil.rmtree(parts_folder(target.path), ignore_errors=True)  # of a run that was killed
         ledger = _Ledger(target, journal, Stretches(rows, job.output.shard_size))
         ledger.check(plan.source)
         tally = Tally(journal.commit)
@@ -144,7 +145,7 @@ class _Ledger:
     def check(self, source: RowSource) -> None:
         """See that what is done is there, and that the input is still the one it came from. Raises UsageError."""
         for number in self.stretches.finished():
-            check_shard(self.target.out, self._files(number), self.journal.shards.get(number, ()))
+            check_shard(self.target.path, self._files(number), self.journal.shards.get(number, ()))
         if self.stretches.done:
             _, stop = self.stretches.bounds(self.stretches.done[-1][1])
             source.rows(stop, self.journal.commit.last)  # which raises where it has changed
@@ -176,12 +177,12 @@ class _Ledger:
             )
         if not self.journal.commit.finished:
             self._add(replace(self.journal.commit, finished=True))
-        if isinstance(self.target.out, Path):
-            shutil.rmtree(parts_folder(self.target.out), ignore_errors=True)
+        if not self.target.is_remote:
+            shutil.rmtree(parts_folder(self.target.path), ignore_errors=True)
 
     def _files(self, number: int) -> list[Path]:
         """The published files of a shard."""
-        return [self.target.out / name.format(number) for name in self.target.format.shard_files]
+        return [self.target.path / name.format(number) for name in self.target.format.shard_files]
 
     def _add(self, commit: Commit) -> None:
         self.journal.add(commit)

@@ -17,9 +17,9 @@ from typing import Any
 
 from blip2cli.errors import Blip2Error, CheckpointError, OutputError, UsageError, reason
 from blip2cli.host.signals import Stop
-from blip2cli.outputs import Target
-from blip2cli.outputs.apart import ShardApart, attempts_at
 from blip2cli.outputs.background import BackgroundOutput
+from blip2cli.outputs.standalone_shard import StandaloneShard, attempts_at
+from blip2cli.outputs.target import Target
 from blip2cli.records import Result
 from blip2cli.run.engines.stretches import Stretches
 from blip2cli.run.flow import by_input_row
@@ -112,7 +112,7 @@ class Replica:
         before = pipeline.stats().seconds
         first, stop = work.stretches.bounds(number)
         layout = replace(work.plan.layout, late=Counter())
-        shard = ShardApart(work.target, layout, number)
+        shard = StandaloneShard(work.target, layout, number)
         writer = BackgroundOutput(shard.output, float("inf"))
         kinds: Counter[str] = Counter()
         images = rows = left_out = told = told_errors = 0

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from blip2cli.outputs import Target
+from blip2cli.outputs import FORMATS
 from blip2cli.outputs.layout import Layout
+from blip2cli.outputs.target import Target
 from blip2cli.records import Column, Result, Row
 from blip2cli.run.engines.ray_replica import MOST_ATTEMPTS, Replica, ShardProgress
 from blip2cli.run.engines.stretches import Stretches
@@ -148,7 +149,7 @@ def test_a_shard_that_its_actors_die_of_is_given_up(tmp_path: Path, monkeypatch:
     def never(*_: Any) -> Any:
         raise AssertionError("it was tried again")
 
-    target = Target("parquet", tmp_path / "shards", shards=True)
+    target = Target("parquet", FORMATS["parquet"], tmp_path / "shards", shards=True)
     monkeypatch.setattr(Replica, "_shard", never)
     work: Any = SimpleNamespace(target=target, stretches=Stretches(40, 10))
     for attempt in range(MOST_ATTEMPTS):
@@ -169,7 +170,7 @@ def test_a_shard_counts_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Replica, "_pipeline", pipeline)
     layout = Layout({}, (Column("itm", "number"),), lambda: pa.schema([]), {})
     plan = SimpleNamespace(source=SimpleNamespace(stretch=lambda first, stop: iter(())), layout=layout)
-    target, stretches = Target("jsonl", tmp_path / "shards", shards=True), Stretches(5, 5)
+    target, stretches = Target("jsonl", FORMATS["jsonl"], tmp_path / "shards", shards=True), Stretches(5, 5)
     work: Any = SimpleNamespace(target=target, stretches=stretches, plan=plan)
     reports = [text for packed in Replica(work)({"place": [0]}) for text in packed["report"]]
     shard = ShardProgress.unpacked(reports[-1])
