@@ -1,6 +1,6 @@
-"""A file that only grows, and is committed by its size and checksum: what a killed run left behind that is cut off.
+"""A file that only grows, and is committed by its size and checksum: what a killed run left after that is cut off.
 
-Compressed files grow by whole members (gzip) or frames (Zstandard), so that they can be read behind every commit.
+Compressed files grow by whole members (gzip) or frames (Zstandard), so that they can be read after every commit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MEMBER = 1 << 20
 """Bytes that are compressed together, where a commit does not come first."""
 
 LOOKED_AT = 4 << 20
-"""Bytes behind the last commit that are looked at, whether they are of a run that was killed."""
+"""Bytes after the last commit that are checked for being those of a run that was killed."""
 
 GO_ON = "Make room, then run again with --resume."
 
@@ -68,7 +68,7 @@ class AppendedFile:
             raise unwritable(self.path, error) from None
 
     def cut(self, size: int) -> None:
-        """Take back what lies behind a size."""
+        """Remove what lies after a size."""
         os.truncate(self.path, size)
         self.checksum = Checksum.of(self.path, size)
 
@@ -92,21 +92,21 @@ def check_appended(path: Path, stamp: Stamp, finished: bool, continues: Callable
     Args:
         path: the file.
         stamp: what was committed.
-        finished: whether nothing was to come behind that.
+        finished: whether nothing was to follow.
         continues: whether bytes, the last of which may be missing, could be the run's own that come next. They are
             unpacked before, if the file is compressed.
     """
-    there = path.stat().st_size if path.exists() else 0
-    if there < stamp.size:
+    size = path.stat().st_size if path.exists() else 0
+    if size < stamp.size:
         raise edited(path, "is shorter than it was" if path.exists() else "is gone")
     if stamp.size and stamp.checksum and Checksum.of(path, stamp.size).text() != stamp.checksum:
         raise edited(path, "is not what was committed")
-    if there == stamp.size:
+    if size == stamp.size:
         return
     with open(path, "rb") as file:
         file.seek(stamp.size)
-        behind = file.read(LOOKED_AT)
-    if finished or not continues(_unpacked(path, behind)):
+        uncommitted = file.read(LOOKED_AT)
+    if finished or not continues(_unpacked(path, uncommitted)):
         raise edited(path, "is longer than it was")
 
 

@@ -34,7 +34,7 @@ Stamps = Sequence[Sequence[Any]]
 
 @dataclass(frozen=True)
 class Commit:
-    """The state behind the last committed row. `state` belongs to the output's format."""
+    """The state after the last committed row. `state` belongs to the output's format."""
 
     rows: int = 0
     last: str | None = None
@@ -43,7 +43,7 @@ class Commit:
     state: dict[str, Any] = field(default_factory=dict)
 
     def after(self, results: Sequence[Result]) -> Commit:
-        """The state behind these results too, the last of which is its input row's last."""
+        """The state after these results too, the last of which is its input row's last."""
         row = results[-1].row
         errors = self.errors + sum(result.error is not None for result in results)
         return replace(self, rows=row.index + 1, last=row.name, errors=errors, finished=False)
@@ -86,7 +86,7 @@ def _changed_columns(before: Columns, now: Columns) -> list[str]:
 
 @dataclass(frozen=True)
 class Record:
-    """A journal as it was read. `shards` are the stamps of published shards, by number; `end` is behind its lines."""
+    """A journal as it was read. `shards` has the stamps of published shards by number, `end` the size of its lines."""
 
     header: Header
     shards: dict[int, Stamps]

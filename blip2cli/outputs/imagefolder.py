@@ -67,7 +67,7 @@ class ImageFolderOutput(JsonlOutput):
         if not self.errors.size:
             self.errors.path.unlink(missing_ok=True)
 
-    def more(self) -> dict[str, Any]:
+    def more_state(self) -> dict[str, Any]:
         self.errors.sync()
         stamp = self.errors.stamp
         return dict(zip(OF_ERRORS, (stamp.size, stamp.checksum), strict=True))

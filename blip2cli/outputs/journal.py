@@ -73,7 +73,7 @@ class Journal:
         self.end = 0
 
     def start(self) -> None:
-        """Begin afresh, in place of what there is. Raises OutputError."""
+        """Begin again, in place of what is there. Raises OutputError."""
         self._write([header_line(self.header)])
 
     def resume(self) -> None:
@@ -103,12 +103,12 @@ class Journal:
         self._append({"shard": number, "files": stamps})
 
     def seal(self) -> None:
-        """Have all that was added on record, where `add` does not see to it."""
+        """Write all that was added, where `add` itself does not."""
 
     def _append(self, record: dict[str, Any]) -> None:
         line = line_of(record)
         with open(self.path, "r+b") as file:  # which does not make it again, if it is gone
-            file.truncate(self.end)  # what lies behind is a line that was torn
+            file.truncate(self.end)  # what follows is a line that was torn
             file.seek(self.end)
             file.write(line)
             file.flush()
@@ -126,7 +126,7 @@ class Journal:
 
 
 class RemoteJournal(Journal):
-    """A journal behind a URL, where nothing can be appended: what is added is kept in hand until `seal`."""
+    """A journal behind a URL, where nothing can be appended: what is added stays in memory until `seal`."""
 
     def seal(self) -> None:
         shards = [{"shard": number, "files": stamps} for number, stamps in self.shards.items()]
@@ -145,10 +145,10 @@ class RemoteJournal(Journal):
 
 def hidden_beside(out: Path, name: str = "") -> Path:
     """The hidden file that belongs to a file or folder, or to one called `name` in it. Raises UsageError."""
-    place = out if out.name not in ("", "..") else Path(os.path.realpath(out))
-    if not place.name:
+    folder = out if out.name not in ("", "..") else Path(os.path.realpath(out))
+    if not folder.name:
         raise UsageError(f"{out} cannot be an output", "Name a folder in it.")
-    return place.with_name(f".{place.name}{name and '.' + name}{HIDDEN}")
+    return folder.with_name(f".{folder.name}{name and '.' + name}{HIDDEN}")
 
 
 def parts_folder(out: Path) -> Path:
@@ -172,7 +172,7 @@ def read_journal(path: Path) -> Record | None:
 
 
 def _without_journal(out: Path, path: Path) -> UsageError:
-    """What is said of an output that nothing is known of."""
+    """What a user is told of an output without a journal."""
     if out.with_name(out.name + ".journal").exists():
         return UsageError(
             f"{out} was begun by an earlier version of blip2, whose journal is not read",

@@ -1,4 +1,4 @@
-"""What outputs share that are one growing text file, a row after the other."""
+"""Outputs that are one growing text file, row by row."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from blip2cli.records import Result
 class LinesOutput(Output):
     """A text file; a commit records its size and checksum.
 
-    `tail` closes it, and is taken back where it is gone on with. Raises UsageError, with nothing changed, where what is
-    there is not what was committed.
+    `tail` closes it, and is removed again when a finished file is resumed. Raises UsageError, with nothing changed,
+    where the file is not what was committed.
     """
 
     def __init__(self, out: Path, layout: Layout, journal: CommitLog) -> None:
@@ -54,7 +54,7 @@ class LinesOutput(Output):
 
     def write(self, results: Sequence[Result]) -> None:
         if self.journal.commit.finished:
-            self._take_up_finished()
+            self._reopen()
         if rows := written(results):
             self.file.write(self.text(rows))
         self.body = self.file.size
@@ -73,8 +73,8 @@ class LinesOutput(Output):
                 self.file.write(tail)
             self._commit(finished=True)
 
-    def _take_up_finished(self) -> None:
-        """Put on record that more is to come, before anything is changed; then take back what closes the file."""
+    def _reopen(self) -> None:
+        """Commit that more rows follow, before anything is changed; then remove what closes the file."""
         before = self.journal.commit
         stamp = Stamp(self.body, Checksum.of(self.out, self.body).text())
         self._add(replace(before, finished=False, state={**before.state, **stamp.state}))
@@ -85,18 +85,18 @@ class LinesOutput(Output):
         self.file.sync()
         if not finished:
             self.body = self.file.size
-        state = {**self.file.stamp.state, "body": self.body, "rows": self.rows, **self.more()}
+        state = {**self.file.stamp.state, "body": self.body, "rows": self.rows, **self.more_state()}
         self._add(replace(self.done, finished=finished, state=state))
 
     def _add(self, commit: Commit) -> None:
         try:
             self.journal.add(commit)
         except OSError as error:
-            raise self.full(error) from None
+            raise self.unwritable(error) from None
 
-    def more(self) -> dict[str, Any]:
-        """What a format has to remember besides; called with the file on disk."""
+    def more_state(self) -> dict[str, Any]:
+        """What else a format has to commit; called when the file is on disk."""
         return {}
 
-    def full(self, error: OSError) -> OutputError:
+    def unwritable(self, error: OSError) -> OutputError:
         return unwritable(self.out, error)

@@ -86,8 +86,8 @@ class NpyOutput(ParquetOutput):
                 yield pa.Table.from_arrays([columns[field.name] for field in self.schema], schema=self.schema)
                 at += len(batch)
 
-    def _take_up_finished(self) -> None:
-        self._allow(self.out)
+    def _reopen(self) -> None:
+        self._accept(self.out)
         self._write(self._part(0), self._whole())
         self.parts = 1
 

@@ -66,9 +66,9 @@ class ParquetOutput(Output):
             if "checksum" in state and not Stamp(state["size"], state["checksum"]).fits(self.out):
                 raise edited(self.out, "is not what was committed")
             return
-        gone = next((path for path in self._parts() if not path.exists()), None)
-        if gone is not None:
-            raise UsageError(f"{self.out} cannot be resumed: {gone} is gone", "Use --overwrite.")
+        missing = next((path for path in self._parts() if not path.exists()), None)
+        if missing is not None:
+            raise UsageError(f"{self.out} cannot be resumed: {missing} is gone", "Use --overwrite.")
         if self.out.exists() and not any(Stamp(*known).fits(self.out) for known in self.published):
             raise edited(self.out, "is not what was committed")
 
@@ -89,7 +89,7 @@ class ParquetOutput(Output):
         try:
             self.folder.mkdir(exist_ok=True)
             if self.journal.commit.finished:
-                self._take_up_finished()
+                self._reopen()
             if self.pending:
                 self._write(self._part(self.parts), iter([pa.concat_tables(self.pending)]))
                 self.parts += 1
@@ -114,9 +114,9 @@ class ParquetOutput(Output):
         for table in self._whole() if self.journal.commit.finished else self._tables(self._parts()):
             yield from records_of(table)
 
-    def _take_up_finished(self) -> None:
+    def _reopen(self) -> None:
         """Make the file of an earlier, finished run the first part of this one, which it stays until it is replaced."""
-        self._allow(self.out)
+        self._accept(self.out)
         first = self._part(0)
         first.unlink(missing_ok=True)
         try:
@@ -133,14 +133,14 @@ class ParquetOutput(Output):
     def _unfinished(self) -> dict[str, Any]:
         return {"parts": self.parts, "published": self.published}
 
-    def _allow(self, path: Path) -> None:
-        """Let a file that is as this one stand under the output's name."""
+    def _accept(self, path: Path) -> None:
+        """Remember a file that may stand under the output's name."""
         stamp = Stamp.of(path)
         self.published = [*self.published, [stamp.size, stamp.checksum]]
 
     def _announce(self, temporary: Path) -> None:
-        """Put on record what is about to be published."""
-        self._allow(temporary)
+        """Commit what the file holds that is about to be published."""
+        self._accept(temporary)
         self.journal.add(replace(self.done, state=self._unfinished))
 
     def _whole(self) -> Iterator[pa.Table]:

@@ -1,4 +1,4 @@
-"""A folder of shards behind a URL. The shard in hand is written here, and a shard is committed when it is there whole.
+"""A folder of shards behind a URL. The current shard is written here, and a shard is committed when it is there whole.
 
 So a run that is killed computes the rows of its last shard again, and needs room for one shard on this machine.
 """
@@ -29,23 +29,23 @@ class RemoteShards(ShardedOutput):
 
     def _publish(self) -> None:
         self._record()
-        for ours, theirs in zip(self._in_hand(self.shard), self._published(self.shard), strict=True):
-            if ours.exists():
-                self._copy(ours, theirs)
+        for unpublished, published in zip(self._unpublished(self.shard), self._published(self.shard), strict=True):
+            if unpublished.exists():
+                self._copy(unpublished, published)
         self.journal.seal()
 
     def _make_folders(self) -> None:
-        """Behind a URL folders are but names."""
+        """Behind a URL folders are only names."""
 
     @staticmethod
-    def _copy(ours: Path, theirs: Any) -> None:
-        retried(lambda: theirs.fs.put_file(str(ours), theirs.path))
-        ours.unlink()
+    def _copy(local: Path, remote: Any) -> None:
+        retried(lambda: remote.fs.put_file(str(local), remote.path))
+        local.unlink()
 
-    def _take_back(self) -> None:
-        for ours, theirs in zip(self._in_hand(self.shard), self._published(self.shard), strict=True):
-            self._fetch(theirs, ours)
+    def _unpublish(self) -> None:
+        for unpublished, published in zip(self._unpublished(self.shard), self._published(self.shard), strict=True):
+            self._fetch(published, unpublished)
 
     @staticmethod
-    def _fetch(theirs: Any, ours: Path) -> None:
-        retried(lambda: theirs.fs.get_file(theirs.path, str(ours)))
+    def _fetch(remote: Any, local: Path) -> None:
+        retried(lambda: remote.fs.get_file(remote.path, str(local)))

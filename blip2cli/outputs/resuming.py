@@ -41,7 +41,7 @@ def open_journal(target: Target, settings: OutputSettings, header: Header) -> Jo
 
 
 def already_done(target: Target, header: Header) -> Commit:
-    """What a resumed run goes on behind; nothing is changed. Raises UsageError as resuming would."""
+    """What is committed, after which a resumed run goes on; nothing is changed. Raises UsageError as resuming would."""
     return _journal(target, header).check().commit
 
 
@@ -101,5 +101,5 @@ def _remove(path: Path) -> None:
     for shard in sorted(path.rglob("*"), key=str, reverse=True):
         if not shard.is_dir():
             shard.unlink()
-        elif isinstance(path, Path):  # behind a URL folders are but names
+        elif isinstance(path, Path):  # behind a URL folders are only names
             shard.rmdir()

@@ -38,7 +38,7 @@ class ShardJournal:
 class ShardedOutput(Output):
     """Shards of `size` output rows, the last may be smaller; the rows of an image stand in one shard.
 
-    The shard in hand is written beside the folder, by the output of its format, and renamed into it when it is full.
+    The current shard is written beside the folder, by the output of its format, and renamed into it when it is full.
     """
 
     def __init__(self, out: Path, layout: Layout, journal: Journal, form: Format, size: int) -> None:
@@ -53,7 +53,7 @@ class ShardedOutput(Output):
         self._check_committed(journal.commit)
         try:
             self._make_folders()
-            self._go_on(journal.commit)
+            self._resume(journal.commit)
         except OSError as error:
             raise self._unwritable(error) from None
 
@@ -96,13 +96,13 @@ class ShardedOutput(Output):
         """Rows that still go into the current shard."""
         return max(self.size - self.current.filled, 0) if self.current is not None else 0
 
-    def _go_on(self, commit: Commit) -> None:
-        """Take up the shard in hand, or publish it if that was all that was missing."""
+    def _resume(self, commit: Commit) -> None:
+        """Take up the current shard, or publish it if that was all that was missing."""
         if self.shard < 0:
             return
         if commit.state["whole"]:
             self._publish()
-            self._see(self.shard)
+            self._check(self.shard)
             self.current = self._journal(commit.state["filled"], replace(commit, finished=True))
         else:
             self._open(self._journal(commit.state["filled"], commit))
@@ -112,7 +112,7 @@ class ShardedOutput(Output):
     def _check_committed(self, commit: Commit) -> None:
         """See that what is there is what was committed. Raises UsageError."""
         for shard in range(self.shard):
-            self._see(shard)
+            self._check(shard)
         known = {path for shard in range(self.shard) for path in self._published(shard)}
         if self.shard >= 0 and commit.state["whole"]:
             known.update(self._published(self.shard))
@@ -121,13 +121,13 @@ class ShardedOutput(Output):
         if unknown is not None:
             raise edited(unknown, "is not what was committed")
 
-    def _see(self, shard: int) -> None:
+    def _check(self, shard: int) -> None:
         if shard not in self.journal.shards:
             raise edited(self._published(shard)[0], "is not on record")
         check_shard(self.out, self._published(shard), self.journal.shards[shard])
 
     def _workspace(self) -> Path:
-        """Where the shard in hand is written."""
+        """Where the current shard is written."""
         return parts_folder(self.out)
 
     def _make_folders(self) -> None:
@@ -135,36 +135,36 @@ class ShardedOutput(Output):
             (self.out / name).parent.mkdir(parents=True, exist_ok=True)
         self.workspace.mkdir(exist_ok=True)
 
-    def _take_back(self) -> None:
-        """Make the last shard the one in hand again."""
-        for ours, theirs in zip(self._in_hand(self.shard), self._published(self.shard), strict=True):
-            os.replace(theirs, ours)
+    def _unpublish(self) -> None:
+        """Make the last shard the current one again."""
+        for unpublished, published in zip(self._unpublished(self.shard), self._published(self.shard), strict=True):
+            os.replace(published, unpublished)
 
     def _publish(self) -> None:
-        """Put the files of the shard in hand, as far as they are not there yet, in their places."""
+        """Put the files of the current shard, as far as they are not there yet, in their places."""
         self._record()
-        for ours, theirs in zip(self._in_hand(self.shard), self._published(self.shard), strict=True):
-            if ours.exists():
-                publish(ours, theirs)
+        for unpublished, published in zip(self._unpublished(self.shard), self._published(self.shard), strict=True):
+            if unpublished.exists():
+                publish(unpublished, published)
 
     def _record(self) -> None:
-        """Put on record what the shard holds, unless some of it was published before."""
-        in_hand = self._in_hand(self.shard)
-        if all(path.exists() for path in in_hand):
-            self.journal.add_shard(self.shard, stamps_of(in_hand))
+        """Record what the shard holds, unless some of it was published before."""
+        unpublished = self._unpublished(self.shard)
+        if all(path.exists() for path in unpublished):
+            self.journal.add_shard(self.shard, stamps_of(unpublished))
 
     def _journal(self, filled: int, commit: Commit) -> ShardJournal:
         return ShardJournal(self.journal, self.shard, filled, replace(commit, state=commit.state.get("inner", {})))
 
     def _open(self, journal: ShardJournal) -> None:
         self.current = journal
-        self.inner = self.make(self._in_hand(self.shard)[0], self.layout, journal)
+        self.inner = self.make(self._unpublished(self.shard)[0], self.layout, journal)
 
     def _opened(self) -> Output:
-        """The output of the shard in hand: the one there is, the last one if it has room, or the next."""
+        """The output of the current shard: the one there is, the last one if it has room, or the next."""
         if self.inner is None:
             if self.current is not None and self._room:
-                self._take_back()
+                self._unpublish()
                 self._open(self.current)
             else:
                 self.shard += 1
@@ -191,7 +191,7 @@ class ShardedOutput(Output):
         except OSError as error:
             raise self._unwritable(error) from None
 
-    def _in_hand(self, shard: int) -> list[Path]:
+    def _unpublished(self, shard: int) -> list[Path]:
         return [self.workspace / path.name for path in self._published(shard)]
 
     def _published(self, shard: int) -> list[Path]:

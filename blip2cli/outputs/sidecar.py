@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 OF_ERRORS = ("errors", "errors_checksum")
 """Under which a commit has the stamp of the file of errors."""
 
-BETWEEN = ", "
-"""What stands between a text that is there and one that is added: trainers part tags by commas."""
+SEPARATOR = ", "
+"""What stands between a text that is there and one that is added: trainers separate tags with commas."""
 
 LOOKED_AT = 4096
-"""Bytes of a file in a text's place by which it is told whether it is one."""
+"""Bytes of a file in a text's place that decide whether it is a text."""
 
 NO_PLACE = RowError("unsupported", "no file for a text to stand beside; give --out FOLDER")
 """The error of an image that is not a file."""
@@ -72,10 +72,10 @@ class SidecarOutput(Output):
                 self.journal = self._begun(self.out, settings.resume, header)
                 self.committed = self.journal.commit
                 check_appended(errors, stamp_in(self.committed.state, *OF_ERRORS), False, lambda data: True)
-                self._take_back(self.out, self.committed.state.get("touched", {}))
+                self._remove_uncommitted(self.out, self.committed.state.get("touched", {}))
             self.errors = AppendedFile(errors, stamp_in(self.committed.state, *OF_ERRORS))
         self.done = self.committed
-        self.places = PlacesTaken()
+        self.text_owners = TextOwners()
         self.committed = Commit(errors=self.done.errors)  # all rows are looked at, so that no two share a text file
 
     def wants(self, row: Row) -> bool:
@@ -87,9 +87,9 @@ class SidecarOutput(Output):
             return not before
         try:
             place = self._place(row)
-            shared = place is not None and not self.places.take(place, row)
+            shared = place is not None and not self.text_owners.take(place, row)
             is_there = place is not None and text_fault(place) is None and place.exists()
-        except (OSError, ValueError):  # no name for a file, which is told when it is to be written
+        except (OSError, ValueError):  # no file can have this name, which is reported when it is written
             return not before
         return not before and (shared or self.existing != "skip" or not is_there)
 
@@ -103,19 +103,19 @@ class SidecarOutput(Output):
 
     def write(self, results: Sequence[Result]) -> None:
         placed = [(result, self._checked_place(result)) for result in results]
-        told = [result if isinstance(place, Path) else _failed(result, place) for result, place in placed]
+        written = [result if isinstance(place, Path) else _failed(result, place) for result, place in placed]
         good = [(place, self._text(result)) for result, place in placed if isinstance(place, Path)]
         try:
-            self._note(good)
+            self._record_touched(good)
             for place, text in good:
-                self._put(place, text)
+                self._write_text(place, text)
         except OSError as error:
             raise unwritable(self.out or Path("text files"), error) from None
-        self.done = self.done.after(told)
+        self.done = self.done.after(written)
         if self.shown is not None:
-            self.shown.write(told)
+            self.shown.write(written)
         if self.errors is not None:
-            for result in told:
+            for result in written:
                 if result.error is not None:
                     self.errors.write(json_line(self.layout.record(result)))
         if self.journal is not None:
@@ -146,15 +146,15 @@ class SidecarOutput(Output):
             journal.start()
         return journal
 
-    def _take_back(self, out: Path, touched: Mapping[str, Sequence[Any]]) -> None:
+    def _remove_uncommitted(self, out: Path, touched: Mapping[str, Sequence[Any]]) -> None:
         """Take away texts that were added without a commit. Raises UsageError for a file that was edited since."""
         for name, note in touched.items():
             Touched(*note).check(out / name)
         for name, note in touched.items():
-            Touched(*note).take_back(out / name)
+            Touched(*note).restore(out / name)
 
-    def _note(self, texts: Sequence[tuple[Path, str]]) -> None:
-        """Write down, before files are added to, what they hold and will hold."""
+    def _record_touched(self, texts: Sequence[tuple[Path, str]]) -> None:
+        """Commit, before files are added to, what they hold and what they will hold."""
         if self.journal is None or self.out is None:
             return
         added: dict[Path, list[bytes]] = {}
@@ -175,14 +175,14 @@ class SidecarOutput(Output):
         state = dict(zip(OF_ERRORS, (stamp.size, stamp.checksum), strict=True))
         self.journal.add(replace(self.done, finished=finished, state=state))
 
-    def _put(self, place: Path, text: str) -> None:
+    def _write_text(self, place: Path, text: str) -> None:
         data = _data(text)
         if self.out is not None:
             place.parent.mkdir(parents=True, exist_ok=True)
         if self.existing == "append" and (size := _size(place)):
             os.truncate(place, size)
-            with open(place, "ab") as file:  # behind what is there: a resumed run can cut it off again
-                file.write(BETWEEN.encode() + data)
+            with open(place, "ab") as file:  # after what is there: a resumed run can cut it off again
+                file.write(SEPARATOR.encode() + data)
             return
         temporary = temporary_of(place)
         temporary.write_bytes(data)
@@ -200,8 +200,8 @@ class SidecarOutput(Output):
             place = self._place(result.row)
             if place is None:
                 return self.layout.failed(NO_PLACE)
-            fault = self.places.fault(place, result.row) or text_fault(place)
-        except (OSError, ValueError) as error:  # a name from a manifest that is none for a file
+            fault = self.text_owners.fault(place, result.row) or text_fault(place)
+        except (OSError, ValueError) as error:  # a name from a manifest that no file can have
             return self.layout.failed(RowError("unsupported", reason(error)))
         return self.layout.failed(fault) if fault else place
 
@@ -219,7 +219,7 @@ class SidecarOutput(Output):
         return self.out.joinpath(*parts).with_suffix(".txt") if parts else None
 
 
-class PlacesTaken:
+class TextOwners:
     """Whose text file is whose: the first row that asks for a place has it. Some 200 bytes a row."""
 
     def __init__(self) -> None:
@@ -293,7 +293,7 @@ class Touched:
         kept = after = place.read_bytes()[:size] if size is not None else b""
         for text in texts:
             there = after.rstrip()
-            after = there + BETWEEN.encode() + text if there else text
+            after = there + SEPARATOR.encode() + text if there else text
         return Touched(size, _checksum(kept), len(after), _checksum(after))
 
     def check(self, place: Path) -> None:
@@ -304,12 +304,12 @@ class Touched:
         if data is None or _checksum(data) == self.after:
             return
         added = data[self.size or 0 :]
-        begins = BETWEEN.encode() if self.size else b""
+        begins = SEPARATOR.encode() if self.size else b""
         torn = added.startswith(begins[: len(added)]) and len(data) < self.longer
         if _checksum(data[: self.size or 0]) != self.before or not (torn or not added.strip()):
             raise edited(place, "is not what was committed")
 
-    def take_back(self, place: Path) -> None:
+    def restore(self, place: Path) -> None:
         """Make a file what it was. Raises OSError."""
         if self.size is None:
             place.unlink(missing_ok=True)

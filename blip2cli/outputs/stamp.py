@@ -1,6 +1,6 @@
-"""What a file holds, said briefly: its size, and a checksum of its beginning and its end.
+"""A short record of what a file holds: its size, and a checksum of its beginning and its end.
 
-So it is soon seen, however large the file, whether it is still what was committed. What is noticed: anything added or
+So a change is seen quickly, however large the file. What is noticed: anything added or
 taken away anywhere, and any change in the first HEAD or the last TAIL bytes. What is not: a change further inside that
 leaves the size as it was.
 """
@@ -89,5 +89,5 @@ class Stamp:
 
 
 def edited(out: object, what: str) -> UsageError:
-    """What is said of an output that is not what was committed."""
+    """What a user is told of an output that is not what was committed."""
     return UsageError(f"{out} {what}: something else changed it", "Put it back as it was, or use --overwrite.")

@@ -50,6 +50,16 @@ class Target:
         assert self.out is not None, f"{self.name} has no file of its own"
         return self.out
 
+    def described(self, settings: OutputSettings) -> str:
+        """The target in words, for --dry-run."""
+        if self.format.layout == "stream":
+            return self.name
+        if self.format.layout == "beside":
+            return f"text files below {self.named}" if self.named else "text files beside the images"
+        shards = f" in shards of {settings.shard_size:,} rows" if self.shards else ""
+        instead = ", in place of what is there" if settings.overwrite and self.path.exists() else ""
+        return f"{self.path} ({self.name}{shards}{instead})"
+
     @property
     def is_remote(self) -> bool:
         """Whether it is behind a URL."""
@@ -295,7 +305,7 @@ def make_folder(folder: Path) -> None:
 def locked_output(target: Target, keep: bool = True) -> Iterator[None]:
     """Keep other runs off an output while inside; nothing where it is not a file or folder on this machine.
 
-    What is kept for resuming is removed at the end if there is nothing to go on with, or with `keep` false. Raises
+    The hidden file is removed at the end if there is nothing to resume, or with `keep` false. Raises
     UsageError.
     """
     if target.named is None or target.is_remote:
@@ -313,7 +323,7 @@ def locked_output(target: Target, keep: bool = True) -> Iterator[None]:
 
 
 def _is_of_use(target: Target) -> bool:
-    """Whether the hidden file has something to go on with: a commit, or rows that were written without one."""
+    """Whether the hidden file has something to resume: a commit, or rows that were written without one."""
     try:
         record = read_journal(target.journal_path)
     except UsageError:  # it is left as it is

@@ -61,7 +61,7 @@ class WebDatasetOutput(Output):
         self.table = ParquetOutput(out.with_suffix(".parquet"), layout, _WithTar(journal, self))
 
     def write(self, results: Sequence[Result]) -> None:
-        self._take_back_end()
+        self._remove_end()
         packed = [self._pack(result) for result in results]
         self.body = self.tar.size
         self.table.write(packed)
@@ -72,11 +72,11 @@ class WebDatasetOutput(Output):
     def finish(self) -> None:
         self.table.commit()
         if not self.table.done.finished:
-            self._take_back_end()
+            self._remove_end()
             self.tar.write(END)
         self.table.finish()
 
-    def _take_back_end(self) -> None:
+    def _remove_end(self) -> None:
         if self.tar.size > self.body:
             self.tar.cut(self.body)
 

@@ -56,15 +56,7 @@ def _model(job: Job, checkpoint: Checkpoint) -> list[tuple[str, str]]:
 
 
 def _output(plan: Plan) -> list[tuple[str, str]]:
-    job, target = plan.job, plan.target
-    if target.format.layout == "beside":
-        where = f"below {job.output.out}" if job.output.out else "beside the images"
-        return [("output", f"text files {where}")]
-    if target.format.layout == "stream":
-        return [("output", "stdout")]
-    shards = f" in shards of {job.output.shard_size:,} rows" if target.shards else ""
-    instead = ", in place of what is there" if job.output.overwrite and target.path.exists() else ""
-    return [("output", f"{target.path} ({target.name}{shards}{instead})")]
+    return [("output", plan.target.described(plan.job.output))]
 
 
 def _settings(job: Job) -> list[tuple[str, str]]:
