@@ -172,3 +172,17 @@ def test_it_knows_its_columns_before_its_rows(written: Written) -> None:
     assert names == source.schema().names
     for row in source.rows():
         assert set(row.columns) <= set(names)
+
+
+def test_it_gives_the_same_rows_split_and_counted(written: Written) -> None:
+    source = opened(written)
+    rows = list(source.rows())
+    split = source.split()
+    counted = split.with_counts([len(list(part.rows())) for part in split.parts if part.count() is None])
+    assert list(counted.rows()) == rows and counted.count() == len(rows)
+    assert (counted.files, counted.holds_texts) == (source.files, source.holds_texts)
+    assert (counted.unread(), counted.schema()) == (source.unread(), source.schema())
+
+
+def test_it_names_what_it_reads(written: Written) -> None:
+    assert opened(written).files == [str(written.path)]
