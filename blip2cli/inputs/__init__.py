@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
-from typing import TypeVar
 
 from blip2cli.errors import UsageError, reason
 from blip2cli.host import storage
@@ -25,8 +24,6 @@ from blip2cli.inputs.source import Source, Sources
 from blip2cli.inputs.walk import images_below, matching, walk
 
 __all__ = ["FILE_FORMATS", "ColumnChoice", "Source", "Sources", "format_of", "open_source"]
-
-T = TypeVar("T")
 
 FILE_FORMATS = {
     "parquet": FileFormat(
@@ -51,6 +48,8 @@ FILE_FORMATS = {
 """Name → format. Compressed text is found out by a file's first bytes, so its suffixes only say what is inside."""
 
 BY_SUFFIX = {suffix: file_format for file_format in FILE_FORMATS.values() for suffix in file_format.suffixes}
+
+Opener = Callable[[str, ColumnChoice], Sequence[Source]]
 
 OPENED_AT_ONCE = 16
 """Files that are opened side by side."""
@@ -101,7 +100,7 @@ def _named(name: str, columns: ColumnChoice) -> Sequence[Source]:
     if os.path.isdir(name):
         return _in_folder(name, columns)
     if os.path.lexists(name):
-        return [_in_file(name, columns)]
+        return _in_file(name, columns)
     if has_range(name):
         return _in_range(expanded(name), columns)
     if glob.has_magic(name):
@@ -120,20 +119,19 @@ def _in_range(names: Sequence[str], columns: ColumnChoice) -> Sequence[Source]:
     first = format_of(names[0])
     if first and first.joins_files and plain == names and all(format_of(name) is first for name in names):
         return [first.open(names[0], columns, *names)]
-    return list(chain.from_iterable(_side_by_side(_named, names, columns)))
+    return _side_by_side(_named, names, columns)
 
 
 def _at_url(url: str, columns: ColumnChoice) -> Sequence[Source]:
     """A remote file, pattern or folder; on the web a question mark begins a query."""
     is_pattern = glob.has_magic(url.partition("?")[0] if url.startswith("http") else url)
     if not is_pattern and format_of(url):
-        return [_in_file(url, columns)]
+        return _in_file(url, columns)
     if not is_pattern and suffix_of(url) in read_suffixes():
         storage.check_package(url)
         return [Files((url,))]
     names = storage.matching(url) if is_pattern else list(storage.walk(url))
-    images = tuple(name for name in names if suffix_of(name) in read_suffixes())
-    if images:
+    if images := tuple(name for name in names if suffix_of(name) in read_suffixes()):
         return [Files(images, unread_among(names))]
     tables = [name for name in names if format_of(name, "table", "archive")]
     if not tables:
@@ -147,7 +145,7 @@ def _in_folder(name: str, columns: ColumnChoice) -> Sequence[Source]:
         return _side_by_side(_in_file, saved, columns)
     if metadata := metadata_files(name, columns.written):
         own = replace(columns, root=None, imagefolder=True)
-        described = Sources(tuple(_in_file(file, own) for file in metadata))
+        described = Sources(tuple(_side_by_side(_in_file, metadata, own)))
         return [ImageFolder(name, described)] if columns.image_required else described.parts
     if next(images_below(name), None) is None and (files := _manifests_below(name)):
         return _side_by_side(_in_file, files, columns)
@@ -161,18 +159,18 @@ def _manifests_below(folder: str) -> list[str]:
     return [name for name in names if format_of(name, "archive")] or names
 
 
-def _side_by_side(open_one: Callable[[str, ColumnChoice], T], names: Iterable[str], columns: ColumnChoice) -> list[T]:
+def _side_by_side(open_one: Opener, names: Iterable[str], columns: ColumnChoice) -> Sequence[Source]:
     """What is opened by these names, in their order. Opening a URL takes long, and there may be thousands."""
     with ThreadPoolExecutor(OPENED_AT_ONCE) as pool:
-        return list(pool.map(open_one, names, repeat(columns)))
+        return list(chain.from_iterable(pool.map(open_one, names, repeat(columns))))
 
 
-def _in_file(name: str, columns: ColumnChoice) -> Source:
+def _in_file(name: str, columns: ColumnChoice) -> Sequence[Source]:
     suffix = suffix_of(name)
     if file_format := format_of(name):
-        return file_format.open(name, columns)
+        return [file_format.open(name, columns)]
     if suffix in read_suffixes() or suffix == "":
-        return Files((name,))
+        return [Files((name,))]
     if hint := install_hint(suffix):
         raise UsageError(f"cannot read {name}: {suffix} needs another package", f"Install it: {hint}")
     raise UsageError(f"{name} is neither an image nor a manifest", f"Manifests end in {', '.join(sorted(BY_SUFFIX))}.")
@@ -191,7 +189,7 @@ def _in_pattern(pattern: str, columns: ColumnChoice) -> Sequence[Source]:
         elif format_of(name, "other") and not pattern.lower().endswith(suffix_of(name)):
             continue
         elif is_image(name) or format_of(name):
-            sources.append(_in_file(name, columns))
+            sources += _in_file(name, columns)
         else:
             others.append(name)
     unread = unread_among(others)
