@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Load the API when it is asked for: the command line's help must not wait for torch."""
+    """Import the API only when it is used: the help of the command line must not wait for torch."""
     if name == "Blip2":
         from blip2cli.api import Blip2
 

@@ -1,4 +1,4 @@
-"""The Python API: `Blip2`, which captions, answers, embeds and matches what it is given, lazily."""
+"""The Python API: `Blip2`, whose methods caption, answer, embed and match images lazily."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from blip2cli.tasks.vqa import VqaOptions
 
 
 class Blip2:
-    """A loaded checkpoint; "tiny", which comes in both kinds, loads the other when it is asked for.
+    """A loaded checkpoint. "tiny" comes in both kinds and loads the other kind when it is needed.
 
-    Every method takes an image or any iterable of images (paths, bytes, Pillow images), takes from it as it goes, and
-    yields rows in its order: dicts as the command line writes them, a bad image's with an `error`.
+    Every method takes an image or any iterable of images (paths, bytes, Pillow images), reads it as it goes, and
+    yields rows in its order: dicts with the columns of the command line. The row of a bad image has an `error`.
 
     Args:
         model: hub id, local folder, or "tiny"; None for Salesforce/blip2-opt-2.7b.
         revision: branch, tag or commit on the hub.
         dtype: auto, fp32, fp16, bf16, int8 or int4.
         device: auto, cpu, cuda, cuda:N or mps.
-        device_map: "auto" spreads the model over all CUDA devices, where it fits on none.
+        device_map: "auto" spreads the model over all CUDA devices, if it does not fit on one.
         batch_size: images encoded together; None chooses.
         workers: processes that read and decode images; None for as many as there are cores.
 
     Raises:
-        blip2cli.errors.Blip2Error: the checkpoint cannot be had, or not in that precision or on that device.
+        blip2cli.errors.Blip2Error: the checkpoint is not available, or not in that precision or on that device.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Blip2:
     def caption(
         self, images: Iterable[Any], prompt: str | None = None, num_captions: int = 1, **generation: Any
     ) -> Iterator[dict[str, Any]]:
-        """Rows with `caption`, or `captions` (a list) where several are asked for.
+        """Rows with `caption`, or `captions` (a list) if several are requested.
 
         `generation` are the fields of `blip2cli.settings.GenerationSettings`: max_new_tokens, num_beams and so on.
         """
@@ -90,7 +90,7 @@ class Blip2:
     ) -> Iterator[dict[str, Any]]:
         """Rows with `question` and `answer`, one for every image and question.
 
-        Of `choices` the likeliest is the answer, with its `probability` and the `probabilities` of all.
+        With `choices`, the answer is the most likely of them, with its `probability` and the `probabilities` of all.
         """
         questions = tuple(map(_literal, (question,) if isinstance(question, str) else question))
         options = VqaOptions(questions, template=template, choices=None if choices is None else _quoted(choices))
@@ -130,14 +130,14 @@ class Blip2:
         return (layout.record(result) for result in results)
 
     def _model(self, kind: Kind) -> Any:
-        """The model of that kind. Raises CheckpointError where the checkpoint is of the other."""
+        """The model of that kind. Raises CheckpointError if the checkpoint is of the other kind."""
         if kind not in self._models:
             self._models[kind] = load_model(find(self.settings, kind), self.settings.images_at_once)
         return self._models[kind]
 
 
 def _literal(text: str) -> str:
-    """A text without places for columns."""
+    """A text without columns to fill in."""
     return text.replace("{", "{{").replace("}", "}}")
 
 

@@ -1,4 +1,4 @@
-"""The one family of exceptions whose message a user sees, in two lines: what is wrong, and what to do."""
+"""The exceptions whose message a user sees, in two lines: what is wrong, and what to do."""
 
 from blip2cli.records import ErrorKind, RowError
 
@@ -7,7 +7,7 @@ LONGEST_REASON = 160
 
 
 class Blip2Error(Exception):
-    """The run cannot go on.
+    """The run cannot continue.
 
     Args:
         message: what is wrong, in one line.
@@ -21,7 +21,7 @@ class Blip2Error(Exception):
 
 
 class UsageError(Blip2Error):
-    """The command line, an input or an output is not as it must be; known before any model is loaded."""
+    """The command line, an input or an output is wrong; raised before any model is loaded."""
 
 
 class CheckpointError(Blip2Error):
@@ -29,7 +29,7 @@ class CheckpointError(Blip2Error):
 
 
 class OutputError(Blip2Error):
-    """The output cannot be written any further (full disk, lost permission, closed pipe)."""
+    """The output can no longer be written (full disk, lost permission, closed pipe)."""
 
 
 class ImageError(Exception):

@@ -1,4 +1,4 @@
-"""The records that travel between rooms. Frozen, with named fields; none of them does more than tell of itself."""
+"""The records that travel between rooms. Frozen, with named fields; they have no behaviour beyond their own data."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class ImageRef:
     """Where the bytes of an image are. Exactly one of `path`, `data` and `url` is set.
 
     `path` is a file or URL that the user named, `size` bytes of it from `offset` on where the file is an archive;
-    `data` is the bytes themselves; `url` stands in a manifest, which may come from anybody: it is fetched with care,
-    from public addresses only unless `private`. With `within` the file is read only where it really lies below that
-    folder.
+    `data` is the bytes themselves; `url` comes from a manifest, which may come from anybody: it is fetched with
+    checks, only from public addresses unless `private`. With `within` the file is read only if it is really inside
+    that folder.
     """
 
     path: str | None = None
@@ -69,7 +69,7 @@ class Row:
     """One input row.
 
     `index` counts the rows of the whole run from 0; `name` is what the output's `image` column says; `columns` are the
-    manifest's other columns, to be carried through unchanged; `text` is the manifest's question or text cell. A row
+    manifest's other columns, to be copied unchanged; `text` is the manifest's question or text cell. A row
     with an `error` has no image and goes straight to the output; so does one that is `kept`, whose result stands in an
     earlier output.
     """
@@ -84,12 +84,12 @@ class Row:
 
     @property
     def held(self) -> int:
-        """Bytes that the row holds in memory: an image's where it has no place of its own, and texts."""
+        """Bytes that the row holds in memory: those of an image that came in bytes, and texts."""
         image = len(self.image.data) if self.image and self.image.data else 0
         return image + sum(len(value) for value in self.columns.values() if isinstance(value, (str, bytes)))
 
     def without_bytes(self) -> Row:
-        """The row without its image's bytes, where it holds them."""
+        """The row without its image's bytes, if it holds them."""
         return replace(self, image=None) if self.image and self.image.data is not None else self
 
 
@@ -146,8 +146,8 @@ class Column:
 class Result:
     """One output row: the row it answers, the values of the task's columns in their order, and the error if any.
 
-    `last` marks the last of the rows that belong to one input row: a commit may fall only behind such a row. A row that
-    is `left_out` counts as done and is not written.
+    `last` marks the last of the rows that belong to one input row: a commit is possible only after such a row. A
+    row that is `left_out` counts as done and is not written.
     """
 
     row: Row

@@ -1,6 +1,6 @@
-"""The settings of a run: small frozen records, validated when made, from which the command line is generated.
+"""The settings of a run: small frozen records, validated when they are made; the command line is generated from them.
 
-Each field carries an `Opt` with its help text, so that name, type, default and help stand in one place. A record's
+Each field carries an `Opt` with its help text, so that name, type, default and help are in one place. A record's
 `validate` names the option at fault. `Job.fingerprint` is what a resumed run is compared by.
 """
 
@@ -29,28 +29,28 @@ DEFAULT_RETRIEVAL_MODEL = "Salesforce/blip2-itm-vit-g"
 
 
 def place(text: str) -> Path:
-    """Where an output is to go: a path, or for a URL what behaves like one. Raises ValueError."""
+    """The place of an output: a path, or for a URL an object with the methods of a path. Raises ValueError."""
     if not is_url(text):
         return Path(text)
     try:
         from upath import UPath
 
-        found: Any = UPath(text.rstrip("/"))
+        url_path: Any = UPath(text.rstrip("/"))
     except ImportError:
         raise ValueError(f"{text} needs the package universal-pathlib; pip install 'blip2cli[s3]'") from None
-    if not found.name:
-        raise ValueError(f"{text} is not a folder; name one in it")
-    chosen: Path = found  # it has the methods of one
+    if not url_path.name:
+        raise ValueError(f"{text} is not a folder; give a folder inside it")
+    chosen: Path = url_path  # it has the methods of a path
     return chosen
 
 
 DAY = 86_400.0
-"""In seconds; the system's clocks refuse to wait for very much longer times."""
+"""In seconds; the system cannot wait for much longer times."""
 
 
 @dataclass(frozen=True)
 class Opt:
-    """How a field shows on the command line: its help, extra flag names, bounds, and the variable that sets it."""
+    """How a field appears on the command line: its help, extra flag names, bounds, and the variable that sets it."""
 
     help: str
     flags: tuple[str, ...] = ()
@@ -63,7 +63,7 @@ class Opt:
 
 @dataclass(frozen=True)
 class InputSettings:
-    """What is read."""
+    """The input."""
 
     panel = "Input"
     inputs: tuple[Any, ...] = ()
@@ -79,7 +79,7 @@ class InputSettings:
         str | None, Opt("Read only the I-th of N parts of the input, the same in every run.", metavar="I/N")
     ] = None
     allow_remote: Annotated[bool, Opt("Fetch the URLs that a manifest holds.")] = False
-    allow_private: Annotated[bool, Opt("With --allow-remote: from this machine and private networks too.")] = False
+    allow_private: Annotated[bool, Opt("With --allow-remote: also from this machine and private networks.")] = False
 
     @property
     def share(self) -> tuple[int, int] | None:
@@ -99,41 +99,43 @@ class InputSettings:
 
 @dataclass(frozen=True)
 class OutputSettings:
-    """Where the rows go."""
+    """The output."""
 
     panel = "Output"
     out: Annotated[
         Path | None,
         Opt(
-            "File to write, its format by its suffix, or a folder, by --format; else rows go to stdout.",
+            "File to write, in the format of its suffix, or a folder, in that of --format. [default: stdout]",
             ("--out", "-o"),
             "PATH",
             parse=place,
         ),
     ] = None
-    format: Annotated[FormatName | None, Opt("Layout of the output; docs/outputs.md. [default: by the suffix]")] = None
+    format: Annotated[
+        FormatName | None, Opt("Format of the output (see docs/outputs.md). [default: by the suffix]")
+    ] = None
     shard_size: Annotated[int, Opt("Rows in each shard of a folder.", metavar="N", min=1)] = 10_000
-    resume: Annotated[bool, Opt("Go on where an interrupted run stopped.")] = False
-    retry_errors: Annotated[bool, Opt("With --resume: first compute the rows that carry errors again.")] = False
+    resume: Annotated[bool, Opt("Continue an interrupted run.")] = False
+    retry_errors: Annotated[bool, Opt("With --resume: first compute the rows with errors again.")] = False
     overwrite: Annotated[bool, Opt("Replace the output if it exists.")] = False
     commit_every: Annotated[
         float, Opt("Seconds between commits to the output.", metavar="SECONDS", min=0.0, max=DAY)
     ] = 5.0
     existing: Annotated[
         Literal["skip", "overwrite", "append"] | None,
-        Opt("Sidecar files that are there: leave their images out, replace them, or add to them. [default: skip]"),
+        Opt("If a sidecar file exists: skip its image, overwrite the file, or append to it. [default: skip]"),
     ] = None
-    dry_run: Annotated[bool, Opt("Say what would be read and written, and by which model; do nothing.")] = False
+    dry_run: Annotated[bool, Opt("Show what would be read and written, and by which model, without doing it.")] = False
     summary: Annotated[Path | None, Opt("Write the closing summary to this file as JSON.", metavar="FILE")] = None
-    quiet: Annotated[bool, Opt("No progress and no summary on stderr.", ("--quiet", "-q"))] = False
+    quiet: Annotated[bool, Opt("Show no progress and no summary on stderr.", ("--quiet", "-q"))] = False
 
     def validate(self) -> None:
         if self.resume and self.overwrite:
             raise UsageError(
-                "both --resume and --overwrite are given", "Give --resume to go on, or --overwrite to start afresh."
+                "both --resume and --overwrite are given", "Use --resume to continue, or --overwrite to start again."
             )
         if self.retry_errors and not self.resume:
-            raise UsageError("--retry-errors needs --resume", "It goes on with an output that is there.")
+            raise UsageError("--retry-errors needs --resume", "It continues an existing output.")
 
 
 @dataclass(frozen=True)
@@ -158,10 +160,12 @@ class ModelSettings:
     device: Annotated[str, Opt("auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")] = "auto"
     devices: Annotated[
         str | None,
-        Opt("Replicas, a process each: cuda:0,cuda:1, all (every CUDA device), or cpu:N.", metavar="LIST"),
+        Opt(
+            "Replicas of the model, one process each: cuda:0,cuda:1, all (every CUDA device), or cpu:N.", metavar="LIST"
+        ),
     ] = None
     device_map: Annotated[
-        Literal["auto"] | None, Opt("auto: one model spread over all CUDA devices, where it fits on none.")
+        Literal["auto"] | None, Opt("auto: spread one model over all CUDA devices, if it does not fit on one.")
     ] = None
     batch_size: Annotated[str, Opt("Images encoded together: a number, or auto.", metavar="auto|N")] = "auto"
     workers: Annotated[
@@ -169,7 +173,7 @@ class ModelSettings:
         Opt("Processes that read and decode images; 0 for none. [default: the cores]", metavar="N", min=0, max=1024),
     ] = None
     image_timeout: Annotated[
-        float, Opt("Give up an image that takes longer to read and decode.", metavar="SECONDS", min=0.1, max=DAY)
+        float, Opt("Give up an image if reading and decoding it takes longer.", metavar="SECONDS", min=0.1, max=DAY)
     ] = 60.0
     exact_pixels: Annotated[
         bool, Opt("Decode large JPEGs at full scale: pixels equal to Pillow's, but several times slower.")
@@ -189,13 +193,13 @@ class ModelSettings:
             raise UsageError(f"--batch-size {self.batch_size} is neither auto nor a number from 1 to 999999", "Try 16.")
         check_device(self.device)
         if self.devices is not None and self.device != "auto":
-            raise UsageError("--device does not go with --devices", "Give one of them.")
+            raise UsageError("--device cannot be used with --devices", "Give one of them.")
         if self.devices is not None:
             devices_named(self.devices)
         if self.device_map is not None:
-            given = {"device": self.device != "auto", "devices": self.devices}
-            for name in filter(given.get, given):
-                raise UsageError(f"--{name} does not go with --device-map", "Leave one of them out.")
+            is_given = {"device": self.device != "auto", "devices": self.devices}
+            for name in filter(is_given.get, is_given):
+                raise UsageError(f"--{name} cannot be used with --device-map", "Leave one of them out.")
 
 
 MOST_REPLICAS = 1024
@@ -203,7 +207,7 @@ MOST_REPLICAS = 1024
 
 
 def check_device(device: str) -> str:
-    """The name of a device, which need not be here. Raises UsageError for what is not one."""
+    """The name of a device, which need not exist here. Raises UsageError for other texts."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,4})?", device, re.ASCII):
         raise UsageError(f"--device {device} is not a device", "Use auto, cpu, cuda, cuda:N or mps.")
     return device
@@ -219,7 +223,9 @@ def devices_named(devices: str) -> list[str]:
         return ["cpu"] * int(match[1])
     named = [name.strip() for name in devices.split(",")]
     if not all(re.fullmatch(r"cuda:\d{1,4}", name) for name in named):
-        raise UsageError(f"--devices {devices} is not a list of devices", "Such as cuda:0,cuda:1, or all, or cpu:4.")
+        raise UsageError(
+            f"--devices {devices} is not a list of devices", "For example: cuda:0,cuda:1, or all, or cpu:4."
+        )
     if len(set(named)) < len(named):
         raise UsageError(f"--devices {devices} names a device twice", "A GPU holds one replica.")
     return named
@@ -231,10 +237,11 @@ class GenerationSettings:
 
     panel = "Generation"
     max_new_tokens: Annotated[
-        int | None, Opt("Most tokens to write. [default: 30 for captions, 10 for answers]", metavar="N", min=1)
+        int | None,
+        Opt("Maximum number of tokens to write. [default: 30 for captions, 10 for answers]", metavar="N", min=1),
     ] = None
-    min_new_tokens: Annotated[int, Opt("Fewest tokens to write.", metavar="N", min=0)] = 0
-    num_beams: Annotated[int, Opt("Beams of beam search; 1 is greedy.", metavar="N", min=1, max=1000)] = 1
+    min_new_tokens: Annotated[int, Opt("Minimum number of tokens to write.", metavar="N", min=0)] = 0
+    num_beams: Annotated[int, Opt("Number of beams; 1 is greedy.", metavar="N", min=1, max=1000)] = 1
     temperature: Annotated[
         float, Opt("Sample at this temperature; 0 does not sample.", metavar="T", min=0.0, max=100.0)
     ] = 0.0
@@ -246,18 +253,18 @@ class GenerationSettings:
     length_penalty: Annotated[
         float, Opt("Beam search: above 0 favours longer text.", metavar="X", min=-50.0, max=50.0)
     ] = 1.0
-    scores: Annotated[bool, Opt("Add each text's log-probability, by token on average, and its probability.")] = False
-    seed: Annotated[int, Opt("Seed of sampling; the same rows whatever the batch size.", metavar="N", min=0)] = 0
+    scores: Annotated[bool, Opt("Add each text's average log-probability per token, and its probability.")] = False
+    seed: Annotated[int, Opt("Seed of sampling; the batch size does not change the texts.", metavar="N", min=0)] = 0
 
     @property
     def samples(self) -> bool:
-        """Whether tokens are drawn at random."""
+        """Whether tokens are sampled."""
         return self.temperature > 0 or self.top_p is not None
 
     def validate(self) -> None:
         if self.samples and self.num_beams > 1:
             raise UsageError(
-                "--num-beams does not go with --temperature or --top-p", "Choose beam search or sampling, not both."
+                "--num-beams cannot be used with --temperature or --top-p", "Choose beam search or sampling, not both."
             )
         if self.max_new_tokens is not None and self.min_new_tokens > self.max_new_tokens:
             raise UsageError(
@@ -276,24 +283,29 @@ class EngineSettings:
     )
     ray_address: Annotated[
         str | None,
-        Opt("Cluster to join; local starts one. [default: RAY_ADDRESS, or the one here, or local]", metavar="ADDRESS"),
+        Opt(
+            "Cluster to join; local starts one. [default: RAY_ADDRESS, else one on this machine, else local]",
+            metavar="ADDRESS",
+        ),
     ] = None
     replicas: Annotated[
         str | None,
-        Opt("Replicas of the model, or the fewest and most of a cluster that grows. [default: all]", metavar="N|N-M"),
+        Opt("Number of replicas, or MIN-MAX for a cluster that grows. [default: all]", metavar="N|N-M"),
     ] = None
     gpus_per_replica: Annotated[
         float | None,
-        Opt("GPUs a replica holds, or a part of one. [default: 1 if there are any]", metavar="F", min=0.0, max=1024.0),
+        Opt(
+            "GPUs for each replica; may be a fraction. [default: 1 if there are any]", metavar="F", min=0.0, max=1024.0
+        ),
     ] = None
     cpus_per_replica: Annotated[
         int | None,
-        Opt("Cores a replica holds, most of them to decode images. [default: 4]", metavar="N", min=1, max=4096),
+        Opt("CPU cores for each replica, most of them to decode images. [default: 4]", metavar="N", min=1, max=4096),
     ] = None
 
     @property
     def fewest_and_most(self) -> tuple[int, int] | None:
-        """The numbers of --replicas; None for as many as there is room for."""
+        """The numbers of --replicas; None for as many as fit."""
         if self.replicas is None:
             return None
         fewest, _, most = self.replicas.partition("-")
@@ -302,13 +314,15 @@ class EngineSettings:
     def validate(self) -> None:
         for name in ("ray_address", "replicas", "gpus_per_replica", "cpus_per_replica"):
             if self.engine == "local" and getattr(self, name) is not None:
-                raise UsageError(f"--{name.replace('_', '-')} needs --engine ray", "On one machine there is --devices.")
+                raise UsageError(f"--{name.replace('_', '-')} needs --engine ray", "On one machine, use --devices.")
         if self.replicas is not None:
             if not re.fullmatch(r"\d{1,6}(-\d{1,6})?", self.replicas, re.ASCII):
-                raise UsageError(f"--replicas {self.replicas} is neither a number nor a range", "Such as 8, or 2-16.")
+                raise UsageError(
+                    f"--replicas {self.replicas} is neither a number nor a range", "For example: 8, or 2-16."
+                )
             fewest, most = self.fewest_and_most or (1, 1)
             if not 1 <= fewest <= most:
-                raise UsageError(f"--replicas {self.replicas} is not a range from 1 on", "Such as 2-16.")
+                raise UsageError(f"--replicas {self.replicas} is not a range of numbers from 1", "For example: 2-16.")
 
 
 @dataclass(frozen=True)
@@ -328,21 +342,21 @@ class Job:
             record.validate()
         if not self.input.inputs and getattr(self.options, "needs_input", True):
             several = "image files, folders, globs or manifests, or - for a list on stdin"
-            raise UsageError("no input given", f"Name {'an image file' if self.task == 'chat' else several}.")
+            raise UsageError("no input given", f"Give {'an image file' if self.task == 'chat' else several}.")
         for path in (self.output.out, *self.side_outputs.values()):
             if isinstance(path, Path):
                 check_name(path)
 
     @property
     def side_outputs(self) -> dict[str, Path]:
-        """What is written beside the rows, by the option that names it."""
+        """Files written in addition to the rows, by their option."""
         of_options: dict[str, Path | None] = getattr(self.options, "outputs", {})
         paths = {"--summary": self.output.summary, **of_options}
         return {option: path for option, path in paths.items() if isinstance(path, Path)}
 
     @property
     def files_of_options(self) -> list[str]:
-        """The files that the task's options name for it to read."""
+        """The files that the task's options tell it to read."""
         written = self.side_outputs.values()
         return [str(path) for path in vars(self.options).values() if isinstance(path, Path) and path not in written]
 
@@ -358,7 +372,7 @@ class Job:
         return self.model.name(self.kind)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What the rows depend on, as plain JSON values: a resumed run must have the same."""
+        """The settings that determine the rows, as plain JSON values: a resumed run must have the same."""
         chosen = {
             "task": self.task,
             **_plain(self.options),
@@ -381,11 +395,11 @@ def _plain(record: Any) -> dict[str, Any]:
 
 
 def _jsonable(value: Any) -> Any:
-    if isinstance(value, Path):  # what counts is what the file holds
+    if isinstance(value, Path):  # the content of the file counts, not its name
         return f"{value.name} (sha256 {hashlib.sha256(value.read_bytes()).hexdigest()[:12]})"
     return list(value) if isinstance(value, tuple) else value
 
 
 def absolute(model: str) -> str:
-    """A checkpoint's name, that of a folder from the root on."""
+    """A checkpoint's name; that of a folder as an absolute path."""
     return os.path.abspath(model) if os.path.isdir(model) else model

@@ -1,6 +1,6 @@
 """Which room may import which: along the way of the data, as the table says. Nobody imports the command line.
 
-The table stands in the order of the way, what everyone may use first; a room imports only what stands above it. Names
+The table is in the order of the data, with what every room may use first; a room imports only rooms above it. Names
 in a registry ("blip2cli.room.file:Class") count as imports too.
 """
 

@@ -1,4 +1,4 @@
-"""The command line. Nothing here but wiring: a subcommand a file, options made from the settings records."""
+"""The command line: one file for each subcommand, with options made from the settings records. No other logic."""
 
 from __future__ import annotations
 

@@ -31,9 +31,11 @@ def bench(
         ),
     ] = None,
     images: Annotated[
-        int, typer.Option(metavar="N", min=1, max=100_000, help="Generated photographs captioned in each try.")
+        int, typer.Option(metavar="N", min=1, max=100_000, help="Photographs, generated, to caption in each trial.")
     ] = 64,
-    tokens: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="Tokens written for each.")] = 10,
+    tokens: Annotated[
+        int, typer.Option(metavar="N", min=1, max=10_000, help="Tokens to write for each photograph.")
+    ] = 10,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, and messages for developers.")] = False,
 ) -> None:
     """Measure captions a second on this machine, by precision and batch size.

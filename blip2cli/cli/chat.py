@@ -12,14 +12,14 @@ from blip2cli.settings import GenerationSettings, Job, ModelSettings
 
 Image = Annotated[
     list[str] | None,
-    typer.Argument(metavar="IMAGE", help="The image that is talked about: a file or URL.", show_default=False),
+    typer.Argument(metavar="IMAGE", help="Image to talk about: a file or URL.", show_default=False),
 ]
 COLLECTIONS_ONLY = ("devices", "batch_size", "workers", "image_timeout", "scores")
 
 
 @command("chat", ChatOptions, ModelSettings, GenerationSettings, argument=Image, without=COLLECTIONS_ONLY)
 def chat(job: Job) -> None:
-    """Talk about an image: questions that follow on from each other, on a terminal or from stdin.
+    """Ask questions about an image, in a conversation on a terminal or from stdin.
 
     [bold]blip2 chat photo.jpg[/bold]
     """

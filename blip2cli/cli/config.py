@@ -1,4 +1,4 @@
-"""--config FILE: options from a TOML file, under their names; what stands on the command line wins."""
+"""--config FILE: options by name from a TOML file; options on the command line take precedence."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ OWN = ("config", "debug", "help")
 def take_defaults(context: typer.Context, file: Path | None) -> Path | None:
     """Make the file's values the defaults of the command that is being parsed. Raises WrongValue.
 
-    What stands outside of any table is for every command; a table `[caption]` is for that command, and comes before it.
+    Options outside of a table are for every command; those of a table `[caption]` are for that command, and take
+    precedence.
     """
     if file is None or context.resilient_parsing:
         return file
-    given = _read(file)
-    known = {parameter.name: parameter for parameter in context.command.params if parameter.name not in OWN}
-    shared = {name: value for name, value in given.items() if not isinstance(value, dict)}
-    own = given.get(context.command.name or "", {})
+    options = _read(file)
+    parameters = {parameter.name: parameter for parameter in context.command.params if parameter.name not in OWN}
+    shared = {name: value for name, value in options.items() if not isinstance(value, dict)}
+    own_options = options.get(context.command.name or "", {})
     values: dict[str, Any] = {}
-    for name, value in {**shared, **own}.items():
+    for name, value in {**shared, **own_options}.items():
         option = name.replace("-", "_")
-        if option not in known:
-            near = difflib.get_close_matches(option, [str(name) for name in known], 1)
-            meant = f"; is {near[0].replace('_', '-')} meant?" if near else ""
+        if option not in parameters:
+            near = difflib.get_close_matches(option, [str(name) for name in parameters], 1)
+            meant = f"; did you mean {near[0].replace('_', '-')}?" if near else ""
             raise WrongValue(
                 f"{file}: {context.command.name} has no option {name}{meant}",
                 f"blip2 {context.command.name} --help lists them.",
             )
-        if getattr(known[option], "is_flag", False) and not isinstance(value, bool):
+        if getattr(parameters[option], "is_flag", False) and not isinstance(value, bool):
             raise WrongValue(f"{file}: {name} is true or false, not {value}", "Write it without quotation marks.")
-        several = getattr(known[option], "multiple", False) or known[option].nargs == -1
+        several = getattr(parameters[option], "multiple", False) or parameters[option].nargs == -1
         values[option] = [value] if several and not isinstance(value, list) else value
     context.default_map = values
     return file
@@ -53,7 +54,7 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise WrongValue(f"cannot read {file}: {reason(error)}", "Name a TOML file.") from None
+        raise WrongValue(f"cannot read {file}: {reason(error)}", "Give a TOML file.") from None
     except ValueError as error:  # not UTF-8, or not TOML
         raise WrongValue(
             f"{file} is not TOML: {error}", "Write options as NAME = VALUE, texts in quotation marks."
@@ -65,7 +66,7 @@ Config = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="TOML file with options under their names, and the inputs; the command line wins.",
+        help="TOML file with options by name, and inputs; options on the command line take precedence.",
         callback=take_defaults,
         is_eager=True,
         rich_help_panel="Input",

@@ -22,10 +22,10 @@ def doctor(
             metavar="DEVICE", parser=check_device, help="Where the self-test runs: auto, cpu, cuda, cuda:N or mps."
         ),
     ] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="JSON lines, on a terminal too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON lines, even to a terminal.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, and messages for developers.")] = False,
 ) -> None:
-    """Look at this machine: versions, devices, memory, cache and hub, and a self-test.
+    """Check this machine: versions, devices, memory, cache, hub, and a self-test.
 
     [bold]blip2 doctor[/bold]
     """

@@ -1,4 +1,4 @@
-"""From what went wrong to two lines on stderr and an exit code."""
+"""Turns an exception into two lines on stderr and an exit code. Only this module knows exit codes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from blip2cli.host.terminal import show_error
 FAILED, WRONG_USAGE, SOME_ERRORS, INTERRUPTED = 1, 2, 3, 130
 """Exit codes: the run could not go on; wrong usage; finished with error rows; stopped by Ctrl-C or SIGTERM."""
 
-GO_ON = "Rows committed to --out are kept; the same command with --resume goes on."
+GO_ON = "Rows committed to --out are kept; run the same command with --resume to continue."
 """The hint after Ctrl-C, for commands with --resume."""
 
-START_ANEW = "Nothing is kept without --out, with which a run can be resumed."
-"""That without an output."""
+START_ANEW = "Nothing was kept; with --out, a run can be resumed."
+"""The same without an output."""
 
 MISTYPED: type[Exception] = typer.BadParameter.__mro__[1]
 """What Typer raises for a command line that it cannot parse (click's UsageError, which Typer does not name)."""
@@ -31,8 +31,8 @@ MISTYPED: type[Exception] = typer.BadParameter.__mro__[1]
 def reported(debug: bool, interrupted: str = "") -> Iterator[None]:
     """Run what is inside; every failure becomes its message and exit code, a traceback only with `debug`.
 
-    With `debug` what our modules log is shown on stderr too. `interrupted` is the hint after Ctrl-C; without one, there
-    is nothing to go on with.
+    With `debug` what our modules log is shown on stderr too. `interrupted` is the hint after Ctrl-C; None if there
+    is nothing to continue.
     """
     try:
         with _log_shown() if debug else nullcontext():
@@ -45,7 +45,7 @@ def reported(debug: bool, interrupted: str = "") -> Iterator[None]:
     except KeyboardInterrupt:
         show_error("interrupted", interrupted)
         raise typer.Exit(INTERRUPTED) from None
-    except BrokenPipeError:  # whoever read our rows has had enough of them
+    except BrokenPipeError:  # the reader of our rows has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
     except (typer.Exit, typer.Abort):
@@ -73,7 +73,7 @@ def _log_shown() -> Iterator[None]:
 
 
 def _told(error: Exception) -> tuple[str, str]:
-    """Message and hint for an exception that is not ours."""
+    """Message and hint for an exception of another library."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return (
             f"out of memory: {reason(error)}",
@@ -85,5 +85,5 @@ def _told(error: Exception) -> tuple[str, str]:
 def show_mistyped(error: Any) -> None:
     """Show an error of class MISTYPED in two lines."""
     command = error.ctx.command_path if error.ctx else "blip2"
-    message = " ".join(error.format_message().split()).replace("Value error, ", "")  # pydantic's words
+    message = " ".join(error.format_message().split()).replace("Value error, ", "")  # added by pydantic
     show_error(message, f"See {command} --help.")

@@ -9,7 +9,7 @@ from blip2cli.tasks.match import MatchOptions
 
 @command("match", MatchOptions, InputSettings, ModelSettings, OutputSettings, EngineSettings)
 def match(job: Job) -> None:
-    """Score how well every image and its text, or several texts, go together.
+    """Score how well every image and its text, or several texts, match.
 
     [bold]blip2 match captions.parquet --threshold 0.5 --out good.parquet[/bold]
     """

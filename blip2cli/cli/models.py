@@ -14,10 +14,10 @@ def models(
             metavar="[MODEL]...", help="Local folders, cached hub ids or 'tiny', to show in detail.", show_default=False
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON lines, on a terminal too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON lines, even to a terminal.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, and messages for developers.")] = False,
 ) -> None:
-    """List the checkpoints: those known, those cached, the memory they take, and which fit here.
+    """List known and cached checkpoints, the memory they take, and which fit this machine.
 
     [bold]blip2 models[/bold]
     """

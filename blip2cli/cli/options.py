@@ -1,4 +1,4 @@
-"""The command line's options, made from the settings records: one place says their names, types, defaults and help."""
+"""The command line's options, made from the settings records, which define their names, types, defaults and help."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def command(
     Args:
         task: the task's name.
         options: the task's own settings record.
-        others: the shared records whose options are offered; the rest keep their defaults.
+        others: the shared records whose options are offered; the others keep their defaults.
         argument: the command's arguments, which are the job's inputs.
         without: fields of those records that are not offered.
     """
@@ -62,7 +62,7 @@ def command(
 
 
 def run(job: Job) -> None:
-    """Run the job with its engine. Exits with SOME_ERRORS where rows of the output carry errors."""
+    """Run the job with its engine. Exits with SOME_ERRORS if rows of the output have errors."""
     from blip2cli.cli.failures import SOME_ERRORS
     from blip2cli.run.engines import launch
 
@@ -75,10 +75,11 @@ _KIND = inspect.Parameter.KEYWORD_ONLY
 SHARED = (InputSettings, ModelSettings, GenerationSettings, OutputSettings, EngineSettings)
 
 
-def _job(task: str, records: tuple[type, ...], inputs: tuple[str, ...], given: dict[str, Any]) -> Job:
+def _job(task: str, records: tuple[type, ...], inputs: tuple[str, ...], values_by_option: dict[str, Any]) -> Job:
     def record(kind: type) -> Any:
-        names = {field.name for field in fields(kind)} if kind in records else ()  # another's may have the same name
-        values = {name: value for name, value in given.items() if name in names and value is not None}
+        # an option of another record may have the same name
+        names = {field.name for field in fields(kind)} if kind in records else ()
+        values = {name: value for name, value in values_by_option.items() if name in names and value is not None}
         return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
     settings = InputSettings(**{**vars(record(InputSettings)), "inputs": inputs})

@@ -43,9 +43,9 @@ def reference() -> str:
 def _section(name: str, call: Callable[..., Any]) -> str:
     summary, example = _doc(call)
     signature = inspect.signature(call, eval_str=True)
-    told = [(p, *get_args(p.annotation)[1:]) for p in signature.parameters.values()]
-    options = [(p, *marks) for p, *marks in told if isinstance(marks[0], OptionInfo)]
-    arguments = [marks[0] for _, *marks in told if not isinstance(marks[0], OptionInfo)]
+    parameters = [(p, *get_args(p.annotation)[1:]) for p in signature.parameters.values()]
+    options = [(p, *marks) for p, *marks in parameters if isinstance(marks[0], OptionInfo)]
+    arguments = [marks[0] for _, *marks in parameters if not isinstance(marks[0], OptionInfo)]
     usage = " ".join(["blip2", name, "[OPTIONS]", *(str(info.metavar) for info in arguments)])
     parts = [f"\n## blip2 {name}\n\n{summary}\n\n    {usage}\n    {example}\n\n"]
     parts += [f"`{info.metavar}`: {_plain(info.help)}\n" for info in arguments]
@@ -59,8 +59,8 @@ def _row(parameter: inspect.Parameter, info: OptionInfo, value: Value) -> str:
     names = (info.default, *(info.param_decls or ()))  # in Annotated, Typer keeps the first name as the default
     flags = ", ".join(f"`{name}`" for name in names if isinstance(name, str))
     words = " ".join(filter(None, [flags, _shown(value)]))
-    text, _, told = _plain(info.help).partition(" [default: ")
-    default = told.removesuffix("]")
+    text, _, default_text = _plain(info.help).partition(" [default: ")
+    default = default_text.removesuffix("]")
     if not default and parameter.default not in (None, "") and parameter.default is not False:
         default = f"`{parameter.default}`"
     variable = f" Environment variable: `{info.envvar}`." if info.envvar else ""
@@ -69,7 +69,7 @@ def _row(parameter: inspect.Parameter, info: OptionInfo, value: Value) -> str:
 
 
 def _shown(value: Value) -> str:
-    """What follows the option; nothing for a flag."""
+    """The metavar of the option; empty for a flag."""
     if value.kind is bool:
         return ""
     text = " or ".join(f"`{choice}`" for choice in value.choices) or f"`{value.metavar}`"
@@ -77,7 +77,7 @@ def _shown(value: Value) -> str:
 
 
 def _doc(call: Callable[..., Any]) -> tuple[str, str]:
-    """The first paragraph of the help, and the example behind it."""
+    """The first paragraph of the help, and the example after it."""
     summary, _, example = inspect.cleandoc(call.__doc__ or "").partition("\n\n")
     return " ".join(summary.split()), _plain(example.strip())
 

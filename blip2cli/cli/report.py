@@ -22,7 +22,7 @@ def report(
         typer.Option(
             "--images",
             metavar="INPUT",
-            help="Input of the run, to take images from that the rows' names do not lead to; may be repeated.",
+            help="Input of the run, to find images that are not at their row's name; may be repeated.",
             rich_help_panel=IMAGES,
         ),
     ] = None,
@@ -37,7 +37,7 @@ def report(
         typer.Option(
             "--image-root",
             metavar="FOLDER",
-            help=r"Folder of the images; nothing outside is read. \[default: here, or else the results' own]",
+            help=r"Folder of the images; nothing outside it is read. \[default: the current, else that of the results]",
             rich_help_panel=IMAGES,
         ),
     ] = None,
@@ -48,19 +48,19 @@ def report(
         bool,
         typer.Option(
             "--allow-private",
-            help="With --allow-remote: from this machine and private networks too.",
+            help="With --allow-remote: also from this machine and private networks.",
             rich_help_panel=IMAGES,
         ),
     ] = False,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The page.", rich_help_panel=PAGE)] = Path(
-        "gallery.html"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="HTML file to write.", rich_help_panel=PAGE)
+    ] = Path("gallery.html"),
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the page if it exists.", rich_help_panel=PAGE)
     ] = False,
     limit: Annotated[
         int,
-        typer.Option("--limit", metavar="N", min=1, max=50_000, help="Rows that are shown.", rich_help_panel=PAGE),
+        typer.Option("--limit", metavar="N", min=1, max=50_000, help="Number of rows to show.", rich_help_panel=PAGE),
     ] = 10_000,
     thumbnail: Annotated[
         int | None,
@@ -69,7 +69,7 @@ def report(
             metavar="PIXELS",
             min=0,
             max=1024,
-            help=r"Longer side of the thumbnails; 0 for none. \[default: 320; above 500 rows 224, above 2,500 144]",
+            help=r"Longer side of thumbnails in pixels; 0: none. \[default: 320; above 500 rows 224, above 2,500 144]",
             rich_help_panel=PAGE,
         ),
     ] = None,
@@ -79,12 +79,12 @@ def report(
             "--thumbnails-mb",
             metavar="MB",
             min=0,
-            help="Megabytes that the thumbnails may take in the page.",
+            help="Total size of the thumbnails at most, in megabytes.",
             rich_help_panel=PAGE,
         ),
     ] = 64.0,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress and no summary on stderr.", rich_help_panel=PAGE)
+        bool, typer.Option("--quiet", "-q", help="Show no progress and no summary on stderr.", rich_help_panel=PAGE)
     ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show tracebacks, and messages for developers.", rich_help_panel=PAGE)

@@ -12,7 +12,7 @@ def score(
     results: Annotated[
         list[str],
         typer.Argument(
-            metavar="RESULTS...", help="What caption or vqa wrote: files, or a folder of shards.", show_default=False
+            metavar="RESULTS...", help="Results of caption or vqa: files, or a folder of shards.", show_default=False
         ),
     ],
     references: Annotated[
@@ -21,7 +21,7 @@ def score(
             "--references",
             "-r",
             metavar="FILE",
-            help="What people wrote: COCO, VQAv2, OK-VQA or GQA JSON, or a table; may be repeated.",
+            help="References written by people: COCO, VQAv2, OK-VQA or GQA JSON, or a table; may be repeated.",
             show_default=False,
         ),
     ],
@@ -34,7 +34,8 @@ def score(
         typer.Option(metavar="NAME", help=r"Column of the references. \[default: answer(s) or caption(s)]"),
     ] = None,
     metrics: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help=r"Metrics; docs/score.md. \[default: all that apply]")
+        str | None,
+        typer.Option(metavar="A,B,...", help=r"Metrics to compute (see docs/score.md). \[default: all that apply]"),
     ] = None,
     by: Annotated[
         list[str] | None,

@@ -14,7 +14,7 @@ Arguments = Annotated[
     list[str],
     typer.Argument(
         metavar="FEATURES [QUERY...]",
-        help="What blip2 embed --features itc wrote: a file or a folder; then texts to search for.",
+        help="Features that blip2 embed --features itc wrote (a file or a folder), then texts to search for.",
         show_default=False,
     ),
 ]
@@ -22,12 +22,12 @@ WITHOUT = (
     "devices", "device_map",
     "shard_size", "resume", "retry_errors", "commit_every", "existing", "dry_run", "summary",
 )  # fmt: skip
-"""What is for runs over collections."""
+"""Options that only runs over collections have."""
 
 
 @command("search", SearchOptions, ModelSettings, OutputSettings, argument=Arguments, without=WITHOUT)
 def search(job: Job) -> None:
-    """Find the images that go best with a text, or with an image.
+    """Find the images that best match a text or an image.
 
     [bold]blip2 search feats.parquet "a red circle" --top-k 5[/bold]
     """

@@ -1,4 +1,4 @@
-"""The help of commands: the types of options are told where they say something."""
+"""The help of commands, with the types of options only where they are useful."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 
 class _Plain:
-    """Leaves out what Typer would say of flags, `<bool>`, and of arguments, `<list[str]>`."""
+    """Leaves out the types that Typer shows for flags, `<bool>`, and for arguments, `<list[str]>`."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         params: list[Any] = super().get_params(ctx)  # type: ignore[misc]  # of the class that this is mixed into
@@ -23,7 +23,7 @@ class _Plain:
 
 
 def _as_named(metavar: str, ctx: Any) -> list[str]:
-    """An argument in the usage line, without the brackets and dots that Typer would add to those it has."""
+    """An argument in the usage line, without the brackets and dots that Typer adds."""
     return [metavar]
 
 

@@ -1,7 +1,7 @@
-"""Values of options: from text to the option's type, and what is said of a wrong one.
+"""Values of options: parses a text to the option's type, or says what is wrong with it.
 
-Typer is told of no types: every option with a value is parsed here, so that all answer in the same words, whatever the
-version of Typer, and the words are those of the rest of the program.
+Typer gets no types: every option with a value is parsed here, so that all messages have the same form, whatever the
+version of Typer.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from typer.models import ArgumentInfo, OptionInfo
 from blip2cli.errors import UsageError
 
 MOST = 2**63 - 1
-"""No number is larger: what counts in 64 bits would overflow."""
+"""The largest number of an option: larger ones would overflow 64 bits."""
 
 
 class WrongValue(UsageError):
-    """An option's value is wrong, which is found while the command line is parsed."""
+    """An option's value is wrong. Raised while the command line is parsed."""
 
 
 LONGEST = 60
@@ -34,9 +34,9 @@ LONGEST = 60
 
 @dataclass(frozen=True)
 class Value:
-    """What an option takes: beside the option in a command's signature, for the reference.
+    """The values that an option takes. Stored with the option in a command's signature, also for the reference.
 
-    `kind` is bool for a flag. `several` says that the option may be repeated.
+    `kind` is bool for a flag. `several`: the option may be repeated.
     """
 
     kind: Any
@@ -52,9 +52,9 @@ class Value:
 
     @property
     def bounds(self) -> str:
-        """Such as "from 1 to 9"."""
-        told = (("from", self.low), ("to", self.high))
-        return " ".join(f"{word} {bound:g}" for word, bound in told if bound is not None)
+        """For example: "from 1 to 9"."""
+        limits = (("from", self.low), ("to", self.high))
+        return " ".join(f"{word} {bound:g}" for word, bound in limits if bound is not None)
 
 
 def spelled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -64,9 +64,9 @@ def spelled(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(**given)
 
     parameters = inspect.signature(function, eval_str=True).parameters.values()
-    own = [parameter.replace(annotation=_annotation(parameter)) for parameter in parameters]
-    command.__signature__ = inspect.Signature(own)  # type: ignore[attr-defined]  # read by Typer
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in own}
+    replaced = [parameter.replace(annotation=_annotation(parameter)) for parameter in parameters]
+    command.__signature__ = inspect.Signature(replaced)  # type: ignore[attr-defined]  # read by Typer
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in replaced}
     command.__doc__ = function.__doc__
     command.__name__ = function.__name__
     return command
@@ -116,25 +116,25 @@ def parser(option: str, value: Value) -> Callable[[Any], Any]:
         value: what it takes.
     """
 
-    def parse(given: Any) -> Any:
-        if isinstance(given, (bool, list, dict)):  # of a TOML file
-            raise WrongValue(f"{option} {given!r} is not a text or a number", f"It takes {value.metavar}.")
-        text = str(given)
+    def parse(raw: Any) -> Any:
+        if isinstance(raw, (bool, list, dict)):  # of a TOML file
+            raise WrongValue(f"{option} {raw!r} is not a text or a number", f"It takes {value.metavar}.")
+        text = str(raw)
         if "\0" in text:
-            raise WrongValue(f"{option} holds a NUL character", "Leave it out.")
+            raise WrongValue(f"{option} contains a NUL character", "Leave it out.")
         if not text.strip() and value.metavar != "TEXT":
             raise WrongValue(f"{option} is empty", f"It takes {value.metavar}; or leave it out.")
         if value.kind in (int, float):
             return _number(option, text, value)
         if value.choices and text not in value.choices:
-            raise WrongValue(f"{option} {text} is not a choice", f"Use {' or '.join(value.choices)}.")
+            raise WrongValue(f"{option} {text} is not one of the choices", f"Use {' or '.join(value.choices)}.")
         return _parsed(option, text, value)
 
     return parse
 
 
 def _parsed(option: str, text: str, value: Value) -> Any:
-    """By the option's own function, if it has one."""
+    """Parsed by the option's own function, if it has one."""
     try:
         if value.parse is not None:
             return value.parse(text)

@@ -1,1 +1,1 @@
-"""Subcommands that are not runs over a collection: one file or folder a command."""
+"""Subcommands that are not runs over a collection: one file or folder for each command."""

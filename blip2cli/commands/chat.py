@@ -1,4 +1,4 @@
-"""A conversation about one image: what was asked and answered before stands in the prompt of the next question."""
+"""A conversation about one image: earlier questions and answers are part of the next prompt."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
     from blip2cli.settings import GenerationSettings
 
 HELP = {
-    "/image PATH": "talk about another image, from the start",
-    "/reset": "forget what was said",
-    "/history": "show what the model is reminded of",
-    "/help": "show this",
-    "/quit": "leave, as Ctrl-D does; Ctrl-C stops an answer",
+    "/image PATH": "talk about another image, and start again",
+    "/reset": "forget the conversation so far",
+    "/history": "show the earlier turns that are in the prompt",
+    "/help": "show this list",
+    "/quit": "quit, like Ctrl-D; Ctrl-C stops an answer",
 }
 
-ALONE = "tiny learned single questions, so each is asked by itself; --turns N changes that."
+ALONE = "tiny was trained on single questions, so each question is asked alone; --turns N changes that."
 
 SHARED = 2
-"""Uses of an encoded image that keep its prefix: there is always another question to come."""
+"""Uses of an encoded image, so many that its prefix is kept for further questions."""
 
 
 @dataclass(frozen=True)
 class ChatOptions:
-    """What `blip2 chat` alone is told."""
+    """The options of `blip2 chat` alone."""
 
     panel = "Chat"
     turns: Annotated[
         int | None,
         Opt(
-            "Earlier questions, with answers, that stand in the prompt. [default: all there is room for; tiny: 0]",
+            "Number of earlier questions and answers in the prompt. [default: as many as fit; tiny: 0]",
             metavar="N",
             min=0,
         ),
@@ -56,7 +56,7 @@ class ChatOptions:
 
 @dataclass(frozen=True)
 class Turn:
-    """A question and what was answered."""
+    """A question and its answer."""
 
     question: str
     answer: str
@@ -64,9 +64,10 @@ class Turn:
 
 @dataclass
 class Conversation:
-    """What has been said about an image, which is encoded once.
+    """A conversation about an image, which is encoded once.
 
-    `turns` are those that the model is still reminded of; `forgot` says whether some had to go for want of room.
+    `turns` are those that are still in the prompt; `forgot` says whether some were left out because they no longer
+    fit.
     """
 
     model: Blip2Model
@@ -80,7 +81,7 @@ class Conversation:
     _image: EncodedImage | None = field(default=None, repr=False)
 
     def look_at(self, path: str) -> None:
-        """Begin anew with another image. Raises ImageError, and then goes on with the one there was."""
+        """Start again with another image. Raises ImageError, and then keeps the previous image."""
         batch = read(path, self.reading)
         (image,) = self.model.encode(batch)
         if image.error:
@@ -90,15 +91,15 @@ class Conversation:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was said."""
+        """Forget the conversation so far."""
         self.turns, self.forgot = [], False
 
     def ask(self, question: str) -> Iterator[str]:
-        """The answer, in pieces as it is written. It counts as said once it is whole. Raises TooLong."""
+        """The answer, in pieces while it is written. It becomes a turn when it is complete. Raises TooLong."""
         from blip2cli.model.decoding.requests import Request
 
         if self._image is None:
-            raise ValueError("no image was looked at")
+            raise ValueError("there is no image to talk about")
         settings, most = self.settings, self.settings.max_new_tokens or 1
         before, prompt_ids = self._prompt(question, self.model.prompt_room(most))
         draw = (0, len(self.turns))
@@ -111,11 +112,11 @@ class Conversation:
         self.turns = [*(before if self.forgot else self.turns), Turn(question, answer)]
 
     def reminded(self) -> list[Turn]:
-        """The turns that should stand in the next prompt."""
+        """The turns that should be in the next prompt."""
         return self.turns if self.limit is None else self.turns[len(self.turns) - min(self.limit, len(self.turns)) :]
 
     def _prompt(self, question: str, room: int) -> tuple[list[Turn], tuple[int, ...]]:
-        """The turns that there is room for before the question, and the token ids of all. Raises TooLong."""
+        """The turns that fit before the question, and the token ids of the whole prompt. Raises TooLong."""
         from blip2cli.model.decoding.requests import TooLong
 
         turns = self.reminded()
@@ -128,7 +129,7 @@ class Conversation:
                 turns = turns[1:]
 
     def text(self, question: str, turns: Iterable[Turn]) -> str:
-        """The prompt as LAVIS puts a context together: "Question: {} Answer: {}." for each turn, then the question."""
+        """The prompt in the form of LAVIS: "Question: {} Answer: {}." for each turn, then the question."""
         from blip2cli.records import Row
 
         row = Row(0, self.name)
@@ -149,7 +150,7 @@ def read(path: str, reading: Reading) -> Batch:
 
 
 class Screen(Protocol):
-    """Where lines come from and answers go; `terminal` has a terminal and a pipe."""
+    """The source of lines and the destination of answers; `terminal` has one for a terminal and one for a pipe."""
 
     scripted: bool
 
@@ -163,10 +164,10 @@ class Screen(Protocol):
 
 @dataclass
 class Chat:
-    """A conversation and its screen: what a typed line does.
+    """A conversation and its screen: runs each typed line.
 
-    In a script, an image that cannot be used stands in its questions' rows, as in all output: `broken` is its path and
-    its error. On a terminal one goes on with the image there was.
+    In a script, questions about an image that cannot be used become error rows: `broken` is its path and its error.
+    On a terminal the previous image is kept.
     """
 
     conversation: Conversation
@@ -175,7 +176,7 @@ class Chat:
     failures: int = 0
 
     def run(self) -> int:
-        """Take lines until there are no more; gives how many questions failed."""
+        """Process lines until there are no more; returns how many questions failed."""
         for line in self.screen.lines():
             if line == "/quit":
                 break
@@ -198,14 +199,12 @@ class Chat:
             raise
         except KeyboardInterrupt:
             self.screen.interrupted()
-        except Exception as error:  # the chat goes on, whatever the model failed at
+        except Exception as error:  # the chat continues, whatever the error of the model
             self._fail(talk.name, question, _told(error))
         else:
             self.screen.answered(talk.name, question, answer)
         if talk.forgot and not had_forgotten:
-            self.screen.told(
-                ["There is no room for all that was said: the oldest questions are forgotten from now on."]
-            )
+            self.screen.told(["The whole conversation no longer fits: the oldest questions are left out from now on."])
 
     def _fail(self, image: str, question: str, error: str) -> None:
         self.failures += 1
@@ -218,7 +217,7 @@ class Chat:
             "/history": self._history,
             "/help": lambda given: [f"{command:<12} {what}" for command, what in HELP.items()],
         }
-        unknown = [f"There is no {name}; /help lists what there is."]
+        unknown = [f"There is no {name}; /help lists the commands."]
         self.screen.told(commands[name](given.strip()) if name in commands else unknown)
 
     def _image(self, path: str) -> Iterable[str]:
@@ -240,12 +239,12 @@ class Chat:
     def _history(self, given: str) -> Iterable[str]:
         turns = self.conversation.reminded()
         return [line for turn in turns for line in (f"> {turn.question}", turn.answer)] or [
-            "There is nothing that the model would be reminded of."
+            "The prompt has no earlier turns."
         ]
 
 
 def _told(error: Exception) -> str:
-    """What went wrong, as it stands in a row."""
+    """The error of a row."""
     from blip2cli.model.decoding.requests import TooLong
 
     if isinstance(error, Blip2Error):
@@ -256,7 +255,7 @@ def _told(error: Exception) -> str:
 
 
 def converse(job: Job) -> int:
-    """Talk about the job's image until there are no more lines; gives how many questions failed. Raises Blip2Error."""
+    """Run the conversation; returns how many questions failed. Raises Blip2Error."""
     from blip2cli.host.terminal import chat_screen, hush_libraries
     from blip2cli.model.hub import check_name
 
@@ -273,7 +272,7 @@ def converse(job: Job) -> int:
 
 
 def _begun(job: Job, path: str) -> Conversation:
-    """A conversation about the image; what is wrong is found before the model is loaded, where it can be."""
+    """A conversation about the image; errors are found before the model is loaded, if possible."""
     from blip2cli.host.terminal import show_warning
     from blip2cli.model.blip2 import Blip2Model
     from blip2cli.model.checkpoint import find
@@ -297,23 +296,23 @@ def _begun(job: Job, path: str) -> Conversation:
         conversation = Conversation(model, settings, template, reading, 0 if _alone(job) else options.turns)
         conversation.look_at(path)
     except ImageError as error:
-        raise UsageError(f"cannot use {path}: {error}", "Name another image.") from None
+        raise UsageError(f"cannot use {path}: {error}", "Give another image.") from None
     return conversation
 
 
 def _alone(job: Job) -> bool:
-    """Whether each question is asked by itself without anybody having said so."""
+    """Whether each question is asked alone although --turns was not given."""
     return job.model_name == "tiny" and job.options.turns is None
 
 
 def _only(inputs: tuple[Any, ...]) -> str:
-    """The one image that is named, if it may be there. Raises UsageError."""
+    """The one image of the inputs, if it can exist. Raises UsageError."""
     from blip2cli.host.storage import is_url
 
     if len(inputs) > 1:
-        raise UsageError("blip2 chat is about one image", "Name one; /image PATH goes on to another.")
+        raise UsageError("blip2 chat is about one image", "Give one image; /image PATH changes to another.")
     (path,) = inputs
     if not is_url(path) and not os.path.isfile(path):
-        what = "is a folder" if os.path.isdir(path) else "is not there"
-        raise UsageError(f"{path} {what}", "Name an image file.")
+        what = "is a folder" if os.path.isdir(path) else "does not exist"
+        raise UsageError(f"{path} {what}", "Give an image file.")
     return str(path)

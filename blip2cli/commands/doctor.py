@@ -1,6 +1,6 @@
 """`blip2 doctor`: what this machine has, what is missing, and whether the bundled model runs on it.
 
-Each probe looks at one thing; what a probe fails at is a line of its own, never the end.
+Each probe checks one thing; an exception in a probe becomes a line, and the other probes still run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 GONE = "not installed"
 
 NOT_FOR_USERS = ("dev", "docs", "tiny-training")
-"""Extras that only those who work on this program need."""
+"""Extras that only developers of this program need."""
 
 FAST = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 """Instruction sets that matter here, where the processor has them."""
@@ -38,7 +38,7 @@ SECONDS = 3.0
 """How long the hub may take to answer."""
 
 SMALL_DISK, FEW_FILES = 5 << 30, 1024
-"""Less disk space, and fewer open files than this are noted."""
+"""Less disk space, or fewer open files, than this give a note."""
 
 
 State = Literal["ok", "note", "problem"]
@@ -46,7 +46,7 @@ State = Literal["ok", "note", "problem"]
 
 @dataclass(frozen=True)
 class Check:
-    """One line: `problem` is what the tool cannot run with, `note` is worth knowing; a hint says what to do."""
+    """One line: with a `problem` the tool cannot run, a `note` is worth knowing; a hint says what to do."""
 
     name: str
     state: State
@@ -62,36 +62,39 @@ def checks(settings: ModelSettings) -> Iterator[Check]:
     for name, probe in PROBES.items():
         try:
             yield from probe(settings)
-        except Exception as error:  # whatever is wrong with this machine, the other checks are made
+        except Exception as error:  # whatever is wrong with this machine, the other checks still run
             state: State = "problem" if probe is self_test else "note"
             yield Check(name, state, reason(error, named=True), getattr(error, "hint", ""))
 
 
 def versions(settings: ModelSettings) -> Iterator[Check]:
-    """This program, Python, and the packages that it stands on."""
+    """This program, Python, and the packages that it depends on."""
     yield Check("blip2", "ok", f"{__version__}, in {Path(__file__).parents[1]}")
     yield Check("python", "ok", f"{platform.python_version()} on {platform.platform()}, {sys.executable}")
     for requirement in _required().get("", []):
-        found, fine = _installed(requirement)
-        state: State = "ok" if fine else "problem" if found == GONE else "note"
+        version, fine = _installed(requirement)
+        state: State = "ok" if fine else "problem" if version == GONE else "note"
         hint = "" if fine else f"pip install '{requirement.name}{requirement.specifier}'"
-        yield Check(requirement.name, state, found, hint)
+        yield Check(requirement.name, state, version, hint)
 
 
 def extras(settings: ModelSettings) -> Iterator[Check]:
-    """What may be installed besides."""
+    """The optional packages."""
     for extra, requirements in _required().items():
         if extra and extra not in NOT_FOR_USERS:
             looked = [(requirement.name, *_installed(requirement)) for requirement in requirements]
             fine = all(is_fine for _, _, is_fine in looked)
-            found = ", ".join(f"{name} {version}" for name, version, _ in looked)
+            installed = ", ".join(f"{name} {version}" for name, version, _ in looked)
             yield Check(
-                f"extra {extra}", "ok" if fine else "note", found, "" if fine else f"pip install 'blip2cli[{extra}]'"
+                f"extra {extra}",
+                "ok" if fine else "note",
+                installed,
+                "" if fine else f"pip install 'blip2cli[{extra}]'",
             )
 
 
 def _required() -> dict[str, list[Requirement]]:
-    """What this package requires, by extra; under "" what it always does."""
+    """The requirements of this package by extra; under "" those that it always has."""
     from packaging.requirements import Requirement
 
     required: dict[str, list[Requirement]] = {"": []}
@@ -104,7 +107,7 @@ def _required() -> dict[str, list[Requirement]]:
 
 
 def _installed(requirement: Requirement) -> tuple[str, bool]:
-    """The version that is there, and whether it will do."""
+    """The installed version, and whether it satisfies the requirement."""
     try:
         version = importlib.metadata.version(requirement.name)
     except importlib.metadata.PackageNotFoundError:
@@ -115,8 +118,12 @@ def _installed(requirement: Requirement) -> tuple[str, bool]:
 
 def cpu(settings: ModelSettings) -> Iterator[Check]:
     """The processor, and how many of its cores there are for this process."""
-    known = instructions()
-    fast = "" if known is None else f" ({', '.join(flag for flag in FAST if flag in known) or 'none of AVX2, AVX-512'})"
+    instruction_sets = instructions()
+    fast = (
+        ""
+        if instruction_sets is None
+        else f" ({', '.join(flag for flag in FAST if flag in instruction_sets) or 'none of AVX2, AVX-512'})"
+    )
     limit = isa_limit()
     if limit:
         limited = f"{processor()}{fast}, limited to {limit} by the environment"
@@ -124,13 +131,13 @@ def cpu(settings: ModelSettings) -> Iterator[Check]:
     else:
         yield Check("processor", "ok", f"{processor()}{fast}")
     usable, quota = cores(), core_quota()
-    told = f"{usable} of {os.cpu_count()} usable"
+    cores_text = f"{usable} of {os.cpu_count()} usable"
     if quota is not None and quota < usable:
         few = max(1, int(quota))
-        hint = f"Set OMP_NUM_THREADS={few} and use --workers {few}: more would wait for each other."
-        yield Check("cores", "note", f"{told}, but the control group gives the time of {quota:g}", hint)
+        hint = f"Set OMP_NUM_THREADS={few} and use --workers {few}: more threads would wait for each other."
+        yield Check("cores", "note", f"{cores_text}, but the control group gives the time of {quota:g}", hint)
     else:
-        yield Check("cores", "ok", told)
+        yield Check("cores", "ok", cores_text)
 
 
 def devices(settings: ModelSettings) -> Iterator[Check]:
@@ -140,17 +147,17 @@ def devices(settings: ModelSettings) -> Iterator[Check]:
     if torch.cuda.is_available():
         for number in range(torch.cuda.device_count()):
             free, total = torch.cuda.mem_get_info(number)
-            found = f"{torch.cuda.get_device_name(number)}, {_size(free)} of {_size(total)} free"
-            yield Check(f"cuda:{number}", "ok", found)
+            gpu = f"{torch.cuda.get_device_name(number)}, {_size(free)} of {_size(total)} free"
+            yield Check(f"cuda:{number}", "ok", gpu)
     elif torch.backends.mps.is_available():
         yield Check("mps", "ok", "Apple's GPU")
     else:
-        hint = "For a GPU's machine: is its driver there, and PyTorch a build for it?"
+        hint = "If this machine has a GPU, check its driver, and that PyTorch is built for it."
         yield Check("gpu", "note", f"none that PyTorch {torch.__version__} sees; models run on the CPU", hint)
 
 
 def dtype(settings: ModelSettings) -> Iterator[Check]:
-    """What --dtype auto would be, and why."""
+    """The precision of --dtype auto, and why."""
     from blip2cli.model.checkpoint import device_named
     from blip2cli.model.families import FAMILIES
     from blip2cli.model.precision import automatic, native_bf16
@@ -160,7 +167,7 @@ def dtype(settings: ModelSettings) -> Iterator[Check]:
     because = {
         "cuda": ", and ".join(["a GPU computes in 16 bits", *fails]),
         "mps": "nothing else was tried on MPS",
-        "cpu": f"the processor {'multiplies' if native_bf16() else 'does not multiply'} bf16 itself",
+        "cpu": f"the processor has {'' if native_bf16() else 'no '}bf16 instructions",
     }[device]
     yield Check("dtype auto", "ok", f"{automatic(device)} on {device}: {because}")
 
@@ -179,10 +186,10 @@ def disk(settings: ModelSettings) -> Iterator[Check]:
 
     places = {"disk here": Path.cwd(), "disk of the cache": Path(HF_HUB_CACHE)}
     for name, place in places.items():
-        there = next(folder for folder in (place, *place.parents) if folder.exists())
-        free = shutil.disk_usage(there).free
+        existing = next(folder for folder in (place, *place.parents) if folder.exists())
+        free = shutil.disk_usage(existing).free
         hint = "The default checkpoint takes 15 GB; HF_HOME moves the cache." if free < SMALL_DISK else ""
-        yield Check(name, "note" if hint else "ok", f"{_size(free)} free at {there}", hint)
+        yield Check(name, "note" if hint else "ok", f"{_size(free)} free at {existing}", hint)
 
 
 def cache(settings: ModelSettings) -> Iterator[Check]:
@@ -192,7 +199,7 @@ def cache(settings: ModelSettings) -> Iterator[Check]:
     from blip2cli.model.hub import cached_models
 
     cached = cached_models()
-    size = sum(one.size for one in cached.values())
+    size = sum(entry.size for entry in cached.values())
     yield Check("cache", "ok", f"{HF_HUB_CACHE}, {len(cached)} models, {_size(size)}")
     name = settings.name(None)
     source = (
@@ -202,21 +209,23 @@ def cache(settings: ModelSettings) -> Iterator[Check]:
         yield Check("model", "ok", f"{name} ({source}), on this machine")
     elif os.path.isdir(name):
         hint = f"blip2 models {name} says what is missing."
-        yield Check("model", "problem", f"{name} ({source}) holds no checkpoint (no config.json)", hint)
+        yield Check("model", "problem", f"{name} ({source}) contains no checkpoint (no config.json)", hint)
     elif name in cached and cached[name].whole:
         yield Check("model", "ok", f"{name} ({source}), cached, revision {cached[name].revision[:12]}")
     else:
-        what = "is in the cache in part" if name in cached else "is not in the cache"
-        yield Check("model", "note", f"{name} ({source}) {what}", "It is fetched when first used; or use --model tiny.")
+        state = "is only partly in the cache" if name in cached else "is not in the cache"
+        yield Check(
+            "model", "note", f"{name} ({source}) {state}", "It is downloaded when first used; or use --model tiny."
+        )
 
 
 def hub(settings: ModelSettings) -> Iterator[Check]:
-    """Whether the hub answers, by the client and proxies that would fetch from it."""
+    """Whether the hub answers, by the client and proxies that would download from it."""
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 
     if constants.HF_HUB_OFFLINE:
-        yield Check("hub", "note", "not asked: HF_HUB_OFFLINE is set", "What is cached is used all the same.")
+        yield Check("hub", "note", "not checked: HF_HUB_OFFLINE is set", "Cached checkpoints can still be used.")
         return
     answered: list[str] = []
 
@@ -226,16 +235,16 @@ def hub(settings: ModelSettings) -> Iterator[Check]:
         except Exception as error:  # the HTTP client's own, and those of sockets and proxies
             answered.append(reason(error, named=True))
 
-    asking = threading.Thread(target=ask, daemon=True)  # looking a name up knows no time limit
+    asking = threading.Thread(target=ask, daemon=True)  # a name look-up has no time limit
     started = time.perf_counter()
     asking.start()
     asking.join(SECONDS + 1)
-    found = answered[0] if answered else f"no answer in {SECONDS:g} s"
-    if found.startswith("HTTP"):
-        yield Check("hub", "ok", f"{constants.ENDPOINT} answers in {time.perf_counter() - started:.1f} s ({found})")
+    answer = answered[0] if answered else f"no answer in {SECONDS:g} s"
+    if answer.startswith("HTTP"):
+        yield Check("hub", "ok", f"{constants.ENDPOINT} answers in {time.perf_counter() - started:.1f} s ({answer})")
     else:
-        hint = "Only what is cached can be used, folders, and --model tiny. A proxy is set by HTTPS_PROXY."
-        yield Check("hub", "note", f"{constants.ENDPOINT} is not reachable ({found})", hint)
+        hint = "Only cached checkpoints, folders and --model tiny can be used. To use a proxy, set HTTPS_PROXY."
+        yield Check("hub", "note", f"{constants.ENDPOINT} is not reachable ({answer})", hint)
 
 
 def limits(settings: ModelSettings) -> Iterator[Check]:
@@ -248,7 +257,7 @@ def limits(settings: ModelSettings) -> Iterator[Check]:
 
 
 def self_test(settings: ModelSettings) -> Iterator[Check]:
-    """The bundled model loads, and says what it should of an image drawn here."""
+    """Load the bundled model, and check its caption of an image drawn here."""
     from blip2cli.api import Blip2
 
     started = time.perf_counter()
@@ -260,8 +269,8 @@ def self_test(settings: ModelSettings) -> Iterator[Check]:
     if row["caption"] == EXPECTED:
         yield Check("self-test", "ok", f"tiny says {EXPECTED!r}; {took}")
     else:
-        found = f"tiny says {row['caption'] or row['error']!r} and not {EXPECTED!r}; {took}"
-        yield Check("self-test", "problem", found, "Try --device cpu; then report it, with all of this.")
+        result = f"tiny says {row['caption'] or row['error']!r} and not {EXPECTED!r}; {took}"
+        yield Check("self-test", "problem", result, "Try --device cpu; then report it with this whole output.")
 
 
 EXPECTED = "a red circle"
@@ -289,11 +298,11 @@ PROBES: dict[str, Probe] = {
     "open files": limits,
     "self-test": self_test,
 }
-"""What is looked at, in this order; the name stands for a probe that fails."""
+"""The probes, in this order; the name is shown if a probe fails."""
 
 
 def examine_machine(settings: ModelSettings, as_json: bool) -> bool:
-    """Make and show all checks; whether the tool can run."""
+    """Run and show all checks; returns whether the tool can run."""
     from blip2cli.host.terminal import print_records, show_check
 
     fine = True

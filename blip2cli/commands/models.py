@@ -1,4 +1,4 @@
-"""`blip2 models`: which checkpoints there are, which are on this machine, and which fit it. No network, no loading."""
+"""`blip2 models`: known checkpoints, which of them are on this machine, and which fit it. Loads no weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from blip2cli.model.anatomy import Anatomy, examine
 from blip2cli.model.catalogue import KNOWN, Known
 from blip2cli.model.hub import Cached, cached_models, check_name
 from blip2cli.model.memory import free_ram
-from blip2cli.model.precision import automatic, native_bf16, settled
+from blip2cli.model.precision import automatic, native_bf16, resolve_dtype
 from blip2cli.settings import ModelSettings
 from blip2cli.tiny import MODEL_DIR, RETRIEVAL_DIR
 
@@ -27,7 +27,7 @@ FEW = 5
 """Names shown of files and weights that are not read."""
 
 BESIDE = 1 << 30
-"""Bytes that must be free beside the weights: for PyTorch, an image in hand, and the keys and values of a text."""
+"""Bytes that must be free in addition to the weights: for PyTorch, an image, and the keys and values of a text."""
 
 GPU_SIGNS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 """Where Linux shows that there may be a GPU; only then is PyTorch, which takes seconds to load, asked for it."""
@@ -43,9 +43,9 @@ class Machine:
 
 @dataclass(frozen=True)
 class Listed:
-    """A checkpoint as it stands in the list. Memory is an estimate, in bytes by precision.
+    """A checkpoint in the list. Memory is an estimate, in bytes by precision.
 
-    `cached` is whether it is in the hub's cache, whole or in part; None where it is not.
+    `cached` says whether it is in the hub's cache, completely or in part; None if it is not.
     """
 
     model: str
@@ -66,7 +66,7 @@ class Listed:
 
 
 def this_machine() -> Machine:
-    """The device of --device auto, and what is free there."""
+    """The device of --device auto, and its free memory."""
     if sys.platform != "darwin" and not any(os.path.exists(sign) for sign in GPU_SIGNS):
         return Machine("cpu", free_ram())
     from blip2cli.model.checkpoint import device_named
@@ -83,12 +83,12 @@ def listed(machine: Machine) -> Iterator[Listed]:
         yield _listed("tiny", examine(folder), machine)
     for known in KNOWN:
         yield _listed(known.name, known, machine, cached.pop(known.name, None))
-    for name, there in sorted(cached.items()):
+    for name, cached_entry in sorted(cached.items()):
         try:
-            found = examine(there.folder)
+            anatomy = examine(cached_entry.folder)
         except CheckpointError:  # another kind of model
             continue
-        yield _listed(name, found, machine, there)
+        yield _listed(name, anatomy, machine, cached_entry)
 
 
 def _listed(name: str, facts: Known | Anatomy, machine: Machine, cached: Cached | None = None) -> Listed:
@@ -99,7 +99,7 @@ def _listed(name: str, facts: Known | Anatomy, machine: Machine, cached: Cached 
         facts.image_side,
         facts.weights.total,
         memory,
-        settled("auto", machine.device, facts.family),
+        resolve_dtype("auto", machine.device, facts.family),
         tuple(precision for precision, size in memory.items() if size + BESIDE <= machine.free),
         *(() if cached is None else _place(cached)),
     )
@@ -107,13 +107,13 @@ def _listed(name: str, facts: Known | Anatomy, machine: Machine, cached: Cached 
 
 def _memory(facts: Known | Anatomy, machine: Machine) -> Iterator[tuple[str, int]]:
     """Bytes of the loaded weights in each precision that runs there."""
-    rest = 2 if machine.device != "cpu" or native_bf16() else 4
+    other_bytes = 2 if machine.device != "cpu" or native_bf16() else 4
     for precision in PRECISIONS:
         try:
-            settled(precision, machine.device, facts.family)
+            resolve_dtype(precision, machine.device, facts.family)
         except UsageError:
             continue
-        yield precision, facts.weights.bytes(precision, rest)
+        yield precision, facts.weights.bytes(precision, other_bytes)
 
 
 def _place(cached: Cached) -> tuple[str, str, str, int]:
@@ -121,7 +121,7 @@ def _place(cached: Cached) -> tuple[str, str, str, int]:
 
 
 @dataclass(frozen=True)
-class Described:
+class CheckpointDetail:
     """One checkpoint that is on this machine, in detail."""
 
     model: str
@@ -136,24 +136,26 @@ class Described:
         return self.problem is None
 
     def record(self) -> dict[str, Any]:
-        """As a JSON line: what the list says, and what was found in the folder."""
-        found = self.anatomy
-        more: dict[str, Any] = {name: list(getattr(found, name)) for name in ("dtypes", "missing", "old")}
+        """As a JSON line: the entry of the list, and the content of the folder."""
+        anatomy = self.anatomy
+        more: dict[str, Any] = {name: list(getattr(anatomy, name)) for name in ("dtypes", "missing", "old")}
         more |= {"unused": list(self.unused), "problem": self.problem}
-        counted = {"query_tokens": found.query_tokens, "parts": found.parameters, "tokenizer": found.tokenizer}
+        counted = {"query_tokens": anatomy.query_tokens, "parts": anatomy.parameters, "tokenizer": anatomy.tokenizer}
         return {**self.entry.record(), "folder": str(self.folder), **counted, **more}
 
 
-def described(model: str, machine: Machine) -> Iterator[Described]:
-    """A local folder, both kinds of `tiny`, or what the cache holds of a hub id. Raises CheckpointError."""
+def described(model: str, machine: Machine) -> Iterator[CheckpointDetail]:
+    """A local folder, both kinds of `tiny`, or the cached files of a hub id. Raises CheckpointError."""
     for folder, cached in _folders(model):
-        found = examine(folder)
+        anatomy = examine(folder)
         problem, unused = _tried(folder)
-        yield Described(model, folder, found, _listed(model, found, machine, cached), problem, (*found.unused, *unused))
+        yield CheckpointDetail(
+            model, folder, anatomy, _listed(model, anatomy, machine, cached), problem, (*anatomy.unused, *unused)
+        )
 
 
 def _tried(folder: Path) -> tuple[str | None, tuple[str, ...]]:
-    """Why a checkpoint would not run, if so, and the weights that are not used: found as a run does, before loading."""
+    """Why a checkpoint would not run, if so, and its unused weights: checked like in a run, before loading."""
     from blip2cli.host.terminal import hush_libraries
     from blip2cli.model.checkpoint import find
 
@@ -175,13 +177,13 @@ def _folders(model: str) -> list[tuple[Path, Cached | None]]:
     cached = cached_models().get(model)
     if cached is None:
         raise CheckpointError(
-            f"{model} is neither a folder nor in the hub's cache", "Name a folder, or fetch it first."
+            f"{model} is neither a folder nor in the hub's cache", "Give a folder, or download the checkpoint first."
         )
     return [(cached.folder, cached)]
 
 
 def show(models: Sequence[str], as_json: bool) -> bool:
-    """List all checkpoints, or describe those named; whether all of those can run."""
+    """List all checkpoints, or describe the given ones; returns whether all of those can run."""
     from blip2cli.host.terminal import print_records
 
     machine = this_machine()
@@ -246,24 +248,24 @@ def _cached(entry: Listed) -> str:
     return f"{entry.cached}, {gigabytes(entry.size)} GB"
 
 
-def _show_detail(detail: Described, machine: Machine) -> None:
+def _show_detail(detail: CheckpointDetail, machine: Machine) -> None:
     from blip2cli.host.terminal import show_plan
 
-    found, entry = detail.anatomy, detail.entry
-    parts = ", ".join(f"{part} {counted(number)}" for part, number in found.parameters.items())
+    anatomy, entry = detail.anatomy, detail.entry
+    parts = ", ".join(f"{part} {counted(number)}" for part, number in anatomy.parameters.items())
     memory = ", ".join(f"{name} {gigabytes(size)}" for name, size in entry.memory.items())
     fits = ", ".join(entry.fits) or "none"
     lines = [
         ("model", detail.model),
         ("folder", str(detail.folder)),
-        ("language model", found.language_model or "none: retrieval heads"),
-        ("images", f"{found.image_side} x {found.image_side} pixels, {found.query_tokens} query tokens"),
-        ("weights", f"{counted(found.weights.total)} ({parts}), stored as {', '.join(found.dtypes) or 'nothing'}"),
+        ("language model", anatomy.language_model or "none: retrieval heads"),
+        ("images", f"{anatomy.image_side} x {anatomy.image_side} pixels, {anatomy.query_tokens} query tokens"),
+        ("weights", f"{counted(anatomy.weights.total)} ({parts}), stored as {', '.join(anatomy.dtypes) or 'nothing'}"),
         ("memory", f"{memory} GB, estimated"),
         ("here", f"{entry.dtype} by --dtype auto on {machine.device}; {gigabytes(machine.free)} GB free; fit: {fits}"),
-        ("tokenizer", "there" if found.tokenizer else "missing"),
+        ("tokenizer", "there" if anatomy.tokenizer else "missing"),
         *([("revision", entry.revision)] if entry.revision else []),
-        *([("old", f"lacks {', '.join(found.old)}; that does no harm here")] if found.old else []),
+        *([("old", f"has no {', '.join(anatomy.old)}, which blip2 does not need")] if anatomy.old else []),
         *([("not read", _few(detail.unused))] if detail.unused else []),
         ("runs", f"no: {detail.problem}" if detail.problem else "yes"),
     ]
@@ -277,10 +279,10 @@ def _few(names: Sequence[str]) -> str:
 
 
 def counted(number: int) -> str:
-    """A number of weights as people write it: 3.7 B, 2.4 M."""
+    """A number of weights in short form: 3.7 B, 2.4 M."""
     return f"{number / 1e9:.1f} B" if number >= 1e8 else f"{number / 1e6:.1f} M"
 
 
 def gigabytes(size: int) -> str:
-    """Bytes in GB (of 10^9) with one digit, three where it is little."""
+    """Bytes in GB (10^9) with one digit, or three if it is little."""
     return f"{size / 1e9:.1f}" if size >= 1e8 else f"{size / 1e9:.3f}"

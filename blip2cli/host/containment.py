@@ -1,4 +1,4 @@
-"""Files that have to lie below a folder, whatever their names say: the one rule for `--image-root` of results."""
+"""Files that must be inside a folder, whatever their names: the rule for `--image-root` of results."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import BinaryIO
 
 from blip2cli.host import storage
 
-OUTSIDE = "outside of the image root"
+OUTSIDE = "outside the image root"
 
 
 def is_below(root: str, name: str) -> bool:
-    """Whether a file really lies below a folder: links are followed first. URLs are compared by their text."""
+    """Whether a file is really inside a folder: links are followed first. URLs are compared by their text."""
     if storage.is_url(root) or storage.is_url(name):
         return _is_below_url(root, name)
     return _parts_below(root, name) is not None
 
 
 def open_below(root: str, name: str) -> BinaryIO:
-    """A regular file below a folder, open for reading.
+    """A regular file inside a folder, open for reading.
 
-    Its path is resolved first and then opened part by part without following links, so that a link that is put in
-    between leads nowhere. Raises OSError: PermissionError for a file that is not below the folder.
+    Its path is resolved first and then opened part by part without following links, so that a link that is put
+    there meanwhile is not followed. Raises OSError: PermissionError for a file that is not inside the folder.
     """
     parts = _parts_below(root, name)
     if parts is None:
@@ -39,7 +39,7 @@ def open_below(root: str, name: str) -> BinaryIO:
             below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
             os.close(folder)
             folder = below
-        # without O_NONBLOCK a pipe would be waited for
+        # without O_NONBLOCK, opening a pipe would wait
         descriptor = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     finally:
         os.close(folder)
@@ -50,7 +50,7 @@ def open_below(root: str, name: str) -> BinaryIO:
 
 
 def _parts_below(root: str, name: str) -> tuple[str, ...] | None:
-    """The real path of a file from a folder on, in its parts; None where it is not below the folder."""
+    """The real path of a file from a folder on, in its parts; None if it is not inside the folder."""
     try:
         base, real = PurePath(os.path.realpath(root)), PurePath(os.path.realpath(name))
     except ValueError:  # a NUL in the name

@@ -1,6 +1,6 @@
-"""Files that are written: what a path really is, whether it may be written, and writing that is whole or not at all.
+"""Writing files: what a path really is, whether it may be written, and writing a file completely or not at all.
 
-Everything that writes a file for a user asks here first. Nothing here knows what is in the files.
+Everything that writes a file for a user checks it here first. Nothing here knows the content of files.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from blip2cli.errors import OutputError, UsageError, reason
 from blip2cli.host.storage import is_url
 
 MOST_LINKS = 40
-"""Symbolic links followed one after the other, as Linux does."""
+"""The largest number of symbolic links followed one after the other, as in Linux."""
 
 HIDDEN = ".blip2"
-"""How the hidden files end that runs keep for themselves."""
+"""The suffixes of the hidden files that runs keep."""
 
 DESCRIPTORS = ("/proc/", "/sys/", "/dev/fd/")
-"""Folders whose entries are not files, but doors to what a process has open."""
+"""Folders whose entries are open files of a process."""
 
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 PERMISSION_HINT = "Choose another folder, or change its permissions."
 """What to do about a file or folder that may not be written."""
 
-ROOM_HINT = "Make room, or choose another folder."
+ROOM_HINT = "Free some space, or choose another folder."
 
 
 def real_path(path: Path) -> Path:
-    """The file or folder that a path leads to: links at its end are followed, to what is not there yet too.
+    """The file or folder that a path leads to: links at its end are followed, also to a file that does not exist yet.
 
-    A path that is no link is given back as it is. Raises UsageError for a device, a pipe, a socket, an open file
-    (`/dev/stdout`), and links that lead round in a circle.
+    A path that is not a link is returned unchanged. Raises UsageError for a device, a pipe, a socket, an open file
+    (`/dev/stdout`), and links in a circle.
     """
     place = path
     for _ in range(MOST_LINKS):
@@ -45,37 +45,37 @@ def real_path(path: Path) -> Path:
             return Path(os.path.realpath(place))
         if f"{os.path.realpath(place.parent)}/".startswith(DESCRIPTORS):
             raise UsageError(
-                f"{path} is a file that a process has open", "Name a file. To write to stdout, leave out the option."
+                f"{path} is a file that a process has open", "Give a file. To write to stdout, leave out the option."
             )
         try:
             place = place.parent / os.readlink(place)
-        except (OSError, ValueError):  # not a link, or not there
+        except (OSError, ValueError):  # not a link, or it does not exist
             _check_ordinary(path, place)
             return place
-    raise UsageError(f"{path} is a symbolic link that leads back to itself", "Name a file.")
+    raise UsageError(f"{path} is a symbolic link that leads back to itself", "Give a file.")
 
 
 def _check_ordinary(path: Path, place: Path) -> None:
     if os.path.exists(place) and not os.path.isfile(place) and not os.path.isdir(place):
-        raise UsageError(f"{path} is a device or a pipe", "Name a file.")
+        raise UsageError(f"{path} is a device or a pipe", "Give a file.")
 
 
 def check_name(path: Path) -> None:
-    """See that a name may be given to an output; nothing need be there yet. Raises UsageError."""
+    """Check that an output may have this name; it need not exist yet. Raises UsageError."""
     place = real_path(path)
     if place.name.startswith(".") and place.name.endswith(HIDDEN):
-        raise UsageError(f"{path} is a name that blip2 keeps for its own files", "Choose another name.")
+        raise UsageError(f"{path} is a name that blip2 uses for its own files", "Choose another name.")
 
 
 def check_writable(path: Path) -> None:
-    """See that a file or folder can be written under this name. Raises UsageError."""
+    """Check that a file or folder can be written under this name. Raises UsageError."""
     check_name(path)
     place = real_path(path)
     folder = place.parent
     if os.path.exists(folder) and not os.path.isdir(folder):
-        raise UsageError(f"cannot write {path}: {folder} is not a folder", "Name a file in a folder.")
+        raise UsageError(f"cannot write {path}: {folder} is not a folder", "Give a file in a folder.")
     if not os.path.isdir(folder):
-        raise UsageError(f"cannot write {path}: there is no folder {folder}", f"Make it: mkdir -p {folder}")
+        raise UsageError(f"cannot write {path}: there is no folder {folder}", f"Create it: mkdir -p {folder}")
     if os.path.exists(place) and not os.access(place, os.W_OK):
         raise UsageError(f"cannot write {path}: it is not writable", PERMISSION_HINT)
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -83,19 +83,19 @@ def check_writable(path: Path) -> None:
 
 
 def check_new_file(path: Path, overwrite: bool, example: str = "") -> None:
-    """See that a file can be written, and stands in place of nothing that is to stay. Raises UsageError.
+    """Check that a file can be written and replaces nothing that must stay.
 
-    `example` is the name of such a file, for who names a folder.
+    Raises UsageError. `example` is the name of such a file, for the hint if a folder is given.
     """
     if os.path.isdir(real_path(path)):
-        raise UsageError(f"{path} is a folder", f"Name a file in it: {path / (example or 'NAME')}")
+        raise UsageError(f"{path} is a folder", f"Give a file in it: {path / (example or 'NAME')}")
     check_writable(path)
     if os.path.exists(path) and not overwrite:
-        raise UsageError(f"{path} exists", "Use --overwrite to replace it, or another name.")
+        raise UsageError(f"{path} exists", "Use --overwrite to replace it, or choose another name.")
 
 
 def same_file(one: Path | str, other: Path | str) -> bool:
-    """Whether two names stand for one file, by links of either kind too."""
+    """Whether two names lead to the same file, also by links of either kind."""
     if os.path.realpath(one) == os.path.realpath(other):
         return True
     try:
@@ -119,11 +119,11 @@ def special_file(name: str) -> str | None:
 
 
 def check_apart(outputs: Mapping[str, Path], inputs: Iterable[object]) -> None:
-    """See that no output takes the place of an input, nor of a folder of them, or of another output. Raises UsageError.
+    """Check that no output would replace an input, a folder of inputs, or another output. Raises UsageError.
 
     Args:
         outputs: what is written, by the options that name it.
-        inputs: what is read; what is not a name of a file is passed over.
+        inputs: what is read; texts that do not name a file are ignored.
     """
     names = [name for name in inputs if isinstance(name, str) and name != "-" and not is_url(name)]
     for path in outputs.values():
@@ -133,13 +133,13 @@ def check_apart(outputs: Mapping[str, Path], inputs: Iterable[object]) -> None:
                 raise UsageError(f"{name} is an input, and cannot be the output too", "Choose another name.")
             if folder is not None and os.path.realpath(name).startswith(folder):
                 raise UsageError(f"{name} is an input in the output's folder {path}", "Choose another --out.")
-    for (one, path), (other, same) in combinations(outputs.items(), 2):
-        if same_file(path, same):
-            raise UsageError(f"{one} and {other} are both {path}", "Choose another name for one of them.")
+    for (option, path), (other_option, other_path) in combinations(outputs.items(), 2):
+        if same_file(path, other_path):
+            raise UsageError(f"{option} and {other_option} are both {path}", "Choose another name for one of them.")
 
 
 def cannot_write(path: object, error: OSError, hint: str = ROOM_HINT) -> OutputError:
-    """What a user is told of a file that cannot be written; `hint` is for a lack of room."""
+    """The error for a file that cannot be written; `hint` is used if the disk is full."""
     if error.errno in DENIED:
         hint = PERMISSION_HINT
     elif error.errno == errno.ENAMETOOLONG:
@@ -148,7 +148,7 @@ def cannot_write(path: object, error: OSError, hint: str = ROOM_HINT) -> OutputE
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all. Raises OutputError."""
+    """Write a file completely or not at all. Raises OutputError."""
     place = real_path(path)
     try:
         write_whole(place, lambda file: file.write(data))
@@ -159,9 +159,9 @@ def write_atomically(path: Path, data: bytes) -> None:
 def write_whole(
     place: Path, write: Callable[[IO[bytes]], object], announce: Callable[[Path], None] | None = None
 ) -> None:
-    """Have a file written under a hidden name, and give it its own when it is on disk. Raises OSError.
+    """Write a file under a hidden name, and rename it to its own name when it is on disk.
 
-    `announce` is told the hidden name when the file is whole, before it gets its own.
+    Raises OSError. `announce` is called with the hidden name when the file is complete, before it is renamed.
     """
     temporary = temporary_of(place)
     temporary.unlink(missing_ok=True)
@@ -179,7 +179,7 @@ def write_whole(
 
 
 def temporary_of(place: Path) -> Path:
-    """The hidden name under which a file is written before it is whole."""
+    """The hidden name under which a file is written before it is complete."""
     return place.with_name(f".{place.name}.tmp{HIDDEN}")
 
 

@@ -1,4 +1,4 @@
-"""Objects by their names, so that a registry can name a class without importing it."""
+"""Imports objects by name, so that a registry can name a class without importing it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this machine is: its processor and how much of it this process may use. Nothing heavy is imported."""
+"""The processor of this machine, and how much of it this process may use. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 CPUINFO = Path("/proc/cpuinfo")
 
 ISA_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-"""Variables by which oneDNN, PyTorch's library of matrix products, is kept to an older processor's instruction sets."""
+"""Variables that limit oneDNN, PyTorch's library of matrix products, to the instruction sets of older processors."""
 
 ISA_ORDER = (
     ("SSE41", ()),
@@ -26,14 +26,15 @@ ISA_ORDER = (
 )
 """oneDNN's names of instruction sets, oldest first, and those of Linux that each adds.
 
-Source: oneDNN's developer guide, "CPU Dispatcher Control". Later names than these limit nothing that is asked for here.
+Source: oneDNN's developer guide, "CPU Dispatcher Control". Later names than these limit no instruction set that is
+used here.
 """
 
 QUOTAS = (
     (Path("/sys/fs/cgroup/cpu.max"),),
     (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")),
 )
-"""Where the kernel says the share of a control group (versions 2 and 1): microseconds of processor time, in what."""
+"""The files with the CPU limit of a control group (versions 2 and 1): microseconds of time, and the period."""
 
 
 def processor() -> str:
@@ -42,9 +43,9 @@ def processor() -> str:
 
 
 def instructions() -> frozenset[str] | None:
-    """The instruction sets that may be used, as Linux names them, such as avx512_bf16; None where it does not say.
+    """The instruction sets that may be used, as Linux names them, such as avx512_bf16; None if it is not known.
 
-    What a limit in the environment rules out is not among them.
+    Those that a limit in the environment rules out are left out.
     """
     flags = _flags()
     return None if flags is None else flags - beyond_limit()
@@ -52,7 +53,7 @@ def instructions() -> frozenset[str] | None:
 
 @cache
 def _flags() -> frozenset[str] | None:
-    """What the processor has."""
+    """The instruction sets of the processor itself."""
     flags = _cpuinfo("flags") or _cpuinfo("Features")
     return frozenset(flags.split()) if flags else None
 

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: stop after what is in hand, and at once at the second one; or at once at the first.
+"""SIGINT and SIGTERM: the first lets the current rows finish and the second stops at once; or the first does.
 
 The command line imports this before anything else, so nothing heavy is imported here.
 """
@@ -24,12 +24,12 @@ EXIT_CODE = 128 + signal.SIGINT
 
 
 class Stop:
-    """Whether somebody has asked for the end."""
+    """Whether a stop was requested."""
 
     asked = False
 
     def before(self, items: Iterator[T]) -> Iterator[T]:
-        """The items, until the end is asked for."""
+        """The items, until a stop is requested."""
         while not self.asked:
             try:
                 item = next(items)

@@ -23,7 +23,7 @@ TRANSIENT = {
     *(errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EBUSY, errno.ECONNRESET, errno.ECONNABORTED),
     *(errno.ENETRESET, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH),
 }
-"""Errors of reading that may pass."""
+"""Errors of reading that may be temporary."""
 
 WAITS = (0.1, 0.3, 0.9)
 """Seconds between the attempts to read."""
@@ -35,7 +35,7 @@ PACKAGES = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf", "http"
 """Scheme of a URL → our extra that brings the package for it."""
 
 GZIP, ZSTANDARD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-"""What compressed files begin with."""
+"""The first bytes of compressed files."""
 
 ZSTD_HINT = "Install it: pip install 'blip2cli[zst]'"
 
@@ -71,13 +71,13 @@ def open_binary(name: str) -> BinaryIO:
 
 
 def spans_as_file(read_span: Callable[[int, int], bytes], size: int) -> BinaryIO:
-    """A file of so many bytes, open for reading, from a function that gives those from a start up to a stop."""
+    """A file of `size` bytes, open for reading, from a function that returns the bytes from a start up to a stop."""
     return io.BufferedReader(_Remote(read_span, size), BLOCK)
 
 
 @dataclass(frozen=True)
 class Unpacked:
-    """A file open for reading, unpacked where it was compressed; `raw_path` is its path where it was not."""
+    """A file open for reading, decompressed if it was compressed; `raw_path` is its path if it was not."""
 
     file: Any
     raw_path: str | None
@@ -85,7 +85,7 @@ class Unpacked:
 
 @contextmanager
 def decompressed(name: str) -> Iterator[Unpacked]:
-    """A file open for reading; what its first bytes say is gzip or Zstandard is unpacked. Raises OSError."""
+    """A file open for reading, decompressed if its first bytes are those of gzip or Zstandard. Raises OSError."""
     with open_binary(name) as packed:
         magic = packed.read(4)
         packed.seek(0)
@@ -133,7 +133,7 @@ def read(name: str, most: int, offset: int = 0, size: int | None = None) -> byte
 
 
 def read_from(file: BinaryIO, most: int, offset: int = 0, size: int | None = None) -> bytes:
-    """The same of a file that is open."""
+    """The same for an open file."""
     length = size if size is not None else file.seek(0, os.SEEK_END)
     if length > most:
         raise OSError(errno.EFBIG, f"{length:,} bytes")
@@ -142,7 +142,7 @@ def read_from(file: BinaryIO, most: int, offset: int = 0, size: int | None = Non
 
 
 def is_folder(name: str) -> bool:
-    """Whether there is a folder of that name."""
+    """Whether a folder of that name exists."""
     if not is_url(name):
         return os.path.isdir(name)
     filesystem, path = _opened(name)
@@ -150,7 +150,7 @@ def is_folder(name: str) -> bool:
 
 
 def exists(name: str) -> bool:
-    """Whether there is a file or folder of that name."""
+    """Whether a file or folder of that name exists."""
     if not is_url(name):
         return os.path.lexists(name)
     if is_web(name):
@@ -171,8 +171,8 @@ def walk(url: str) -> Iterator[str]:
         filesystem, path = _opened(url)
         root = filesystem._strip_protocol(path).rstrip("/")
         names = sorted(_answered(lambda: filesystem.find(path)))
-    for found in names:
-        below = found[len(root) :].lstrip("/")
+    for file in names:
+        below = file[len(root) :].lstrip("/")
         if below and not any(part.startswith(".") for part in below.split("/")):
             yield f"{url.rstrip('/')}/{below}"
 
@@ -185,18 +185,18 @@ def matching(pattern: str) -> list[str]:
         return files_matching(pattern)
     filesystem, path = _opened(pattern)
     scheme = pattern.partition("://")[0]
-    found = sorted(_answered(lambda: filesystem.glob(path)))
-    return [name if is_url(name) else f"{scheme}://{name.lstrip('/')}" for name in found]
+    paths = sorted(_answered(lambda: filesystem.glob(path)))
+    return [name if is_url(name) else f"{scheme}://{name.lstrip('/')}" for name in paths]
 
 
 def check_package(url: str) -> None:
-    """See that the package for a URL is installed. Raises UsageError."""
+    """Check that the package for a URL is installed. Raises UsageError."""
     if not is_web(url):
         _opened(url)
 
 
 def _answered(function: Callable[[], T]) -> T:
-    """What a package for URLs gives. Raises OSError, also for a URL that it takes for none."""
+    """The file system of a package for URLs. Raises OSError, also for a URL that it does not accept."""
     try:
         return retried(function)
     except ValueError as error:
@@ -204,9 +204,9 @@ def _answered(function: Callable[[], T]) -> T:
 
 
 def retried(function: Callable[[], T]) -> T:
-    """What the function gives; what a busy disk or a network may get over (TRANSIENT) is tried again after WAITS.
+    """The function's result; temporary errors of a busy disk or a network (TRANSIENT) are tried again after WAITS.
 
-    Raises OSError, whatever a file system's own package raises.
+    Raises OSError, whatever exception a file system's package raises.
     """
     for wait in (*WAITS, None):
         try:
@@ -215,7 +215,7 @@ def retried(function: Callable[[], T]) -> T:
             failure = error
         except (UsageError, ValueError):
             raise
-        except Exception as error:  # each package has its own
+        except Exception as error:  # each package has its own exceptions
             failure = OSError(errno.EIO, reason(error, named=True))
         if failure.errno is not None and failure.errno not in TRANSIENT:
             break
@@ -227,7 +227,7 @@ def retried(function: Callable[[], T]) -> T:
 
 
 class _Remote(io.RawIOBase):
-    """A remote file read by ranges, each of them tried again where it fails; the next is fetched ahead."""
+    """A remote file read by ranges; a range that fails is tried again, and the next range is fetched ahead."""
 
     def __init__(self, read_span: Callable[[int, int], bytes], size: int) -> None:
         self.read_span, self.size = read_span, size
@@ -250,10 +250,10 @@ class _Remote(io.RawIOBase):
         return self.at
 
     def readinto(self, buffer: Any) -> int:
-        wanted = min(len(buffer), self.size - self.at)
-        if wanted <= 0:
+        size = min(len(buffer), self.size - self.at)
+        if size <= 0:
             return 0
-        data = self._taken(self.at, wanted)
+        data = self._taken(self.at, size)
         buffer[: len(data)] = data
         self.at += len(data)
         if len(data) == BLOCK and self.at < self.size:
@@ -293,11 +293,11 @@ def _opened(url: str) -> tuple[Any, str]:
         raise UsageError(f"cannot open {url}: the package for {scheme}:// is not installed", hint) from None
     except ValueError as error:
         raise UsageError(
-            f"cannot open {url}: {reason(error, named=True)}", "s3://, gs://, hf:// and https:// are read."
+            f"cannot open {url}: {reason(error, named=True)}", "Use s3://, gs://, hf:// or https://."
         ) from None
     return filesystem, path
 
 
 def reading_hint(error: Exception, otherwise: str) -> str:
-    """What to do about a file that cannot be read: check what is not permitted, or what else is said."""
+    """The hint for a file that cannot be read: check its permissions, or else the given text."""
     return READING_HINT if isinstance(error, PermissionError) else otherwise

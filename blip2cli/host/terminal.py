@@ -1,4 +1,4 @@
-"""What is shown to a person: progress and messages on stderr, tables on stdout. Only this room uses rich and tqdm."""
+"""What a user sees: progress and messages on stderr, tables on stdout. Only this module uses rich and tqdm."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from typing import Any
 from blip2cli.errors import Terminated
 
 PLAIN_EVERY = 10.0
-"""Seconds between progress lines where stderr is no terminal."""
+"""Seconds between progress lines if stderr is not a terminal."""
 
 _bars: list[Any] = []
-"""The redrawn line of progress, while there is one."""
+"""The redrawn line of progress, while it is shown."""
 
 
 class Progress:
     """Images done, images a second, errors and time left: one redrawn line on a terminal, else a line now and then.
 
-    The clock starts with the first images, as loading a model, or starting a cluster, says nothing of what is to come.
+    The clock starts with the first images, because the time to load a model or start a cluster says nothing about
+    the rest.
     """
 
     def __init__(self, total: int | None, done: int, quiet: bool) -> None:
@@ -43,7 +44,7 @@ class Progress:
             _bars.append(self.bar)
 
     def advance(self, rows: int, errors: int) -> None:
-        """Some rows more are done; so many of them with errors."""
+        """Count more finished rows, and those of them with errors."""
         self.done += rows
         self.errors += errors
         first = not self.began
@@ -63,7 +64,7 @@ class Progress:
             print(self._line(), file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Take the redrawn line away."""
+        """Remove the redrawn line."""
         if self.bar is not None:
             self.bar.close()
             _bars.clear()
@@ -72,15 +73,15 @@ class Progress:
         rate = (self.done - self.first) / max(time.monotonic() - self.began, 1e-9)
         of = f" of {self.total:,}" if self.total is not None else ""
         speed = f" {rate:.1f} images/s," if rate else ""
-        left = f", {clock((self.total - self.done) / rate)} left" if self.total is not None and rate else ""
-        return f"{self.done:,}{of} images,{speed} {self.errors:,} errors{left}"
+        time_left = f", {clock((self.total - self.done) / rate)} left" if self.total is not None and rate else ""
+        return f"{self.done:,}{of} images,{speed} {self.errors:,} errors{time_left}"
 
 
 def clock(seconds: float) -> str:
     """Seconds as h:mm:ss or m:ss."""
-    minutes, rest = divmod(round(max(seconds, 0)), 60)
+    minutes, seconds_left = divmod(round(max(seconds, 0)), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return f"{hours}:{minutes:02}:{seconds_left:02}" if hours else f"{minutes}:{seconds_left:02}"
 
 
 def show_summary(summary: dict[str, Any]) -> None:
@@ -101,7 +102,7 @@ def show_summary(summary: dict[str, Any]) -> None:
 
 
 def show_report(out: Any, written: Any) -> None:
-    """What a report holds: a line on stderr, and another for what had no room in it."""
+    """The content of a report: a line on stderr, and another for what was left out."""
     rows = "row" if written.rows == 1 else "rows"
     _tell(
         f"{out}: {written.rows:,} {rows}, {written.errors:,} with errors, {written.thumbnails:,} with thumbnails, "
@@ -112,16 +113,16 @@ def show_report(out: Any, written: Any) -> None:
 
 
 def show_plan(plan: Sequence[tuple[str, str]]) -> None:
-    """What would be done, on stdout: a heading and a line each."""
+    """The lines of --dry-run on stdout, each with its heading."""
     width = max(len(heading) for heading, _ in plan)
     for heading, line in plan:
         print(f"{printable(heading):<{width}}  {printable(line)}")
 
 
 def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str] = ()) -> None:
-    """A whole table on stdout, each column as wide as it needs; numbers stand at the right.
+    """A complete table on stdout, each column as wide as it needs; numbers are aligned right.
 
-    Where the terminal is too narrow the `spare` columns are left out, the first of them first.
+    If the terminal is too narrow, the `spare` columns are left out, in their order.
     """
     from rich.console import Console
     from rich.table import Table
@@ -146,13 +147,13 @@ def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], spare: Se
     console.print(table)
 
 
-def show_check(name: str, state: str, found: str, hint: str) -> None:
-    """A line of the doctor's on stdout, and what to do below it."""
+def show_check(name: str, state: str, text: str, hint: str) -> None:
+    """A line of the doctor on stdout, with its hint below it."""
     from rich.console import Console
     from rich.text import Text
 
     console, style = Console(highlight=False), {"ok": "green", "note": "yellow", "problem": "bold red"}[state]
-    line = Text.assemble((f"{state:<8}", style), (f"{printable(name):<18}", "bold"), printable(found))
+    line = Text.assemble((f"{state:<8}", style), (f"{printable(name):<18}", "bold"), printable(text))
     console.print(line, soft_wrap=True)
     if hint:
         console.print(Text(" " * 26 + printable(hint), style="dim"), soft_wrap=True)
@@ -163,12 +164,13 @@ def print_records(records: Iterable[dict[str, Any]]) -> None:
     for record in records:
         line = json.dumps(record, ensure_ascii=False)
         line = (escaped(line) if sys.stdout.isatty() else line) + "\n"
-        sys.stdout.buffer.write(line.encode("utf-8", "backslashreplace"))  # half a surrogate pair is no text
+        sys.stdout.buffer.write(line.encode("utf-8", "backslashreplace"))  # half a surrogate pair is not a text
         sys.stdout.buffer.flush()
 
 
 class ChatTerminal:
-    """A conversation on a terminal: lines are edited where stdin is one too, answers shown as they come."""
+    """A conversation on a terminal: lines can be edited if stdin is one too; answers are shown as they are
+    written."""
 
     scripted = False
 
@@ -178,7 +180,7 @@ class ChatTerminal:
             _edit_lines()
 
     def lines(self) -> Iterator[str]:
-        """What is typed, until Ctrl-D, or stands in the script; Ctrl-C gives up the line."""
+        """The lines that are typed, until Ctrl-D, or those of the script; Ctrl-C drops the current line."""
         if not self.typed:
             for line in _piped_lines():
                 print(f"> {printable(line)}")
@@ -225,7 +227,7 @@ class ChatPipe:
         return _piped_lines()
 
     def piece(self, text: str) -> None:
-        """Only whole answers are written."""
+        """Only complete answers are written."""
 
     def answered(self, image: str, question: str, answer: str) -> None:
         print_records([{"image": image, "question": question, "answer": answer, "error": None}])
@@ -242,7 +244,7 @@ class ChatPipe:
 
 
 def chat_screen() -> ChatTerminal | ChatPipe:
-    """A terminal where stdout is one."""
+    """A terminal, if stdout is one."""
     return ChatTerminal() if sys.stdout.isatty() else ChatPipe()
 
 
@@ -254,7 +256,7 @@ def _piped_lines() -> Iterator[str]:
 
 
 def _edit_lines() -> None:
-    """Arrow keys, earlier lines, and Tab for paths, where this Python has readline."""
+    """Arrow keys, earlier lines, and Tab for paths, if this Python has readline."""
     try:
         import readline
     except ImportError:  # Windows
@@ -271,7 +273,7 @@ def show_error(message: str, hint: str) -> None:
 
 
 def show_note(message: str) -> None:
-    """One line on stderr, of what was done."""
+    """One line on stderr that says what was done."""
     _tell(message)
 
 
@@ -281,7 +283,7 @@ def show_warning(message: str) -> None:
 
 
 def _tell(line: str) -> None:
-    """One line on stderr, whatever is quoted in it; above the progress, if that is shown."""
+    """One line on stderr, escaped, above the progress line if it is shown."""
     if _bars:
         _bars[-1].write(printable(line), file=_unguarded())
     else:
@@ -291,7 +293,7 @@ def _tell(line: str) -> None:
 class TablePrinter:
     """Rows under a heading, in columns of fixed width, printed one by one on stdout.
 
-    Columns named in `widths` are so wide; the others share the rest.
+    Columns in `widths` have that width; the others share the rest.
     """
 
     def __init__(self, names: Sequence[str], widths: Mapping[str, int] = MappingProxyType({})) -> None:
@@ -303,7 +305,7 @@ class TablePrinter:
         self.headed = False
 
     def print_row(self, cells: Sequence[str], error: str | None) -> None:
-        """Print one row above the progress line; an error takes the place of the task's last columns."""
+        """Print one row above the progress line; an error replaces the task's last columns."""
         from rich.text import Text
         from tqdm import tqdm
 
@@ -331,7 +333,7 @@ class TablePrinter:
         self.console.print(table)
 
     def _error_at(self) -> int:
-        """Where errors stand: in the last column, or over all the narrow ones at the end."""
+        """The place of errors: the last column, or all the narrow columns at the end."""
         at = len(self.widths) - 1
         while self.widths[at] is not None and self.widths[at - 1] is not None:
             at -= 1
@@ -360,9 +362,9 @@ def show_figures(title: str, names: Sequence[str], rows: Sequence[tuple[str, Seq
 
 
 def printable(text: str) -> str:
-    """A text on one line, without the control characters by which a name or a caption could steer a terminal.
+    """A text on one line, without the control characters with which a name or a caption could control a terminal.
 
-    Those that turn the direction of writing, and halves of surrogate pairs, are replaced by a space too.
+    Those that change the direction of writing, and halves of surrogate pairs, are also replaced by a space.
     """
     return "".join(char if char.isprintable() else " " for char in text)
 
@@ -375,7 +377,7 @@ def escaped(text: str) -> str:
 
 
 class GuardedStream:
-    """A text stream on which nothing that is written steers a terminal: tracebacks, logs and warnings of libraries."""
+    """A text stream that escapes what could control a terminal: tracebacks, logs and warnings of libraries."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -393,15 +395,15 @@ class GuardedStream:
 
 
 def guard_streams() -> None:
-    """Make stderr safe to write to; and where a standard stream is closed, put something before a file takes its place.
+    """Make stderr safe to write to, and open a substitute for a closed standard stream, before a file takes its number.
 
-    Where stdout is closed, writing to it fails as it would on a full disk.
+    If stdout is closed, writing to it fails as on a full disk.
     """
     for descriptor, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, mode)  # takes the lowest number that is free
+            os.open(os.devnull, mode)  # it takes the lowest free number
     if sys.stdin is None:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115
     if sys.stdout is None:
@@ -419,9 +421,9 @@ def _unguarded() -> Any:
 
 @contextmanager
 def silent_libraries() -> Iterator[None]:
-    """Keep what native code writes to stderr from it while inside."""
+    """While inside, discard what native code writes to stderr."""
     try:
-        kept = os.dup(2)
+        saved_stderr = os.dup(2)
     except OSError:  # it is closed
         yield
         return
@@ -431,18 +433,18 @@ def silent_libraries() -> Iterator[None]:
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(saved_stderr, 2)
+        os.close(saved_stderr)
 
 
 def _tail(name: str, width: int) -> str:
-    """A long path by its end, which tells files apart."""
+    """A long path, cut to its end, in which files differ."""
     width = max(width, 8)
     return name if len(name) <= width else "…" + name[-(width - 1) :]
 
 
 def hush_libraries() -> None:
-    """No progress bars and no advice from transformers and the hub: stderr is ours."""
+    """No progress bars and no advice from transformers and the hub: this program alone writes to stderr."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging

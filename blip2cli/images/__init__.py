@@ -1,1 +1,1 @@
-"""From rows to batches of pixels: fetching, decoding, and the processes that do both."""
+"""From rows to batches of pixels: fetching and decoding, and the processes that do both."""

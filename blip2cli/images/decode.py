@@ -1,4 +1,4 @@
-"""Bytes to RGB pixels at the checkpoint's size, safely. Nothing here knows of batches or models.
+"""Decodes bytes to RGB pixels at the checkpoint's size, safely. Nothing here knows about batches or models.
 
 Matches transformers' `BlipImageProcessorPil` (convert to RGB, squash to the side, bicubic) with three additions: EXIF
 orientation is applied, 16-bit and float images are scaled to 8 bits rather than clipped, and large JPEGs are decoded
@@ -53,7 +53,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 """What a PNG file begins with."""
 
 PNG_METADATA = (b"iTXt", b"zTXt", b"tEXt", b"iCCP")
-"""Chunks of a PNG file that say nothing of its pixels here: texts and the colour profile."""
+"""Chunks of a PNG file that do not change its pixels here: texts and the colour profile."""
 
 METADATA_REFUSED = ("max_text", "decompressed data too large")
 """What Pillow's errors about too large texts and colour profiles contain, in lower case.
@@ -83,14 +83,14 @@ class Reading:
 
 
 def bytes_of(image: ImageRef) -> bytes:
-    """The encoded image. Raises ImageError, and no other exception: whatever fails costs one row."""
+    """The encoded image. Raises ImageError, and no other exception: any failure is an error of one row."""
     try:
         return _read_anywhere(image)
     except ImageError:
         raise
     except Blip2Error as error:
         raise ImageError("unreadable", one_line(f"{error.message}. {error.hint}", 300)) from None
-    except Exception as error:  # file systems and packages for URLs have their own
+    except Exception as error:  # file systems and packages for URLs have their own exceptions
         raise ImageError("unreadable", reason(error, named=True)) from None
 
 
@@ -108,7 +108,8 @@ def _read_anywhere(image: ImageRef) -> bytes:
 
 
 def read_file(path: str, offset: int = 0, size: int | None = None, within: str | None = None) -> bytes:
-    """The bytes of a regular file or URL, or `size` of them from `offset` on; of a file only below the folder `within`.
+    """The bytes of a regular file or URL, or `size` of them from `offset` on; of a file only inside the folder
+    `within`.
 
     Raises ImageError for one that is missing, too large, or not a regular file.
     """
@@ -148,27 +149,27 @@ class DecodeImages:
     reading: Reading
 
     def __call__(self, images: Iterator[ImageRef | None]) -> Iterator[bytes]:
-        known: dict[bytes, bytes] = {}
+        results_by_digest: dict[bytes, bytes] = {}
         for image in images:
             try:
-                yield b"" if image is None else self.decoded(image, known)
+                yield b"" if image is None else self.decoded(image, results_by_digest)
             except ImageError as error:
                 yield failure(error.error)
             except Exception as error:
                 yield failure(RowError("unreadable", type(error).__name__))
 
-    def decoded(self, image: ImageRef, known: dict[bytes, bytes]) -> bytes:
-        """One image; what is given when it comes again is put to those known. Raises ImageError."""
+    def decoded(self, image: ImageRef, results_by_digest: dict[bytes, bytes]) -> bytes:
+        """One image; its result is stored, for when it comes again. Raises ImageError."""
         data = bytes_of(image)
         digest = hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
-        if digest in known:
-            return known[digest]
+        if digest in results_by_digest:
+            return results_by_digest[digest]
         try:
             pixels = np.ascontiguousarray(decode(data, self.reading))
         except ImageError as error:
-            known[digest] = failure(error.error)
+            results_by_digest[digest] = failure(error.error)
             raise
-        known[digest] = REPEATED + digest
+        results_by_digest[digest] = REPEATED + digest
         return b"".join((PIXELS, digest, pixels.data))
 
 
@@ -198,7 +199,7 @@ def thumbnail(data: bytes, side: int) -> bytes:
 
 
 def _decoded(data: bytes, enough: Callable[[Size], Size] | None, then: Callable[[Image.Image], T]) -> T:
-    """What is made of a decoded image. Raises ImageError.
+    """The result of `then` for a decoded image. Raises ImageError.
 
     Args:
         data: the encoded image.
@@ -208,7 +209,7 @@ def _decoded(data: bytes, enough: Callable[[Size], Size] | None, then: Callable[
     if not data:
         raise ImageError("empty", "0 bytes")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of odd metadata; what matters raises
+        warnings.simplefilter("ignore")  # Pillow warns about odd metadata; real faults raise
         image = _open(data)
         try:
             if enough is not None:
@@ -226,7 +227,7 @@ def _decoded(data: bytes, enough: Callable[[Size], Size] | None, then: Callable[
 
 
 def suffix_by_content(data: bytes) -> str:
-    """The suffix that goes with an encoded image: .jpg, .png and so on. Raises ImageError."""
+    """The suffix for an encoded image: .jpg, .png and so on. Raises ImageError."""
     if not data:
         raise ImageError("empty", "0 bytes")
     with warnings.catch_warnings():
@@ -262,7 +263,7 @@ def known_formats() -> tuple[str, ...]:
 
 
 def _unknown(data: bytes) -> str:
-    """Why bytes are not opened: a format that an extra would read, or none that is known."""
+    """Why bytes are not opened: a format that needs an extra, or an unknown one."""
     hint = install_hint(IMAGE_FORMATS["HEIF"].suffixes[0])
     if hint and data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
         return f"HEIF needs another package: {hint}"
@@ -277,13 +278,13 @@ def _is_about_metadata(error: Exception) -> bool:
 
 def _without_metadata(png: bytes) -> bytes:
     """A PNG file without its texts and its colour profile."""
-    kept, at = [PNG], len(PNG)
+    kept_chunks, at = [PNG], len(PNG)
     while at < len(png):
         end = at + 12 + int.from_bytes(png[at : at + 4], "big")  # length, name, data, checksum
         if png[at + 4 : at + 8] not in PNG_METADATA:
-            kept.append(png[at:end])
+            kept_chunks.append(png[at:end])
         at = end
-    return b"".join(kept)
+    return b"".join(kept_chunks)
 
 
 def _pixels(image: Image.Image, reading: Reading) -> np.ndarray:
@@ -295,7 +296,7 @@ def _pixels(image: Image.Image, reading: Reading) -> np.ndarray:
 
 
 def _unconverted(image: Image.Image) -> Image.Image:
-    """An image's three channels, whatever they stand for. Raises ImageError where they are not three."""
+    """An image's three channels, whatever their meaning. Raises ImageError if there are not three."""
     if len(image.getbands()) != 3:
         raise ImageError("unsupported", f"mode {image.mode}, and the checkpoint's do_convert_rgb is false")
     return Image.frombytes("RGB", image.size, image.tobytes())
@@ -332,7 +333,7 @@ def _in_proportion(size: Size, shortest: int, longest: int | None) -> Size:
 
 
 def _middle(image: Image.Image, side: int) -> Image.Image:
-    """The square in the middle of an image, with black where it reaches beyond."""
+    """The square in the middle of an image, with black where it is larger than the image."""
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side))
 

@@ -1,7 +1,7 @@
-"""Fetching URLs that stand in manifests, which may come from anybody: bounded in size and time.
+"""Fetches URLs of manifests, which may come from anybody, with limits on size and time.
 
 Web addresses lead to public networks only, see `host/web/`. Those of object stores lead to the store that the
-environment names, with its credentials, and to no address of the manifest's choosing.
+environment names, with its credentials; the manifest cannot choose an address.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def fetch(url: str, allow_private: bool = False) -> bytes:
 
 
 def _from_web(url: str, bounds: Bounds) -> bytes:
-    """A file by http or https. What may pass is tried again as long as there is time."""
+    """A file by http or https. Temporary faults are tried again as long as there is time."""
     try:
         return repeated(lambda: get(url, bounds), storage.WAITS, bounds.deadline)
     except WebError as error:
@@ -46,7 +46,7 @@ def _from_web(url: str, bounds: Bounds) -> bytes:
 
 
 def _from_store(url: str, deadline: Deadline) -> bytes:
-    """A file of an object store, by a package of its own, which knows no deadline and raises anything."""
+    """A file of an object store, by its own package, which has no deadline and may raise anything."""
     try:
         return deadline.run(lambda: storage.read(_with_lower_scheme(url), MAX_BYTES))
     except FileNotFoundError:

@@ -1,8 +1,8 @@
 """Rows to batches of pixels, with processes that read and decode.
 
-The source is walked once, in this process; the others get only the places of images (or their bytes) and give back
-pixels, so rows keep their order and carried columns never travel. A bad image becomes an error in its place. So does
-one that kills two processes (a crash in a decoder) or takes too long twice.
+The source is read once, in this process; the others get only references to images (or their bytes) and return
+pixels, so rows keep their order and the manifest's columns are never sent. A bad image becomes an error in its
+place. So does an image that kills two processes (a crash in a decoder) or takes too long twice.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ BATCH_BYTES = 64 << 20
 """Bytes that the rows of a batch may hold before it is closed: images that came in bytes, and texts."""
 
 BYTES_AHEAD = 256 << 20
-"""Bytes that rows in hand may hold before no more are taken."""
+"""Bytes of the current rows at which no more are taken."""
 
 NO_ANSWER = RowError("crashed", "the image decoder gave no pixels")
-"""The error of an image for which a process gave what no sound one gives."""
+"""The error of an image for which a process returned something that is not valid."""
 
 
 @dataclass(frozen=True)
@@ -64,22 +64,22 @@ def load(rows: Iterable[Row], reading: Reading, loading: Loading) -> Iterator[Ba
     workers = loading.workers if loading.workers is not None else 0 if few else cores()
     every, first = chain(first, every), ()  # which are not to be held for good
     in_hand: deque[tuple[Row, ...]] = deque()
-    held: deque[int] = deque()  # bytes of each of these
+    bytes_of_batches: deque[int] = deque()  # bytes of each of these
 
     def lists() -> Iterator[list[ImageRef | None]]:
         for batch in _cut(every, loading.batch_size):
             in_hand.append(batch)
-            held.append(sum(row.held for row in batch))
+            bytes_of_batches.append(sum(row.held for row in batch))
             yield [None if row.error else row.image for row in batch]
 
     def has_room() -> bool:
-        return sum(held) < BYTES_AHEAD
+        return sum(bytes_of_batches) < BYTES_AHEAD
 
     optional = loading.workers is None
     work = work_through(DecodeImages(reading), lists(), workers, loading.image_timeout, optional, has_room)
     with closing(work) as decoded:
         for results in decoded:
-            held.popleft()
+            bytes_of_batches.popleft()
             batch = _batch(in_hand.popleft(), results, reading.side, loading.pin_memory)
             yield batch if loading.keep_bytes else _without_bytes(batch)
 
@@ -87,24 +87,24 @@ def load(rows: Iterable[Row], reading: Reading, loading: Loading) -> Iterator[Ba
 def _cut(rows: Iterator[Row], size: int) -> Iterator[tuple[Row, ...]]:
     """The rows in batches of a size, of fewer where they hold much."""
     batch: list[Row] = []
-    held = 0
+    held_bytes = 0
     for row in rows:
         batch.append(row)
-        held += row.held
-        if len(batch) == size or held >= BATCH_BYTES:
+        held_bytes += row.held
+        if len(batch) == size or held_bytes >= BATCH_BYTES:
             yield tuple(batch)
-            batch, held = [], 0
+            batch, held_bytes = [], 0
     if batch:
         yield tuple(batch)
 
 
 def _without_bytes(batch: Batch) -> Batch:
-    """The batch, whose rows hold no image any more."""
+    """The batch; its rows no longer hold images."""
     return replace(batch, rows=tuple(row.without_bytes() for row in batch.rows))
 
 
 def _batch(rows: tuple[Row, ...], results: Sequence[bytes | Death], side: int, pin_memory: bool) -> Batch:
-    """The rows, with what has come of their images."""
+    """The rows, with the results of their images."""
     pixels = torch.empty((len(rows), side, side, 3), dtype=torch.uint8, pin_memory=pin_memory)
     array = pixels.numpy()
     place: dict[bytes, int] = {}
@@ -121,7 +121,7 @@ def _batch(rows: tuple[Row, ...], results: Sequence[bytes | Death], side: int, p
 
 
 def _put(result: bytes | Death, array: np.ndarray, place: dict[bytes, int]) -> tuple[int | None, RowError | None]:
-    """Put a result's pixels where there is room, unless they are there; gives their place, or the error."""
+    """Store a result's pixels, unless they are stored already; returns their index, or the error."""
     if isinstance(result, Death):
         return None, result.error
     if (error := failure_in(result)) is not None:

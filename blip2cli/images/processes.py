@@ -1,10 +1,10 @@
-"""Processes that read and decode images, and may die of one. Nothing here knows what an image is, or imports torch.
+"""Processes that read and decode images, and may crash on one. Nothing here knows what an image is, or imports torch.
 
 A process is a fresh interpreter below this one, at the other end of a socket. Items go out as pickles; results come
 back as bytes, which are not unpickled here, as a hostile image may have taken the process over. There is no shared
-memory, no lock that two processes hold, and no descriptor that is handed on: whatever becomes of a process shows in its
-socket, and in no other. A thread for each process hands it work and waits for it. No wait is without a bound: a process
-that gives nothing for too long (it hangs, or was stopped) is killed.
+memory, no lock that two processes hold, and no descriptor that is passed on: whatever happens to a process affects
+only its own socket. A thread for each process sends it work and waits for it. Every wait has a limit: a process
+that sends nothing for too long (it hangs, or was stopped) is killed.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ Work = Callable[[Iterator[T]], Iterator[bytes]]
 """From items to their results, one for each, in order. It can be pickled, and raises nothing."""
 
 LISTS_AHEAD = 2
-"""Lists of items in hand for each process."""
+"""Unfinished lists of items for each process."""
 
 ITEMS_AHEAD = 4
-"""Items of a list that are sent before the result of the first is there."""
+"""Items of a list that are sent before the result of the first arrives."""
 
 TICK = 0.25
-"""Seconds between looks at the clock, and at whether the end is wanted, while a process is waited for."""
+"""Seconds between checks of the clock and of stop requests, while waiting for a process."""
 
 GRACE = 5.0
 """Seconds that a process may take to end once its socket has, or it was killed."""
@@ -51,16 +51,16 @@ START_SECONDS = 30.0
 """Seconds that a process may take to start."""
 
 MOST_STARTS = 3
-"""Starts that may fail, one after the other, until a process is given up."""
+"""Failed starts, one after the other, after which a process is given up."""
 
 START_PAUSE = 0.5
 """Seconds between two starts."""
 
 LARGEST_RESULT = 1 << 26
-"""Bytes. A process that announces more has gone mad, and is killed."""
+"""Bytes. A process that announces a larger result is not sound, and is killed."""
 
 ORPHAN_SECONDS = 30.0
-"""Seconds after an item's time at which its process ends by itself, since whoever should have killed it is dead."""
+"""Seconds after an item's time at which its process ends by itself, if its parent is dead."""
 
 LENGTH = struct.Struct("<I")
 """What goes before a result: its length in bytes."""
@@ -69,7 +69,7 @@ BUFFER = 1 << 20
 """Bytes that a socket holds, as far as the system allows it."""
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-"""Environment of the processes, of which there are as many as cores."""
+"""Environment of the processes: one thread each, because there are as many processes as cores."""
 
 BOOT = f"""
 import signal, sys
@@ -84,11 +84,11 @@ serve()
 
 @dataclass(frozen=True)
 class Death:
-    """Why there is no result: two processes died of the item, one after the other, or it took too long twice."""
+    """Why there is no result: the item killed two processes, one after the other, or took too long twice."""
 
     error: RowError
     of_no_item: bool = False
-    """Whether it may have had nothing to do with the item: the kernel kills what takes the most memory."""
+    """Whether the item may not be the cause: the kernel kills the process that takes the most memory."""
 
 
 class CannotStart(Exception):
@@ -128,10 +128,12 @@ def work_through(
         except CannotStart as error:
             if pool.ever_started or not optional:
                 raise Blip2Error(
-                    f"no process to decode images can be started: {error}",
+                    f"cannot start a process that decodes images: {error}",
                     "Raise the limits on memory, processes and open files, or use --workers 0.",
                 ) from None
-            show_warning(f"no process to decode images can be started ({error}); this one does it, without time limits")
+            show_warning(
+                f"cannot start a process that decodes images ({error}); this process decodes them, without time limits"
+            )
     for items in _and_then(in_hand, rest):
         with silent_libraries():
             done: list[bytes | Death] = list(work(iter(items)))
@@ -141,7 +143,7 @@ def work_through(
 def _top_up(
     pool: Pool[T], rest: Iterator[Sequence[T]], in_hand: deque[Sequence[T]], has_room: Callable[[], bool]
 ) -> bool:
-    """Hand out lists until enough are in hand; tells whether any are."""
+    """Send lists until enough are unfinished; returns whether any are."""
     while len(in_hand) < LISTS_AHEAD * pool.workers and (not in_hand or has_room()):
         items = next(rest, None)
         if items is None:
@@ -170,7 +172,7 @@ class _Job(Generic[T]):
         return len(self.results) == len(self.items)
 
     def left(self) -> Sequence[T]:
-        """What is to be sent next: all that is left, or only the item to be tried again."""
+        """The items to send next: all that are left, or only the item to try again."""
         first = len(self.results)
         return self.items[first : first + 1] if self.death else self.items[first:]
 
@@ -178,8 +180,8 @@ class _Job(Generic[T]):
 class Pool(Generic[T]):
     """Processes that work on lists of items; they start when there is work, and start again when they die.
 
-    An item that a process died of is tried once more when no other process has anything in hand, as memory may have
-    run out. One that took too long is tried once more by the next process that is free.
+    An item that killed a process is tried once more when no other process has work, because memory may have run
+    out. An item that took too long is tried once more by the next free process.
     """
 
     def __init__(self, work: Work[T], workers: int, seconds: float) -> None:
@@ -191,7 +193,7 @@ class Pool(Generic[T]):
         self.failure: Exception | None = None
         self.order: deque[_Job[T]] = deque()  # in which they are taken
         self.waiting: deque[_Job[T]] = deque()
-        self.suspects: deque[_Job[T]] = deque()  # whose next item is to be tried alone
+        self.suspects: deque[_Job[T]] = deque()  # whose next item must be tried alone
         self.changed = threading.Condition()
         processes = [_Process(work, seconds, self.closed) for _ in range(workers)]
         self.threads = [threading.Thread(target=self._drive, args=(process,), daemon=True) for process in processes]
@@ -199,7 +201,7 @@ class Pool(Generic[T]):
             thread.start()
 
     def submit(self, items: Sequence[T]) -> None:
-        """Hand out a list."""
+        """Queue a list."""
         job = _Job(items)
         with self.changed:
             self.order.append(job)
@@ -208,7 +210,7 @@ class Pool(Generic[T]):
             self.changed.notify_all()
 
     def take(self) -> list[bytes | Death]:
-        """The results of the earliest list. Raises CannotStart where there is nobody left to work on it."""
+        """The results of the earliest list. Raises CannotStart if no process is left to work on it."""
         job = self.order.popleft()
         with self.changed:
             while not job.finished:
@@ -218,7 +220,7 @@ class Pool(Generic[T]):
         return job.results
 
     def close(self) -> None:
-        """End all processes, whatever they are at."""
+        """End all processes, whatever they are doing."""
         self.closed.set()
         with self.changed:
             self.changed.notify_all()
@@ -226,7 +228,7 @@ class Pool(Generic[T]):
             thread.join()
 
     def _drive(self, process: _Process[T]) -> None:
-        """Hand lists to one process as long as it is wanted."""
+        """Send lists to one process as long as it is wanted."""
         job: _Job[T] | None = None
         try:
             while self._await_work():
@@ -243,7 +245,7 @@ class Pool(Generic[T]):
             process.end()
 
     def _await_work(self) -> bool:
-        """Wait until there is a list to take; false where this process is not wanted any more."""
+        """Wait until there is a list to take; false if this process is not wanted any more."""
         with self.changed:
             while not self.closed.is_set() and self.alive <= self.workers:
                 if self._queue():
@@ -268,7 +270,7 @@ class Pool(Generic[T]):
         return self.waiting
 
     def _work_on(self, job: _Job[T], process: _Process[T]) -> Death | None:
-        """Have a process do what is next of a list; gives what it died of."""
+        """Let a process work on the rest of a list; returns how it died, if it did."""
         try:
             for result in process.results_of(job.left()):
                 job.results.append(result)
@@ -281,7 +283,7 @@ class Pool(Generic[T]):
         return None
 
     def _give_back(self, job: _Job[T], death: Death | None) -> None:
-        """See to it that the rest of a list is worked on."""
+        """Queue the rest of a list again."""
         with self.changed:
             self.busy -= 1
             if death is not None and job.death is not None:
@@ -298,12 +300,13 @@ class Pool(Generic[T]):
         with self.changed:
             fewer = max(1, workers)
             if fewer < self.workers:
-                show_warning(f"a process that decodes images was lost ({cause}); going on with {fewer}")
+                show_warning(f"a process that decodes images died ({cause}); continuing with {fewer}")
                 self.workers = fewer
                 self.changed.notify_all()
 
     def _fail(self, problem: Exception) -> None:
-        """One process less. What is not foreseen ends everything, and so does a start that fails for the last one."""
+        """Remove one process. An unexpected exception ends everything, and so does a failed start of the last
+        one."""
         with self.changed:
             self.alive -= 1
             self.workers = max(1, min(self.workers, self.alive))
@@ -363,18 +366,18 @@ class _Process(Generic[T]):
             self.connection = None
         if self.running is not None:
             self.running.kill()
-            with suppress(subprocess.TimeoutExpired):  # the kernel holds on to it: a disk that does not answer
+            with suppress(subprocess.TimeoutExpired):  # the kernel keeps it: a disk does not answer
                 self.running.wait(GRACE)
             self.running = None
 
     def _start(self) -> None:
-        self.connection, theirs = socket.socketpair()
-        with theirs:
-            for each in (self.connection, theirs):
+        self.connection, child_socket = socket.socketpair()
+        with child_socket:
+            for each in (self.connection, child_socket):
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
             self.running = subprocess.Popen(
                 [sys.executable, "-I", "-c", BOOT, *sys.path],
-                stdin=theirs.fileno(),
+                stdin=child_socket.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env={**os.environ, **ONE_THREAD},
@@ -385,12 +388,12 @@ class _Process(Generic[T]):
         self._receive(START_SECONDS)
 
     def _send(self, content: Any, seconds: float) -> None:
-        """Send something, which must be taken within the seconds. Raises _Died."""
-        left = memoryview(pickle.dumps(content))
+        """Send something, which must be received within the seconds. Raises _Died."""
+        unsent = memoryview(pickle.dumps(content))
         assert self.connection is not None
-        while left:
+        while unsent:
             try:
-                left = left[self.connection.send(left) :]
+                unsent = unsent[self.connection.send(unsent) :]
             except TimeoutError:
                 pass
             except OSError:
@@ -398,7 +401,7 @@ class _Process(Generic[T]):
             self._check_time(seconds)
 
     def _receive(self, seconds: float) -> bytes:
-        """The next result, which must be there within the seconds. Raises _Died."""
+        """The next result, which must arrive within the seconds. Raises _Died."""
         (length,) = LENGTH.unpack(self._read(LENGTH.size, seconds))
         if length > LARGEST_RESULT:
             self._kill()
@@ -407,11 +410,11 @@ class _Process(Generic[T]):
 
     def _read(self, length: int, seconds: float) -> bytes:
         data = bytearray(length)
-        left = memoryview(data)
+        unread = memoryview(data)
         assert self.connection is not None
-        while left:
+        while unread:
             try:
-                count = self.connection.recv_into(left)
+                count = self.connection.recv_into(unread)
             except TimeoutError:
                 self._check_time(seconds)
                 continue
@@ -419,12 +422,12 @@ class _Process(Generic[T]):
                 count = 0
             if not count:
                 raise _Died(self._death())
-            left = left[count:]
+            unread = unread[count:]
             self._check_time(seconds)
         return bytes(data)
 
     def _check_time(self, seconds: float) -> None:
-        """Raises _Died where the time is up, or nobody waits any more."""
+        """Raises _Died if the time is up, or nobody waits any more."""
         if self.clock.seconds() < seconds and not self.closed.is_set():
             return
         self._kill()
@@ -435,7 +438,7 @@ class _Process(Generic[T]):
         self.running.kill()
 
     def _death(self) -> Death:
-        """What it died of, once its socket has ended."""
+        """How it died, once its socket is closed."""
         assert self.running is not None
         try:
             exit_code = self.running.wait(GRACE)
@@ -466,7 +469,7 @@ class Clock:
 
 
 def serve() -> None:
-    """The life of a process: results for the items that come through its socket, which is its stdin."""
+    """The main function of a process: results for the items that come through its socket, which is its stdin."""
     connection = socket.socket(fileno=os.dup(0))
     keep_quiet()
     incoming = connection.makefile("rb")
@@ -485,7 +488,7 @@ def serve() -> None:
 
 
 def keep_quiet() -> None:
-    """Close stdin, stdout and stderr, where native libraries tell what they dislike; errors are results here."""
+    """Close stdin, stdout and stderr, to which native libraries write complaints; errors are results here."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for standard in range(3):
         os.dup2(nowhere, standard)
@@ -493,7 +496,7 @@ def keep_quiet() -> None:
 
 
 def _take_in(incoming: Any, items: queue.SimpleQueue[Any]) -> None:
-    """Put down what comes, whatever the other thread is at; with the parent's end of the socket this process ends."""
+    """Store what arrives, whatever the other thread does; if the parent closes its socket, this process ends."""
     try:
         while True:
             items.put(pickle.load(incoming))
@@ -511,6 +514,6 @@ def _one_list(items: queue.SimpleQueue[Any], seconds: float) -> Iterator[Any]:
 
 
 def _set_alarm(seconds: float) -> None:
-    """Have the system end this process after so many seconds; 0 for never."""
+    """Let the system end this process after so many seconds; 0 for never."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -61,7 +61,7 @@ def measured(manifest: str, field: pa.Field, batches: Iterable[pa.RecordBatch]) 
 
 def broken(manifest: str, number: int, error: Exception) -> Blip2Error:
     """What to raise for a file of which only the first `number` rows can be read."""
-    return Blip2Error(f"{manifest} is broken after row {number}: {reason(error)}", "Create the file again.")
+    return Blip2Error(f"{manifest} is damaged after row {number}: {reason(error)}", "Create the file again.")
 
 
 def _records(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:

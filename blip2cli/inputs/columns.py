@@ -42,4 +42,7 @@ class ColumnChoice:
         """See that the encoding is known and the root exists. Raises UsageError."""
         check_encoding(self.encoding)
         if self.root is not None and not storage.is_url(self.root) and not os.path.isdir(self.root):
-            raise UsageError(f"no such folder: --image-root {self.root}", "Image paths of manifests start from it.")
+            raise UsageError(
+                f"no such folder: --image-root {self.root}",
+                "Give an existing folder: image paths of manifests start from it.",
+            )

@@ -40,7 +40,9 @@ class JsonlManifest(Manifest):
         for line in self._records():
             names.update(dict.fromkeys(line.record or ()))
         if not names:
-            raise UsageError(f"{name} holds no JSON objects", 'Each line must be an object such as {"image": "a.jpg"}.')
+            raise UsageError(
+                f"{name} contains no JSON objects", 'Each line must be an object such as {"image": "a.jpg"}.'
+            )
         self.columns = choose_columns(name, list(names), columns)
 
     def rows(self, start: int = 0) -> Iterator[Row]:

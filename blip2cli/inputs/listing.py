@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 IMAGE = "image"
 
-A_LINE_EACH = "A .txt input lists images, a path or URL a line; paths start from its folder or from --image-root."
+A_LINE_EACH = (
+    "A .txt input lists images, one path or URL on each line; paths start from its folder or from --image-root."
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ class ListFile(Manifest):
         self.name = name
         self._encoding = file_encoding(name, columns.encoding)
         if columns.text_required:
-            raise UsageError(f"{name} has no column {columns.text}", "It is a list of images; a table has columns.")
+            raise UsageError(
+                f"{name} has no column {columns.text}", "It is a list of images; only tables have columns."
+            )
         names = [columns.image or IMAGE]
         self.columns = choose_columns(name, names, columns)
         self._count = sum(1 for _ in self._paths())
@@ -49,7 +53,7 @@ class ListFile(Manifest):
         if first is None:
             raise UsageError(f"{name} is empty", A_LINE_EACH)
         if not self._names_an_image(first):
-            raise UsageError(f"{name} is not a list of images: its first line names none", A_LINE_EACH)
+            raise UsageError(f"{name} is not a list of images: its first line names no image", A_LINE_EACH)
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         for number, path in enumerate(islice(self._paths(), start, None), start):

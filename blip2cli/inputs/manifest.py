@@ -79,7 +79,7 @@ class ManifestColumns:
         if isinstance(cell, str) and cell:
             return printable(cell), *self._place(cell)
         if cell is None or cell == "":
-            return unnamed, None, RowError("missing", f"nothing in column {self.image}")
+            return unnamed, None, RowError("missing", f"column {self.image} is empty")
         return unnamed, None, RowError("unsupported", f"column {self.image} holds {type(cell).__name__}")
 
     def _place(self, cell: str) -> tuple[ImageRef | None, RowError | None]:

@@ -69,4 +69,4 @@ def _numbers(first: str, last: str) -> list[str]:
 
 
 def _too_many(name: str) -> UsageError:
-    return UsageError(f"{name} stands for more than {MAX_NAMES:,} names", "Give fewer at a time.")
+    return UsageError(f"{name} matches more than {MAX_NAMES:,} names", "Give fewer at a time.")

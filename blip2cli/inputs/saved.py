@@ -31,7 +31,7 @@ def _files(folder: str) -> list[str]:
     def names(state: Any) -> list[str]:
         if state.get("_indices_data_files") or state.get("_indices_files"):
             raise UsageError(
-                f"{folder} has its rows in another order than its files: they go by a table of indices",
+                f"{folder} has a table of indices that changes the order of its rows, which is not supported",
                 "Save it again: ds.flatten_indices().save_to_disk(FOLDER).",
             )
         return [os.path.basename(file["filename"]) for file in state["_data_files"]]
@@ -48,7 +48,7 @@ def _read(folder: str, name: str, taken: Callable[[Any], list[str]]) -> list[str
     except OSError as error:
         raise UsageError(
             f"cannot read {path}: {reason(error)}",
-            storage.reading_hint(error, "Is the data set whole? Save it again."),
+            storage.reading_hint(error, "The data set may be incomplete: save it again."),
         ) from None
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         raise UsageError(f"{path} is not what save_to_disk writes", "Save the data set again.") from None

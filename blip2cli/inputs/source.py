@@ -241,5 +241,5 @@ def _check_unchanged(name: str, before: str | None, number: int) -> None:
     if name != before:
         raise UsageError(
             f"the input has changed: row {number} was {before}, is {name}",
-            "Give the input of the run that is resumed, or --overwrite.",
+            "Give the same input as the interrupted run, or use --overwrite.",
         )

@@ -269,7 +269,7 @@ class _LinkedMembers:
         if found is None and self.damage is not None:
             return Member(name, error=RowError("truncated", self.damage))
         if found is None:
-            return Member(name, error=RowError("missing", "a link to what is not in the archive"))
+            return Member(name, error=RowError("missing", "a link to a file that is not in the archive"))
         if isinstance(found, RowError):
             return Member(name, error=found)
         size = (found.size or 0) if isinstance(found, ImageRef) else found[1]
@@ -306,7 +306,9 @@ class _LinkedMembers:
         if name not in self.found or info.issym() or info.islnk():
             return
         if not info.isreg():
-            self.found[name] = RowError("missing", f"a link to {'a folder' if info.isdir() else 'what is not a file'}")
+            self.found[name] = RowError(
+                "missing", f"a link to {'a folder' if info.isdir() else 'something that is not a file'}"
+            )
         elif info.size > MAX_IMAGE:
             self.found[name] = RowError("too-large", f"{info.size:,} bytes")
         elif archive.path is not None and not info.issparse():

@@ -106,7 +106,7 @@ class ZipArchive(Archive):
             return info
         target = self._links.target(info.filename)
         if target not in self._files:
-            raise BrokenLink("a link to what is not in the archive")
+            raise BrokenLink("a link to a file that is not in the archive")
         return self._files[target]
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from blip2cli.model.checkpoint import Checkpoint
     from blip2cli.settings import Kind
 
-FACES: dict[Kind, str] = {
+MODEL_CLASSES: dict[Kind, str] = {
     "generation": "blip2cli.model.blip2:Blip2Model",
     "retrieval": "blip2cli.model.retrieval:RetrievalModel",
 }
@@ -19,5 +19,5 @@ FACES: dict[Kind, str] = {
 
 def load_model(checkpoint: Checkpoint, batch_size: int | None = None) -> Any:
     """The checkpoint, loaded: a Blip2Model, or a RetrievalModel. Raises CheckpointError."""
-    model_class = load_object(FACES[checkpoint.kind])
+    model_class = load_object(MODEL_CLASSES[checkpoint.kind])
     return model_class(checkpoint, batch_size)

@@ -50,7 +50,7 @@ def examine(folder: Path) -> Anatomy:
         return _examined(folder)
     except (TypeError, ValueError, IndexError, AttributeError):
         raise CheckpointError(
-            f"{folder} has a configuration or weights that make no sense", "Copy or fetch it again."
+            f"{folder} has a configuration or weights that are not valid", "Copy or fetch it again."
         ) from None
 
 
@@ -58,8 +58,8 @@ def _examined(folder: Path) -> Anatomy:
     config = json_object(folder / "config.json")
     kind = config.get("model_type")
     if kind not in ("blip-2", "blip_2"):
-        what = f"is a {kind} checkpoint, not BLIP-2" if kind else "holds no checkpoint (no config.json)"
-        raise CheckpointError(f"{folder} {what}", "docs/models.md has those that run.")
+        what = f"is a {kind} checkpoint, not BLIP-2" if kind else "contains no checkpoint (no config.json)"
+        raise CheckpointError(f"{folder} {what}", "docs/models.md lists the supported checkpoints.")
     files = named_weight_files(folder)
     there = [path for path in files if path.exists()]
     found = headers_of(there)

@@ -20,7 +20,7 @@ from blip2cli.model.explained import explained
 from blip2cli.model.families import FAMILIES, Family
 from blip2cli.model.files import ADAPTER, AGAIN, WEIGHTS, json_object, weight_files
 from blip2cli.model.hub import USE_ANOTHER, check_name, get
-from blip2cli.model.precision import native_bf16, settled
+from blip2cli.model.precision import native_bf16, resolve_dtype
 from blip2cli.model.processor import ImageSettings, image_settings
 from blip2cli.model.size import headers
 from blip2cli.model.tokenizer import check_tokenizer_files, load_tokenizer
@@ -47,11 +47,11 @@ TINY: dict[Kind, Path] = {"generation": MODEL_DIR, "retrieval": RETRIEVAL_DIR}
 
 REFUSED: dict[Kind, tuple[str, str]] = {
     "generation": (
-        "is for retrieval: it has no language model, and writes nothing",
+        "is for retrieval: it has no language model, and cannot write texts",
         "Use it with match, search and embed --features itc; or another, such as Salesforce/blip2-opt-2.7b.",
     ),
     "retrieval": (
-        "has a language model, and no heads that compare images with texts",
+        "has a language model, but no heads that compare images with texts",
         "Use a retrieval checkpoint, such as Salesforce/blip2-itm-vit-g.",
     ),
 }
@@ -97,7 +97,7 @@ class Checkpoint:
     def caution(self) -> str | None:
         """What a user should know of the precision before the model is loaded."""
         if self.precision == "bf16" and self.device.type == "cpu" and not native_bf16():
-            return "this processor does not multiply bf16 itself: --dtype fp32, or int8, is several times faster"
+            return "this processor has no bf16 instructions: --dtype fp32 or int8 is several times faster"
         return None
 
     @property
@@ -160,7 +160,7 @@ def find(settings: ModelSettings, kind: Kind | None = None, fetch: bool = True) 
         raise CheckpointError(f"{name} {fault}", hint)
     if others and found == "retrieval":
         raise UsageError(f"--device-map spreads a language model, and {name} has none", "Leave it out.")
-    precision = settled(settings.dtype, device.type, _family(name, config, found))
+    precision = resolve_dtype(settings.dtype, device.type, _family(name, config, found))
     check_tokenizer_files(name, folder)
     report = check_weights(name, folder, config, CLASSES[found])
     _check_width(name, config, found)
@@ -182,15 +182,17 @@ def _config(name: str, folder: Path) -> Any:
     saved = json_object(path)
     kind = saved.get("model_type")
     if not saved:
-        raise CheckpointError(f"{name} holds no checkpoint (no config.json)", USE_ANOTHER)
+        raise CheckpointError(f"{name} contains no checkpoint (no config.json)", USE_ANOTHER)
     if kind not in ("blip-2", "blip_2"):
-        raise CheckpointError(f"{name} is a {kind} checkpoint, not BLIP-2", "docs/models.md has those that run.")
+        raise CheckpointError(
+            f"{name} is a {kind} checkpoint, not BLIP-2", "docs/models.md lists the supported checkpoints."
+        )
     if saved.get("quantization_config"):
         raise CheckpointError(
-            f"{name} was saved in quantised form, which is not loaded",
+            f"{name} was saved in quantised form, which is not supported",
             "Use the checkpoint that it was made from, with --dtype int8 or int4.",
         )
-    with explained(f"{path} makes no sense", AGAIN):
+    with explained(f"{path} is not valid", AGAIN):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if not isinstance(config.vision_config.image_size, int):
         raise CheckpointError(f"{path}: image_size {config.vision_config.image_size} is not a number", AGAIN)
@@ -232,8 +234,8 @@ def _family(name: str, config: Any, kind: Kind) -> Family | None:
     model_type = config.text_config.model_type
     if model_type not in FAMILIES:
         raise CheckpointError(
-            f"{name} has a language model of type {model_type}, which cannot be run here",
-            f"Those that can: {', '.join(family.name for family in FAMILIES.values())}; see docs/models.md.",
+            f"{name} has a language model of type {model_type}, which is not supported",
+            f"Supported: {', '.join(family.name for family in FAMILIES.values())}; see docs/models.md.",
         )
     return FAMILIES[model_type]
 
@@ -244,7 +246,7 @@ def _check_width(name: str, config: Any, kind: Kind) -> None:
     tokens, layers = getattr(text, "word_embed_proj_dim", 0), text.hidden_size
     if kind == "generation" and tokens > layers:
         raise CheckpointError(
-            f"{name} has tokens of width {tokens} and layers of width {layers}: images cannot be put among the tokens",
+            f"{name} has tokens of width {tokens} and layers of width {layers}: they cannot be joined",
             "transformers cannot run it either; correct word_embed_proj_dim if config.json is wrong.",
         )
 
@@ -260,7 +262,7 @@ def device_named(device: str) -> torch.device:
         )
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise UsageError(
-            f"--device {device}: there are {torch.cuda.device_count()} CUDA devices", "They count from cuda:0."
+            f"--device {device}: there are {torch.cuda.device_count()} CUDA devices", "The first is cuda:0."
         )
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise UsageError("--device mps: this PyTorch has no MPS", "Use --device cpu.")

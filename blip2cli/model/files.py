@@ -48,7 +48,7 @@ def weight_files(folder: Path) -> list[Path]:
     missing = [path for path in named if not path.exists()]
     if missing:
         raise CheckpointError(
-            f"{folder} lacks {len(missing)} of its {len(named)} files of weights, such as {missing[0].name}",
+            f"{folder} is missing {len(missing)} of its {len(named)} weight files, such as {missing[0].name}",
             "The download is not complete: copy or fetch them again.",
         )
     return named

@@ -100,7 +100,7 @@ class Graphs:
             self.forget()
             raise
         except RuntimeError as error:
-            logger.debug("%s is not recorded as a CUDA graph, and runs as it is: %s", name, error)
+            logger.debug("%s cannot be recorded as a CUDA graph, and runs without one: %s", name, error)
             self.refused.add(name)
             return None
 

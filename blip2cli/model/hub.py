@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 """What is fetched from the hub: no pickled weights, no code."""
 
-USE_ANOTHER = "Check name and network, or use --model FOLDER (a local checkpoint) or --model tiny (bundled)."
+USE_ANOTHER = "Check the name and the network, or use --model FOLDER (a local checkpoint) or --model tiny (bundled)."
 
 PATH_SIGNS = ("/", "./", "../", "~", "\\", ".\\")
 """Beginnings of what can only be a path."""
@@ -82,9 +82,9 @@ def check_name(name: str) -> None:
     if name == "tiny" or os.path.isdir(name):
         return
     if os.path.exists(name):
-        raise CheckpointError(f"{name} is a file", "Name the folder that holds config.json and the weights.")
+        raise CheckpointError(f"{name} is a file", "Give the folder that holds config.json and the weights.")
     if "://" in name:
-        raise CheckpointError(f"{name} is a URL", f"Name the hub id alone: {'/'.join(name.split('/')[3:5])}")
+        raise CheckpointError(f"{name} is a URL", f"Give only the hub id: {'/'.join(name.split('/')[3:5])}")
     if name.startswith(PATH_SIGNS) or name.endswith("/") or name.count("/") > 1:
         raise CheckpointError(f"there is no folder {name}", "Check the path.")
     from huggingface_hub.errors import HFValidationError
@@ -93,10 +93,10 @@ def check_name(name: str) -> None:
     try:
         validate_repo_id(name)
     except HFValidationError:
-        raise CheckpointError(f"there is no folder {name}, and it cannot be a hub id", USE_ANOTHER) from None
+        raise CheckpointError(f"there is no folder {name}, and it is not a valid hub id", USE_ANOTHER) from None
     meant = nearest(name)
     if "/" not in name and meant and not _is_begun(name):
-        raise CheckpointError(f"there is no folder {name}, and no such checkpoint", f"Did you mean {meant}?")
+        raise CheckpointError(f"there is no folder {name}, and no checkpoint of that name", f"Did you mean {meant}?")
 
 
 def _is_begun(name: str) -> bool:
@@ -166,7 +166,7 @@ def _disk(error: BaseException) -> tuple[str, str] | None:
     if number in FULL:
         return f"the disk of {HF_HUB_CACHE} is full", "Free some space, or set HF_HOME to a folder on another disk."
     if number in NOT_WRITABLE:
-        return f"{HF_HUB_CACHE} cannot be written to", "Set HF_HOME to a folder that can be."
+        return f"{HF_HUB_CACHE} cannot be written to", "Set HF_HOME to a writable folder."
     return None
 
 
@@ -194,7 +194,7 @@ def _status(error: BaseException) -> tuple[str, str] | None:
     if status in (401, 403):
         return f"the hub does not allow it (HTTP {status})", "Log in with `hf auth login`, or check the token's rights."
     if status == 429:
-        return "the hub was asked too often (HTTP 429)", "Wait some minutes, or log in with `hf auth login`."
+        return "too many requests to the hub (HTTP 429)", "Wait some minutes, or log in with `hf auth login`."
     return f"the hub answered HTTP {status}", "Try again later, or use --model FOLDER (a local checkpoint)."
 
 

@@ -43,7 +43,7 @@ def placed(checkpoint: Checkpoint) -> Placement:
         raise CheckpointError(
             f"{checkpoint.name} takes {shown_bytes(total)} in {checkpoint.precision}, too much for the "
             f"{' + '.join(map(shown_bytes, rooms))} that are free on {', '.join(map(str, checkpoint.devices))}",
-            "Use --dtype int8 or int4, or free the GPUs; nothing is left on the CPU or the disk.",
+            "Use --dtype int8 or int4, or free the GPUs; layers are not placed on the CPU or the disk.",
         )
     return {name: checkpoint.devices[at] for name, at in zip(names, numbers, strict=True)}
 

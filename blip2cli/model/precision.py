@@ -14,7 +14,7 @@ NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "amx_tile")
 """Instruction sets by which a processor multiplies bf16 itself."""
 
 
-def settled(asked: str, device: str, family: Family | None) -> str:
+def resolve_dtype(asked: str, device: str, family: Family | None) -> str:
     """The precision asked for, with auto settled.
 
     Args:
@@ -39,7 +39,7 @@ def settled(asked: str, device: str, family: Family | None) -> str:
 
 def automatic(device: str) -> str:
     """What auto picks on a type of device, as it is shown: "fp16, bf16 with Flan-T5"."""
-    picked = {family.name: settled("auto", device, family) for family in FAMILIES.values()}
+    picked = {family.name: resolve_dtype("auto", device, family) for family in FAMILIES.values()}
     first = next(iter(picked.values()))
     return ", ".join([first, *(f"{dtype} with {name}" for name, dtype in picked.items() if dtype != first)])
 

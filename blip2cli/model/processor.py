@@ -112,11 +112,11 @@ def image_settings(folder: Path, side: int) -> ImageSettings:
     saved = _saved(folder)
     kind = saved.values.get("image_processor_type")
     if kind is not None and kind not in KINDS:
-        raise saved.refused("image_processor_type", "is not followed; BLIP-2's is BlipImageProcessor")
+        raise saved.refused("image_processor_type", "is not supported; BLIP-2's is BlipImageProcessor")
     normalize = saved.flag("do_normalize", True)
     std = saved.channels("image_std", CLIP_STD)
     if normalize and 0 in std:
-        raise saved.refused("image_std", "has a deviation of zero")
+        raise saved.refused("image_std", "has a standard deviation of zero")
     return ImageSettings(
         side=side,
         mean=saved.channels("image_mean", CLIP_MEAN),
@@ -146,7 +146,7 @@ def _fitting(saved: Settings, side: int) -> Fitting:
     if crop and saved.size("crop_size", square=True) != square:
         raise saved.refused("crop_size", fits)
     if not crop and not resize:
-        raise saved.refused("do_resize", f"leaves images in their size, and the model takes {side} x {side} pixels")
+        raise saved.refused("do_resize", f"does not resize images, and the model takes {side} x {side} pixels")
     if saved.flag("do_pad", False) and saved.size("pad_size", square=True) not in (None, square):
         raise saved.refused("pad_size", fits)
     if resize and size is not None:
@@ -176,7 +176,7 @@ def _filter(saved: Settings) -> int:
 def _check_size(saved: Settings, size: dict[str, int], square: dict[str, int], crop: bool) -> None:
     """Raise CheckpointError for a size that is not followed, or that does not end in the model's square."""
     if size.keys() not in ({"height", "width"}, {"shortest_edge"}, {"shortest_edge", "longest_edge"}):
-        raise saved.refused("size", "is not followed; it may be height and width, or shortest_edge")
+        raise saved.refused("size", "is not supported; give height and width, or shortest_edge")
     if not crop and size != square:
         side = square["height"]
         hint = f"Copy the model's own processor; or, if it was trained so, correct the size to {side} x {side}."

@@ -56,7 +56,7 @@ def load_tokenizer(name: str, folder: Path, embeddings: int) -> PreTrainedTokeni
 
 
 class TokenizerFailed(CheckpointError):
-    """A tokenizer fails at a text, such as one on which its pattern gives up."""
+    """A tokenizer fails on a text, such as one on which its pattern gives up."""
 
 
 def token_ids(tokenizer: Any, text: str, **options: Any) -> tuple[int, ...]:
@@ -66,7 +66,7 @@ def token_ids(tokenizer: Any, text: str, **options: Any) -> tuple[int, ...]:
     except BaseException as error:
         if not (isinstance(error, Exception) or is_panic(error)):
             raise
-        raise TokenizerFailed(f"the checkpoint's tokenizer fails at a text: {reason(error)}", COPY) from error
+        raise TokenizerFailed(f"the checkpoint's tokenizer fails on a text: {reason(error)}", COPY) from error
 
 
 def _words(folder: Path) -> str:
@@ -75,13 +75,13 @@ def _words(folder: Path) -> str:
 
 
 def _check(name: str, tokenizer: Any, embeddings: int) -> None:
-    """Raise CheckpointError for a tokenizer that knows no words, or more than the model does."""
-    with explained(f"the tokenizer of {name} fails at a plain text", COPY):
+    """Raise CheckpointError for a tokenizer that has no vocabulary, or more than the model does."""
+    with explained(f"the tokenizer of {name} fails on a simple text", COPY):
         ids = tokenizer(PROBE)["input_ids"]
     special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     unknown = {tokenizer.unk_token_id}
     if not set(ids) - special - unknown:
-        raise CheckpointError(f"the tokenizer of {name} knows no words", COPY)
+        raise CheckpointError(f"the tokenizer of {name} has no vocabulary", COPY)
     words = (number for number in tokenizer.get_vocab().values() if number not in special)
     largest = max(itertools.chain(ids, words))
     if largest >= embeddings:

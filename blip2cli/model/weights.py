@@ -33,7 +33,7 @@ SAVE_WHOLE = "Save it again with the model's save_pretrained, which writes all o
 
 MERGE = "Merge the adapter first: PEFT's merge_and_unload(), then save_pretrained."
 
-UNWRAP = "Save the model itself, not what wraps it (PEFT, DataParallel, torch.compile, a trainer's class)."
+UNWRAP = "Save the model itself, not its wrapper (PEFT, DataParallel, torch.compile, a trainer's class)."
 
 CONVERT = "Convert it first, with transformers' convert_blip_2_original_to_pytorch.py."
 
@@ -75,7 +75,7 @@ class Report:
 def check_weights(name: str, folder: Path, config: Any, architecture: str) -> Report:
     """Compare a folder's weights with its model's, a class of transformers. Raises CheckpointError."""
     stored = headers(folder)
-    with explained(f"{folder / 'config.json'} makes no sense", SAME_MODEL):
+    with explained(f"{folder / 'config.json'} is not valid", SAME_MODEL):
         _check_layers(name, config, architecture, len(stored))
         model = _empty_model(config, architecture)
     wanted = model.state_dict()
@@ -99,11 +99,11 @@ def check_weights(name: str, folder: Path, config: Any, architecture: str) -> Re
 def judge(name: str, report: Report) -> None:
     """Raise CheckpointError where the model would not be the one that was saved, and say what is likely wrong."""
     faults = [
-        *_told("lacks", report.missing, f"of the {report.expected} weights of its model"),
+        *_told("is missing", report.missing, f"of the {report.expected} weights of its model"),
         *_told(
-            "has", [weight for weight, _, _ in report.mismatched], "weights of another shape than its config.json says"
+            "has", [weight for weight, _, _ in report.mismatched], "weights whose shape differs from its config.json"
         ),
-        *_told("has", report.inside, "weights that its model does not"),
+        *_told("has", report.inside, "weights that its model does not have"),
     ]
     if faults:
         cause, hint = _cause(report)

@@ -23,7 +23,7 @@ MEMBER = 1 << 20
 LOOKED_AT = 4 << 20
 """Bytes after the last commit that are checked for being those of a run that was killed."""
 
-GO_ON = "Make room, then run again with --resume."
+GO_ON = "Free some space, then run again with --resume."
 
 
 class AppendedFile:

@@ -107,7 +107,7 @@ def parsed(file: Any) -> Record | None:
     while line := file.readline(LONGEST_LINE):
         if not line.endswith(b"\n"):
             if header is None or len(line) == LONGEST_LINE:
-                raise Damaged("its first line is not whole" if header is None else "a line is too long")
+                raise Damaged("its first line is incomplete" if header is None else "a line is too long")
             break  # torn, as a run leaves it that is killed
         record = _checked(line)
         if header is None:
@@ -140,7 +140,7 @@ def _checked(line: bytes) -> dict[str, Any]:
 
 def header_of_line(record: dict[str, Any]) -> Header:
     if record.keys() != {"blip2", "settings", "carried", "columns"}:
-        raise Damaged("its first line is not one of settings")
+        raise Damaged("its first line does not hold settings")
     settings, carried, columns = record["settings"], record["carried"], record["columns"]
     if not isinstance(settings, dict):
         raise Damaged("its settings are not an object")
@@ -172,7 +172,7 @@ def _commit_of(record: dict[str, Any]) -> Commit:
         and _has_counts(commit.state)
     )
     if not good or (commit.rows and not commit.state):
-        raise Damaged("a commit holds what it cannot")
+        raise Damaged("a commit holds values that are not valid")
     return commit
 
 
@@ -180,7 +180,7 @@ def _shard_of(record: dict[str, Any]) -> tuple[int, Stamps]:
     number, stamps = record.get("shard"), record.get("files")
     good = isinstance(stamps, list) and all(isinstance(stamp, list) and len(stamp) == 2 for stamp in stamps)
     if not (_is_count(number) and good and _has_counts(stamps)):
-        raise Damaged("a shard is not as it is written")
+        raise Damaged("the record of a shard is not valid")
     assert isinstance(number, int) and isinstance(stamps, list)
     return number, stamps
 

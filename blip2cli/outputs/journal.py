@@ -34,7 +34,7 @@ from blip2cli.outputs.commits import (
     parsed,
 )
 
-GO_ON_HINT = "Use --overwrite to start again, or another name."
+GO_ON_HINT = "Use --overwrite to start again, or choose another name."
 
 
 class CommitLog(Protocol):
@@ -88,7 +88,8 @@ class Journal:
             raise _without_journal(self.out, self.path)
         if changed := record.header.differences(self.header):
             raise UsageError(
-                f"{self.out} was begun with other settings: {'; '.join(changed)}", "Use the same, or another --out."
+                f"{self.out} was started with other settings: {'; '.join(changed)}",
+                "Use the same settings, or another --out.",
             )
         return record
 
@@ -121,7 +122,7 @@ class Journal:
         try:
             _rewrite(self.path, data)
         except OSError as error:
-            raise cannot_write(self.out, error, "Make room, then run again.") from None
+            raise cannot_write(self.out, error, "Free some space, then run again.") from None
         self.end = len(data)
 
 
@@ -147,7 +148,7 @@ def hidden_beside(out: Path, name: str = "") -> Path:
     """The hidden file that belongs to a file or folder, or to one called `name` in it. Raises UsageError."""
     folder = out if out.name not in ("", "..") else Path(os.path.realpath(out))
     if not folder.name:
-        raise UsageError(f"{out} cannot be an output", "Name a folder in it.")
+        raise UsageError(f"{out} cannot be an output", "Give a folder inside it.")
     return folder.with_name(f".{folder.name}{name and '.' + name}{HIDDEN}")
 
 
@@ -175,7 +176,7 @@ def _without_journal(out: Path, path: Path) -> UsageError:
     """What a user is told of an output without a journal."""
     if out.with_name(out.name + ".journal").exists():
         return UsageError(
-            f"{out} was begun by an earlier version of blip2, whose journal is not read",
+            f"{out} was started by an earlier version of blip2, whose journal this version cannot read",
             "Finish it with that version, or use --overwrite.",
         )
     return UsageError(f"{out} cannot be resumed: what belongs to it, {path.name}, is missing", GO_ON_HINT)

@@ -73,7 +73,7 @@ class CocoResults(Results):
 
     def check(self, layout: Layout) -> None:
         if not any(column.name == "caption" for column in layout.columns):
-            raise UsageError("--format coco holds one caption an image", "Leave out --num-captions.")
+            raise UsageError("--format coco holds one caption for each image", "Leave out --num-captions.")
 
     def entry(self, result: Result) -> dict[str, Any]:
         return {"image_id": _image_id(result.row), "caption": self.layout.value(result, "caption") or ""}

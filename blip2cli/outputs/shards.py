@@ -123,7 +123,7 @@ class ShardedOutput(Output):
 
     def _check(self, shard: int) -> None:
         if shard not in self.journal.shards:
-            raise edited(self._published(shard)[0], "is not on record")
+            raise edited(self._published(shard)[0], "is not in the journal")
         check_shard(self.out, self._published(shard), self.journal.shards[shard])
 
     def _workspace(self) -> Path:

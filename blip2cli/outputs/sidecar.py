@@ -43,7 +43,7 @@ SEPARATOR = ", "
 LOOKED_AT = 4096
 """Bytes of a file in a text's place that decide whether it is a text."""
 
-NO_PLACE = RowError("unsupported", "no file for a text to stand beside; give --out FOLDER")
+NO_PLACE = RowError("unsupported", "the image is not a file that a text can be next to; give --out FOLDER")
 """The error of an image that is not a file."""
 
 PORTABLE_PIXMAP = re.compile(rb"P[1-6Ff]\s+(?:#[^\n]*\n\s*)*\d+\s+\d+\s")
@@ -98,7 +98,7 @@ class SidecarOutput(Output):
         if row.index == self.done.rows - 1 and row.name != self.done.last:
             raise UsageError(
                 f"the input has changed: row {self.done.rows} was {self.done.last}, is {row.name}",
-                "Give the input of the run that is resumed, or --overwrite.",
+                "Give the same input as the interrupted run, or use --overwrite.",
             )
 
     def write(self, results: Sequence[Result]) -> None:
@@ -139,7 +139,7 @@ class SidecarOutput(Output):
         journal = Journal(hidden_beside(real_path(out)), out, header)
         record = read_journal(journal.path) if any(out.iterdir()) else None  # a folder that was deleted is gone
         if record is not None and not record.commit.finished and record.commit != Commit() and not resume:
-            raise UsageError(f"{out} was begun and not finished", "Use --resume, or texts would be added twice.")
+            raise UsageError(f"{out} was started and not finished", "Use --resume, or texts would be added twice.")
         if resume and record is not None:
             journal.resume()
         else:
@@ -272,7 +272,7 @@ def text_fault(place: Path) -> RowError | None:
         start = file.read(LOOKED_AT)
     binary = b"\0" in start and not start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if binary or PORTABLE_PIXMAP.match(start):
-        return RowError("conflict", f"{place.name} is there and is not a text")
+        return RowError("conflict", f"{place.name} exists and is not a text")
     return None
 
 

@@ -61,7 +61,7 @@ class StandaloneShard:
     def _unwritable(self, error: OSError) -> OutputError:
         return OutputError(
             f"cannot write {self.paths[0]}: {reason(error)}",
-            "Every node must reach it; go on with --resume.",
+            "Every node must be able to write there; continue with --resume.",
         )
 
 

@@ -39,7 +39,7 @@ class JsonlStream(Output):
             raise
         except OSError as error:
             raise OutputError(
-                f"cannot write to stdout: {reason(error)}", "Make room, or name a file for --out."
+                f"cannot write to stdout: {reason(error)}", "Free some space, or name a file for --out."
             ) from None
 
     def commit(self) -> None:

@@ -1,1 +1,1 @@
-"""A run: what it comes to (plan), and the flow of rows through it."""
+"""A run: its plan, and the flow of rows."""

@@ -1,4 +1,4 @@
-"""--dry-run: what a plan would read and write, and by which model, told without doing any of it."""
+"""--dry-run: shows what a plan would read and write, and by which model, without doing it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from blip2cli.settings import Job
 
 
 def describe(plan: Plan) -> list[tuple[str, str]]:
-    """Headings and lines. Raises Blip2Error where the job could not be run; counts the input, whatever it takes."""
+    """Headings and lines. Raises Blip2Error if the job could not be run. Counts the input, however long it takes."""
     job, done = plan.job, plan.committed
     rows = plan.total if plan.total is not None else sum(1 for _ in plan.source.rows())
-    left = f"{rows:,} rows" if not done.rows else f"{rows:,} rows, {done.rows:,} of them done before"
-    lines = [("input", ", ".join(map(str, job.input.inputs)) or "texts"), ("rows", left)]
+    rows_text = f"{rows:,} rows" if not done.rows else f"{rows:,} rows, {done.rows:,} of them done before"
+    lines = [("input", ", ".join(map(str, job.input.inputs)) or "texts"), ("rows", rows_text)]
     if unread := plan.source.unread():
         lines.append(("not read", unread_summary(unread)))
     if job.input.shard:
@@ -65,10 +65,10 @@ def _settings(job: Job) -> list[tuple[str, str]]:
     fields: list[tuple[Any, Any]] = [(record, field) for record in records for field in dataclasses.fields(record)]
     chosen = [(field.name, getattr(record, field.name)) for record, field in fields]
     defaults = [field.default for _, field in fields]
-    told = [
+    shown = [
         f"{name} {_shown(value)}" for (name, value), default in zip(chosen, defaults, strict=True) if value != default
     ]
-    return [("settings", ", ".join(told))] if told else []
+    return [("settings", ", ".join(shown))] if shown else []
 
 
 def _shown(value: Any) -> str:

@@ -15,7 +15,7 @@ from blip2cli.run.summary import Tally
 
 
 def run(plan: Plan) -> Tally:
-    """Do what is planned. Raises Blip2Error where it cannot go on, KeyboardInterrupt where it was stopped."""
+    """Run the plan. Raises Blip2Error if it cannot continue, KeyboardInterrupt if it was stopped."""
     output = plan.open_output()
     done = output.committed
     if plan.is_complete(done):

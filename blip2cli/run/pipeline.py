@@ -20,7 +20,7 @@ from blip2cli.tasks import Task
 
 @dataclass(frozen=True)
 class PipelineStats:
-    """What is known of a pipeline's work: seconds of each phase, the batch size begun with, and the one that worked."""
+    """Figures of a pipeline's work: seconds of each phase, the first batch size, and the one that worked."""
 
     seconds: dict[str, float]
     started_with: int
@@ -28,16 +28,16 @@ class PipelineStats:
 
 
 class Pipeline(Protocol):
-    """A loaded model, or several, and the way through them."""
+    """One or several loaded models, and the steps from rows to results."""
 
     def results(self, rows: Iterator[Row], stop: Stop) -> Iterator[Result]:
-        """The output rows, in input order. Where a stop is asked for, those in hand are finished."""
+        """The output rows, in input order. After a stop request, the current rows are finished."""
 
     def stats(self) -> PipelineStats:
-        """What the results took so far; also when the pipeline is closed."""
+        """The figures so far; also after the pipeline is closed."""
 
     def close(self) -> None:
-        """Give back what is held."""
+        """Free all resources."""
 
 
 def reading_for(checkpoint: Checkpoint, settings: ModelSettings) -> Reading:
@@ -76,4 +76,4 @@ class InProcess:
         return PipelineStats(dict(self.watch.seconds), self.model.started_with, self.model.batch_size)
 
     def close(self) -> None:
-        """Nothing is held that does not go with the process."""
+        """Nothing is held that does not end with the process."""

@@ -1,7 +1,7 @@
-"""The plan of a run: what was asked, and what it comes to. Each thing is worked out once, here.
+"""The plan of a run: the job, and everything that follows from it. Each thing is determined once, here.
 
-The command line, --dry-run, resuming, retrying and the engines take the plan. A wrong path is told when it is made;
-what needs torch (devices, checkpoint, columns) is worked out when it is first asked for.
+The command line, --dry-run, resuming, retrying and the engines take the plan. A wrong path is reported when the
+plan is made; what needs torch (devices, checkpoint, columns) is determined when it is first used.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class RowSource(Protocol):
     """Where the rows of a plan come from: the job's inputs, or a part of them."""
 
     def rows(self, start: int = 0, before: str | None = None) -> Iterator[Row]:
-        """The rows from the start-th on. Raises UsageError where the row before it is not named `before`."""
+        """The rows from the start-th on. Raises UsageError if the row before it is not named `before`."""
 
     def count(self) -> int | None:
-        """How many rows there are; None where only reading tells."""
+        """The number of rows; None if it is not known without reading them."""
 
     def unread(self) -> Counter[str]:
         """Files that are not read, by suffix, as far as the input has been counted or read."""
@@ -68,14 +68,14 @@ class RowSource(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """A job and what it comes to.
+    """A job and everything that follows from it.
 
     Args:
         job: what was asked.
         task: the job's task, which has seen the input's columns.
         source: where the rows come from.
         target: where the output goes, worked out once for the run.
-        kept: rows of an earlier output that are taken over instead of computed.
+        kept: rows of an earlier output that are copied instead of computed.
     """
 
     job: Job
@@ -86,24 +86,24 @@ class Plan:
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """What the rows depend on: a run that is resumed must have the same."""
+        """The settings that determine the rows: a resumed run must have the same."""
         return self.job.fingerprint()
 
     @cached_property
     def total(self) -> int | None:
-        """How many input rows there are; None where only reading tells."""
+        """The number of input rows; None if it is not known without reading them."""
         return self.source.count()
 
     @cached_property
     def committed(self) -> Commit:
-        """What an earlier run has committed that this one goes on behind; found without changing anything."""
+        """What an earlier run has committed, after which this one continues; read without changing anything."""
         if not self.job.output.resume or not self.target.is_begun():
             return Commit()
         return already_done(self.target, self.header(self.carried_types))
 
     @cached_property
     def finished(self) -> Commit | None:
-        """What an earlier run has committed, where nothing is left to do. Raises UsageError for a changed input."""
+        """What an earlier run has committed, if nothing is left to do. Raises UsageError for a changed input."""
         if not self.job.output.resume or not self.target.is_there():
             return None
         untyped = dict.fromkeys(self.source.column_names(), UNKNOWN)  # types may take reading all of the input
@@ -119,7 +119,7 @@ class Plan:
         return types_of(self.source.schema) if self.source.column_names() else {}
 
     def header(self, carried: dict[str, str], **more: Any) -> Header:
-        """What a resumed run must share with the one before, as far as it is known before torch is imported."""
+        """What a resumed run must share with the one before, as far as this is known before torch is imported."""
         settings = settings_of(self.target, self.job.output, {**self.fingerprint, **more})
         return Header(settings, carried)
 
@@ -133,7 +133,7 @@ class Plan:
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
-        """The model's checkpoint, fetched from the hub if need be. Raises CheckpointError."""
+        """The model's checkpoint, downloaded from the hub if necessary. Raises CheckpointError."""
         return self.find_checkpoint(fetch=True)
 
     @cached_property
@@ -148,7 +148,7 @@ class Plan:
         return Layout(carried, columns, cache(self.source.schema), metadata)
 
     def find_checkpoint(self, fetch: bool) -> Checkpoint:
-        """The model's checkpoint. Raises NotHere where it would have to be fetched, and is not to be."""
+        """The model's checkpoint. Raises NotHere if it would have to be downloaded, and must not be."""
         from blip2cli.model.checkpoint import find
 
         settings = self.job.model
@@ -157,15 +157,15 @@ class Plan:
         return find(settings, self.job.kind, fetch)
 
     def rows(self, done: Commit) -> Iterator[Row]:
-        """The input rows that are left when those of a commit are done. Raises UsageError for a changed input."""
+        """The input rows that are left after those of a commit. Raises UsageError for a changed input."""
         return self.source.rows(done.rows, done.last)
 
     def is_complete(self, done: Commit) -> bool:
-        """Whether a commit holds all input rows, as far as that is known before they are read."""
+        """Whether a commit holds all input rows, as far as this is known before they are read."""
         return done.rows > 0 and self.total is not None and done.rows >= self.total
 
     def open_output(self) -> Output:
-        """The output, ready to take rows; what an earlier run left torn is repaired. Raises UsageError."""
+        """The output, ready for rows; incomplete ends of an earlier run are repaired. Raises UsageError."""
         return open_output(self.target, self.job.output, self.layout, self.fingerprint)
 
     def open_pipeline(self) -> Pipeline:
@@ -185,20 +185,20 @@ class Plan:
 
 
 def make_plan(job: Job) -> Plan:
-    """The plan of a job, its output left as it is. Raises UsageError where input, output and options do not fit."""
+    """The plan of a job, without changing its output. Raises UsageError if input, output and options do not fit."""
     return _plan(job, _target(job))
 
 
 @contextmanager
 def locked_plan(job: Job) -> Iterator[Plan]:
-    """The plan of a job that is about to run: no other run writes its output meanwhile. Raises UsageError."""
+    """The plan of a job that is about to run; its output is locked for other runs. Raises UsageError."""
     target = _target(job)
     check_places(target, job.output)
     if target.format.index:
         make_folder(target.path.parent)
     with locked_output(target):
         if job.output.resume:
-            swap_in(target)  # of a retry that ended before it could
+            swap_in(target)  # of a retry that ended too early
         yield _plan(job, target)
 
 
@@ -213,7 +213,7 @@ def _plan(job: Job, target: Target) -> Plan:
     check_output(target, job.output, job.task)
     task = make_task(job)
     if target.format.one_caption and task.several_rows:
-        raise UsageError(f"--format {target.name} holds one caption an image", "Give one prompt.")
+        raise UsageError(f"--format {target.name} holds one caption for each image", "Give one prompt.")
     source = open_input(job, task, target.written_folder)
     check_inputs(target, job, source.files)  # files that patterns stand for, too
     return Plan(job, task, source, target)

@@ -1,7 +1,7 @@
-"""--retry-errors: an output once more, its good rows kept as they are and its error rows computed again.
+"""--retry-errors: writes an output again, with its good rows copied and its error rows computed again.
 
-The rows go through an ordinary run to an output beside the old one, which takes its place when it is whole. So a retry
-may be killed and resumed as any run may, and nothing is lost meanwhile.
+The rows go through an ordinary run to a second output, which replaces the old one when it is complete. So a retry
+can be killed and resumed like any run, and nothing is lost meanwhile.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class CommittedRows:
 
 
 class KeptRows:
-    """The good rows of an old output, which go to the same places in the new one.
+    """The good rows of an old output, which get the same places in the new one.
 
     Args:
         old: the old output.
@@ -78,7 +78,7 @@ class KeptRows:
         return _KeepingPipeline(self, pipeline)
 
     def restored(self, results: Iterator[Result]) -> Iterator[Result]:
-        """The results, those of rows that are kept with what the old output has for them."""
+        """The results; kept rows have their values in the old output."""
         records: Any = self.old.records()
         with closing(records):
             before = islice(records, self.done * self.each, None)

@@ -10,7 +10,7 @@ from blip2cli.tasks import Needs, Task
 
 
 def open_input(job: Job, task: Task, written_folder: str | None = None) -> Sources:
-    """The rows of a job, whose columns its task has seen. Raises UsageError where they are not as they must be.
+    """The rows of a job, whose columns its task has seen. Raises UsageError if an input cannot be used.
 
     `written_folder` is a folder whose index the run itself writes, and does not read.
     """
@@ -30,23 +30,23 @@ def open_input(job: Job, task: Task, written_folder: str | None = None) -> Sourc
 
 
 def _text_column(job: Job, needs: Needs, written_folder: str | None) -> str | None:
-    """The column that texts are read from: the first of those that may hold them which the input has."""
+    """The column that texts are read from: the first of the possible columns that the input has."""
     if len(needs.text_columns) < 2:
         return next(iter(needs.text_columns), None)
-    there = open_source(job.input.inputs, _columns(job, None, needs.images, written_folder)).column_names()
-    return next((name for name in needs.text_columns if name in there), needs.text_columns[0])
+    input_columns = open_source(job.input.inputs, _columns(job, None, needs.images, written_folder)).column_names()
+    return next((name for name in needs.text_columns if name in input_columns), needs.text_columns[0])
 
 
 def _columns(job: Job, text_column: str | None, images: bool, written_folder: str | None) -> ColumnChoice:
-    given = job.input
+    settings = job.input
     return ColumnChoice(
-        given.image_column,
+        settings.image_column,
         text_column,
         text_required=text_column is not None,
         image_required=images,
-        root=given.image_root,
-        allow_remote=given.allow_remote,
-        allow_private=given.allow_private,
-        encoding=given.encoding,
+        root=settings.image_root,
+        allow_remote=settings.allow_remote,
+        allow_private=settings.allow_private,
+        encoding=settings.encoding,
         written=written_folder,
     )

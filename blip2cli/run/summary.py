@@ -1,4 +1,4 @@
-"""What a run has done: counted while it goes, summed up at its end. Imports nothing heavy."""
+"""The summary of a run: counted during the run, shown at its end. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Tally:
-    """Counts of what came out, behind what an earlier run has committed. Its clock runs from when it is made."""
+    """Counts of the results of this run, and of those committed earlier. Its clock starts when it is made."""
 
     def __init__(self, earlier: Commit) -> None:
         self.earlier = earlier
@@ -37,11 +37,11 @@ class Tally:
 
     @property
     def any_errors(self) -> bool:
-        """Whether rows of the output carry errors, those of an earlier run included."""
+        """Whether rows of the output have errors, also those of an earlier run."""
         return self.errors > 0 or self.earlier.errors > 0
 
     def add(self, results: list[Result]) -> tuple[int, int]:
-        """Count results; gives how many input rows and how many errors are among them."""
+        """Count results; returns how many input rows and how many errors are among them."""
         images = sum(result.last for result in results)
         errors = [result.error.kind for result in results if result.error is not None]
         left_out = sum(result.left_out for result in results)
@@ -52,7 +52,7 @@ class Tally:
         return images, len(errors)
 
     def finish(self, stats: PipelineStats, writing: float, late: Mapping[str, int]) -> None:
-        """Take what the pipeline and the output have counted.
+        """Add the counts of the pipeline and of the output.
 
         Args:
             stats: those of the pipeline.
@@ -67,7 +67,7 @@ class Tally:
 
 
 def close(job: Job, tally: Tally, unread: Mapping[str, int]) -> None:
-    """Sum a run up: on stderr unless quiet, and where --summary says. `unread` counts files not read, by suffix."""
+    """Show the summary on stderr unless quiet, and write --summary. `unread` counts files not read, by suffix."""
     summary = {**_summary(job, tally), "not_read": dict(unread)}
     if not job.output.quiet:
         show_summary(summary)

@@ -1,4 +1,4 @@
-"""What is asked of the model, and which columns come out: one file a task."""
+"""Tasks: what the model is asked, and which columns are written. One file for each task."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Needs:
 
     Args:
         images: whether a row needs an image.
-        text_columns: manifest columns that may hold a row's text; the first that the input has is read. Empty where
+        text_columns: manifest columns that may hold a row's text; the first that the input has is read. Empty if
             the task reads no text.
-        texts: texts that are rows of their own, after those of the input.
+        texts: texts that become rows themselves, after those of the input.
         no_text: message and hint for an input that cannot hold texts.
     """
 
@@ -42,14 +42,14 @@ class Needs:
 
 
 class Task(Protocol):
-    """One way to use the model. It knows what it needs of an input, and never where rows come from or go to."""
+    """One way to use the model. It says what it needs of an input, and does not know source or output."""
 
     needs: Needs
     several_rows: bool
     """Whether an image may have several output rows."""
 
     def check_columns(self, names: Sequence[str], text_column: str | None) -> None:
-        """See that the input has the columns that the task's texts refer to. Raises UsageError.
+        """Check that the input has the columns that the task's texts refer to. Raises UsageError.
 
         Args:
             names: the input's columns, without those of the image and of the text.
@@ -57,13 +57,13 @@ class Task(Protocol):
         """
 
     def columns(self, checkpoint: Checkpoint) -> tuple[Column, ...]:
-        """The columns that the task adds, from what is known of a checkpoint before it is loaded."""
+        """The columns that the task adds, from a checkpoint that is not loaded yet."""
 
     def results(self, model: Any, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
-        """The output rows, in input order. Errors of single rows are rows. The model is of the kind the job needs."""
+        """The output rows, in input order, error rows included. The model is of the kind that the job needs."""
 
 
 def make_task(job: Job) -> Task:
-    """The task of a job. Raises UsageError for options that do not go together, or files that cannot be read."""
+    """The task of a job. Raises UsageError for options that cannot be used together, or files that cannot be read."""
     task: Task = load_object(TASKS[job.task])(job)
     return task

@@ -1,4 +1,4 @@
-"""Captions: one text, or several, for every image, with or without a prompt to go on from."""
+"""Captions: one text, or several, for every image, with or without a prompt to continue."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from blip2cli.errors import UsageError
 from blip2cli.records import Batch, Column, Result, Row
 from blip2cli.settings import Job, Opt
 from blip2cli.tasks import Needs
-from blip2cli.tasks.template import MissingColumn, Template, lines_of, nothing_in
+from blip2cli.tasks.template import MissingColumn, Template, empty_column, lines_of
 
 if TYPE_CHECKING:
     from blip2cli.host.stopwatch import Stopwatch
     from blip2cli.model.blip2 import Blip2Model
     from blip2cli.model.checkpoint import Checkpoint
-    from blip2cli.tasks.generation import Prompt, Text
+    from blip2cli.tasks.generation import Prompt, WrittenText
 
 PROMPT = ("--prompt", "-p")
 
@@ -27,26 +27,30 @@ MAX_NEW_TOKENS = 30
 
 @dataclass(frozen=True)
 class CaptionOptions:
-    """What `blip2 caption` alone is told."""
+    """The options of `blip2 caption` alone."""
 
     panel = "Caption"
     prompt: Annotated[
         tuple[str, ...],
         Opt(
-            "Text the caption goes on from, such as 'a photo of'; {NAME} is a column; may be repeated.", PROMPT, "TEXT"
+            "Text that the caption continues, such as 'a photo of'; {NAME} stands for a column; may be repeated.",
+            PROMPT,
+            "TEXT",
         ),
     ] = ()
-    prompts: Annotated[Path | None, Opt("Text file with a prompt a line, each for every image.", metavar="FILE")] = None
+    prompts: Annotated[
+        Path | None, Opt("Text file with one prompt on each line, all for every image.", metavar="FILE")
+    ] = None
     prompt_column: Annotated[str | None, Opt("Manifest column with the row's prompt.", metavar="NAME")] = None
-    prefix: Annotated[str, Opt("Put before every caption; {NAME} is a column.", metavar="TEXT")] = ""
-    suffix: Annotated[str, Opt("Put behind every caption; {NAME} is a column.", metavar="TEXT")] = ""
+    prefix: Annotated[str, Opt("Text put before every caption; {NAME} stands for a column.", metavar="TEXT")] = ""
+    suffix: Annotated[str, Opt("Text appended to every caption; {NAME} stands for a column.", metavar="TEXT")] = ""
     num_captions: Annotated[
-        int, Opt("Captions an image; above 1 the column is `captions`.", metavar="N", min=1, max=1000)
+        int, Opt("Captions for each image; with more than 1, the column is `captions`.", metavar="N", min=1, max=1000)
     ] = 1
 
     def validate(self) -> None:
         if self.prompt_column and (self.prompt or self.prompts):
-            raise UsageError("--prompt-column does not go with --prompt and --prompts", "Give one of them.")
+            raise UsageError("--prompt-column cannot be used with --prompt and --prompts", "Give one of them.")
 
 
 class CaptionTask:
@@ -100,7 +104,7 @@ class CaptionTask:
         if self.options.prompt_column:
             value = row.columns.get(self.options.prompt_column)
             if value is None or not str(value).strip():
-                return [Prompt(None, (value,), nothing_in(self.options.prompt_column))]
+                return [Prompt(None, (value,), empty_column(self.options.prompt_column))]
             return [self._checked(Prompt(str(value), (str(value),)), row)]
         return [self._filled(template, row) for template in self.prompts] or [self._checked(Prompt(None), row)]
 
@@ -114,7 +118,7 @@ class CaptionTask:
         return self._checked(Prompt(text, (text,) if self.shows_prompt else ()), row)
 
     def _checked(self, prompt: Prompt, row: Row) -> Prompt:
-        """The prompt, with an error where what stands around the caption cannot be filled."""
+        """The prompt, with an error if a text around the caption cannot be filled."""
         try:
             for template in self.around:
                 template.fill(row)
@@ -122,7 +126,7 @@ class CaptionTask:
             return replace(prompt, error=missing.error)
         return prompt
 
-    def _values(self, row: Row, prompt: Prompt, texts: list[Text] | None) -> tuple[Any, ...]:
+    def _values(self, row: Row, prompt: Prompt, texts: list[WrittenText] | None) -> tuple[Any, ...]:
         from blip2cli.tasks.generation import score_values
 
         scores = score_values(texts, self.several) if self.settings.scores else ()

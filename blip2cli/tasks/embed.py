@@ -10,7 +10,7 @@ from blip2cli.errors import UsageError
 from blip2cli.records import Batch, Column, Result, RowError
 from blip2cli.settings import Job, Kind, Opt
 from blip2cli.tasks import Needs
-from blip2cli.tasks.template import nothing_in
+from blip2cli.tasks.template import empty_column
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EmbedOptions:
-    """What `blip2 embed` alone is told."""
+    """The options of `blip2 embed` alone."""
 
     panel = "Features"
     features: Annotated[
         Literal["qformer", "vision", "text", "itc"],
-        Opt("Q-Former outputs, pooled vision features, features of texts, or those of both that ITC compares."),
+        Opt("Q-Former outputs, pooled vision features, text features, or the features that ITC compares."),
     ] = "qformer"
     pool: Annotated[Literal["none", "mean"] | None, Opt("mean averages the tokens. [default: none; texts: mean]")] = (
         None
@@ -59,11 +59,15 @@ class EmbedOptions:
     def validate(self) -> None:
         if self.texts_column and self.features not in ("text", "itc"):
             name = "--text" if self.text else "--text-column"
-            raise UsageError(f"{name} needs --features text or itc", "Images go in as INPUT.")
+            raise UsageError(f"{name} needs --features text or itc", "Give images as INPUT.")
         if self.features == "itc" and self.pool is not None:
-            raise UsageError("--pool does not go with --features itc", "ITC takes the best of an image's query tokens.")
+            raise UsageError(
+                "--pool cannot be used with --features itc", "ITC takes the best of an image's query tokens."
+            )
         if self.features == "text" and self.pool == "none":
-            raise UsageError("--pool none does not go with --features text", "Texts differ in length; use --pool mean.")
+            raise UsageError(
+                "--pool none cannot be used with --features text", "Texts differ in length; use --pool mean."
+            )
 
 
 class EmbedTask:
@@ -78,11 +82,11 @@ class EmbedTask:
             images=column is None,
             text_columns=(column,) if column else (),
             texts=self.options.text,
-            no_text=("images have no text to embed", "Name a manifest with texts, or no input beside --text."),
+            no_text=("images have no text to embed", "Give a manifest with texts, or --text without an input."),
         )
 
     def check_columns(self, names: Sequence[str], text_column: str | None) -> None:
-        """There is nothing to check: embedding refers to no other columns."""
+        """Nothing to check: embedding refers to no other columns."""
 
     def columns(self, checkpoint: Checkpoint) -> tuple[Column, ...]:
         config, store = checkpoint.config, self.options.store
@@ -122,19 +126,19 @@ class EmbedTask:
         return features
 
     def _text_results(self, model: Any, batch: Batch, watch: Stopwatch) -> Iterator[Result]:
-        there = [row.text for row in batch.rows if row.text]
+        texts = [row.text for row in batch.rows if row.text]
         with watch.phase("encoding"):
             itc = self.options.features == "itc"
-            features = iter(model.text_projections(there) if itc else [_text_output(model, text) for text in there])
+            features = iter(model.text_projections(texts) if itc else [_text_output(model, text) for text in texts])
         for row in batch.rows:
             if row.text:
                 stored, error = self._stored(next(features))
                 yield Result(row, (row.text, stored), error)
             else:
-                yield Result(row, (row.text, None), nothing_in(self.options.texts_column))
+                yield Result(row, (row.text, None), empty_column(self.options.texts_column))
 
     def _stored(self, features: torch.Tensor | Failed) -> tuple[np.ndarray | None, RowError | None]:
-        """The features as they are written, pooled where that is asked for, or the error in their stead."""
+        """The features as they are written, pooled if requested, or an error instead."""
         from blip2cli.model.batches import Failed
 
         if isinstance(features, Failed):

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 IDLE = 256
-"""Error rows on end behind which texts in flight are finished: nothing is written meanwhile, and rows pile up."""
+"""Consecutive error rows after which the current texts are finished first, so that rows do not pile up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One prompt of a row: its text (None: no prompt), and the output values that stand before the text written.
+    """One prompt of a row: its text (None: no prompt), and the output values that come before the written text.
 
-    With `choices` nothing is written freely: each is scored.
+    With `choices`, no text is generated: each choice is scored.
     """
 
     text: str | None
@@ -39,7 +39,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class WrittenText:
     """A text that was written; `logprob` and `scored` are as in a Completion.
 
     The completion itself is not kept: its key leads to the open row that holds this text, and what leads back to
@@ -60,7 +60,7 @@ class _Open:
     last: bool
     error: RowError | None = None
     missing: int = 0
-    texts: dict[int, Text] = field(default_factory=dict)
+    texts: dict[int, WrittenText] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,18 @@ class Generation:
 
     Args:
         prompts: the prompts of a row; an output row each.
-        values: the row, the prompt and its texts (None where there are none) to the values of the task's columns.
+        values: makes the values of the task's columns from the row, the prompt and its texts (None if there are
+            none).
         settings: how to decode; `max_new_tokens` is set.
     """
 
     prompts: Callable[[Row], Sequence[Prompt]]
-    values: Callable[[Row, Prompt, list[Text] | None], tuple[Any, ...]]
+    values: Callable[[Row, Prompt, list[WrittenText] | None], tuple[Any, ...]]
     settings: GenerationSettings
     copies: int = 1
 
     def results(self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
-        """The output rows, in input order, as soon as all before them are done."""
+        """The output rows, in input order, as soon as all earlier ones are done."""
         check_length(model, self.settings)
         opened: deque[_Open] = deque()
         beams = self.settings.num_beams > 1
@@ -92,7 +93,7 @@ class Generation:
                 if completion.error:
                     entry.error = completion.error
                 else:
-                    text = Text(model.text(completion.token_ids), completion.logprob, completion.scored)
+                    text = WrittenText(model.text(completion.token_ids), completion.logprob, completion.scored)
                     entry.texts[copy if not beams else len(entry.texts)] = text
                 entry.missing -= 1
                 yield from self._done(opened)
@@ -101,7 +102,7 @@ class Generation:
     def _requests(
         self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch, opened: deque[_Open]
     ) -> Iterator[Request]:
-        """The requests of the batches, up to one behind which there were none for IDLE rows."""
+        """The requests of the batches, up to one after which there were none for IDLE rows."""
         idle = 0
         for batch in batches:
             with watch.phase("encoding"):
@@ -153,12 +154,15 @@ class Generation:
         forced = [model.answer_ids(choice) for choice in entry.prompt.choices]
         room = model.prompt_room(max(map(len, forced)) + 1)
         if len(ids) > room:
-            entry.error = RowError("prompt-too-long", f"{len(ids)} tokens, {room} fit beside the choices")
+            entry.error = RowError("prompt-too-long", f"{len(ids)} tokens, {room} fit together with the choices")
         elif not all(forced):
             entry.error = RowError("missing", "a choice is empty")
         else:
             entry.missing = len(forced)
-            yield from (Request((entry, at), image, ids, (0, len(one)), forced=one) for at, one in enumerate(forced))
+            yield from (
+                Request((entry, at), image, ids, (0, len(token_ids)), forced=token_ids)
+                for at, token_ids in enumerate(forced)
+            )
 
     def _done(self, opened: deque[_Open]) -> Iterator[Result]:
         while opened and opened[0].missing == 0:
@@ -174,8 +178,8 @@ def score_columns(several: bool) -> tuple[Column, ...]:
     return (Column("logprob", "number"), Column("probability", "number"))
 
 
-def score_values(texts: list[Text] | None, several: bool) -> tuple[Any, ...]:
-    """Each text's log-probability, by token on average, and its probability."""
+def score_values(texts: list[WrittenText] | None, several: bool) -> tuple[Any, ...]:
+    """Each text's average log-probability per token, and its probability."""
     if texts is None:
         return (None, None)
     means = [short(text.logprob / max(text.scored, 1)) for text in texts]
@@ -189,7 +193,7 @@ def short(number: float) -> float:
 
 
 def check_length(model: Blip2Model, settings: GenerationSettings) -> None:
-    """See that the model has room for `max_new_tokens` behind an image and a prompt. Raises UsageError."""
+    """Check that the model has room for `max_new_tokens` after an image and a prompt. Raises UsageError."""
     most = settings.max_new_tokens or 1
     room = model.prompt_room(most)
     if room < 1:

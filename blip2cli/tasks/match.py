@@ -1,4 +1,4 @@
-"""Matching: how well images and texts go together, by ITC and ITM; and caption sets filtered by it, as CapFilt does."""
+"""Matching: how well images and texts match, by ITC and ITM; and filtering of caption sets, as in CapFilt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from blip2cli.errors import UsageError
 from blip2cli.records import Batch, Column, Result, Row, RowError
 from blip2cli.settings import Job, Kind, Opt
 from blip2cli.tasks import Needs
-from blip2cli.tasks.template import MissingColumn, Template, lines_of, nothing_in
+from blip2cli.tasks.template import MissingColumn, Template, empty_column, lines_of
 
 if TYPE_CHECKING:
     from blip2cli.host.stopwatch import Stopwatch
@@ -21,34 +21,36 @@ if TYPE_CHECKING:
     from blip2cli.model.retrieval import ReadText, RetrievalModel
 
 TEXT_COLUMNS = ("text", "caption")
-"""Columns that a row's text is looked for in where --text-column is not given."""
+"""Columns that may hold a row's text if --text-column is not given."""
 
 PAIRS = 1024
-"""Pairs that are scored together at most; ITM works on as many of them at once as on images."""
+"""The largest number of pairs scored together; ITM works on as many of them at once as on images."""
 
 
 @dataclass(frozen=True)
 class MatchOptions:
-    """What `blip2 match` alone is told."""
+    """The options of `blip2 match` alone."""
 
     panel = "Matching"
     kind: ClassVar[Kind] = "retrieval"
     text: Annotated[
         tuple[str, ...],
-        Opt("Text for every image; may be repeated. {NAME} is a column.", ("--text", "-t"), "TEXT"),
+        Opt("Text for every image; may be repeated. {NAME} stands for a column.", ("--text", "-t"), "TEXT"),
     ] = ()
-    texts: Annotated[Path | None, Opt("Text file with a text a line, for every image.", metavar="FILE")] = None
+    texts: Annotated[Path | None, Opt("Text file with one text on each line, all for every image.", metavar="FILE")] = (
+        None
+    )
     text_column: Annotated[
         str | None, Opt("Manifest column with the row's text. [default: text, else caption]", metavar="NAME")
     ] = None
     scores: Annotated[
-        Literal["both", "itc", "itm"], Opt("ITC is cheap, ITM exact: it costs a pass of the Q-Former for every pair.")
+        Literal["both", "itc", "itm"], Opt("ITC is fast. ITM is more exact, and runs the Q-Former for every pair.")
     ] = "both"
     threshold: Annotated[
-        float | None, Opt("Write only rows that score so much or more, and those with errors.", metavar="X")
+        float | None, Opt("Write only rows that score at least this, and rows with errors.", metavar="X")
     ] = None
     threshold_on: Annotated[
-        Literal["itm", "itc"] | None, Opt("Score that --threshold is about. [default: itm, if it is computed]")
+        Literal["itm", "itc"] | None, Opt("Score that --threshold applies to. [default: itm, if it is computed]")
     ] = None
 
     @property
@@ -58,30 +60,29 @@ class MatchOptions:
 
     @property
     def decisive(self) -> str:
-        """The score that the threshold is about."""
+        """The score that the threshold applies to."""
         return self.threshold_on or self.computed[-1]
 
     def validate(self) -> None:
         if self.text_column is not None and (self.text or self.texts is not None):
-            raise UsageError(
-                "--text-column does not go with --text or --texts", "Rows have their own texts, or all the same."
-            )
+            raise UsageError("--text-column cannot be used with --text or --texts", "Give one of them.")
         if any(not text.strip() for text in self.text):
-            raise UsageError("--text is empty", "Say something: --text 'a red circle'.")
+            raise UsageError("--text is empty", "Give a text, for example --text 'a red circle'.")
         if self.threshold_on is not None and self.threshold is None:
-            raise UsageError("--threshold-on needs --threshold", "Such as --threshold 0.5.")
+            raise UsageError("--threshold-on needs --threshold", "For example: --threshold 0.5.")
         if self.decisive not in self.computed:
             raise UsageError(f"--threshold-on {self.decisive} needs that score", "Leave out --scores, or change it.")
         lowest = 0 if self.decisive == "itm" else -1
         if self.threshold is not None and not lowest <= self.threshold <= 1:
             raise UsageError(
-                f"--threshold {self.threshold:g} is no {self.decisive.upper()} score", f"They go from {lowest} to 1."
+                f"--threshold {self.threshold:g} is not an {self.decisive.upper()} score",
+                f"Scores are from {lowest} to 1.",
             )
 
 
 @dataclass(slots=True)
 class _Pair:
-    """An output row in the making: an image and a text, or what is wrong with them."""
+    """An unfinished output row: an image and a text, or what is wrong with them."""
 
     row: Row
     image: Any
@@ -100,14 +101,14 @@ class MatchTask:
         self.options: MatchOptions = job.options
         if self.options.threshold is not None and job.output.retry_errors:
             raise UsageError(
-                "--retry-errors does not go with --threshold",
-                "Run without --threshold, and filter the scores behind it.",
+                "--retry-errors cannot be used with --threshold",
+                "Run without --threshold, and filter the rows by score afterwards.",
             )
         typed = self.options.text + (lines_of("--texts", self.options.texts) if self.options.texts else ())
         self.texts = [Template(text, "--text") for text in typed]
-        own = (self.options.text_column,) if self.options.text_column else TEXT_COLUMNS
+        text_columns = (self.options.text_column,) if self.options.text_column else TEXT_COLUMNS
         self.needs = Needs(
-            text_columns=() if self.texts else own,
+            text_columns=() if self.texts else text_columns,
             no_text=("no text is given", "Add --text 'a red circle', or give --texts FILE."),
         )
         self.text_column: str | None = None
@@ -142,21 +143,21 @@ class MatchTask:
     def _texts(self, row: Row) -> list[tuple[str | None, RowError | None]]:
         """The row's texts, each with what is wrong with it."""
         if not self.texts:
-            missing = None if row.text and row.text.strip() else nothing_in(self.text_column)
+            missing = None if row.text and row.text.strip() else empty_column(self.text_column)
             return [(row.text, missing)]
         return [_filled(template, row) for template in self.texts]
 
     def _score(self, model: RetrievalModel, pairs: Sequence[_Pair]) -> None:
-        """Give each pair its scores, or its error; those that the threshold on ITC leaves out get no ITM."""
+        """Give each pair its scores or its error; pairs below a threshold on ITC get no ITM."""
         good = self._read(model, [pair for pair in pairs if pair.error is None])
         if "itc" in self.options.computed:
             _note("itc", good, _itc(model, good))
         if "itm" in self.options.computed:
-            wanted = [(pair, text) for pair, text in good if not self._left_out(pair)]
-            _note("itm", wanted, model.itm([(pair.image, text) for pair, text in wanted]))
+            to_score = [(pair, text) for pair, text in good if not self._left_out(pair)]
+            _note("itm", to_score, model.itm([(pair.image, text) for pair, text in to_score]))
 
     def _read(self, model: RetrievalModel, pairs: Sequence[_Pair]) -> list[tuple[_Pair, ReadText]]:
-        """The pairs with their texts as the model reads them, but for those it cannot read."""
+        """The pairs with their tokenized texts, without those that the model cannot read."""
         texts = list(dict.fromkeys(pair.text or "" for pair in pairs))
         read: dict[str, Any] = dict(zip(texts, model.read(texts), strict=True))
         for pair in pairs:
@@ -164,7 +165,7 @@ class MatchTask:
         return [(pair, read[pair.text or ""]) for pair in pairs if pair.error is None]
 
     def _left_out(self, pair: _Pair) -> bool:
-        """Whether the score that decides is there, and below the threshold."""
+        """Whether the score of the threshold exists, and is below it."""
         score = pair.scores.get(self.options.decisive)
         return self.options.threshold is not None and score is not None and score < self.options.threshold
 
@@ -175,18 +176,18 @@ class MatchTask:
 
 
 def _itc(model: RetrievalModel, pairs: Sequence[tuple[_Pair, ReadText]]) -> list[float | Failed]:
-    """The ITC score of each pair, out of the product of all its images with all its texts."""
+    """The ITC score of each pair, taken from the product of all images with all texts."""
     from blip2cli.model.retrieval import finite
 
     images = {id(pair.image): pair.image for pair, _ in pairs}
     texts = {id(text): text for _, text in pairs}
-    row, column = ({key: at for at, key in enumerate(some)} for some in (images, texts))
+    row, column = ({key: at for at, key in enumerate(items)} for items in (images, texts))
     scores: list[list[float]] = model.itc(list(images.values()), list(texts.values())).tolist()
     return [finite("ITC", scores[row[id(pair.image)]][column[id(text)]]) for pair, text in pairs]
 
 
 def _note(name: str, pairs: Sequence[tuple[_Pair, ReadText]], scores: Sequence[float | Failed]) -> None:
-    """Note the scores, as they are written, or the errors in their stead."""
+    """Store the scores, rounded as they are written, or the errors instead."""
     from blip2cli.tasks.generation import short
 
     for (pair, _), score in zip(pairs, scores, strict=True):
@@ -206,5 +207,5 @@ def _filled(template: Template, row: Row) -> tuple[str | None, RowError | None]:
 
 def _some(pairs: Iterator[_Pair], most: int) -> Iterator[list[_Pair]]:
     """The pairs in lists."""
-    while some := list(islice(pairs, most)):
-        yield some
+    while group := list(islice(pairs, most)):
+        yield group

@@ -1,4 +1,4 @@
-"""A text with places for a manifest's columns: `{name}`. What is filled in is text, whatever stands in it."""
+"""A template with a manifest's columns in braces: `{name}`. The content of a column is always plain text."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from blip2cli.host.storage import reading_hint
 from blip2cli.records import Row, RowError
 
 
-def nothing_in(column: str | None) -> RowError:
+def empty_column(column: str | None) -> RowError:
     """The error of a row that has nothing in a column that is needed."""
-    return RowError("missing", f"nothing in column {column}")
+    return RowError("missing", f"column {column} is empty")
 
 
 class MissingColumn(Exception):
     """A row has nothing in a column that is needed; `error` is the row's."""
 
     def __init__(self, column: str) -> None:
-        self.error = nothing_in(column)
+        self.error = empty_column(column)
         super().__init__(str(self.error))
 
 
 @dataclass(frozen=True)
 class Template:
-    """A text of one option. `{{` and `}}` are braces; a place without a name is for the question.
+    """A text of one option. `{{` and `}}` are braces; `{}` stands for the question.
 
     Raises UsageError for anything else in braces.
     """
@@ -39,13 +39,13 @@ class Template:
         try:
             for _, name, form, conversion in self._pieces:
                 if form or conversion or any(mark in (name or "") for mark in ".["):
-                    raise ValueError("only names of columns stand in braces")
+                    raise ValueError("only column names may be in braces")
         except ValueError as error:
             raise UsageError(f"{self.option} {self.text!r}: {error}", "Write {{ and }} for braces.") from None
 
     @property
     def names(self) -> list[str]:
-        """The columns it has places for."""
+        """The columns that it uses."""
         return [name for _, name, _, _ in self._pieces if name]
 
     @cached_property
@@ -53,13 +53,13 @@ class Template:
         return list(string.Formatter().parse(self.text))
 
     def check(self, columns: Sequence[str]) -> None:
-        """See that the input has the columns. Raises UsageError."""
-        gone = next((name for name in self.names if name not in columns), None)
-        if gone is not None:
-            there = f"It has: {', '.join(columns)}." if columns else "It has no columns."
+        """Check that the input has the columns. Raises UsageError."""
+        missing = next((name for name in self.names if name not in columns), None)
+        if missing is not None:
+            existing = f"It has: {', '.join(columns)}." if columns else "It has no columns."
             raise UsageError(
-                f"{self.option} has a place for {gone}, which the input has not",
-                f"{there} Write {{{{ and }}}} for braces.",
+                f"{self.option} uses column {missing}, which the input does not have",
+                f"{existing} Write {{{{ and }}}} for braces.",
             )
 
     def fill(self, row: Row, question: str = "") -> str:
@@ -78,9 +78,9 @@ class Template:
 
 
 def check_place(template: str | None) -> None:
-    """See that a --template, if there is one, has a place for the question. Raises UsageError."""
+    """Check that a --template, if there is one, contains {} for the question. Raises UsageError."""
     if template is not None and "{}" not in template:
-        raise UsageError("--template has no place for the question", "Write {} where it goes: 'Question: {} Answer:'.")
+        raise UsageError("--template does not contain {}", "Write {} where it goes: 'Question: {} Answer:'.")
 
 
 def lines_of(option: str, file: object) -> tuple[str, ...]:
@@ -94,11 +94,11 @@ def lines_of(option: str, file: object) -> tuple[str, ...]:
     except OSError as error:
         raise UsageError(
             f"cannot read {option} {file}: {reason(error)}",
-            reading_hint(error, "Name a text file that holds one a line."),
+            reading_hint(error, "Give a text file with one on each line."),
         ) from None
     except NotText as error:
         raise UsageError(f"cannot read {option} {file}: it is {error}", SAVE_AS_UTF_8) from None
-    found = tuple(line.strip() for line in StringIO(text, newline=None) if line.strip())
-    if not found:
-        raise UsageError(f"{option} {file} is empty", "Name a text file that holds one a line.")
-    return found
+    lines = tuple(line.strip() for line in StringIO(text, newline=None) if line.strip())
+    if not lines:
+        raise UsageError(f"{option} {file} is empty", "Give a text file with one on each line.")
+    return lines

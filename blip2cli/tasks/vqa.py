@@ -13,13 +13,13 @@ from blip2cli.errors import UsageError
 from blip2cli.records import Batch, Column, Result, Row, RowError
 from blip2cli.settings import Job, Opt
 from blip2cli.tasks import Needs
-from blip2cli.tasks.template import MissingColumn, Template, check_place, lines_of, nothing_in
+from blip2cli.tasks.template import MissingColumn, Template, check_place, empty_column, lines_of
 
 if TYPE_CHECKING:
     from blip2cli.host.stopwatch import Stopwatch
     from blip2cli.model.blip2 import Blip2Model
     from blip2cli.model.checkpoint import Checkpoint
-    from blip2cli.tasks.generation import Prompt, Text
+    from blip2cli.tasks.generation import Prompt, WrittenText
 
 MAX_NEW_TOKENS = 10
 """As in LAVIS's VQA evaluations."""
@@ -27,35 +27,39 @@ MAX_NEW_TOKENS = 10
 
 @dataclass(frozen=True)
 class VqaOptions:
-    """What `blip2 vqa` alone is told."""
+    """The options of `blip2 vqa` alone."""
 
     panel = "Questions"
     prompt: Annotated[
         tuple[str, ...], Opt("Question for every image; may be repeated.", ("--prompt", "-p"), "TEXT")
     ] = ()
-    questions: Annotated[Path | None, Opt("Text file with a question a line, for every image.", metavar="FILE")] = None
+    questions: Annotated[
+        Path | None, Opt("Text file with one question on each line, all for every image.", metavar="FILE")
+    ] = None
     question_column: Annotated[str, Opt("Manifest column with the row's question.", metavar="NAME")] = "question"
     template: Annotated[
         str | None,
         Opt("What a question is put into, at {}; {NAME} is a column. [default: by language model]", metavar="TEXT"),
     ] = None
     choices: Annotated[
-        str | None, Opt("Answers to choose from, with commas: the likeliest is given.", metavar="A,B,...")
+        str | None, Opt("Answers to choose from, separated by commas; the most likely is given.", metavar="A,B,...")
     ] = None
     choices_column: Annotated[
-        str | None, Opt("Manifest column with the row's choices, a list or with commas.", metavar="NAME")
+        str | None, Opt("Manifest column with the row's choices: a list, or separated by commas.", metavar="NAME")
     ] = None
 
     def validate(self) -> None:
         check_place(self.template)
         if self.choices is not None and self.choices_column is not None:
-            raise UsageError("--choices does not go with --choices-column", "Give one of them.")
+            raise UsageError("--choices cannot be used with --choices-column", "Give one of them.")
         if self.choices is not None:
-            fault = faulty(split(self.choices))
+            fault = choices_error(split(self.choices))
             if fault:
-                raise UsageError(f"--choices {self.choices}: {fault}", "Part the answers by commas: --choices yes,no.")
+                raise UsageError(
+                    f"--choices {self.choices}: {fault}", "Separate the answers with commas: --choices yes,no."
+                )
         if any(not question.strip() for question in self.prompt):
-            raise UsageError("--prompt is empty", "Ask something: --prompt 'what colour is it?'.")
+            raise UsageError("--prompt is empty", "Give a question, for example --prompt 'what colour is it?'.")
 
 
 class VqaTask:
@@ -74,7 +78,8 @@ class VqaTask:
         self.choosing = self.options.choices is not None or self.options.choices_column is not None
         if self.choosing and (self.settings.num_beams > 1 or self.settings.samples or self.settings.scores):
             raise UsageError(
-                "choices do not go with --num-beams, sampling or --scores", "They are ranked, with their probabilities."
+                "choices cannot be used with --num-beams, sampling or --scores",
+                "Choices are ranked, with their probabilities.",
             )
         self.needs = Needs(
             text_columns=() if self.asked else (self.options.question_column,),
@@ -109,7 +114,7 @@ class VqaTask:
         from blip2cli.tasks.generation import Prompt
 
         if not self.asked and (row.text is None or not row.text.strip()):
-            return [Prompt(None, (row.text,), nothing_in(self.options.question_column))]
+            return [Prompt(None, (row.text,), empty_column(self.options.question_column))]
         return [self._prompt(row, template, question) for question in self.asked or (None,)]
 
     def _prompt(self, row: Row, template: Template, asked: Template | None) -> Prompt:
@@ -119,22 +124,22 @@ class VqaTask:
         try:
             question = asked.fill(row) if asked else row.text or ""
             choices = self._choices(row)
-            fault = faulty(choices) if self.choosing else None
+            fault = choices_error(choices) if self.choosing else None
             error = RowError("unsupported", fault) if fault else None
             return Prompt(template.fill(row, question), (question,), error, choices)
         except MissingColumn as missing:
             return Prompt(None, (question,), missing.error)
 
     def _choices(self, row: Row) -> tuple[str, ...]:
-        """The answers that a row's is chosen from; none where it is written freely. Raises MissingColumn."""
+        """The answers to choose from for a row; none if its answer is generated. Raises MissingColumn."""
         if self.options.choices_column is None:
             return split(self.options.choices) if self.options.choices is not None else ()
-        given = row.columns.get(self.options.choices_column)
-        if given is None:
+        cell = row.columns.get(self.options.choices_column)
+        if cell is None:
             raise MissingColumn(self.options.choices_column)
-        return tuple(map(str, given)) if isinstance(given, (list, tuple)) else split(str(given))
+        return tuple(map(str, cell)) if isinstance(cell, (list, tuple)) else split(str(cell))
 
-    def _values(self, row: Row, prompt: Prompt, texts: list[Text] | None) -> tuple[Any, ...]:
+    def _values(self, row: Row, prompt: Prompt, texts: list[WrittenText] | None) -> tuple[Any, ...]:
         from blip2cli.tasks.generation import score_values, short
 
         if self.choosing:
@@ -148,20 +153,20 @@ class VqaTask:
 
 
 def split(choices: str) -> tuple[str, ...]:
-    """Answers with commas between them; one that holds a comma is quoted, as in CSV."""
+    """Answers separated by commas; an answer that contains a comma is quoted, as in CSV."""
     return tuple(choice.strip() for choice in next(csv.reader([choices], skipinitialspace=True), []))
 
 
-def faulty(choices: tuple[str, ...]) -> str | None:
+def choices_error(choices: tuple[str, ...]) -> str | None:
     """What is wrong with answers to choose from."""
     if len(choices) < 2:
-        return "there is nothing to choose"
+        return "at least two choices are needed"
     if not all(choice.strip() for choice in choices):
         return "a choice is empty"
-    return "a choice is there twice" if len(set(choices)) < len(choices) else None
+    return "a choice is repeated" if len(set(choices)) < len(choices) else None
 
 
 def softmax(logprobs: list[float]) -> list[float]:
-    """Probabilities among the choices, from the logarithms of their own."""
+    """Probabilities among the choices, from their log-probabilities."""
     weights = [math.exp(logprob - max(logprobs)) for logprob in logprobs]
     return [weight / sum(weights) for weight in weights]

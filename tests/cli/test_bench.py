@@ -42,7 +42,10 @@ def test_where_none_can_run_it_is_two_lines(typed: Run, monkeypatch: pytest.Monk
     refuse("bf16", RuntimeError("the operator refuses"), monkeypatch)
     ran = typed(*FEW, "--dtypes", "bf16")
     assert ran.code == 1 and "RuntimeError: the operator refuses" in words_of(ran)
-    assert ran.err.splitlines()[-2:] == ["blip2: tiny runs in none of bf16 here", "       Try --dtypes fp32."]
+    assert ran.err.splitlines()[-2:] == [
+        "blip2: tiny cannot run here with any of bf16 here",
+        "       Try --dtypes fp32.",
+    ]
 
 
 def test_what_fails_in_the_middle_ends_that_precision_only(typed: Run, monkeypatch: pytest.MonkeyPatch) -> None:

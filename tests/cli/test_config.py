@@ -50,7 +50,7 @@ def test_a_table_is_for_the_command_of_its_name(typed: Run) -> None:
         ("debug = true", "run.toml: caption has no option debug"),
         ("limit = ", "run.toml is not TOML"),
         ('limit = "many"', "--limit many is not a whole number"),
-        ('dtype = "fp8"', "--dtype fp8 is not a choice"),
+        ('dtype = "fp8"', "--dtype fp8 is not one of the choices"),
         ("shard = 3", "--shard 3 is not a part such as 3/16"),
     ],
 )

@@ -143,7 +143,7 @@ def test_the_hub_is_asked_shortly(monkeypatch: pytest.MonkeyPatch, answer: str) 
                 raise ConnectionError("nobody\nthere")
             return namedtuple("Answer", "status_code")(200)
 
-    assert found(doctor.hub)["hub"].found == "not asked: HF_HUB_OFFLINE is set"
+    assert found(doctor.hub)["hub"].found == "not checked: HF_HUB_OFFLINE is set"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "hub.test")
     monkeypatch.setattr("huggingface_hub.utils.get_session", Session)

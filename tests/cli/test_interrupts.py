@@ -22,9 +22,9 @@ MORE = 40
 
 WORDS = ["caption", "m.csv", "--out", "o.jsonl", "--batch-size", "8"]
 STOPPED = [
-    "blip2: warning: stopping behind the rows in hand; once more to leave at once",
+    "blip2: warning: finishing the current rows; press Ctrl-C again to quit now",
     "blip2: interrupted",
-    "       Rows committed to --out are kept; the same command with --resume goes on.",
+    "       Rows committed to --out are kept; run the same command with --resume to continue.",
 ]
 
 
@@ -80,7 +80,7 @@ def test_without_an_output_nothing_is_promised(typed: Callable[..., Typed], monk
     ran = typed("caption", CIRCLE)
     assert ran.err.splitlines() == [
         "blip2: interrupted",
-        "       Nothing is kept without --out, with which a run can be resumed.",
+        "       Nothing was kept; with --out, a run can be resumed.",
     ]
     assert typed("caption", CIRCLE, "--out", "o.jsonl").err.splitlines() == STOPPED[1:]
 

@@ -124,7 +124,7 @@ def test_an_old_checkpoint_runs_and_a_torn_one_does_not(typed: Run, opt_checkpoi
     ("made", "message"),
     [
         (None, "nothing is neither a folder nor in the hub's cache"),
-        ({}, "nothing holds no checkpoint (no config.json)"),
+        ({}, "nothing contains no checkpoint (no config.json)"),
         ({"config.json": "{"}, "nothing/config.json is not JSON"),
         ({"config.json": '{"model_type": "bert"}'}, "nothing is a bert checkpoint, not BLIP-2"),
         (
@@ -132,10 +132,13 @@ def test_an_old_checkpoint_runs_and_a_torn_one_does_not(typed: Run, opt_checkpoi
             "nothing/model.safetensors is cut short or broken",
         ),
         ({"config.json": "[" * 100_000}, "nothing/config.json is nested too deeply"),
-        ({"config.json": '{"model_type": "blip-2", "vision_config": 3}'}, "nothing has a configuration or weights"),
+        (
+            {"config.json": '{"model_type": "blip-2", "vision_config": 3}'},
+            "nothing has a configuration or weights that are not valid",
+        ),
         (
             {"config.json": '{"model_type": "blip-2"}', "preprocessor_config.json": '{"size": {"height": "x"}}'},
-            "nothing has a configuration or weights",
+            "nothing has a configuration or weights that are not valid",
         ),
         ({"config.json": '{"model_type": "\\u001b[2J\\nbert"}'}, "nothing is a  [2J bert checkpoint, not BLIP-2"),
     ],

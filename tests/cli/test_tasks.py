@@ -55,7 +55,7 @@ def test_questions_from_a_column(typed: Run) -> None:
         None,
         "missing: no text in column question",
         None,
-        "missing: nothing in column question",
+        "missing: column question is empty",
     ]
     assert [row["answer"] for row in typed("vqa", "m.jsonl", "--question-column", "ask").rows] == ["yes"] * 4
 
@@ -71,7 +71,7 @@ def test_a_template_replaces_that_of_the_language_model(typed: Run) -> None:
     assert typed(*asked, "--template", "Question: {} Answer:").rows == typed(*asked).rows
     assert typed(*asked, "--template", "{} {}: what shape is it?").code == 0
     ran = typed(*asked, "--template", "no place")
-    assert ran.code == 2 and ran.err.startswith("blip2: --template has no place for the question\n")
+    assert ran.code == 2 and ran.err.startswith("blip2: --template does not contain {}\n")
 
 
 @pytest.mark.parametrize("kind", ["opt_checkpoint", "t5_checkpoint"])

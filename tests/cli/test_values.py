@@ -125,7 +125,7 @@ def test_the_usage_line_names_arguments_once(typed: Run, command: str) -> None:
         ("limit = inf", "--limit inf is not a whole number"),
         ('device = "gpu"', "--device gpu is not a device"),
         ("out = false", "--out False is not a text or a number"),
-        ('out = "a\\u0000b.jsonl"', "--out holds a NUL character"),
+        ('out = "a\\u0000b.jsonl"', "--out contains a NUL character"),
         ('quiet = "perhaps"', "run.toml: quiet is true or false, not perhaps"),
         ("quiet = 2", "run.toml: quiet is true or false, not 2"),
     ],

@@ -82,7 +82,7 @@ def test_the_python_reference_is_made_from_the_docstrings(site: Path) -> None:
     page = (site / "api-reference.html").read_text(encoding="utf-8")
     for documented in ("Blip2.caption", "errors.Blip2Error", "settings.GenerationSettings.num_beams"):
         assert f'id="blip2cli.{documented}"' in page
-    assert "Beams of beam search; 1 is greedy." in page
+    assert "Number of beams; 1 is greedy." in page
     assert "Annotated" not in page
 
 

@@ -42,7 +42,7 @@ OUTSIDE = (
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_what_does_not_lie_below_is_refused_whether_it_is_there_or_not(root: Path, name: str) -> None:
     assert not is_below(str(root), os.path.join(root, name))
-    with pytest.raises(PermissionError, match="outside of the image root"):
+    with pytest.raises(PermissionError, match="outside the image root"):
         open_below(str(root), os.path.join(root, name))
 
 

@@ -69,7 +69,7 @@ def test_an_empty_prompt_is_refused_and_an_empty_question_is_an_error_row(typed:
     ran = typed("vqa", CIRCLE, "-p", " ")
     assert ran.code == 2 and ran.err.count("\n") == 2
     Path("m.jsonl").write_text(json.dumps({"image": str(CIRCLE), "question": ""}) + "\n")
-    assert typed("vqa", "m.jsonl").rows[0]["error"] == "missing: nothing in column question"
+    assert typed("vqa", "m.jsonl").rows[0]["error"] == "missing: column question is empty"
 
 
 class Mark:

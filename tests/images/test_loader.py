@@ -134,8 +134,8 @@ def test_processes_that_die_of_no_image_become_fewer(
     misbehave({6: Once(die, tmp_path / "1"), 30: Once(die, tmp_path / "2")})
     assert errors_of(load(rows(40), READING, Loading(4, 4)), 40) == {}
     told = capsys.readouterr().err.splitlines()
-    lost = "blip2: warning: a process that decodes images was lost (crashed: the image decoder crashed (SIGKILL)); "
-    assert told == [f"{lost}going on with {number}" for number in (2, 1)]
+    lost = "blip2: warning: a process that decodes images died (crashed: the image decoder crashed (SIGKILL)); "
+    assert told == [f"{lost}continuing with {number}" for number in (2, 1)]
 
 
 def test_a_process_that_does_not_start_is_started_again(misbehave: Install, tmp_path: Path) -> None:
@@ -148,10 +148,10 @@ def test_when_none_starts_the_run_ends_or_decodes_here(
 ) -> None:
     monkeypatch.setattr("blip2cli.images.processes.START_PAUSE", 0)
     misbehave({}, Unborn, marker=tmp_path / "born", deaths=100)
-    with pytest.raises(Blip2Error, match=r"no process to decode images can be started: .*SIGKILL"):
+    with pytest.raises(Blip2Error, match=r"cannot start a process that decodes images: .*SIGKILL"):
         list(load(rows(20), READING, Loading(4, 1)))
     assert errors_of(load(rows(20), READING, Loading(4)), 20) == {}
-    assert "this one does it, without time limits" in capsys.readouterr().err
+    assert "this process decodes them, without time limits" in capsys.readouterr().err
 
 
 def test_what_goes_wrong_in_the_source_is_not_taken_for_a_process() -> None:
@@ -221,7 +221,7 @@ def test_without_descriptors_processes_are_said_not_to_start(monkeypatch: pytest
     monkeypatch.setattr("blip2cli.images.processes.START_PAUSE", 0)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
     try:
-        with pytest.raises(Blip2Error, match=r"can be started: Too many open files"):
+        with pytest.raises(Blip2Error, match=r"that decodes images: Too many open files"):
             list(load(rows(20), READING, Loading(4, 2)))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)

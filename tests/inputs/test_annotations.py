@@ -93,7 +93,7 @@ def test_images_that_are_not_as_they_must_be() -> None:
     assert [plain(row)[::2] for row in found] == [
         ("000000397133.jpg", None),
         ("m.json#1", "unreadable: entry 2 is not a JSON object"),
-        ("m.json#2", "missing: nothing in column file_name"),
+        ("m.json#2", "missing: column file_name is empty"),
         ("m.json#3", "unsupported: column file_name holds int"),
     ]
     with pytest.raises(UsageError, match=r"m\.json has no image column"):
@@ -165,7 +165,7 @@ def test_questions_that_are_not_as_they_must_be() -> None:
     ids: list[Any] = ["262148", "x", 1.5, None, "9" * 5000]
     entries = [*({**QUESTION, "image_id": number} for number in ids), "?", {"image_id": 1}]
     found = rows({"questions": entries, "data_subtype": "val2014"}, text="question")
-    missing = "missing: nothing in column image"
+    missing = "missing: column image is empty"
     assert [row.error and str(row.error) for row in found] == [
         *(None, missing, missing, missing, missing),
         *("unreadable: entry 6 is not a JSON object", "missing: no text in column question"),

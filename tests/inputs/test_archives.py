@@ -233,7 +233,7 @@ def test_questions_in_archives(typed: Run) -> None:
     ran = typed("vqa", tar("a.tar", said))
     assert [(row["answer"], row["error"]) for row in ran.rows] == [
         ("circle", None),
-        (None, "missing: nothing in column question"),
+        (None, "missing: column question is empty"),
     ]
 
 

@@ -150,9 +150,9 @@ def test_an_arrow_stream_cut_short_stops_the_run_and_says_where() -> None:
     data = Path("m.arrow").read_bytes()
     Path("m.arrow").write_bytes(data[: len(data) // 2])
     manifest = ArrowManifest("m.arrow", ColumnChoice())
-    with pytest.raises(Blip2Error, match=r"m\.arrow is broken after row \d00: [^\n]+$"):
+    with pytest.raises(Blip2Error, match=r"m\.arrow is damaged after row \d00: [^\n]+$"):
         list(manifest.rows())
-    with pytest.raises(Blip2Error, match=r"m\.arrow is broken after row \d00: [^\n]+$"):
+    with pytest.raises(Blip2Error, match=r"m\.arrow is damaged after row \d00: [^\n]+$"):
         manifest.count()
 
 
@@ -288,7 +288,7 @@ def test_metadata_comes_first_in_its_order_and_then_the_images_it_does_not_name(
     assert names("p") == ["p/sub/c.jpg", "p/./b.jpg", "p/metadata.jsonl#2", "p/a.jpg", "p/z.jpg"]
     rows = list(source("p").rows())
     assert [row.columns.get("n") for row in rows] == [1, 2, 3, None, None]
-    assert [row.error and str(row.error) for row in rows[2:]] == ["missing: nothing in column file_name", None, None]
+    assert [row.error and str(row.error) for row in rows[2:]] == ["missing: column file_name is empty", None, None]
     assert rows[0].image == ImageRef(path="p/sub/c.jpg")
     assert names("p/metadata.jsonl") == ["sub/c.jpg", "./b.jpg", "p/metadata.jsonl#2"], "by name it is a manifest"
 
@@ -329,7 +329,7 @@ def test_what_hugging_face_reads_of_an_imagefolder_is_read_here(typed: Callable[
     answered = typed("vqa", "p")
     assert [row["image"] for row in answered.rows] == ["p/test/x.png", "p/train/x.png", "p/train/y.png"]
     assert [row["question"] for row in answered.rows] == ["what shape is it?"] * 2 + [None]
-    assert [row["error"] for row in answered.rows][2] == "missing: nothing in column question"
+    assert [row["error"] for row in answered.rows][2] == "missing: column question is empty"
 
 
 # Where paths start, and URLs

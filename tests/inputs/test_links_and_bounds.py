@@ -67,7 +67,7 @@ def found(name: str) -> dict[str, bytes | str | None]:
     }
 
 
-OUT, NOTHING = "missing: a link that leads out of the archive", "missing: a link to what is not in the archive"
+OUT, NOTHING = "missing: a link that leads out of the archive", "missing: a link to a file that is not in the archive"
 ROUND, TO_FOLDER = "missing: a link that leads back to itself", "missing: a link to a folder"
 
 SYMBOLIC_LINKS: list[Entry] = [

@@ -120,7 +120,7 @@ def test_images_in_a_parquet_manifest_are_bytes_or_hugging_face_structs() -> Non
     assert [row.image for row in structs] == [ImageRef(data=b"1"), ImageRef(data=b"2"), ImageRef(path="3.jpg")]
     raw = rows("m.parquet", ColumnChoice("raw"))
     assert [row.name for row in raw] == [f"m.parquet#{number}" for number in range(3)]
-    assert [row.error and str(row.error) for row in raw] == [None, "missing: nothing in column raw", None]
+    assert [row.error and str(row.error) for row in raw] == [None, "missing: column raw is empty", None]
     assert raw[2].image == ImageRef(data=b"")
 
 
@@ -198,7 +198,7 @@ def test_a_parquet_file_broken_in_the_middle_stops_the_run_and_says_where() -> N
     start = pq.read_metadata("m.parquet").row_group(1).column(0).data_page_offset
     data[start : start + 200] = b"\xff" * 200
     Path("m.parquet").write_bytes(data)
-    with pytest.raises(Blip2Error, match=r"m\.parquet is broken after row \d+: [^\n]+$"):
+    with pytest.raises(Blip2Error, match=r"m\.parquet is damaged after row \d+: [^\n]+$"):
         rows("m.parquet")
 
 

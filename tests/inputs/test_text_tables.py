@@ -211,7 +211,7 @@ def test_a_text_file_lists_paths_and_urls() -> None:
 
 def test_a_text_beside_an_image_is_not_a_list() -> None:
     Path("a.png").touch()
-    assert "its first line names none" in refused("a.txt", "a red circle\n").message
+    assert "its first line names no image" in refused("a.txt", "a red circle\n").message
     assert [row.name for row in open_source(["*"], ColumnChoice()).rows()] == ["a.png"]
     Path("list.txt").write_text("a.png\na.png\n")
     Path("a.txt").unlink()

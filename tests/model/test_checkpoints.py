@@ -107,16 +107,19 @@ def misshapen(state: State) -> State:
 
 
 CHANGES = {
-    "peft": (prefixed("base_model.model."), ["begin with base_model.model.", "not what wraps it"]),
-    "data parallel": (prefixed("module."), ["begin with module.", "lacks 113 of the 113"]),
+    "peft": (prefixed("base_model.model."), ["begin with base_model.model.", "not its wrapper"]),
+    "data parallel": (prefixed("module."), ["begin with module.", "is missing 113 of the 113"]),
     "compiled": (prefixed("_orig_mod."), ["begin with _orig_mod."]),
-    "projection": (without("language_projection"), ["lacks 2 of the", "language_projection.bias", "would be random"]),
-    "layer": (without("decoder.layers.1."), ["lacks 16 of the", "language_model.model.decoder.layers.1."]),
-    "embedding": (without("embed_tokens"), ["lacks 1 of the", "language_model.model.decoder.embed_tokens.weight"]),
-    "query tokens": (without("query_tokens"), ["lacks 1 of the", "query_tokens"]),
+    "projection": (
+        without("language_projection"),
+        ["is missing 2 of the", "language_projection.bias", "would be random"],
+    ),
+    "layer": (without("decoder.layers.1."), ["is missing 16 of the", "language_model.model.decoder.layers.1."]),
+    "embedding": (without("embed_tokens"), ["is missing 1 of the", "language_model.model.decoder.embed_tokens.weight"]),
+    "query tokens": (without("query_tokens"), ["is missing 1 of the", "query_tokens"]),
     "language model": (without("language_model."), ["language_model would be random"]),
-    "base layer": (unmerged, ["lacks 2 of the", "adapter (LoRA) is not merged", "merge_and_unload"]),
-    "adapter beside": (with_adapter, ["weights that its model does not", "lora_A", "merge_and_unload"]),
+    "base layer": (unmerged, ["is missing 2 of the", "adapter (LoRA) is not merged", "merge_and_unload"]),
+    "adapter beside": (with_adapter, ["weights that its model does not have", "lora_A", "merge_and_unload"]),
     "one layer more": (with_layer, ["layers.2.fc1.bias", "smaller model"]),
     "lavis": (lavis, ["as LAVIS names them", "Convert"]),
     "shape": (misshapen, ["language_projection.weight is [32, 16] and should be [32, 32]", "different models"]),
@@ -135,7 +138,7 @@ def test_weights_that_the_model_needs_are_never_random(
 def test_a_head_that_is_not_there_is_told(t5: Path, retrieval: Path) -> None:
     assert not {name for name in load_file(t5 / "model.safetensors") if "lm_head" in name}, "it is tied"
     change_json(t5, "config.json", "text_config", tie_word_embeddings=False)  # as Flan-T5 says
-    assert "lacks 1 of the" in refused(t5) and "language_model.lm_head.weight" in refused(t5)
+    assert "is missing 1 of the" in refused(t5) and "language_model.lm_head.weight" in refused(t5)
     change_weights(retrieval, without("itm_head"))
     assert "itm_head would be random" in refused(retrieval)
 
@@ -234,7 +237,7 @@ def test_shards_that_are_missing_or_outside_are_told(opt: Path) -> None:
     sharded(opt)
     assert found(opt).unused == ()
     (opt / "model-2-of-2.safetensors").rename(opt.parent / "model-2-of-2.safetensors")
-    assert "lacks 1 of its 2 files of weights, such as model-2-of-2" in refused(opt)
+    assert "is missing 1 of its 2 weight files, such as model-2-of-2" in refused(opt)
     text = (opt / "model.safetensors.index.json").read_text()
     for outside in ("../model-2-of-2.safetensors", f"{opt.parent}/model-2-of-2.safetensors"):
         changed = text.replace("model-2-of-2.safetensors", outside)
@@ -336,7 +339,7 @@ def test_a_tokenizer_that_cannot_be_read_is_told(opt: Path) -> None:
 
 def test_a_tokenizer_without_words_is_told(opt: Path) -> None:
     change_tokenizer(opt, vocab={"<unk>": 0}, merges=[])
-    assert "knows no words" in refused(opt, load=True)
+    assert "has no vocabulary" in refused(opt, load=True)
 
 
 def test_a_tokenizer_with_more_words_than_the_model_is_told(opt: Path) -> None:
@@ -360,7 +363,7 @@ def test_a_tokenizer_that_panics_is_told(opt: Path) -> None:
     assert "cannot load the tokenizer" in refused(opt, load=True)
     (opt / "tokenizer.json").write_text(good)
     with_pattern(opt, r"(.+)+(?<=\n)")  # on which the pattern's search gives up
-    assert "fails at a plain text" in refused(opt, load=True) and "Onig" in refused(opt, load=True)
+    assert "fails on a simple text" in refused(opt, load=True) and "Onig" in refused(opt, load=True)
 
 
 def test_a_text_at_which_the_tokenizer_panics_is_an_error_row(typed: Run, opt: Path, photos: Path) -> None:
@@ -368,7 +371,7 @@ def test_a_text_at_which_the_tokenizer_panics_is_an_error_row(typed: Run, opt: P
     image = next(photos.glob("*.png"))
     ran = typed("vqa", image, "--model", opt, "--prompt", "x" * 60, "--prompt", "what?", "--dtype", "fp32")
     panicked, good = ran.rows
-    assert ran.code == 3 and panicked["error"].startswith("failed: the checkpoint's tokenizer fails at a text")
+    assert ran.code == 3 and panicked["error"].startswith("failed: the checkpoint's tokenizer fails on a text")
     assert good["error"] is None
 
 

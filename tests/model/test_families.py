@@ -104,6 +104,6 @@ def test_a_record_names_what_the_model_has(family: str, request: pytest.FixtureR
 
 
 def test_a_family_that_is_not_known_is_refused(llama_checkpoint: Path) -> None:
-    with pytest.raises(CheckpointError, match="a language model of type llama, which cannot be run here") as refused:
+    with pytest.raises(CheckpointError, match="a language model of type llama, which is not supported") as refused:
         find(ModelSettings(model=str(llama_checkpoint), device="cpu"))
     assert "OPT, Flan-T5" in str(refused.value.hint)

@@ -135,7 +135,7 @@ def test_what_cannot_be_recorded_runs_as_it_is(
     monkeypatch.setattr(Replayed, "record", record)
     caplog.set_level(logging.DEBUG)
     assert equal(written(load(checkpoint), SETTINGS["greedy"]), expected)
-    assert "step is not recorded as a CUDA graph, and runs as it is: operation not permitted" in caplog.text
+    assert "step cannot be recorded as a CUDA graph, and runs without one: operation not permitted" in caplog.text
 
 
 def test_debug_says_what_is_not_recorded(
@@ -148,7 +148,7 @@ def test_debug_says_what_is_not_recorded(
     circle = Path(__file__).parents[2] / "docs" / "examples" / "red-circle.png"
     quiet, debugged = typed("caption", circle), typed("caption", circle, "--debug")
     assert quiet.rows == debugged.rows and quiet.rows[0]["caption"] == "a red circle"
-    said = "debug: embeds is not recorded as a CUDA graph, and runs as it is: injected"
+    said = "debug: embeds cannot be recorded as a CUDA graph, and runs without one: injected"
     assert said in debugged.err.splitlines() and said not in quiet.err
 
 

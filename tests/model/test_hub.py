@@ -1,4 +1,4 @@
-"""Why a checkpoint cannot be had: what can be known is told at once, and what the hub answers is told as it is."""
+"""Why a checkpoint is not found: what can be known is told at once, and what the hub answers is told as it is."""
 
 import errno
 import subprocess
@@ -141,10 +141,10 @@ def test_what_is_cached_without_a_tokenizer_is_fetched_again(
         ("~/models/mine", ["there is no folder"]),
         ("runs/one/step-100", ["there is no folder"]),
         ("nothing/", ["there is no folder"]),
-        ("file.bin", ["is a file", "Name the folder"]),
-        ("two words", ["cannot be a hub id"]),
-        ("a--b", ["cannot be a hub id"]),
-        ("", ["cannot be a hub id"]),
+        ("file.bin", ["is a file", "Give the folder"]),
+        ("two words", ["is not a valid hub id"]),
+        ("a--b", ["is not a valid hub id"]),
+        ("", ["is not a valid hub id"]),
         ("https://hub.example/somebody/model", ["is a URL", "somebody/model"]),
         ("tinny", ["Did you mean tiny?"]),
         ("Tiny", ["Did you mean tiny?"]),

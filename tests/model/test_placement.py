@@ -200,7 +200,7 @@ def test_a_dry_run_refuses_what_does_not_fit(typed: Run, two_gpus: None, monkeyp
 def test_it_goes_with_no_other_choice_of_devices(typed: Run, two_gpus: None, other: tuple[str, ...]) -> None:
     ran = typed("caption", EXAMPLES, "--device-map", "auto", *other)
     assert (ran.code, len(ran.err.splitlines())) == (2, 2)
-    assert f"{other[0]} does not go with --device-map" in ran.err
+    assert f"{other[0]} cannot be used with --device-map" in ran.err
 
 
 @pytest.mark.parametrize(("count", "seen"), [(0, "none"), (1, "1")])

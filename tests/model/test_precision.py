@@ -34,7 +34,7 @@ def test_auto_follows_device_and_language_model(
     monkeypatch: pytest.MonkeyPatch, device: str, family: Family | None, native: bool, expected: str
 ) -> None:
     monkeypatch.setattr(precision, "instructions", lambda: frozenset(["avx512_bf16"] if native else ["avx2"]))
-    assert precision.settled("auto", device, family) == expected
+    assert precision.resolve_dtype("auto", device, family) == expected
 
 
 @pytest.mark.parametrize(
@@ -42,14 +42,14 @@ def test_auto_follows_device_and_language_model(
 )
 def test_what_cannot_be_had_is_refused(asked: str, device: str, family: Family | None) -> None:
     with pytest.raises(UsageError, match=f"--dtype {asked}"):
-        precision.settled(asked, device, family)
+        precision.resolve_dtype(asked, device, family)
 
 
 def test_bf16_without_native_support_is_cautioned_of_and_never_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "instructions", lambda: frozenset({"avx2"}))
     assert find(ModelSettings("tiny", device="cpu")).precision == "fp32"
     caution = find(ModelSettings("tiny", dtype="bf16", device="cpu")).caution
-    assert caution is not None and caution.startswith("this processor does not multiply bf16 itself")
+    assert caution is not None and caution.startswith("this processor has no bf16 instructions")
     assert find(ModelSettings("tiny", dtype="fp32", device="cpu")).caution is None
     monkeypatch.setattr(precision, "instructions", lambda: frozenset({"avx512_bf16"}))
     assert find(ModelSettings("tiny", dtype="bf16", device="cpu")).caution is None

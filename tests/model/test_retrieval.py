@@ -161,5 +161,7 @@ def test_weights_tell_the_kind_where_the_config_does_not(retrieval_checkpoint: P
     weights = load_file(tmp_path / "bare" / "model.safetensors")
     save_file({name: weight for name, weight in weights.items() if not name.startswith("itm_head")},
               tmp_path / "bare" / "model.safetensors", {"format": "pt"})  # fmt: skip
-    with pytest.raises(CheckpointError, match=r"lacks .* language_model"):  # by its weights it is of the other kind
+    with pytest.raises(
+        CheckpointError, match=r"is missing .* language_model"
+    ):  # by its weights it is of the other kind
         find(ModelSettings(str(tmp_path / "bare")))

@@ -158,13 +158,19 @@ def test_what_was_added_to_an_unfinished_output_is_told_from_what_a_kill_leaves(
         ("\udcff", "not JSON"),
         ({"rows": 3, "last": "a", "errors": 0, "finished": False, "state": {"size": 1}, "mood": 1}, "not a commit"),
         ({"rows": 3, "last": "a", "errors": 0, "finished": False}, "not a commit"),
-        ({"rows": 3, "last": "a", "errors": 0, "finished": False, "state": {}}, "holds what it cannot"),
-        ({"rows": -3, "last": "a", "errors": 0, "finished": False, "state": {"size": 1}}, "holds what it cannot"),
-        ({"rows": 3, "last": "a", "errors": 0, "finished": False, "state": {"size": -1}}, "holds what it cannot"),
-        ({"rows": 3, "last": 7, "errors": 0, "finished": False, "state": {"size": 1}}, "holds what it cannot"),
-        ({"rows": 1 << 99, "last": "a", "errors": 0, "finished": False, "state": {"size": 1}}, "holds what it cannot"),
-        ({"rows": True, "last": "a", "errors": 0, "finished": False, "state": {"size": 1}}, "holds what it cannot"),
-        ({"rows": 3, "last": "a", "errors": 0, "finished": 1, "state": {"size": 1}}, "holds what it cannot"),
+        ({"rows": 3, "last": "a", "errors": 0, "finished": False, "state": {}}, "values that are not valid"),
+        ({"rows": -3, "last": "a", "errors": 0, "finished": False, "state": {"size": 1}}, "values that are not valid"),
+        ({"rows": 3, "last": "a", "errors": 0, "finished": False, "state": {"size": -1}}, "values that are not valid"),
+        ({"rows": 3, "last": 7, "errors": 0, "finished": False, "state": {"size": 1}}, "values that are not valid"),
+        (
+            {"rows": 1 << 99, "last": "a", "errors": 0, "finished": False, "state": {"size": 1}},
+            "values that are not valid",
+        ),
+        (
+            {"rows": True, "last": "a", "errors": 0, "finished": False, "state": {"size": 1}},
+            "values that are not valid",
+        ),
+        ({"rows": 3, "last": "a", "errors": 0, "finished": 1, "state": {"size": 1}}, "values that are not valid"),
         ({"shard": -1, "files": []}, "a shard is not"),
         ({"shard": 1, "files": 3}, "a shard is not"),
     ],
@@ -188,7 +194,7 @@ def test_a_journal_of_another_version_is_refused_in_words(typed: Run) -> None:
     kept.write_bytes(kept.read_bytes().replace(b'"blip2": %d' % VERSION, b'"blip2": 99'))
     assert "was written by another version of blip2 (99, not 2)" in refused(typed, "jsonl")
     kept.write_bytes(b'{"settings": {}}')
-    assert "its first line is not whole" in refused(typed, "jsonl")
+    assert "its first line is incomplete" in refused(typed, "jsonl")
 
 
 def test_a_run_that_fails_before_its_first_commit_leaves_nothing(typed: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +239,7 @@ def test_links_that_lead_nowhere_or_elsewhere_are_refused(typed: Run) -> None:
     Path("d.jsonl").symlink_to("no/d.jsonl")
     for name, told in (
         ("a.jsonl", "a.jsonl is a symbolic link that leads back to itself"),
-        ("c.jsonl", "c.jsonl leads to c.csv, whose suffix is another"),
+        ("c.jsonl", "c.jsonl leads to c.csv, which has another suffix"),
         ("d.jsonl", "cannot write d.jsonl: there is no folder no"),
     ):
         ran = typed("caption", "m.jsonl", "--out", name)
@@ -285,7 +291,7 @@ def test_the_summary_may_not_take_the_place_of_anything(typed: Run) -> None:
     os.link("m.jsonl", "hard.json")
     Path("shards").mkdir()
     for out, summary, told in (
-        ("o.jsonl", ".o.jsonl.blip2", ".o.jsonl.blip2 is a name that blip2 keeps for its own files"),
+        ("o.jsonl", ".o.jsonl.blip2", ".o.jsonl.blip2 is a name that blip2 uses for its own files"),
         ("o.jsonl", "o.jsonl", "--out and --summary are both o.jsonl"),
         ("o.jsonl", "s.json", "m.jsonl is an input, and cannot be the output too"),
         ("o.jsonl", "hard.json", "m.jsonl is an input, and cannot be the output too"),

@@ -206,7 +206,7 @@ def test_resuming_with_other_settings_is_refused_and_the_difference_named(typed:
     ):
         ran = typed(*first, *words, "--resume")
         assert ran.code == 2
-        assert ran.err.splitlines()[0] == f"blip2: o.jsonl was begun with other settings: {difference}"
+        assert ran.err.splitlines()[0] == f"blip2: o.jsonl was started with other settings: {difference}"
         assert ran.err.count("\n") == 2
     questions.write_text("what colour is it?\n")
     ran = typed(*first, "--resume")
@@ -249,7 +249,7 @@ def test_what_cannot_be_resumed_is_said(typed: Run, name: str) -> None:
     assert ran.code == 2 and f"what belongs to it, .{name}.blip2, is missing" in ran.err
     Path(f"{name}.journal").touch()
     ran = typed(*first, "--resume")
-    assert ran.code == 2 and "an earlier version of blip2, whose journal is not read" in ran.err
+    assert ran.code == 2 and "an earlier version of blip2, whose journal this version cannot read" in ran.err
     assert Path(name).read_bytes() == kept and not hidden(name).exists()
 
 

@@ -129,7 +129,7 @@ def test_vqa_results_have_every_question(typed: Run) -> None:
         (("caption", EXAMPLES, "--format", "coco", "--out", "r"), "--format coco is one file, and r is a folder"),
         (
             ("caption", EXAMPLES, "--num-captions", 2, "--num-beams", 2, "--format", "coco", "--out", "r.json"),
-            "one caption an image",
+            "one caption for each image",
         ),
         (("caption", EXAMPLES, "--out", "r.json"), "cannot tell the format of r.json"),
     ],

@@ -92,7 +92,7 @@ def test_names_that_no_file_can_have_are_error_rows(typed: Run, tmp_path: Path) 
     assert "4 with errors" in ran.err and "4 unsupported" in ran.err
     ran = typed("caption", "m.parquet", "--format", "sidecar")
     assert ran.code == 3 and {(row["caption"], row["error"]) for row in ran.rows} == {
-        (None, "unsupported: no file for a text to stand beside; give --out FOLDER")
+        (None, "unsupported: the image is not a file that a text can be next to; give --out FOLDER")
     }
 
 

@@ -52,14 +52,14 @@ def test_texts_of_a_manifest_that_cannot_be_read_are_error_rows(embed: Embed, tm
     assert embed("texts.parquet", "texts.jsonl", "--text-column", "words").code == 3
     rows = pq.read_table("texts.parquet", columns=["text", "error"]).to_pylist()
     assert [(row["text"], row["error"]) for row in rows[:2]] == [
-        ("gray", None), ("", "missing: nothing in column words")
+        ("gray", None), ("", "missing: column words is empty")
     ]  # fmt: skip
     assert rows[2]["error"].startswith("text-too-long: ")
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["--pool", "mean"], "--pool does not go with"), (["--text", "x"], "images have no text to embed")],
+    [(["--pool", "mean"], "--pool cannot be used with"), (["--text", "x"], "images have no text to embed")],
 )
 def test_what_does_not_go_together_is_said(embed: Embed, photos: Path, words: list[str], said: str) -> None:
     done = embed("x.parquet", photos, *words)

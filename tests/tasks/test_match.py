@@ -67,7 +67,7 @@ def test_a_manifests_caption_is_its_text_and_bad_rows_are_errors(match: Match, c
     done = match(captions)
     assert done.code == 3 and len(done.rows) == 24 and "caption" not in done.rows[0]
     assert {at: row["error"] for at, row in enumerate(done.rows) if row["error"]} == {
-        6: "missing: nothing in column caption", 10: "missing: no such file"
+        6: "missing: column caption is empty", 10: "missing: no such file"
     }  # fmt: skip
     assert [row["n"] for row in done.rows] == list(range(24))
     assert all((row["itc"] is None) == (row["error"] is not None) == (row["itm"] is None) for row in done.rows)
@@ -152,7 +152,7 @@ def test_a_text_may_name_columns(match: Match, photos: Path, tmp_path: Path) -> 
     labels = write_lines(tmp_path / "labels.jsonl", [{"image": name, "label": "cat"}, {"image": name, "label": None}])
     rows = match(labels, "-t", "a photo of a {label}", "-t", "{{}}").rows
     assert [(row["text"], row["error"]) for row in rows] == [
-        ("a photo of a cat", None), ("{}", None), (None, "missing: nothing in column label"), ("{}", None)
+        ("a photo of a cat", None), ("{}", None), (None, "missing: column label is empty"), ("{}", None)
     ]  # fmt: skip
 
 
@@ -170,9 +170,9 @@ def test_texts_come_from_a_file(match: Match, photos: Path, tmp_path: Path) -> N
         (["--threshold", "0.5", "--threshold-on", "itm", "--scores", "itc", "-t", "x"], "needs that score"),
         (["--threshold", "0.5", "-t", "x", "--out", "x.jsonl", "--resume", "--retry-errors"], "--retry-errors"),
         (["-t", " "], "--text is empty"),
-        (["-t", "x", "--text-column", "y"], "--text-column does not go with"),
+        (["-t", "x", "--text-column", "y"], "--text-column cannot be used with"),
         ([], "no text is given"),
-        (["-t", "a {label}"], "has a place for label"),
+        (["-t", "a {label}"], "uses column label"),
     ],
 )
 def test_what_does_not_go_together_is_said(match: Match, photos: Path, words: list[str], said: str) -> None:

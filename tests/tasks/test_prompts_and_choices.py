@@ -27,7 +27,7 @@ def test_columns_are_filled_into_prompts_as_text(typed: Run) -> None:
     assert [(row["prompt"], row["error"]) for row in ran.rows] == [
         ("a {x} </s> {y}", None),
         ("a", None),
-        (None, "missing: nothing in column what"),
+        (None, "missing: column what is empty"),
         ("a", None),
     ]
     assert ran.rows[1]["caption"] == "red circle"
@@ -36,19 +36,19 @@ def test_columns_are_filled_into_prompts_as_text(typed: Run) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("caption", "-p", "{gone}"), "--prompt has a place for gone, which the input has not"),
-        (("caption", "-p", "{what.real}"), "only names of columns stand in braces"),
-        (("caption", "-p", "{what:>9}"), "only names of columns stand in braces"),
+        (("caption", "-p", "{gone}"), "--prompt uses column gone, which the input does not have"),
+        (("caption", "-p", "{what.real}"), "only column names may be in braces"),
+        (("caption", "-p", "{what:>9}"), "only column names may be in braces"),
         (("caption", "-p", "a {"), "--prompt 'a {': "),
-        (("caption", "--suffix", "{gone}"), "--suffix has a place for gone"),
-        (("caption", "--prompt-column", "gone"), "--prompt-column has a place for gone"),
-        (("caption", "--prompt-column", "what", "-p", "a"), "--prompt-column does not go with --prompt"),
+        (("caption", "--suffix", "{gone}"), "--suffix uses column gone"),
+        (("caption", "--prompt-column", "gone"), "--prompt-column uses column gone"),
+        (("caption", "--prompt-column", "what", "-p", "a"), "--prompt-column cannot be used with --prompt"),
         (("caption", "--prompts", "gone.txt"), "cannot read --prompts gone.txt: No such file"),
-        (("vqa", "-p", "a", "--choices", "yes"), "--choices yes: there is nothing to choose"),
+        (("vqa", "-p", "a", "--choices", "yes"), "--choices yes: at least two choices are needed"),
         (("vqa", "-p", "a", "--choices", "yes,"), "--choices yes,: a choice is empty"),
-        (("vqa", "-p", "a", "--choices", "a,a"), "--choices a,a: a choice is there twice"),
-        (("vqa", "-p", "a", "--choices", "a,b", "--num-beams", 2), "choices do not go with --num-beams"),
-        (("vqa", "-p", "a", "--choices-column", "gone"), "--choices-column has a place for gone"),
+        (("vqa", "-p", "a", "--choices", "a,a"), "--choices a,a: a choice is repeated"),
+        (("vqa", "-p", "a", "--choices", "a,b", "--num-beams", 2), "choices cannot be used with --num-beams"),
+        (("vqa", "-p", "a", "--choices-column", "gone"), "--choices-column uses column gone"),
     ],
 )
 def test_what_cannot_be_filled_is_told_before_anything_runs(typed: Run, words: tuple[Any, ...], told: str) -> None:
@@ -65,7 +65,7 @@ def test_prompts_from_a_file_and_from_a_column(typed: Run) -> None:
     ran = typed("caption", name, "--prompt-column", "p")
     assert [(row["caption"], row["error"]) for row in ran.rows] == [
         ("red circle", None),
-        (None, "missing: nothing in column p"),
+        (None, "missing: column p is empty"),
     ]
 
 
@@ -74,7 +74,7 @@ def test_prefix_and_suffix_stand_around_captions(typed: Run) -> None:
     ran = typed("caption", name, "--prefix", "ohwx, ", "--suffix", ", {style} style")
     assert [(row["caption"], row["error"]) for row in ran.rows] == [
         ("ohwx, a red circle, {p} style", None),
-        (None, "missing: nothing in column style"),
+        (None, "missing: column style is empty"),
     ]
     ran = typed("caption", CIRCLE, "--prefix", "x ", "--num-captions", 2, "--num-beams", 2)
     assert all(caption.startswith("x ") for caption in ran.rows[0]["captions"])
@@ -122,8 +122,8 @@ def test_choices_of_each_row(typed: Run) -> None:
     assert [(row["answer"], row["error"]) for row in ran.rows] == [
         ("red", None),
         ("circle", None),
-        (None, "missing: nothing in column from"),
-        (None, "unsupported: there is nothing to choose"),
+        (None, "missing: column from is empty"),
+        (None, "unsupported: at least two choices are needed"),
     ]
 
 

@@ -17,7 +17,7 @@ BATCH_SIZES = (1, 4, 8, 16, 32, 64)
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """What is tried; no `dtypes` means those of the device."""
+    """What is measured; no `dtypes` means those of the device."""
 
     model: str
     device: str
@@ -30,10 +30,10 @@ class BenchSettings:
 def dtypes_named(listed: str) -> tuple[str, ...]:
     """The precisions of --dtypes, without repetitions. Raises UsageError."""
     choices: Any = get_type_hints(ModelSettings)["dtype"]
-    known = [choice for choice in get_args(choices) if choice != "auto"]
+    precisions = [choice for choice in get_args(choices) if choice != "auto"]
     named = tuple(dict.fromkeys(name.strip() for name in listed.split(",")))
-    if not set(named) <= set(known):
-        raise UsageError(f"--dtypes {listed} is not a list of precisions", f"Choose from {','.join(known)}.")
+    if not set(named) <= set(precisions):
+        raise UsageError(f"--dtypes {listed} is not a list of precisions", f"Choose from {','.join(precisions)}.")
     return named
 
 

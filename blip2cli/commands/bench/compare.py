@@ -1,7 +1,7 @@
 """`make bench`: the tool against the reference loop, interleaved in one run, as ratios.
 
-Every pair is run in turn, A B A B, so that a machine whose speed drifts slows both; the ratio of the medians is what
-counts. Both are asked for the same texts and run at the batch size at which each was fastest on this machine (tried
+Every pair runs alternately, A B A B, so that a change in the machine's speed affects both; the result is the ratio
+of the medians. Both write the same texts and run at the batch size at which each was fastest on this machine (tried
 once, before the rounds).
 """
 
@@ -30,7 +30,7 @@ Run = Callable[[], Any]
 
 
 def rounds(runs: dict[str, Run], count: int) -> dict[str, float]:
-    """Run all in turn, `count` times; gives each one's median of seconds."""
+    """Run all alternately, `count` times; returns the median seconds of each."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(count):
         for name, run in runs.items():
@@ -70,7 +70,7 @@ def texts(folder: Path, photos: Path, images: int, questions: int, count: int, w
     paths = [path for path in sorted(photos.glob("*.jpg"))[:images] for _ in prompts]
     asked = prompts * images
     lengths = caption_lengths(len(paths))
-    some = save_photos(photos.parent / f"photos-{images}", images, (640, 480))
+    photo_folder = save_photos(photos.parent / f"photos-{images}", images, (640, 480))
 
     def loop(dtype: torch.dtype) -> Run:
         reference = ReferenceLoop(folder, dtype)
@@ -78,7 +78,7 @@ def texts(folder: Path, photos: Path, images: int, questions: int, count: int, w
 
     def ours(dtype: str) -> Run:
         def make(size: int) -> Run:
-            return lambda: tool.write(some, prompts, lengths, size)
+            return lambda: tool.write(photo_folder, prompts, lengths, size)
 
         tool = Ours(folder, dtype, 8)
         return fastest(make, (8, 16))
@@ -112,15 +112,15 @@ def beams(folder: Path, images: int, count: int) -> None:
 
 
 def embeddings(folder: Path, photos: Path, images: int, count: int) -> None:
-    """Q-Former features through the pipeline, against the bare forward on pixels at hand, in bf16."""
+    """Q-Former features through the pipeline, against only the forward pass on pixels in memory, in bf16."""
     from blip2cli.commands.bench.ours import Ours
 
-    some = save_photos(photos.parent / f"photos-{images}", images, (640, 480))
+    photo_folder = save_photos(photos.parent / f"photos-{images}", images, (640, 480))
     ours = Ours(folder, "bf16", 8)
-    raw = [ours.model.encoder.normalize(batch.pixels) for batch in ours.batches(some, 0)]
+    raw = [ours.model.encoder.normalize(batch.pixels) for batch in ours.batches(photo_folder, 0)]
     runs: dict[str, Run] = {
         "bare forward": lambda: [ours.bare_qformer(pixel_values) for pixel_values in raw],
-        "pipeline": lambda: ours.embed(some),
+        "pipeline": lambda: ours.embed(photo_folder),
     }
     table(f"Embeddings: {images} images, bf16", rounds(runs, count), "bare forward", images, "images")
 
@@ -146,7 +146,7 @@ def large_jpegs(folder: Path, work: Path, images: int, count: int) -> None:
 def overhead(work: Path, images: int, count: int) -> None:
     """`blip2 caption` with the bundled model as a whole process; and its start and end, for one image."""
     small = save_photos(work / "small", images, (64, 64))
-    one = next(small.glob("*.jpg"))
+    one_photo = next(small.glob("*.jpg"))
     importing = "import torch; from transformers import Blip2ForConditionalGeneration"
 
     def caption(target: Path) -> Run:
@@ -155,7 +155,7 @@ def overhead(work: Path, images: int, count: int) -> None:
 
     runs: dict[str, Run] = {
         "importing the libraries": lambda: subprocess.run([sys.executable, "-c", importing], check=True),
-        "one image": caption(one),
+        "one image": caption(one_photo),
         f"{images} images": caption(small),
     }
     medians = rounds(runs, count)
@@ -195,42 +195,42 @@ def roofline(folder: Path) -> None:
     )
     step_bytes = 2 * (12 * MIDDLE.text_layers * MIDDLE.text_width**2 + 50272 * MIDDLE.text_width)
     print("\n### Against this machine's peaks\n\n| | measured | peak | used |\n|---|---:|---:|---:|")
-    for what, used, best in (
+    for measurement, used, best in (
         ("vision, bf16, GFLOP/s", vision_flops / encode / 1e9, peak),
         ("decoding step of 32, GB/s", step_bytes / step / 1e9, bandwidth),
     ):
-        print(f"| {what} | {used:.1f} | {best:.1f} | {used / best:.0%} |")
+        print(f"| {measurement} | {used:.1f} | {best:.1f} | {used / best:.0%} |")
 
 
 def main() -> None:
-    """Run the parts that are asked for; all by default."""
+    """Run the parts that are named; all by default."""
     parts = ("captions", "vqa1", "vqa8", "beams", "embed", "large", "tiny", "roofline")
     parser = argparse.ArgumentParser(prog="python -m blip2cli.commands.bench.compare", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; all by default")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=32)
-    given = parser.parse_args()
-    chosen = given.parts or parts
+    arguments = parser.parse_args()
+    chosen = arguments.parts or parts
     hush_libraries()
-    print(f"{describe()}\n\nMedians of {given.rounds} interleaved rounds.")
+    print(f"{describe()}\n\nMedians of {arguments.rounds} interleaved rounds.")
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         folder = save_random_checkpoint(work / "middle", MIDDLE)
-        photos = save_photos(work / "photos", given.images, (640, 480))
+        photos = save_photos(work / "photos", arguments.images, (640, 480))
         if "captions" in chosen:
-            texts(folder, photos, given.images, 0, given.rounds, with_fp32=True)
+            texts(folder, photos, arguments.images, 0, arguments.rounds, with_fp32=True)
         if "vqa1" in chosen:
-            texts(folder, photos, given.images, 1, given.rounds, with_fp32=False)
+            texts(folder, photos, arguments.images, 1, arguments.rounds, with_fp32=False)
         if "vqa8" in chosen:
-            texts(folder, photos, max(given.images // 4, 1), 8, given.rounds, with_fp32=False)
+            texts(folder, photos, max(arguments.images // 4, 1), 8, arguments.rounds, with_fp32=False)
         if "beams" in chosen:
-            beams(folder, given.images, given.rounds)
+            beams(folder, arguments.images, arguments.rounds)
         if "embed" in chosen:
-            embeddings(folder, photos, 3 * given.images, given.rounds)
+            embeddings(folder, photos, 3 * arguments.images, arguments.rounds)
         if "large" in chosen:
-            large_jpegs(folder, work, 3 * given.images, given.rounds)
+            large_jpegs(folder, work, 3 * arguments.images, arguments.rounds)
         if "tiny" in chosen:
-            overhead(work, 4000, given.rounds)
+            overhead(work, 4000, arguments.rounds)
         if "roofline" in chosen:
             roofline(folder)
 

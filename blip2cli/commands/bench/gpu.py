@@ -1,7 +1,7 @@
 """`make bench-gpu`: the tool against the loop and transformers' beams on one CUDA device, and what its texts depend on.
 
 Random checkpoints of the true geometries are built on the device. Rates count from the arrival of the first batch, on
-both sides, and are given with the start of the workers too. With --small it tries itself out on a CPU.
+both sides, and are given with the start of the workers too. With --small it can be tried on a CPU.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ BEAMS, MOST = 5, 20
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchmarkSizes:
     """What is measured: images for captions, and batches, of the loop and ours."""
 
     device: str
@@ -50,7 +50,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Measured:
+class RunTimes:
     """Seconds of a run, and of them those before its first batch; the share of the rest in which the device works."""
 
     seconds: float
@@ -63,7 +63,7 @@ class Measured:
 
 
 class TimedOurs(Ours):
-    """Ours, which notes when its first batch arrives."""
+    """Our pipeline, with the time of its first batch."""
 
     arrived: float | None = None
 
@@ -74,7 +74,7 @@ class TimedOurs(Ours):
 
 
 class TimedLoop(ReferenceLoop):
-    """The loop, which notes when its first batch arrives."""
+    """The loop, with the time of its first batch."""
 
     arrived: float | None = None
 
@@ -84,8 +84,8 @@ class TimedLoop(ReferenceLoop):
             yield batch
 
 
-def measure(runner: TimedOurs | TimedLoop, run: Callable[[], Any]) -> Measured:
-    """How long a run takes, after one that is not counted."""
+def measure(runner: TimedOurs | TimedLoop, run: Callable[[], Any]) -> RunTimes:
+    """How long a run takes, after one warm-up run."""
     run()
     runner.arrived = None
     started = time.perf_counter()
@@ -93,7 +93,7 @@ def measure(runner: TimedOurs | TimedLoop, run: Callable[[], Any]) -> Measured:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     ended = time.perf_counter()
-    return Measured(ended - started, (runner.arrived or started) - started)
+    return RunTimes(ended - started, (runner.arrived or started) - started)
 
 
 def busy(runner: TimedOurs, run: Callable[[], Any]) -> float | None:
@@ -116,34 +116,34 @@ def busy(runner: TimedOurs, run: Callable[[], Any]) -> float | None:
     return working / 1e6 / (ended - (runner.arrived or ended))
 
 
-def compare(name: str, geometry: Geometry, dtype: str, work: Path, plan: Plan) -> None:
+def compare(name: str, geometry: Geometry, dtype: str, work: Path, sizes: BenchmarkSizes) -> None:
     """Print a table of one checkpoint: captions, VQA of 1 and 8 questions, features, beams."""
-    folder = save_random_checkpoint(work / name, geometry, device=plan.device)
-    whole = save_photos(work / f"photos-{plan.images}", plan.images, (640, 480))
-    part = save_photos(work / f"photos-{plan.images // 8}", plan.images // 8, (640, 480))
-    few = save_photos(work / f"photos-{plan.images // 16}", plan.images // 16, (640, 480))
+    folder = save_random_checkpoint(work / name, geometry, device=sizes.device)
+    whole = save_photos(work / f"photos-{sizes.images}", sizes.images, (640, 480))
+    part = save_photos(work / f"photos-{sizes.images // 8}", sizes.images // 8, (640, 480))
+    few = save_photos(work / f"photos-{sizes.images // 16}", sizes.images // 16, (640, 480))
     half = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[dtype]
-    loop = measured_loop(TimedLoop(folder, half, plan.device), (whole, part, few), plan)
+    loop = measured_loop(TimedLoop(folder, half, sizes.device), (whole, part, few), sizes)
     collect()
-    ours = measured_ours(TimedOurs(folder, dtype, plan.our_batch, plan.device), (whole, part, few), plan)
-    print(f"\n### {name}, random weights, {dtype} on {plan.device}, images a second from the first batch on\n")
+    ours = measured_ours(TimedOurs(folder, dtype, sizes.our_batch, sizes.device), (whole, part, few), sizes)
+    print(f"\n### {name}, random weights, {dtype} on {sizes.device}, images a second from the first batch on\n")
     print("| | images | loop | ours | × the loop | device busy | with the start: loop | ours |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     counts = {"captions": whole, "VQA, 1 question": whole, "VQA, 8 questions": part, "embed": whole, "5 beams": few}
-    for what, folder_of in counts.items():
+    for task, folder_of in counts.items():
         n = len(list(folder_of.iterdir()))
-        a, b = loop[what], ours[what]
+        a, b = loop[task], ours[task]
         worked = "" if b.busy is None else f"{b.busy:.0%}"
         print(
-            f"| {what} | {n} | {a.rate(n):.1f} | {b.rate(n):.1f} | {b.rate(n) / a.rate(n):.2f} | {worked} "
+            f"| {task} | {n} | {a.rate(n):.1f} | {b.rate(n):.1f} | {b.rate(n) / a.rate(n):.2f} | {worked} "
             f"| {n / a.seconds:.1f} | {n / b.seconds:.1f} |",
             flush=True,
         )
 
 
-def measured_loop(loop: TimedLoop, folders: Sequence[Path], plan: Plan) -> dict[str, Measured]:
+def measured_loop(loop: TimedLoop, folders: Sequence[Path], sizes: BenchmarkSizes) -> dict[str, RunTimes]:
     whole, part, few = (sorted(folder.glob("*.jpg")) for folder in folders)
-    size = plan.loop_batch
+    size = sizes.loop_batch
 
     def write(paths: Sequence[Path], questions: int) -> Callable[[], Any]:
         prompts: list[str | None] = [*QUESTIONS[:questions]] or [None]
@@ -154,14 +154,14 @@ def measured_loop(loop: TimedLoop, folders: Sequence[Path], plan: Plan) -> dict[
         "captions": measure(loop, write(whole, 0)),
         "VQA, 1 question": measure(loop, write(whole, 1)),
         "VQA, 8 questions": measure(loop, write(part, 8)),
-        "embed": measure(loop, lambda: loop.embed(whole, plan.our_batch)),
-        "5 beams": measure(loop, lambda: loop.search_beams(few, BEAMS, MOST, plan.our_batch)),
+        "embed": measure(loop, lambda: loop.embed(whole, sizes.our_batch)),
+        "5 beams": measure(loop, lambda: loop.search_beams(few, BEAMS, MOST, sizes.our_batch)),
     }
 
 
-def measured_ours(ours: TimedOurs, folders: Sequence[Path], plan: Plan) -> dict[str, Measured]:
+def measured_ours(ours: TimedOurs, folders: Sequence[Path], sizes: BenchmarkSizes) -> dict[str, RunTimes]:
     whole, part, few = folders
-    size = plan.our_batch
+    size = sizes.our_batch
 
     def write(folder: Path, questions: int) -> Callable[[], Any]:
         prompts: list[str | None] = [*QUESTIONS[:questions]] or [None]
@@ -176,9 +176,9 @@ def measured_ours(ours: TimedOurs, folders: Sequence[Path], plan: Plan) -> dict[
         "5 beams": lambda: ours.search_beams(few, BEAMS, MOST, size),
     }
     measured = {}
-    for what, run in runs.items():
+    for task, run in runs.items():
         timed = measure(ours, run)
-        measured[what] = Measured(timed.seconds, timed.before, busy(ours, run))
+        measured[task] = RunTimes(timed.seconds, timed.before, busy(ours, run))
     same_whatever_is_beside(ours, part, size)
     return measured
 
@@ -206,11 +206,11 @@ def same_whatever_is_beside(ours: Ours, folder: Path, size: int) -> None:
     others = {
         "in reverse": texts(numbers[::-1]),
         "every other one": texts(numbers[::2]),
-        "beside two questions an image": texts(numbers, 2),
+        "with two questions an image": texts(numbers, 2),
     }
-    for how, found in others.items():
-        equal = sum(first[number] == token_ids for number, token_ids in found.items())
-        print(f"{how}: {equal} of {len(found)} texts as before ({len(set(first.values()))} differ)", flush=True)
+    for how, texts_now in others.items():
+        equal = sum(first[number] == token_ids for number, token_ids in texts_now.items())
+        print(f"{how}: {equal} of {len(texts_now)} texts as before ({len(set(first.values()))} differ)", flush=True)
 
 
 def start(folder: Path, photos: Path, device: str) -> None:
@@ -228,7 +228,7 @@ def start(folder: Path, photos: Path, device: str) -> None:
 
 
 def collect() -> None:
-    """Let go of what is not used any more."""
+    """Free the memory that is not used any more."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -239,21 +239,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m blip2cli.commands.bench.gpu", description=__doc__)
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--small", action="store_true", help="the smallest geometry, on the CPU if there is no GPU")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     cuda = torch.cuda.is_available()
-    if not cuda and not given.small:
+    if not cuda and not arguments.small:
         parser.error("this PyTorch sees no CUDA device; --small tries the benchmark out on the CPU")
     device = "cuda" if cuda else "cpu"
     hush_libraries()
     print(describe() + (f", {torch.cuda.get_device_name()}" if cuda else ""))
-    images = 32 if given.small else given.images
-    plan = Plan(device, images, 16 if given.small else 256, 8 if given.small else 64)
+    images = 32 if arguments.small else arguments.images
+    sizes = BenchmarkSizes(device, images, 16 if arguments.small else 256, 8 if arguments.small else 64)
     halves = ("fp16", "bf16") if cuda else ("fp32", "fp32")
-    opt, t5 = (SMALLEST, replace(SMALLEST, flan_t5=True)) if given.small else (OPT_2_7B, FLAN_T5_XL)
+    opt, t5 = (SMALLEST, replace(SMALLEST, flan_t5=True)) if arguments.small else (OPT_2_7B, FLAN_T5_XL)
     with tempfile.TemporaryDirectory(prefix="blip2-") as temporary:
         work = Path(temporary)
         for name, geometry, dtype in (("opt-2.7b", opt, halves[0]), ("flan-t5-xl", t5, halves[1])):
-            compare(name, geometry, dtype, work, plan)
+            compare(name, geometry, dtype, work, sizes)
             collect()
         start(work / "opt-2.7b", work / f"photos-{images // 16}", device)
 

@@ -1,4 +1,4 @@
-"""What this machine is, and what it can do at best: its matrix peak and its memory bandwidth."""
+"""This machine: its description, its peak of matrix products and its memory bandwidth."""
 
 from __future__ import annotations
 

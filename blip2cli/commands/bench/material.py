@@ -1,4 +1,4 @@
-"""What the benchmarks run on: random checkpoints of a stated geometry, and generated photographs."""
+"""Material of the benchmarks: random checkpoints of a given geometry, and generated photographs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Geometry:
 
 
 MIDDLE = Geometry(704, 13, 11, 3072, 6, 1024, 16, 16)
-"""387 M parameters: large enough that matrices decide, small enough for two cores."""
+"""387 M parameters: large enough that matrix products dominate, small enough for two cores."""
 
 OPT_2_7B = Geometry(1408, 39, 16, 6144, 12, 2560, 32, 32)
 """The geometry of Salesforce/blip2-opt-2.7b, 3.7 B parameters."""

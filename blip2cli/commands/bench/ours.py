@@ -75,7 +75,7 @@ class Ours:
 
     @torch.inference_mode()
     def bare_qformer(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Vision and Q-Former on pixel values at hand: nothing but the model's forward."""
+        """Vision model and Q-Former on pixel values in memory: only the model's forward pass."""
         model = self.model.model
         image_embeds = model.vision_model(pixel_values.to(self.model.checkpoint.dtype)).last_hidden_state
         mask = torch.ones(image_embeds.shape[:2], dtype=torch.long)

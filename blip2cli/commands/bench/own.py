@@ -23,8 +23,8 @@ from blip2cli.settings import ModelSettings
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One try."""
+class Measurement:
+    """One measurement."""
 
     dtype: str
     batch_size: int
@@ -32,13 +32,13 @@ class Measured:
 
 
 def measure_and_show(settings: BenchSettings) -> None:
-    """Try everything, print a row for each, and recommend the fastest. Raises Blip2Error where none can run."""
+    """Measure everything, print a row for each, and recommend the fastest. Raises Blip2Error if none can run."""
     dtypes = _dtypes(settings)
     hush_libraries()
-    find(ModelSettings(model=settings.model, device=settings.device))  # which raises where there is none
+    find(ModelSettings(model=settings.model, device=settings.device))  # which raises if there is none
     print(f"{describe()}\n{settings.model}: {settings.images} images, {settings.tokens} tokens each\n")
     shown = TablePrinter(["dtype", "batch size", "images/s"])
-    tries: list[Measured] = []
+    tries: list[Measurement] = []
     with tempfile.TemporaryDirectory() as temporary:
         photos = save_photos(Path(temporary) / "photos", settings.images, (640, 480))
         for dtype in dtypes:
@@ -46,13 +46,13 @@ def measure_and_show(settings: BenchSettings) -> None:
                 for tried in _tries(photos, dtype, settings):
                     tries.append(tried)
                     shown.print_row([dtype, str(tried.batch_size), f"{tried.images_per_second:.2f}"], None)
-            except Exception as error:  # whatever one precision fails of, the others are tried
+            except Exception as error:  # if one precision fails, the others are still tried
                 if isinstance(error, Blip2Error) and len(dtypes) == 1:
                     raise
                 shown.print_row([dtype, "", ""], _reason(error))
             gc.collect()
     if not tries:
-        raise Blip2Error(f"{settings.model} runs in none of {', '.join(dtypes)} here", "Try --dtypes fp32.")
+        raise Blip2Error(f"{settings.model} cannot run here with any of {', '.join(dtypes)} here", "Try --dtypes fp32.")
     best = max(tries, key=lambda tried: tried.images_per_second)
     print(f"\nFastest: --dtype {best.dtype} --batch-size {best.batch_size}")
 
@@ -63,7 +63,7 @@ def _reason(error: Exception) -> str:
     return reason(error, named=True)
 
 
-def _tries(photos: Path, dtype: Any, settings: BenchSettings) -> Iterator[Measured]:
+def _tries(photos: Path, dtype: Any, settings: BenchSettings) -> Iterator[Measurement]:
     """Growing batch sizes, until two in a row are slower than the best."""
     ours = Ours(settings.model, dtype, 1, settings.device)
     if ours.model.checkpoint.caution:
@@ -77,7 +77,7 @@ def _tries(photos: Path, dtype: Any, settings: BenchSettings) -> Iterator[Measur
         rate = settings.images / (time.perf_counter() - started)
         slower = slower + 1 if rate < best else 0
         best = max(best, rate)
-        yield Measured(dtype, size, rate)
+        yield Measurement(dtype, size, rate)
         if slower == 2:
             return
 

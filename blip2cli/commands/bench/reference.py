@@ -57,7 +57,9 @@ class ReferenceLoop:
         """Write a text of each length; gives the number of tokens."""
         tokens = 0
         for number, (pixels, texts) in enumerate(self.batches(paths, prompts, batch_size)):
-            wanted = torch.tensor(lengths[number * batch_size : number * batch_size + len(pixels)], device=self.device)
+            wanted_lengths = torch.tensor(
+                lengths[number * batch_size : number * batch_size + len(pixels)], device=self.device
+            )
             inputs: dict[str, Any] = {"pixel_values": pixels.to(self.device, self.dtype, non_blocking=True)}
             prompted = 33
             if texts[0] is not None:
@@ -69,28 +71,28 @@ class ReferenceLoop:
             written = self.model.generate(
                 **inputs,
                 do_sample=False,
-                max_new_tokens=int(wanted.max()),
+                max_new_tokens=int(wanted_lengths.max()),
                 eos_token_id=None,
-                stopping_criteria=[_lengths_reached(wanted, prompted if self.repeats_prompt else 1)],
+                stopping_criteria=[_lengths_reached(wanted_lengths, prompted if self.repeats_prompt else 1)],
             )
-            tokens += int(wanted.sum()) if len(written) else 0
+            tokens += int(wanted_lengths.sum()) if len(written) else 0
         return tokens
 
     @torch.inference_mode()
     def embed(self, paths: Sequence[Path], batch_size: int) -> None:
         """Q-Former features of every image, on the host."""
         for pixels, _ in self.batches(paths, [None] * len(paths), batch_size):
-            given = pixels.to(self.device, self.dtype, non_blocking=True)
-            image_embeds = self.model.vision_model(given).last_hidden_state
-            query_tokens = self.model.query_tokens.expand(len(given), -1, -1)
+            pixel_values = pixels.to(self.device, self.dtype, non_blocking=True)
+            image_embeds = self.model.vision_model(pixel_values).last_hidden_state
+            query_tokens = self.model.query_tokens.expand(len(pixel_values), -1, -1)
             self.model.qformer(query_embeds=query_tokens, encoder_hidden_states=image_embeds).last_hidden_state.cpu()
 
     @torch.inference_mode()
     def search_beams(self, paths: Sequence[Path], beams: int, most: int, batch_size: int) -> None:
         """Captions by beam search."""
         for pixels, _ in self.batches(paths, [None] * len(paths), batch_size):
-            given = pixels.to(self.device, self.dtype, non_blocking=True)
-            self.model.generate(given, do_sample=False, num_beams=beams, max_new_tokens=most).cpu()
+            pixel_values = pixels.to(self.device, self.dtype, non_blocking=True)
+            self.model.generate(pixel_values, do_sample=False, num_beams=beams, max_new_tokens=most).cpu()
 
     @torch.inference_mode()
     def decode_beams(self, query_embeds: torch.Tensor, beams: int, most: int, batch_size: int) -> None:
@@ -108,13 +110,13 @@ class ReferenceLoop:
 IMAGE = "<image>"
 
 
-def _lengths_reached(wanted: torch.Tensor, prompted: int) -> Callable[..., torch.Tensor]:
+def _lengths_reached(wanted_lengths: torch.Tensor, prompted: int) -> Callable[..., torch.Tensor]:
     """A stopping criterion: each row ends at its own number of new tokens."""
     from transformers import StoppingCriteria
 
     class LengthsReached(StoppingCriteria):
         def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-            reached: torch.Tensor = input_ids.shape[1] - prompted >= wanted
+            reached: torch.Tensor = input_ids.shape[1] - prompted >= wanted_lengths
             return reached
 
     criterion: Callable[..., torch.Tensor] = LengthsReached()

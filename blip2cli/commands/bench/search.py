@@ -1,9 +1,9 @@
-"""Speed, memory and recall of `blip2 search` on made-up features.
+"""Speed, memory and recall of `blip2 search` on generated features.
 
 `python -m blip2cli.commands.bench.search --rows 1000000` measures them.
 
-A row's vectors lie around one of many random directions. Texts of two kinds search them: random directions, which lie
-near no row and are the hardest, and such as lie near one; and images, which are rows themselves.
+A row's vectors lie around one of many random directions. The queries are texts of two kinds (random directions,
+which are near no row and hardest, and directions near a row), and images, which are rows themselves.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--suffix", choices=[".arrow", ".parquet"], default=".arrow")
     parser.add_argument("--index", action="store_true", help="build an index too, which takes much longer")
-    given = parser.parse_args()
-    print(f"{describe()}\n{given.rows:,} rows of {TOKENS} x {WIDTH} in fp16, {given.suffix}")
+    arguments = parser.parse_args()
+    print(f"{describe()}\n{arguments.rows:,} rows of {TOKENS} x {WIDTH} in fp16, {arguments.suffix}")
     with tempfile.TemporaryDirectory(prefix="blip2-") as folder:
-        path = Path(folder) / f"features{given.suffix}"
-        write(path, given.rows)
+        path = Path(folder) / f"features{arguments.suffix}"
+        write(path, arguments.rows)
         features = open_features(path)
         rng = np.random.default_rng(1)
         chosen = features.vectors(rng.choice(features.rows, QUERIES, replace=False).tolist())
@@ -55,36 +55,36 @@ def main() -> None:
             "images": list(chosen[: QUERIES // 5]),
         }
         measure_exact(features, queries)
-        if given.index:
+        if arguments.index:
             measure_index(features, queries, Path(folder) / "features.usearch")
 
 
 def measure_exact(features: Features, queries: dict[str, list[np.ndarray]]) -> None:
     """One query at a time, and several."""
-    for name, some in (
+    for name, vectors in (
         ("1 text", queries["texts anywhere"][:1]),
         ("16 texts", queries["texts anywhere"][:16]),
         ("1 image", queries["images"][:1]),
     ):
         with peak_of_memory() as peak:
-            seconds, _ = timed(partial(best_rows, features, some, TOP))
+            seconds, _ = timed(partial(best_rows, features, vectors, TOP))
         print(f"exact, {name}: {seconds:.2f} s, {features.rows / seconds:,.0f} rows/s, {max(peak) / 1e6:.0f} MB more")
 
 
 def measure_index(features: Features, queries: dict[str, list[np.ndarray]], path: Path) -> None:
-    """How long it takes to build, and of the rows that the exact search finds, how many it finds."""
+    """How long the index takes to build, and how many rows of the exact search it finds."""
     seconds, index = timed(lambda: Index.of(features, path, quiet=True))
     print(f"index: built in {seconds:.0f} s, {path.stat().st_size / 1e6:.0f} MB")
-    for name, some in queries.items():
-        exact = best_rows(features, some, TOP)
-        seconds, found = timed(partial(index.best_rows, some, TOP))
-        print(f"index, {name}: recall@{TOP} {recall(exact, found):.3f}, {1000 * seconds / len(some):.0f} ms a query")
+    for name, vectors in queries.items():
+        exact = best_rows(features, vectors, TOP)
+        seconds, hits = timed(partial(index.best_rows, vectors, TOP))
+        print(f"index, {name}: recall@{TOP} {recall(exact, hits):.3f}, {1000 * seconds / len(vectors):.0f} ms a query")
 
 
-def recall(exact: Sequence[Sequence[Hit]], found: Sequence[Sequence[Hit]]) -> float:
+def recall(exact: Sequence[Sequence[Hit]], hits: Sequence[Sequence[Hit]]) -> float:
     """The share of the exact search's rows that were found."""
-    both = [len({hit.row for hit in a} & {hit.row for hit in b}) for a, b in zip(exact, found, strict=True)]
-    return sum(both) / sum(map(len, exact))
+    common = [len({hit.row for hit in a} & {hit.row for hit in b}) for a, b in zip(exact, hits, strict=True)]
+    return sum(common) / sum(map(len, exact))
 
 
 def write(path: Path, rows: int) -> None:
@@ -115,7 +115,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def timed(function: Callable[[], T]) -> tuple[float, T]:
-    """Seconds that a call takes, and what it gives."""
+    """The seconds of a call, and its result."""
     started = time.perf_counter()
     value = function()
     return time.perf_counter() - started, value
@@ -123,17 +123,17 @@ def timed(function: Callable[[], T]) -> tuple[float, T]:
 
 @contextmanager
 def peak_of_memory() -> Iterator[list[int]]:
-    """Bytes of this process's own memory, mapped files apart, beyond what it had before; looked at again and again."""
-    before, seen, over = own_memory(), [0], threading.Event()
+    """The sampled peak of this process's own memory in bytes, without mapped files and what it had before."""
+    before, highest, over = own_memory(), [0], threading.Event()
 
     def watch() -> None:
         while not over.wait(0.01):
-            seen.append(own_memory() - before)
+            highest.append(own_memory() - before)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        yield seen
+        yield highest
     finally:
         over.set()
         watcher.join()

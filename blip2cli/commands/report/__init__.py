@@ -1,4 +1,4 @@
-"""Results as one HTML page that needs nothing else: what `blip2 report` does, and `write_report` for other commands."""
+"""`blip2 report`: results as one HTML page without other files; and `write_report` for other commands."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ReportSettings:
 
     Args:
         out: the page.
-        overwrite: whether one that is there is replaced.
+        overwrite: whether an existing page is replaced.
         limit: rows at most.
         thumbnail: longer side of a thumbnail in pixels, 0 for none, None to choose it by the number of rows.
         thumbnails_mb: megabytes that the thumbnails may take in the page.
@@ -42,7 +42,7 @@ class ReportSettings:
     quiet: bool = False
 
     def check(self) -> None:
-        """See that the page can be written. Raises UsageError."""
+        """Check that the page can be written. Raises UsageError."""
         check_new_file(self.out, self.overwrite, "gallery.html")
 
     def side(self, rows: int) -> int:
@@ -58,7 +58,8 @@ class ResultFiles:
 
     Args:
         names: the files, or folders of shards.
-        images: inputs of the run, whose images are taken by the rows' names; without any, these are looked up.
+        images: inputs of the run, in which images are found by the rows' names; without them, the names are used as
+            paths.
         image_column: column with the image's path or bytes, None for the first of the usual names.
         image_root: folder that image paths start from, outside of which none is read; None for the working folder or
             else the results' own, and no bound.
@@ -74,16 +75,16 @@ class ResultFiles:
     allow_private: bool = False
 
     def check(self) -> None:
-        """See that the options go together. Raises UsageError."""
+        """Check that the options can be used together. Raises UsageError."""
         if self.allow_private and not self.allow_remote:
             raise UsageError("--allow-private needs --allow-remote", "Give both, or neither.")
         if "-" in self.names:
-            raise UsageError("results are not read from stdin", "Write them to a file, and name it.")
+            raise UsageError("results are not read from stdin", "Write them to a file, and give its name.")
 
 
 @dataclass(frozen=True)
-class Written:
-    """What a report holds: rows, rows with errors, rows with a thumbnail; its size, and what had no room, in words."""
+class ReportContent:
+    """The content of a report: rows, rows with errors, rows with a thumbnail; its size; what was left out."""
 
     rows: int
     errors: int
@@ -99,12 +100,12 @@ def write_report(
     runs: Mapping[str, Mapping[str, Any]],
     pictures: Iterable[Row] | None = None,
     total: int | None = None,
-) -> Written:
-    """Write the page. Raises UsageError where it may not be written, OutputError where it cannot.
+) -> ReportContent:
+    """Write the page. Raises UsageError if it may not be written, OutputError if it cannot.
 
     Args:
         rows: output rows: `columns` are all columns but the image's, `error` among them. Those above the limit are
-            not taken.
+            left out.
         settings: where the page goes, and its bounds.
         title: what the rows come from.
         runs: name → settings of each run that the rows are of.
@@ -123,19 +124,19 @@ def write_report(
     page = Page(title, table, album, runs, settings)
     data = render(page)
     write_atomically(settings.out, data)
-    written = Written(len(table), table.failed, len(album.place), len(data), page.left_out)
+    written = ReportContent(len(table), table.failed, len(album.place), len(data), page.left_out)
     if not settings.quiet:
         show_report(settings.out, written)
     return written
 
 
-def report(files: ResultFiles, settings: ReportSettings) -> Written:
+def report(files: ResultFiles, settings: ReportSettings) -> ReportContent:
     """Write the page of result files. Raises Blip2Error as `write_report` does, and where they cannot be read."""
-    from blip2cli.commands.report.results import Results
+    from blip2cli.commands.report.results import ResultRows
 
     check_apart({"--out": settings.out}, files.names)
     files.check()
-    results = Results(files, settings.limit)
+    results = ResultRows(files, settings.limit)
     total = results.source.count()
     check_apart({"--out": settings.out}, results.originals.files)
     settings.check()

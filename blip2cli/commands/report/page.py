@@ -1,7 +1,7 @@
-"""The page itself: a template, a style sheet and a script, filled with data that nothing in it can break out of.
+"""The page itself: a template, a style sheet and a script, filled with data as text, never as markup.
 
-The page's own content security policy allows it no other style and script than these, by their digests, and no image
-but from within.
+The page's own content security policy allows it no other style and script than these, by their digests, and only
+images inside the page.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blip2cli import __version__
-from blip2cli.commands.report.table import Field, Table
+from blip2cli.commands.report.table import Field, PageTable
 from blip2cli.commands.report.thumbnails import Album
 from blip2cli.records import RowError
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 
 BLOCK = 128
-"""Thumbnails that stand together: a browser reads such a block when it first shows one of them."""
+"""Thumbnails of one block: a browser reads a block when it first shows one of them."""
 
 FIRST = ("task", "model", "revision", "dtype", "precision", "prompt", "prompts", "questions", "template")
 """Settings of a run that are shown before the others."""
@@ -38,25 +38,25 @@ class Page:
     """What a page shows: see `write_report`."""
 
     title: str
-    table: Table
+    table: PageTable
     album: Album
     runs: Mapping[str, Mapping[str, Any]]
     settings: ReportSettings
 
     @cached_property
     def left_out(self) -> tuple[str, ...]:
-        """What had no room, in words."""
+        """What was left out, in words."""
         table, album = self.table, self.album
         bare = len(table) - len({*album.place, *album.faults}) if album.side else 0
-        told = []
+        notes = []
         if table.more:
             of = f" of {table.total:,}" if table.total is not None else ""
             bound = f"--limit {self.settings.limit}" if len(table) == self.settings.limit else "no room for more text"
-            told.append(f"The first {len(table):,}{of} rows are shown ({bound}).")
+            notes.append(f"The first {len(table):,}{of} rows are shown ({bound}).")
         if bare:
             bound = f"--thumbnails-mb {self.settings.thumbnails_mb:g}"
-            told.append(f"{bare:,} rows are shown without their thumbnails, for which there was no room ({bound}).")
-        return tuple(told)
+            notes.append(f"{bare:,} rows are shown without thumbnails, because the limit was reached ({bound}).")
+        return tuple(notes)
 
     @property
     def kinds(self) -> list[tuple[str, int]]:
@@ -64,7 +64,7 @@ class Page:
         return Counter(kind_of(error) for error in self.table.errors if error is not None).most_common()
 
     def shown_settings(self) -> list[tuple[str, list[tuple[str, str]]]]:
-        """The settings of each run that say something, the most telling first."""
+        """The settings of each run that are worth showing, the most important first."""
         return [
             (name, [(key.replace("_", " "), _shown(run[key])) for key in _ordered(run)])
             for name, run in self.runs.items()
@@ -73,27 +73,27 @@ class Page:
     def data(self) -> dict[str, Any]:
         """What the script reads."""
         table = self.table
-        numbers = {id(one): at for at, one in enumerate(table.fields)}
+        numbers = {id(field): at for at, field in enumerate(table.fields)}
 
-        def number(one: Field | None) -> int | None:
-            return None if one is None else numbers[id(one)]
+        def number(field: Field | None) -> int | None:
+            return None if field is None else numbers[id(field)]
 
         return {
             "names": table.names,
             "errors": {at: error for at, error in enumerate(table.errors) if error is not None},
             "faults": {row: str(fault) for row, fault in self.album.faults.items()},
             "places": [self.album.place.get(at, -1) for at in range(len(table))],
-            "fields": [{"name": one.name, "kind": one.kind, "values": one.values} for one in table.fields],
+            "fields": [{"name": field.name, "kind": field.kind, "values": field.values} for field in table.fields],
             "answer": number(table.answer),
             "question": number(table.question),
-            "scores": [number(one) for one in table.scores],
+            "scores": [number(field) for field in table.scores],
             "side": self.album.side,
             "block": BLOCK,
         }
 
 
 def kind_of(error: str) -> str:
-    """What stands before the colon of an error, by which errors are counted."""
+    """The kind of an error, before its colon; errors are counted by it."""
     kind = RowError.parsed(error).kind
     return kind if len(kind) <= 30 else "other"
 
@@ -129,13 +129,13 @@ def embedded(value: Any) -> str:
 
 
 def digest(text: str) -> str:
-    """A text's name in a content security policy."""
+    """A text's digest in a content security policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _ordered(run: Mapping[str, Any]) -> list[str]:
-    told = [key for key, value in run.items() if value not in (None, "", [], {}, False)]
-    return sorted(told, key=lambda key: FIRST.index(key) if key in FIRST else len(FIRST))
+    keys = [key for key, value in run.items() if value not in (None, "", [], {}, False)]
+    return sorted(keys, key=lambda key: FIRST.index(key) if key in FIRST else len(FIRST))
 
 
 def _shown(value: Any) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Results:
+class ResultRows:
     """The rows of result files, and their images, up to a limit."""
 
     files: ResultFiles
@@ -46,13 +46,15 @@ class Results:
     def runs(self) -> dict[str, dict[str, Any]]:
         """The settings of the runs that wrote the files, as far as they are on record: in the files, or beside them."""
         settings = {name: _settings_of(name) for name in self.files.names}
-        return {name: found for name, found in settings.items() if found}
+        return {name: run_settings for name, run_settings in settings.items() if run_settings}
 
     @cached_property
     def originals(self) -> Originals:
         """Where the images are."""
-        told = (run.get("image_column") for run in self.runs.values())
-        return Originals(self.columns, self.files.images, next((name for name in told if isinstance(name, str)), None))
+        image_columns = (run.get("image_column") for run in self.runs.values())
+        return Originals(
+            self.columns, self.files.images, next((name for name in image_columns if isinstance(name, str)), None)
+        )
 
     @cached_property
     def source(self) -> Sources:
@@ -85,8 +87,8 @@ def _in_journal(name: str) -> dict[str, Any]:
         return {}
     place = Path(os.path.realpath(name))
     indexes = {entry.index for entry in FORMATS.values()}
-    told = (settings_in(hidden_beside(place, index)) for index in sorted(indexes))
-    return dict(next(filter(None, told), {}))
+    headers = (settings_in(hidden_beside(place, index)) for index in sorted(indexes))
+    return dict(next(filter(None, headers), {}))
 
 
 def _in_schema(name: str) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def _in_schema(name: str) -> dict[str, Any]:
     try:
         file_format = format_of(name)
         metadata = file_format.read_metadata(name) if file_format else {}
-        told = json.loads(metadata.get(METADATA_KEY, b"{}"))
+        settings = json.loads(metadata.get(METADATA_KEY, b"{}"))
     except (pa.ArrowException, OSError, ValueError, RecursionError):  # a stream, or not ours
         return {}
-    return told if isinstance(told, dict) else {}
+    return settings if isinstance(settings, dict) else {}

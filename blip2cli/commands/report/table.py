@@ -15,7 +15,7 @@ from blip2cli.records import Row
 Cell = str | list[str] | int | float | None
 
 ANSWERS = ("answer", "caption", "captions", "text")
-"""Names of the column that a page is about, by rank; the first column of text where there is none of them."""
+"""Names of the main column of a page, by rank; the first column of text if there is none of them."""
 
 QUESTIONS = ("question", "prompt", "query")
 """Names of the column that it answers."""
@@ -36,10 +36,10 @@ MOST_ITEMS = 16
 """Items of a list that are shown."""
 
 MOST_TEXT = 64_000_000
-"""Letters of all cells together, behind which no further row is taken."""
+"""Letters of all cells together, after which no further row is taken."""
 
 EXACT = 1 << 53
-"""Up to here JavaScript tells whole numbers apart."""
+"""Up to this number JavaScript represents integers exactly."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Field:
 
 
 @dataclass
-class Table:
+class PageTable:
     """The rows of a page.
 
     `pictures` are the rows, by their numbers, with their images or the errors why there are none. `more` is whether
@@ -77,7 +77,7 @@ class Table:
     @property
     def answer(self) -> Field | None:
         """The column that the page is about."""
-        texts = [one for one in self.fields if one.kind != "number" and one.name not in QUESTIONS]
+        texts = [field for field in self.fields if field.kind != "number" and field.name not in QUESTIONS]
         return self._first(ANSWERS) or next(iter(texts), None)
 
     @property
@@ -88,23 +88,23 @@ class Table:
     @property
     def scores(self) -> list[Field]:
         """The columns of numbers, those that are scores first."""
-        numbers = [one for one in self.fields if one.kind == "number"]
-        return sorted(numbers, key=lambda one: SCORES.index(one.name) if one.name in SCORES else len(SCORES))
+        numbers = [field for field in self.fields if field.kind == "number"]
+        return sorted(numbers, key=lambda field: SCORES.index(field.name) if field.name in SCORES else len(SCORES))
 
     def _first(self, names: tuple[str, ...]) -> Field | None:
-        known = {one.name: one for one in self.fields if one.kind != "number"}
-        return next((known[name] for name in names if name in known), None)
+        by_name = {field.name: field for field in self.fields if field.kind != "number"}
+        return next((by_name[name] for name in names if name in by_name), None)
 
 
-def table_of(rows: Iterable[Row], limit: int, total: int | None = None) -> Table:
+def table_of(rows: Iterable[Row], limit: int, total: int | None = None) -> PageTable:
     """The rows as columns, up to the limit."""
-    table = Table(total=total)
+    table = PageTable(total=total)
     columns: dict[str, list[Cell]] = {}
     letters, every = 0, iter(rows)
     for number, row in enumerate(islice(every, limit)):
         cells = {name: _cell(name, value) for name, value in row.columns.items() if name != "error"}
         error = row.columns.get("error") or (row.error if not cells else None)
-        if error:  # CSV has nothing but empty cells for what is not there
+        if error:  # CSV has only empty cells for missing values
             cells = {name: cell if cell != "" else None for name, cell in cells.items()}
         table.names.append(row.name[:MOST_LETTERS])
         table.errors.append(str(error)[:MOST_LETTERS] if error else None)
@@ -122,14 +122,14 @@ def table_of(rows: Iterable[Row], limit: int, total: int | None = None) -> Table
 
 
 def _field(name: str, values: list[Cell]) -> Field:
-    there = [value for value in values if value is not None]
+    present = [value for value in values if value is not None]
     if name not in (*ANSWERS, *QUESTIONS):
-        if all(isinstance(value, str) and (not value or NUMBER.fullmatch(value)) for value in there) and any(there):
+        if all(isinstance(value, str) and (not value or NUMBER.fullmatch(value)) for value in present) and any(present):
             values = [json.loads(value) if isinstance(value, str) and value else None for value in values]
             return Field(name, "number", values)
-        if there and all(isinstance(value, (int, float)) for value in there):
+        if present and all(isinstance(value, (int, float)) for value in present):
             return Field(name, "number", values)
-    if any(isinstance(value, list) for value in there):
+    if any(isinstance(value, list) for value in present):
         return Field(name, "texts", [_listed(value) for value in values])
     return Field(name, "text", [value if value is None else str(value) for value in values])
 

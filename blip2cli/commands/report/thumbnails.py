@@ -1,4 +1,4 @@
-"""Small pictures for a page: decoded with care, in processes of their own where there are many, up to so many bytes."""
+"""Small pictures for a page, up to a number of bytes; decoded in separate processes if there are many."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from blip2cli.commands.report.table import Table
+from blip2cli.commands.report.table import PageTable
 from blip2cli.errors import ImageError
 from blip2cli.host.processor import cores
 from blip2cli.host.terminal import Progress
@@ -37,7 +37,7 @@ SECONDS = 60.0
 class Album:
     """Thumbnails in base64, and by the numbers of rows: which of them a row has, or why it has none.
 
-    Rows that are in neither had no room. `side` is the thumbnails' longer side in pixels.
+    Rows in neither were left out for their size. `side` is the thumbnails' longer side in pixels.
     """
 
     side: int
@@ -46,8 +46,8 @@ class Album:
     faults: dict[int, RowError]
 
 
-def album_of(pictures: Iterable[Row], table: Table, settings: ReportSettings) -> Album:
-    """The thumbnails of the rows' images, in the order in which these come; what comes again is not made again."""
+def album_of(pictures: Iterable[Row], table: PageTable, settings: ReportSettings) -> Album:
+    """The thumbnails of the rows' images, in the order in which these come; repeated images are decoded once."""
     side = settings.side(len(table))
     if not side:
         return Album(0, [], {}, {})
@@ -87,14 +87,14 @@ def album_of(pictures: Iterable[Row], table: Table, settings: ReportSettings) ->
             outcome[asked.popleft()] = len(thumbnails)
             thumbnails.append(base64.b64encode(made).decode())
             progress.advance(1, 0)
-    told = {number: outcome[key] for key in outcome for number in rows[key]}
-    place = {number: at for number, at in told.items() if isinstance(at, int)}
-    faults.update({number: fault for number, fault in told.items() if isinstance(fault, RowError)})
+    outcomes = {number: outcome[key] for key in outcome for number in rows[key]}
+    place = {number: at for number, at in outcomes.items() if isinstance(at, int)}
+    faults.update({number: fault for number, fault in outcomes.items() if isinstance(fault, RowError)})
     return Album(side, thumbnails, place, faults)
 
 
 def _identity(image: ImageRef) -> Hashable:
-    """What is the same for the same image."""
+    """A key that is equal for the same image."""
     if image.data is not None:
         return hashlib.blake2b(image.data, digest_size=16).digest()
     return image.path, image.url, image.offset

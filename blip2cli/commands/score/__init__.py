@@ -1,4 +1,4 @@
-"""`blip2 score`: results against references, by the field's own metrics."""
+"""`blip2 score`: results against references, with the usual metrics."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ METRICS: dict[str, tuple[str, ...]] = {
 """Class → the metrics that it measures. It is made from (pairs, names asked for or None)."""
 
 DEFAULT: dict[Kind, str] = dict(zip(("answers", "captions"), METRICS, strict=True))
-"""What measures results of a kind, where no metrics are named."""
+"""The class that measures results of a kind, if no metrics are given."""
 
 GROUPED_BY = "answer_type"
-"""The column by which figures are broken down, where the references have it and no other is named."""
+"""The column by which figures are broken down, if the references have it and no other is given."""
 
 
 class Metrics(Protocol):
-    """Measures pairs. `left_out` are the metrics that cannot be had, each with the reason."""
+    """Measures pairs. `left_out` are the metrics that cannot be computed, each with the reason."""
 
     left_out: dict[str, str]
 
@@ -48,7 +48,7 @@ class Metrics(Protocol):
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """What is scored against what, by which metrics, and where the figures go."""
+    """The results and references, the metrics, and where the figures are written."""
 
     results: tuple[str, ...]
     references: tuple[str, ...]
@@ -62,12 +62,12 @@ class ScoreSettings:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        known = [name for names in METRICS.values() for name in names]
-        wrong = next((name for name in self.metrics or () if name not in known), None)
+        known_metrics = [name for names in METRICS.values() for name in names]
+        wrong = next((name for name in self.metrics or () if name not in known_metrics), None)
         if wrong is not None:
-            raise UsageError(f"there is no metric {wrong}", f"There are: {', '.join(known)}.")
+            raise UsageError(f"unknown metric {wrong}", f"Choose from {', '.join(known_metrics)}.")
         if not self.results or not self.references:
-            raise UsageError("nothing to score", "Name results, and --references FILE.")
+            raise UsageError("nothing to score", "Give result files, and --references FILE.")
         written = {"--out": self.out, "--per-row": self.per_row}
         outputs = {option: path for option, path in written.items() if path is not None}
         check_apart(outputs, (*self.results, *self.references))
@@ -85,7 +85,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Scores:
-    """What was matched, and measured: all pairs together, and by column and value the groups they fall into."""
+    """The matched pairs and their figures: of all pairs together, and of groups by column and value."""
 
     matched: Matched
     every: Group
@@ -100,9 +100,9 @@ def score(settings: ScoreSettings) -> None:
     from blip2cli.commands.score.references import read_references
     from blip2cli.commands.score.report import report, warn
 
-    kept = (*LOOKED_AT, *settings.by, GROUPED_BY)
-    predictions = read_predictions(settings.results, settings.column, kept)
-    references = read_references(settings.references, settings.reference_column, predictions.kind, kept)
+    kept_columns = (*LOOKED_AT, *settings.by, GROUPED_BY)
+    predictions = read_predictions(settings.results, settings.column, kept_columns)
+    references = read_references(settings.references, settings.reference_column, predictions.kind, kept_columns)
     matched = match(predictions, references)
     warn(settings, predictions, references, matched)
     _complete(matched, references, settings.partial)
@@ -115,7 +115,7 @@ def _complete(matched: Matched, references: References, partial: bool) -> None:
         raise UsageError(
             f"{len(matched.unanswered):,} of {len(references.rows):,} references have no result, "
             f"such as {matched.unanswered[0]!r}",
-            "Finish the run, or score what is there with --partial.",
+            "Finish the run, or use --partial to score only the results that exist.",
         )
 
 
@@ -127,12 +127,12 @@ def _measured(settings: ScoreSettings, references: References, matched: Matched)
         return Group(pairs, {name: figure for each in measuring for name, figure in each.measure(pairs).items()})
 
     every = measured(matched.pairs)
-    parts = {column: {value: measured(pairs) for value, pairs in some.items()} for column, some in groups.items()}
+    parts = {column: {value: measured(pairs) for value, pairs in group.items()} for column, group in groups.items()}
     return Scores(matched, every, parts, {name: why for each in measuring for name, why in each.left_out.items()})
 
 
 def _open(settings: ScoreSettings, kind: Kind, pairs: Sequence[Pair]) -> list[Metrics]:
-    """What measures the metrics asked for, or those of the kind."""
+    """The class that measures the given metrics, or those of the kind."""
     asked = settings.metrics
     chosen = [name for name, known in METRICS.items() if set(known) & set(asked or ())] if asked else [DEFAULT[kind]]
     opened: list[Metrics] = []
@@ -147,7 +147,10 @@ def _groups(columns: Sequence[str], pairs: Sequence[Pair]) -> dict[str, dict[str
     groups = {column: _grouped(pairs, column) for column in columns or (GROUPED_BY,)}
     unknown = [column for column, grouped in groups.items() if list(grouped) == [""]]
     if columns and unknown:
-        raise UsageError(f"nothing has a column {unknown[0]}", "--by names one of the references or of the results.")
+        raise UsageError(
+            f"neither the references nor the results have a column {unknown[0]}",
+            "Give --by a column of the references or of the results.",
+        )
     return {column: grouped for column, grouped in groups.items() if column not in unknown}
 
 

@@ -24,18 +24,18 @@ PUNCTUATION = frozenset(';/[]"{}()=+\\_-><@`,?!')
 COMMA_IN_NUMBER = re.compile(r"\d,\d")
 
 PERIOD = re.compile(r"\.(?!\d)")
-"""A period to take out. The one in "5." goes, too: the evaluation's look-behind for a digit is mistyped."""
+"""A period to remove. The one in "5." is also removed: the evaluation's look-behind for a digit is mistyped."""
 
 PERIODS = 32
-"""So many periods of an answer are taken out: the evaluation gives the flag re.UNICODE, which is 32, as the count."""
+"""How many periods are removed from an answer: the evaluation passes re.UNICODE, which is 32, as the count."""
 
 ENOUGH = 3
-"""People who must have given an answer for it to be wholly right."""
+"""People who must have given an answer for it to be fully right."""
 
 
 @cache
 def without_punctuation(text: str) -> str:
-    """The evaluation's processPunctuation: a mark becomes a space, or nothing where it stands beside a space."""
+    """The evaluation's processPunctuation: a mark becomes a space, or nothing if it is next to a space."""
     everywhere = COMMA_IN_NUMBER.search(text) is not None
     changed = text
     for mark in PUNCTUATION.intersection(text):
@@ -57,7 +57,7 @@ def stripped(text: str) -> str:
 
 
 def vqa_accuracy(answer: str, reference: Reference) -> float:
-    """What the VQA evaluation gives an answer, from 0 to 1.
+    """The VQA evaluation's accuracy of an answer, from 0 to 1.
 
     Nothing is normalised where all people gave the same answer: then "Yes" is not "yes".
     """
@@ -68,7 +68,7 @@ def vqa_accuracy(answer: str, reference: Reference) -> float:
 
 
 def vqa_accuracy_lavis(answer: str, reference: Reference) -> float:
-    """What LAVIS's copy gives: the answer is normalised always, people's answers lose their punctuation at most."""
+    """The accuracy of LAVIS's copy: the answer is always normalised, people's answers only lose their punctuation."""
     people = list(reference.texts)
     if len(set(people)) > 1:
         people = [without_punctuation(text) for text in people]
@@ -89,7 +89,7 @@ def leave_one_out(answer: str, people: Sequence[str], marks: Sequence[str] | Non
 
 
 def exact_match(answer: str, reference: Reference) -> float:
-    """Whether the answer is, letter for letter, one of those given (GQA's own accuracy, where there is one)."""
+    """Whether the answer is exactly one of those given (GQA's own accuracy, where there is one)."""
     return float(answer.strip() in (text.strip() for text in reference.texts))
 
 
@@ -118,8 +118,8 @@ class AnswerMetrics:
         if all(len(pair.reference.texts) < 2 for pair in pairs):
             if asked is not None and set(NEEDS_SEVERAL) & set(asked):
                 raise UsageError(
-                    "the references hold one answer a question, and VQA accuracy needs several",
-                    "Take --metrics exact_match,normalised_match.",
+                    "the references have one answer for each question, and VQA accuracy needs several",
+                    "Use --metrics exact_match,normalised_match.",
                 )
             self.names = [name for name in self.names if name not in NEEDS_SEVERAL]
 

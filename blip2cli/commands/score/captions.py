@@ -1,6 +1,6 @@
 """Captions: the figures of the COCO caption evaluation, through pycocoevalcap.
 
-Nothing is fetched: SPICE's models are used where the user has put them.
+Nothing is downloaded: SPICE's models are used if the user has put them there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Tokens = dict[int, list[str]]
 
 
 class CaptionMetrics:
-    """Measures captions. Without `asked` it gives every metric that can be had here; the rest is in `left_out`."""
+    """Measures captions. Without `asked`: every metric that can be computed here; `left_out` has the others."""
 
     def __init__(self, pairs: Sequence[Pair], asked: Sequence[str] | None) -> None:
         if find_spec("pycocoevalcap") is None:
@@ -39,7 +39,7 @@ class CaptionMetrics:
         if not java.installed():
             raise UsageError(
                 "captions are scored with Java, and there is none: the COCO evaluation's tokenizer is written in it",
-                "Install it (apt install default-jre-headless), or take --metrics exact_match.",
+                "Install it (apt install default-jre-headless), or use --metrics exact_match.",
             )
         self.names = [name for name in METRICS if asked is None or name in asked]
         self.asked = asked
@@ -101,7 +101,7 @@ class CaptionMetrics:
 
     def _leave_out(self, name: str, reason: str) -> None:
         if self.asked is not None:
-            raise UsageError(f"{name} cannot be had: {reason}", "Leave it out of --metrics.")
+            raise UsageError(f"{name} cannot be computed: {reason}", "Leave it out of --metrics.")
         self.left_out[name] = reason
         self.names.remove(name)
 
@@ -135,10 +135,10 @@ def _package() -> Path:
 
 
 def _meteor_scores(references: Tokens, results: Tokens) -> tuple[float, list[float]]:
-    """METEOR of all pairs together, and of every one. Raises Blip2Error where its process dies."""
+    """METEOR of all pairs together, and of every one. Raises Blip2Error if its process dies."""
     from pycocoevalcap.meteor.meteor import Meteor
 
-    with java.settled():
+    with java.fixed_locale():
         meteor = Meteor()
     process = meteor.meteor_p
     try:
@@ -146,11 +146,11 @@ def _meteor_scores(references: Tokens, results: Tokens) -> tuple[float, list[flo
         return overall, rows
     except (OSError, ValueError):  # a closed pipe, or an answer that is no number
         process.kill()
-        told = java.complaint_in(process.stderr.read())
-        raise Blip2Error(f"its Java program failed: {told}", "Has it 2 GB of memory?") from None
+        complaint = java.complaint_in(process.stderr.read())
+        raise Blip2Error(f"its Java program failed: {complaint}", "Check that it has 2 GB of memory.") from None
     finally:
         if meteor.lock.locked():
-            meteor.lock.release()  # which its destructor would wait for, for ever
+            meteor.lock.release()  # its destructor would wait for this for ever
         process.kill()
         process.wait()
         for pipe in (process.stdin, process.stdout, process.stderr):
@@ -159,11 +159,11 @@ def _meteor_scores(references: Tokens, results: Tokens) -> tuple[float, list[flo
 
 
 def _spice_lacks() -> str | None:
-    """What SPICE needs and is not here; pycocoevalcap itself would fetch it."""
+    """The file that SPICE needs and that is missing; pycocoevalcap itself would download it."""
     folder = _package() / "spice" / "lib"
     for name in ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar"):
         if not (folder / name).exists():
-            return f"{name} is not in {folder}, and nothing is fetched here"
+            return f"{name} is not in {folder}, and this command downloads nothing"
     return None
 
 
@@ -171,11 +171,11 @@ def _spice_scores(references: Tokens, results: Tokens) -> list[float]:
     """SPICE's F of every pair, NaN where it gives none. Raises Blip2Error."""
     entries = [{"image_id": at, "test": results[at][0], "refs": texts} for at, texts in references.items()]
     with tempfile.TemporaryDirectory() as folder:
-        given, made, cache = (os.path.join(folder, name) for name in ("in.json", "out.json", "cache"))
+        input_file, made, cache = (os.path.join(folder, name) for name in ("in.json", "out.json", "cache"))
         os.mkdir(cache)
-        Path(given).write_text(json.dumps(entries), encoding="utf-8")
+        Path(input_file).write_text(json.dumps(entries), encoding="utf-8")
         jar = str(_package() / "spice" / "spice-1.0.jar")
-        java.run(["-Xmx8G", "-jar", jar, given, "-cache", cache, "-out", made, "-subset", "-silent"])
+        java.run(["-Xmx8G", "-jar", jar, input_file, "-cache", cache, "-out", made, "-subset", "-silent"])
         scored: Mapping[int, Any] = {entry["image_id"]: entry["scores"] for entry in json.loads(Path(made).read_text())}
     return [float(scored[at]["All"]["f"]) for at in references]
 

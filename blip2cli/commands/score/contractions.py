@@ -1,7 +1,7 @@
-"""Contractions that the VQA evaluation puts right.
+"""Contractions that the VQA evaluation corrects.
 
 The data of vqaEvaluation/vqaEval.py in the VQA API of Agrawal et al. (github.com/GT-Vision-Lab/VQA), without the
-entries that do nothing: those with a capital, for the text is in lower case by then, and those that stand for
+entries that do nothing: those with a capital, because the text is in lower case by then, and those that map to
 themselves.
 """
 
@@ -23,6 +23,6 @@ def _without_one_apostrophe(word: str) -> list[str]:
 
 
 CONTRACTIONS = {wrong: right for right in _RIGHT for wrong in _without_one_apostrophe(right)} | {
-    "somebody'd": "somebodyd"  # the one that goes the other way, as it stands there
+    "somebody'd": "somebodyd"  # the one in the other direction, as in the original
 }
-"""A word that lacks one apostrophe → the word with it."""
+"""A word without one apostrophe → the word with it."""

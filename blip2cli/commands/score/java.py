@@ -15,24 +15,27 @@ SETTINGS = "-Duser.language=en -Duser.country=US"
 
 
 def installed() -> bool:
-    """Whether there is a Java to run."""
+    """Whether Java is installed."""
     return shutil.which("java") is not None
 
 
 def run(arguments: Sequence[str], stdin: str = "") -> str:
-    """What a Java program writes when it is given a text. Raises Blip2Error where it fails."""
+    """The output of a Java program for a text. Raises Blip2Error if it fails."""
     try:
-        with settled():
+        with fixed_locale():
             done = subprocess.run(["java", *arguments], input=stdin.encode("utf-8", "replace"), capture_output=True)
     except OSError as error:
-        raise Blip2Error(f"Java cannot be started: {reason(error)}", "Is `java -version` well?") from None
+        raise Blip2Error(f"Java cannot be started: {reason(error)}", "Check that `java -version` works.") from None
     if done.returncode:
-        raise Blip2Error(f"Java failed: {complaint_in(done.stderr)}", "Is `java -version` well, and is there memory?")
+        raise Blip2Error(
+            f"Java failed: {complaint_in(done.stderr)}",
+            "Check that `java -version` works, and that there is enough memory.",
+        )
     return done.stdout.decode("utf-8", "replace")
 
 
 @contextmanager
-def settled() -> Iterator[None]:
+def fixed_locale() -> Iterator[None]:
     """Inside, every Java program that is started has SETTINGS."""
     before = os.environ.get("JAVA_TOOL_OPTIONS")
     os.environ["JAVA_TOOL_OPTIONS"] = f"{before} {SETTINGS}" if before else SETTINGS
@@ -46,7 +49,7 @@ def settled() -> Iterator[None]:
 
 
 def complaint_in(stderr: bytes) -> str:
-    """The first line of what a Java program complains of."""
+    """The first line of a Java program's error."""
     lines = stderr.decode("utf-8", "replace").splitlines()
-    told = [line for line in lines if line.strip() and not line.startswith(("Picked up", "\tat "))]
-    return " ".join((told or ["it says nothing"])[0].split())[:200]
+    messages = [line for line in lines if line.strip() and not line.startswith(("Picked up", "\tat "))]
+    return " ".join((messages or ["it gave no message"])[0].split())[:200]

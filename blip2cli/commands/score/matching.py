@@ -1,4 +1,4 @@
-"""Which result answers which reference, by what both know: a question's id, an image's id or name."""
+"""Matches results with references by a common key: a question's id, an image's id or name."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def _file_name(columns: Mapping[str, Any]) -> str | None:
 
 def _number(columns: Mapping[str, Any]) -> str | None:
     """The number that ends the image's name, as COCO has it."""
-    found = re.search(r"(\d{1,20})\.\w+$", _file_name(columns) or "")
-    return str(int(found[1])) if found else None
+    match = re.search(r"(\d{1,20})\.\w+$", _file_name(columns) or "")
+    return str(int(match[1])) if match else None
 
 
 def _with_question(image: Callable[[Mapping[str, Any]], str | None]) -> Callable[[Mapping[str, Any]], str | None]:
@@ -60,12 +60,12 @@ WAYS = (
     Way("file name", _file_name, _file_name),
     Way("the number that ends the file name", _number, _id("image_id"), ("captions",)),
 )
-"""Tried in this order; the first by which any result has a reference is taken."""
+"""Tried in this order; the first that matches any result with a reference is used."""
 
 
 @dataclass(frozen=True)
 class Matched:
-    """Pairs in the order of the references, and what is in none: keys of references without a result, and so on."""
+    """Pairs in the order of the references, and the rest: keys of references without a result, and so on."""
 
     way: str
     pairs: Sequence[Pair]
@@ -75,24 +75,24 @@ class Matched:
 
 
 def match(predictions: Predictions, references: References) -> Matched:
-    """Match results with references. Raises UsageError where none match, or where two results differ about one."""
+    """Match results with references. Raises UsageError if none match, or if two results for one differ."""
     for way in WAYS:
         if references.kind in way.kinds:
-            known = [(way.of_reference(reference.columns), reference) for reference in references.rows]
-            keys = {key for key, _ in known if key is not None}
+            keyed = [(way.of_reference(reference.columns), reference) for reference in references.rows]
+            keys = {key for key, _ in keyed if key is not None}
             answered = [(way.of_result(prediction.columns), prediction) for prediction in predictions.rows]
             if any(key in keys for key, _ in answered):
-                return _matched(way, answered, _gathered(known, references.kind))
+                return _matched(way, answered, _gathered(keyed, references.kind))
     raise UsageError(
         "no result has a reference" if predictions.rows else "there are no results",
         "They are matched by question_id, image_id, or the image's name and the question; both files must have them.",
     )
 
 
-def _gathered(known: Sequence[tuple[str | None, Reference]], kind: Kind) -> dict[str, Reference]:
-    """References by key. Captions of one image may stand in several rows; answers to one question may not."""
+def _gathered(keyed: Sequence[tuple[str | None, Reference]], kind: Kind) -> dict[str, Reference]:
+    """References by key. Captions of one image may be in several rows; answers to one question may not."""
     gathered: dict[str, Reference] = {}
-    for key, reference in known:
+    for key, reference in keyed:
         if key is None:
             continue
         before = gathered.setdefault(key, reference)
@@ -102,7 +102,8 @@ def _gathered(known: Sequence[tuple[str | None, Reference]], kind: Kind) -> dict
             gathered[key] = replace(before, texts=before.texts + reference.texts)
         elif before.texts != reference.texts:
             raise UsageError(
-                f"two references for {key!r} differ", "Give each question an id, in a column question_id, or one row."
+                f"two references for {key!r} differ",
+                "Give each question an id in a column question_id, or only one row.",
             )
     return gathered
 

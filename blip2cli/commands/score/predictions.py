@@ -1,4 +1,4 @@
-"""What a model answered: results as `blip2 caption` and `blip2 vqa` write them, and the result files of benchmarks."""
+"""Results of a model, as `blip2 caption` and `blip2 vqa` write them, and the result files of benchmarks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from blip2cli.records import RowError
 Kind = Literal["answers", "captions"]
 
 TEXT_COLUMNS: dict[str, Kind] = {"answer": "answers", "caption": "captions", "captions": "captions", "text": "captions"}
-"""Columns that hold what a model wrote, and what that is."""
+"""Columns that hold the texts of a model, and their kind."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class Predictions:
 
 
 def read_predictions(names: Sequence[str], column: str | None, kept: Iterable[str]) -> Predictions:
-    """Read results; `kept` names the columns that are looked at later. Raises UsageError."""
+    """Read results; `kept` names the columns that are used later. Raises UsageError."""
     tables = open_tables(names)
-    there = list(dict.fromkeys(name for table in tables for name in table.column_names()))
-    chosen = column or next((name for name in reversed(there) if name in TEXT_COLUMNS), None)
-    if chosen is None or chosen not in there:
-        wanted = chosen or " or ".join(TEXT_COLUMNS)
+    columns = list(dict.fromkeys(name for table in tables for name in table.column_names()))
+    chosen = column or next((name for name in reversed(columns) if name in TEXT_COLUMNS), None)
+    if chosen is None or chosen not in columns:
+        wanted_column = chosen or " or ".join(TEXT_COLUMNS)
         raise UsageError(
-            f"{', '.join(names)}: no column {wanted}",
-            f"It has: {', '.join(there) or 'no columns'}. --column names the one to score.",
+            f"{', '.join(names)}: no column {wanted_column}",
+            f"It has: {', '.join(columns) or 'no columns'}. --column names the one to score.",
         )
     kept, rows, several, unreadable = tuple(kept), [], 0, 0
     for record in (record for table in tables for record in table.records()):
@@ -54,7 +54,7 @@ def read_predictions(names: Sequence[str], column: str | None, kept: Iterable[st
     return Predictions(rows, chosen, several, unreadable)
 
 
-def _prediction(record: Mapping[str, Any], texts: list[str], kept: Iterable[str]) -> Prediction:
+def _prediction(record: Mapping[str, Any], texts: list[str], kept_columns: Iterable[str]) -> Prediction:
     error = record.get("error") or (None if texts else RowError("missing", "nothing was written"))
-    columns = {name: value for name in kept if (value := field(record, name)) is not None}
+    columns = {name: value for name in kept_columns if (value := field(record, name)) is not None}
     return Prediction("" if error else texts[0], None if error is None else str(error), columns)

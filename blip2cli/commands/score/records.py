@@ -1,4 +1,4 @@
-"""The records of scoring: what was answered, what is right, and how well they agree."""
+"""The records of scoring: results, references, and figures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One result. `text` is empty where there is an `error`; `columns` are the other columns that scoring looks at."""
+    """One result. `text` is empty where there is an `error`; `columns` are the other columns that scoring uses."""
 
     text: str
     error: str | None
@@ -18,7 +18,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What people wrote for one question or image.
+    """The texts that people wrote for one question or image.
 
     `marks` tells equal texts apart where two people might be the same one: texts with the same mark are one person's.
     None says that each text has its own person.
@@ -31,7 +31,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A result and its reference; `key` is what both go by."""
+    """A result and its reference, matched by `key`."""
 
     key: str
     prediction: Prediction
@@ -40,7 +40,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Figure:
-    """One metric of some pairs, in per cent: of all together, and of each."""
+    """One metric of some pairs, in percent: of all together, and of each."""
 
     overall: float
     rows: Sequence[float]

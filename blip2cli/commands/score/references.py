@@ -1,4 +1,4 @@
-"""What people wrote: COCO's captions, the annotations of VQAv2, OK-VQA and GQA, and tables with a column of texts."""
+"""References written by people: COCO's captions, annotations of VQAv2, OK-VQA and GQA, tables of texts."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from blip2cli.inputs import Source
 
 COLUMNS: dict[Kind, tuple[str, ...]] = {"answers": ("answers", "answer"), "captions": ("captions", "caption")}
-"""Columns that may hold the references, the likelier first."""
+"""Columns that may hold the references, the most likely first."""
 
-HINT = "--reference-column names it. VQA references are the annotations file; with it may stand that of the questions."
+HINT = "Give it with --reference-column. For VQA, give the annotations file; the questions file can be added."
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class References:
 
 
 def read_references(names: Sequence[str], column: str | None, kind: Kind | None, kept: Iterable[str]) -> References:
-    """Read references for results of a kind, None where that is not known. Raises UsageError.
+    """Read references for results of a kind, None if it is not known. Raises UsageError.
 
     A table without references, but with ids of questions, only adds its columns to those of the others.
     """
@@ -40,11 +40,12 @@ def read_references(names: Sequence[str], column: str | None, kind: Kind | None,
     known = {name: each for each in kinds for name in COLUMNS[each]} if column is None else {column: kinds[0]}
     tables = open_tables(names)
     chosen = [(table, next((name for name in known if name in table.column_names()), None)) for table in tables]
-    found = [name for _, name in chosen if name is not None]
-    if not found:
-        there = dict.fromkeys(name for table in tables for name in table.column_names())
+    found_columns = [name for _, name in chosen if name is not None]
+    if not found_columns:
+        columns = dict.fromkeys(name for table in tables for name in table.column_names())
         raise UsageError(
-            f"{', '.join(names)}: no column {' or '.join(known)}", f"It has: {', '.join(there) or 'no columns'}. {HINT}"
+            f"{', '.join(names)}: no column {' or '.join(known)}",
+            f"It has: {', '.join(columns) or 'no columns'}. {HINT}",
         )
     kept = tuple(kept)
     more = {key: record for table, name in chosen if name is None for key, record in _by_question(table, kept).items()}
@@ -57,7 +58,7 @@ def read_references(names: Sequence[str], column: str | None, kind: Kind | None,
             reference = _reference(record, record.get(name or ""), kept, more)
             without_text += not reference.texts
             rows += [reference] if reference.texts else []
-    return References(rows, known[found[0]], without_text, unreadable)
+    return References(rows, known[found_columns[0]], without_text, unreadable)
 
 
 def _by_question(table: Source, kept: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -78,7 +79,7 @@ def _kept(record: Mapping[str, Any], kept: Iterable[str]) -> dict[str, Any]:
 
 
 def _marks(cell: Any) -> tuple[str, ...] | None:
-    """What else answers say of themselves, where they may be one person's: the VQA evaluation compares it all."""
+    """The other fields of answers that may come from one person: the VQA evaluation compares all of them."""
     entries = [entry for entry in cell if isinstance(entry, dict)] if isinstance(cell, (list, tuple)) else []
     if not entries or len({str(entry.get("answer_id")) for entry in entries}) == len(entries):
         return None

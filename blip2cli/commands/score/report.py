@@ -1,4 +1,4 @@
-"""How figures are told: a table on a terminal, JSON else, a line a row with --per-row; and what did not match."""
+"""Output of figures: a table on a terminal, else JSON; one line for each row with --per-row."""
 
 from __future__ import annotations
 
@@ -21,49 +21,49 @@ if TYPE_CHECKING:
     from blip2cli.commands.score import Group, Scores, ScoreSettings
 
 DIGITS = 2
-"""Digits behind the point of a per cent, as the VQA evaluation rounds."""
+"""Digits after the point of a percentage, as the VQA evaluation rounds."""
 
 
 def warn(settings: ScoreSettings, predictions: Predictions, references: References, matched: Matched) -> None:
-    """Say on stderr what is scored otherwise than a reader of the figures would think."""
+    """Say on stderr what is scored in a way that a reader may not expect."""
     errors = sum(pair.prediction.error is not None for pair in matched.pairs)
     single = [len(pair.reference.texts) < 2 for pair in matched.pairs]
     alone = 0 if references.kind == "captions" or all(single) else sum(single)
-    told = (
+    counts = (
         ("results with an error, counted as wrong", errors),
         ("results without a reference, not scored", len(matched.unknown)),
         ("references without a result, not scored", len(matched.unanswered) if settings.partial else 0),
-        ("results that stand there once more", len(matched.repeated)),
+        ("duplicate results", len(matched.repeated)),
         ("results that are lists of texts, the first of which is scored", predictions.several),
         ("rows of the results that cannot be read", predictions.unreadable),
         ("rows of the references that cannot be read", references.unreadable),
         ("references without a text, left out", references.without_text),
-        ("references with one answer, to which VQA accuracy gives 0", alone),
+        ("references with one answer, for which VQA accuracy is 0", alone),
     )
-    for what, count in told:
+    for description, count in counts:
         if count:
-            show_warning(f"{what}: {count:,}")
+            show_warning(f"{description}: {count:,}")
 
 
 def report(settings: ScoreSettings, predictions: Predictions, references: References, scores: Scores) -> None:
-    """Write what the settings name, and show the figures. Raises OutputError."""
+    """Write the files of the settings, and show the figures. Raises OutputError."""
     for name, reason in scores.left_out.items():
         show_warning(f"{name} is left out: {reason}")
-    told = json.dumps(summary(settings, predictions, references, scores), indent=2, ensure_ascii=False)
+    text = json.dumps(summary(settings, predictions, references, scores), indent=2, ensure_ascii=False)
     if settings.per_row is not None:
         write_atomically(settings.per_row, b"".join(map(json_line, per_row(scores))))
     if settings.out is not None:
-        write_atomically(settings.out, told.encode("utf-8", "backslashreplace") + b"\n")
+        write_atomically(settings.out, text.encode("utf-8", "backslashreplace") + b"\n")
     if sys.stdout.isatty():
         _show(settings, scores)
     elif settings.out is None:
-        print(told.encode("utf-8", "backslashreplace").decode())
+        print(text.encode("utf-8", "backslashreplace").decode())
 
 
 def summary(
     settings: ScoreSettings, predictions: Predictions, references: References, scores: Scores
 ) -> dict[str, Any]:
-    """All that is known of the figures, as plain JSON values."""
+    """All figures and counts, as plain JSON values."""
     matched = scores.matched
     return {
         "results": list(settings.results),
@@ -89,7 +89,7 @@ def summary(
 
 
 def per_row(scores: Scores) -> Iterator[dict[str, Any]]:
-    """A record for each pair: what both go by, the texts, and its own figures."""
+    """A record for each pair: its key, the texts, and its own figures."""
     for at, pair in enumerate(scores.every.pairs):
         columns = {**pair.prediction.columns, **pair.reference.columns}
         figures = {name: _round(figure.rows[at]) for name, figure in scores.every.figures.items()}

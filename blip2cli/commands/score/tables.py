@@ -1,4 +1,4 @@
-"""Results and references as plain records, whatever kind of file they are in."""
+"""Results and references as plain records, from any kind of file."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def field(record: Mapping[str, Any], name: str) -> Any:
 
 
 def identity(value: Any) -> str | None:
-    """An id as it is compared: 9, 9.0 and "9" are the same."""
+    """An id in a form to compare: 9, 9.0 and "9" are the same."""
     if value is None or value == "":
         return None
     if isinstance(value, float) and value.is_integer():

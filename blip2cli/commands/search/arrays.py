@@ -1,4 +1,4 @@
-"""Feature files that are arrays of NumPy, with a Parquet file beside them of what their rows are about."""
+"""Feature files that are NumPy arrays, with the metadata of their rows in a Parquet file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ArrayPart:
         self.path = path
         array = self._opened()
         if not isinstance(array, np.ndarray) or array.ndim < 2 or array.dtype.kind != "f":
-            raise ValueError(f"{path.name} is no array of features")
+            raise ValueError(f"{path.name} is not an array of features")
         number = path.stem.rpartition("_")[2]
         metadata = path.parent.parent / "metadata" / f"metadata_{number}.parquet"
         read = pq.read_table(metadata)
@@ -41,12 +41,12 @@ class ArrayPart:
             yield array[first : first + size], good[first : first + size]
 
     def vectors(self, rows: Sequence[int]) -> np.ndarray:
-        found: np.ndarray = self._opened()[list(rows)]
-        return found
+        vectors: np.ndarray = self._opened()[list(rows)]
+        return vectors
 
     def records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.table.take(list(rows)).to_pylist()
-        return found
+        records: list[dict[str, Any]] = self.table.take(list(rows)).to_pylist()
+        return records
 
     def _opened(self) -> np.ndarray:
         array: np.ndarray = np.load(self.path, mmap_mode="r", allow_pickle=False)

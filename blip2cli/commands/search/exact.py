@@ -13,7 +13,7 @@ from blip2cli.records import RowError
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A row that was found. `itc` is its score; `itm` is there where it was ranked again, or `error` in its stead."""
+    """A row that was found. `itc` is its score; `itm` is set if it was ranked again, or else `error`."""
 
     row: int
     itc: float
@@ -30,7 +30,7 @@ class Best:
     scores: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
 
     def offer(self, rows: np.ndarray, scores: np.ndarray) -> None:
-        """Take what is among the best. Rows come in rising order; a score that is not finite is none."""
+        """Keep those that are among the best. Rows come in rising order; scores that are not finite are skipped."""
         better = np.isfinite(scores)
         if len(self.rows) == self.most:
             better &= scores > self.scores[-1]
@@ -48,17 +48,17 @@ def best_rows(features: Features, queries: Sequence[np.ndarray], most: int) -> l
     """The best rows for each query, exactly. Memory is bounded, whatever the number of rows.
 
     Args:
-        features: where to look.
+        features: the rows to search.
         queries: fp32 [vectors, width] each: one vector for a text, one for each query token of an image.
         most: rows for each query.
     """
     best = [Best(most) for _ in queries]
-    for first, vectors, there in features.blocks():
-        rows = first + np.flatnonzero(there)
-        scores = scores_of(vectors if there.all() else vectors[there], queries)
-        for one, column in zip(best, scores, strict=True):
-            one.offer(rows, column)
-    return [one.hits() for one in best]
+    for first, vectors, present in features.blocks():
+        rows = first + np.flatnonzero(present)
+        scores = scores_of(vectors if present.all() else vectors[present], queries)
+        for best_of_query, column in zip(best, scores, strict=True):
+            best_of_query.offer(rows, column)
+    return [best_of_query.hits() for best_of_query in best]
 
 
 def scores_of(vectors: np.ndarray, queries: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -70,21 +70,21 @@ def scores_of(vectors: np.ndarray, queries: Sequence[np.ndarray]) -> list[np.nda
     rows, tokens, width = vectors.shape
     flat = vectors.reshape(rows * tokens, width)
     scores: list[np.ndarray] = []
-    for some in _together(queries, width):
-        asked = np.concatenate(some)
+    for group in _together(queries, width):
+        asked = np.concatenate(group)
         best = (flat @ asked.T).reshape(rows, tokens, len(asked)).max(axis=1)  # [rows, vectors of the queries]
-        ends = np.cumsum([len(query) for query in some])[:-1]
+        ends = np.cumsum([len(query) for query in group])[:-1]
         scores += [part.mean(axis=1) for part in np.split(best, ends, axis=1)]
     return scores
 
 
 def _together(queries: Sequence[np.ndarray], most: int) -> Iterator[list[np.ndarray]]:
-    """The queries in lists of up to so many vectors, or of one: products take about the memory of what they are of."""
-    some: list[np.ndarray] = []
+    """The queries in lists of up to so many vectors, or of one: products take as much memory as their inputs."""
+    group: list[np.ndarray] = []
     for query in queries:
-        if some and sum(map(len, some)) + len(query) > most:
-            yield some
-            some = []
-        some.append(query)
-    if some:
-        yield some
+        if group and sum(map(len, group)) + len(query) > most:
+            yield group
+            group = []
+        group.append(query)
+    if group:
+        yield group

@@ -25,7 +25,7 @@ KEY = b"blip2"
 BLOCK = 32 << 20
 """Bytes of vectors, in fp32, that are in memory at once."""
 
-HINT = "Feature files, which come first, are written by blip2 embed --features itc."
+HINT = "The first argument is a file that blip2 embed --features itc wrote."
 
 
 class Part(Protocol):
@@ -73,32 +73,34 @@ class Features:
         """The number of a block's first row, its vectors fp32 [rows, tokens, width], and which rows have any [rows]."""
         first = 0
         for part in self.parts:
-            for vectors, there in part.blocks(max(1, BLOCK // (4 * self.shape[0] * self.shape[1]))):
-                yield first, vectors.astype(np.float32, copy=False), there
+            for vectors, present in part.blocks(max(1, BLOCK // (4 * self.shape[0] * self.shape[1]))):
+                yield first, vectors.astype(np.float32, copy=False), present
                 first += len(vectors)
 
     def vectors(self, rows: Sequence[int]) -> np.ndarray:
         """The vectors of rows, fp32 [rows, tokens, width]."""
-        found = self._taken(rows, lambda part, some: list(part.vectors(some)))
-        return np.stack([found[row] for row in rows]).astype(np.float32, copy=False)
+        taken = self._taken(rows, lambda part, rows_of_part: list(part.vectors(rows_of_part)))
+        return np.stack([taken[row] for row in rows]).astype(np.float32, copy=False)
 
     def records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """The other columns of rows."""
-        found = self._taken(rows, lambda part, some: part.records(some))
-        return [found[row] for row in rows]
+        taken = self._taken(rows, lambda part, rows_of_part: part.records(rows_of_part))
+        return [taken[row] for row in rows]
 
     def check_model(self, model: str, revision: str | None) -> None:
-        """See that a query by this model can be compared with the features. Raises UsageError."""
+        """Check that queries of this model can be compared with the features. Raises UsageError."""
         from blip2cli.settings import absolute
 
-        theirs = _made_by(self.settings)
-        if theirs[0] != absolute(model):
+        model_of_file = _made_by(self.settings)
+        if model_of_file[0] != absolute(model):
             raise UsageError(
-                f"{self.path} was made by {theirs[0]}, not by {absolute(model)}", f"Add --model {theirs[0]}"
+                f"{self.path} was made by {model_of_file[0]}, not by {absolute(model)}",
+                f"Add --model {model_of_file[0]}",
             )
-        if theirs[1] != revision:
+        if model_of_file[1] != revision:
             raise UsageError(
-                f"{self.path} was made by revision {theirs[1]}, not {revision}", "Give the same --revision, or none."
+                f"{self.path} was made by revision {model_of_file[1]}, not {revision}",
+                "Give the same --revision, or none.",
             )
 
     @cached_property
@@ -107,20 +109,20 @@ class Features:
         return list(accumulate(part.rows for part in self.parts))
 
     def _taken(self, rows: Sequence[int], take: Callable[[Part, list[int]], list[Any]]) -> dict[int, Any]:
-        """What `take` gives for each of the rows, asked of each part once, in the part's order."""
-        found: dict[int, Any] = {}
-        wanted: dict[int, list[int]] = {}
+        """The result of `take` for each of the rows; each part is asked once, in its order."""
+        by_row: dict[int, Any] = {}
+        rows_by_part: dict[int, list[int]] = {}
         for row in sorted(set(rows)):
-            wanted.setdefault(bisect_right(self._ends, row), []).append(row)
-        for number, some in wanted.items():
+            rows_by_part.setdefault(bisect_right(self._ends, row), []).append(row)
+        for number, rows_of_part in rows_by_part.items():
             first = self._ends[number] - self.parts[number].rows
-            taken = take(self.parts[number], [row - first for row in some])
-            found.update(zip(some, taken, strict=True))
-        return found
+            taken = take(self.parts[number], [row - first for row in rows_of_part])
+            by_row.update(zip(rows_of_part, taken, strict=True))
+        return by_row
 
 
 def open_features(path: Path) -> Features:
-    """Open what `embed` wrote: a Parquet or Arrow file, a folder of them, or arrays with their metadata.
+    """Open features that `embed` wrote: a Parquet or Arrow file, a folder of them, or arrays with their metadata.
 
     Raises UsageError for anything else, for other features than those of images for ITC, and for parts that differ.
     """
@@ -134,11 +136,11 @@ def open_features(path: Path) -> Features:
     for part, said in zip(parts, settings, strict=True):
         kind = said.get("features")
         if kind != "itc":
-            raise UsageError(f"{path} holds {f'{kind} features' if kind else 'no features that are known'}", HINT)
+            raise UsageError(f"{path} holds {f'{kind} features' if kind else 'no known features'}", HINT)
         if not {"image", "error"} <= set(part.schema.names) or not _is_text(part.schema.field("image").type):
             raise UsageError(f"{path} has no columns image and error", HINT)
         if len(part.shape) != 2:
-            raise UsageError(f"{path} holds features of texts", "Search goes through those of images.")
+            raise UsageError(f"{path} holds features of texts", "Only features of images can be searched.")
         if 0 in part.shape:
             raise UsageError(f"{path} holds features without numbers", HINT)
         if _made_by(said) != _made_by(settings[0]) or part.shape != parts[0].shape:
@@ -160,7 +162,7 @@ def _made_by(settings: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def _settings(part: Part) -> dict[str, Any]:
-    """What `embed` has put beside the features; empty where it is something else."""
+    """The metadata of `embed`; empty if another program wrote the file."""
     try:
         said = json.loads((part.schema.metadata or {}).get(KEY, b"{}"))
     except (ValueError, RecursionError):
@@ -182,5 +184,5 @@ def _parts(path: Path) -> Iterator[Part]:
     kinds: dict[str, Any] = {".parquet": ParquetPart, ".arrow": ArrowPart, ".feather": ArrowPart, ".npy": ArrayPart}
     for file in files:
         if file.suffix not in kinds:
-            raise UsageError(f"{file} is no Parquet or Arrow file", HINT)
+            raise UsageError(f"{file} is not a Parquet or Arrow file", HINT)
         yield kinds[file.suffix](file)

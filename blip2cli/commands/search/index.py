@@ -1,7 +1,7 @@
-"""An index of a feature file, for more rows than are looked at one by one: usearch's HNSW graph.
+"""An index of a feature file, for too many rows to compare one by one: usearch's HNSW graph.
 
-Each query token of an image is a vector under the number of the image's row. What the graph finds is scored again by
-the features themselves, so that scores are those of the exact search; only rows may be missed.
+Each query token of an image is a vector under the number of the image's row. The rows that the graph finds are
+scored again with the features themselves, so scores are those of the exact search; rows may be missed.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ SCORED = 64
 """Rows that are scored by the features themselves, beyond WIDER times those that are wanted."""
 
 IDENTITY = ("rows", "shape", "model", "revision", "sample")
-"""What is said of the features beside an index."""
+"""The suffix of the file that describes the features of an index."""
 
 SAMPLE = 3
-"""Rows whose vectors tell whether the features are those that were indexed."""
+"""Rows whose vectors show whether the features are those that were indexed."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,12 @@ class Index:
             raise UsageError("--index needs the package usearch", "pip install 'blip2cli[search]'") from None
         said = _said(path)
         if said is None and (path.exists() or _beside(path).exists()):
-            there = path if path.exists() else _beside(path)
-            raise UsageError(f"{there} is there, and is no index of blip2", "Name another file.")
+            existing = path if path.exists() else _beside(path)
+            raise UsageError(f"{existing} exists, and is not an index of blip2", "Choose another file.")
         if not path.exists():
             _build(features, path, quiet)
         elif said != _identity(features):
-            raise UsageError(f"{path} is an index of other features than {features.path}", "Name another file.")
+            raise UsageError(f"{path} is not an index of {features.path}", "Choose another file.")
         try:
             graph = Graph.restore(str(path), view=True)
         except (RuntimeError, ValueError, OSError):
@@ -88,7 +88,7 @@ class Index:
         return Index(features, graph)
 
     def best_rows(self, queries: Sequence[np.ndarray], most: int) -> list[list[Hit]]:
-        """The best rows for each query, as `exact.best_rows` finds them, but for those that the graph misses."""
+        """The best rows for each query, as `exact.best_rows` finds them, except for those that the graph misses."""
         return [self._best(query, most) for query in queries]
 
     def _best(self, query: np.ndarray, most: int) -> list[Hit]:
@@ -96,11 +96,11 @@ class Index:
         self.graph.expansion_search = count
         estimates: dict[int, float] = {}
         for vector in query:
-            found = self.graph.search(vector, count)
-            rows, nearest = np.unique(found.keys, return_index=True)  # the nearest come first
+            matches = self.graph.search(vector, count)
+            rows, nearest = np.unique(matches.keys, return_index=True)  # the nearest come first
             if len(rows) and rows[-1] >= self.features.rows:
                 raise UsageError("the index names rows that its features do not have", "Remove it; it is damaged.")
-            for row, distance in zip(rows.tolist(), found.distances[nearest].tolist(), strict=True):
+            for row, distance in zip(rows.tolist(), matches.distances[nearest].tolist(), strict=True):
                 estimates[row] = estimates.get(row, 0.0) + 1 - distance
         likely = sorted(estimates, key=lambda row: -estimates[row])[: most * WIDER + SCORED]
         best = Best(most)
@@ -119,15 +119,15 @@ def _build(features: Features, path: Path, quiet: bool) -> None:
     place = real_path(path)
     temporary = temporary_of(place)
     try:
-        for first, vectors, there in features.blocks():
-            rows = first + np.flatnonzero(there)
-            graph.add(np.repeat(rows, tokens), vectors[there].reshape(-1, width))
+        for first, vectors, present in features.blocks():
+            rows = first + np.flatnonzero(present)
+            graph.add(np.repeat(rows, tokens), vectors[present].reshape(-1, width))
             progress.advance(len(vectors), 0)
         graph.save(str(temporary))
         with open(temporary, "r+b") as file:
             os.fsync(file.fileno())
         write_atomically(_beside(path), json.dumps(_identity(features), indent=2).encode() + b"\n")
-        publish(temporary, place)  # last, so that an index is never there without it
+        publish(temporary, place)  # last, so that an index never exists without it
     except (OSError, RuntimeError) as error:  # the latter is usearch's
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
@@ -138,12 +138,12 @@ def _build(features: Features, path: Path, quiet: bool) -> None:
 
 
 def _beside(path: Path) -> Path:
-    """The file beside an index that says what it is of."""
+    """The file next to an index that describes its features."""
     return path.with_name(path.name + ".json")
 
 
 def _said(path: Path) -> dict[str, Any] | None:
-    """What is said of an index; None where nothing is."""
+    """The description of an index; None if there is none."""
     try:
         said = json.loads(_beside(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -152,7 +152,7 @@ def _said(path: Path) -> dict[str, Any] | None:
 
 
 def _identity(features: Features) -> dict[str, Any]:
-    """What an index must agree with its features in: their number, their shape, their model, and some of themselves."""
+    """What must be equal for an index and its features: number, shape, model, and some of the vectors."""
     rows = sorted({features.rows * at // SAMPLE for at in range(SAMPLE)} | {features.rows - 1}) if features.rows else []
     sample = features.vectors(rows).astype(np.float16) if rows else np.empty(0)
     digest = hashlib.sha256(sample.tobytes()).hexdigest()

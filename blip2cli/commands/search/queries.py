@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Queries:
-    """Makes vectors of queries by the job's model, which is loaded when it is needed."""
+    """Makes vectors of queries with the job's model, which is loaded when it is needed."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -40,19 +40,20 @@ class Queries:
         """fp32 [1, width] for each text. Raises UsageError."""
         blank = next((text for text in texts if not text.strip()), None)
         if blank is not None:
-            raise UsageError("a query is empty", "Say what to search for.")
+            raise UsageError("a query is empty", "Give a text to search for.")
         return [
-            _array(text, found)[None] for text, found in zip(texts, self.model.text_projections(texts), strict=True)
+            _array(text, projection)[None]
+            for text, projection in zip(texts, self.model.text_projections(texts), strict=True)
         ]
 
     def of_images(self, images: Iterable[str]) -> list[np.ndarray]:
         """fp32 [num_query_tokens, width] for each image file. Raises UsageError."""
-        found: list[np.ndarray] = []
+        arrays: list[np.ndarray] = []
         settings = replace(self.job.model, workers=0)
         for batch in load_for(self.model, Objects(images).rows(), settings):
             vectors = for_each_row(batch, self.model.image_projections(batch))
-            found += (_array(row.name, some) for row, some in zip(batch.rows, vectors, strict=True))
-        return found
+            arrays += (_array(row.name, vector) for row, vector in zip(batch.rows, vectors, strict=True))
+        return arrays
 
 
 def _array(query: str, vectors: object) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What was found, written as other results are: to the terminal, a file, and a report."""
+"""Writes search results like other results: to the terminal, a file, and a report."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from blip2cli.commands.search.pictures import Pictures
 
 OWN = ("image", "error")
-"""Columns of a feature file that are not carried: the first names the row, and no row with an error is found."""
+"""Columns of a feature file that are not copied: the first names the row, and no row with an error is found."""
 
 
 @dataclass(frozen=True)
-class Found:
+class QueryHits:
     """The rows for one query, best first. `unranked` are all those that ITM could not score."""
 
     query: str
@@ -33,16 +33,16 @@ class Found:
     unranked: Sequence[Hit] = ()
 
 
-def write(job: Job, target: Target, pictures: Pictures, found: Sequence[Found]) -> bool:
-    """Write the rows; whether all of them are without errors."""
+def write(job: Job, target: Target, pictures: Pictures, found_by_query: Sequence[QueryHits]) -> bool:
+    """Write the rows; returns whether all of them are without errors."""
     features = pictures.features
     layout = _layout(job, features)
-    results = list(_results(features, layout, found))
+    results = list(_results(features, layout, found_by_query))
     output = open_output(target, job.output, layout, layout.metadata)
     if results:
         output.write(results)
     output.finish()
-    unranked = {hit.row: hit for one in found for hit in one.unranked}
+    unranked = {hit.row: hit for query in found_by_query for hit in query.unranked}
     if unranked:
         _warn(features, list(unranked.values()))
     if job.options.report is not None:
@@ -51,9 +51,9 @@ def write(job: Job, target: Target, pictures: Pictures, found: Sequence[Found]) 
 
 
 def _warn(features: Features, unranked: Sequence[Hit]) -> None:
-    """Say how many images ITM has not seen, and why not the first of them; its row need not be among those written."""
-    one = len(unranked) == 1
-    images = "1 image was not ranked again:" if one else f"{len(unranked):,} images were not ranked again, such as"
+    """Say how many images ITM has not scored, and why for the first; its row may not be among those written."""
+    single = len(unranked) == 1
+    images = "1 image was not ranked again:" if single else f"{len(unranked):,} images were not ranked again, such as"
     name, error = features.records([unranked[0].row])[0]["image"], unranked[0].error
     where = "; --images and --image-root say where to look" if error and error.kind == "missing" else ""
     show_warning(f"{images} {name} ({error}){where}")
@@ -79,24 +79,24 @@ def _layout(job: Job, features: Features) -> Layout:
     return Layout(carried_names(schema.names, tuple(columns)), tuple(columns), lambda: schema, metadata)
 
 
-def _results(features: Features, layout: Layout, found: Sequence[Found]) -> Iterator[Result]:
+def _results(features: Features, layout: Layout, found_by_query: Sequence[QueryHits]) -> Iterator[Result]:
     from blip2cli.tasks.generation import short
 
-    rows = list(dict.fromkeys(hit.row for one in found for hit in one.hits))
+    rows = list(dict.fromkeys(hit.row for query in found_by_query for hit in query.hits))
     records = dict(zip(rows, features.records(rows), strict=True))
     number = 0
-    for one in found:
-        for rank, hit in enumerate(one.hits, 1):
+    for query in found_by_query:
+        for rank, hit in enumerate(query.hits, 1):
             record = records[hit.row]
             row = Row(number, record["image"], columns={name: record[name] for name in layout.carried})
             itm = None if hit.itm is None else short(hit.itm)
-            values = (one.query, rank, short(hit.itc), itm)[: len(layout.columns)]
+            values = (query.query, rank, short(hit.itc), itm)[: len(layout.columns)]
             yield Result(row, values, hit.error)
             number += 1
 
 
 def report_settings(job: Job) -> ReportSettings:
-    """Where the page goes that --report names."""
+    """The page of --report."""
     return ReportSettings(job.options.report, job.output.overwrite, quiet=job.output.quiet)
 
 

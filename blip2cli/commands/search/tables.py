@@ -22,10 +22,10 @@ class ParquetPart:
         self.path = path
         self.files = (path,)
         with pq.ParquetFile(path) as file:
-            self.metadata, whole = file.metadata, file.schema_arrow
+            self.metadata, schema = file.metadata, file.schema_arrow
         self.rows = self.metadata.num_rows
-        self.shape = shape_of(whole)
-        self.schema = without_features(whole)
+        self.shape = shape_of(schema)
+        self.schema = without_features(schema)
         groups = range(self.metadata.num_row_groups)
         self.firsts = np.cumsum([0, *(self.metadata.row_group(at).num_rows for at in groups)])
 
@@ -39,8 +39,8 @@ class ParquetPart:
         return np.concatenate([tensors(chunk, self.shape)[0] for chunk in column.chunks])
 
     def records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._taken(rows, self.schema.names).to_pylist()
-        return found
+        records: list[dict[str, Any]] = self._taken(rows, self.schema.names).to_pylist()
+        return records
 
     def _taken(self, rows: Sequence[int], columns: list[str]) -> pa.Table:
         """Columns of rows, in rising order."""
@@ -48,9 +48,9 @@ class ParquetPart:
         with self._opened() as file:
             return pa.concat_tables(
                 file.read_row_group(number, columns=columns, use_threads=False).take(
-                    [row - int(self.firsts[number]) for row in some]
+                    [row - int(self.firsts[number]) for row in group_rows]
                 )
-                for number, some in groups
+                for number, group_rows in groups
             )
 
     def _opened(self) -> pq.ParquetFile:
@@ -58,7 +58,7 @@ class ParquetPart:
 
 
 class ArrowPart:
-    """One Arrow file, mapped only while it is read; only pages that are looked at are in memory."""
+    """One Arrow file, mapped only while it is read; only pages that are read are in memory."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -107,9 +107,11 @@ def without_features(schema: pa.Schema) -> pa.Schema:
 
 
 def tensors(column: pa.ExtensionArray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """A column of tensors as an array [rows, *shape], without a copy where that can be, and which rows have one."""
+    """A column of tensors as an array [rows, *shape], without a copy if possible, and which rows have one."""
     storage = column.storage
     size = storage.type.list_size
     values = storage.values.slice(storage.offset * size, len(storage) * size)
-    there = np.ones(len(storage), bool) if not storage.null_count else storage.is_valid().to_numpy(zero_copy_only=False)
-    return values.to_numpy(zero_copy_only=False).reshape(len(storage), *shape), there
+    present = (
+        np.ones(len(storage), bool) if not storage.null_count else storage.is_valid().to_numpy(zero_copy_only=False)
+    )
+    return values.to_numpy(zero_copy_only=False).reshape(len(storage), *shape), present

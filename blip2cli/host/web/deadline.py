@@ -1,4 +1,4 @@
-"""Deadlines: one moment by which several steps have to be done, also those that cannot be told to hurry."""
+"""Deadlines: one time limit for several steps together, also for functions that take no timeout."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ class Deadline:
 
     def left(self) -> float:
         """The seconds that are left. Raises TooSlowError where none are."""
-        left = self.at - time.monotonic()
-        if left <= 0:
+        seconds_left = self.at - time.monotonic()
+        if seconds_left <= 0:
             raise self.passed()
-        return left
+        return seconds_left
 
     def run(self, function: Callable[[], T]) -> T:
-        """What a function gives that takes no timeout. Raises what it raises, and TooSlowError.
+        """The result of a function that takes no timeout.
 
-        It runs in a thread of its own, which is abandoned where it takes too long, and does not keep the process
-        alive.
+        Raises its exceptions, and TooSlowError. It runs in its own thread, which is abandoned if it takes too long,
+        and does not keep the process alive.
         """
         outcome: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
 

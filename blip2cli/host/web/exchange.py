@@ -1,7 +1,7 @@
 """One file by http or https, fetched within one deadline and one number of bytes.
 
 Both hold for the exchange as a whole: look-up of names, connecting, TLS handshakes, interim answers, headers,
-redirects and the body. Each connection, those of redirects too, is made to an address that was looked at first, so that
+redirects and the body. Each connection, also after redirects, is made to an address that was checked first, so that
 no name can lead to a private network. No proxy, no cookies, no credentials.
 """
 
@@ -37,10 +37,10 @@ REDIRECTS = 10
 REDIRECT_CODES = (301, 302, 303, 307, 308)
 
 LONGEST_URL = 16 << 10
-"""Characters of the longest URL that is asked for."""
+"""Characters of the longest URL that is fetched."""
 
 OVERHEAD = 1 << 20
-"""Bytes that an exchange may take above those of its file: status lines, headers, chunk sizes."""
+"""Bytes that an exchange may take in addition to its file: status lines, headers, chunk sizes."""
 
 CHUNK = 1 << 20
 """Bytes that are read at a time."""
@@ -48,7 +48,7 @@ CHUNK = 1 << 20
 GONE = (404, 410)
 
 BUSY = (408, 425, 429, 500, 502, 503, 504)
-"""Status codes of a web server that may answer otherwise the next time."""
+"""Status codes that may be temporary."""
 
 HOST_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-._~%:")
 """What a host consists of once it is encoded: a name or an IP address."""
@@ -61,12 +61,12 @@ LONGEST_WAIT = 86_400
 
 
 class WebError(Exception):
-    """A file cannot be had.
+    """A file cannot be fetched.
 
     Args:
         kind: the kind of the row's error.
         detail: a few words more.
-        passing: whether it may go well the next time.
+        passing: whether the fault may be temporary.
         wait: seconds after which the server wants to be asked again, None where it did not say.
     """
 
@@ -76,7 +76,7 @@ class WebError(Exception):
 
 
 class NoSpansError(WebError):
-    """The server gives the file only whole."""
+    """The server does not support range requests."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What an exchange may take.
+    """The limits of an exchange.
 
     Args:
         deadline: when it has to be done.
@@ -110,24 +110,24 @@ def get(url: str, bounds: Bounds) -> bytes:
 def get_span(url: str, bounds: Bounds, start: int, stop: int) -> Span:
     """The bytes of a file from `start` up to `stop`.
 
-    Raises WebError: NoSpansError where the server gives the file only whole.
+    Raises WebError: NoSpansError if the server does not support range requests.
     """
     headers = {"Range": f"bytes={start}-{stop - 1}"}
     return _exchange(url, bounds, headers, lambda answer: _span(answer, start, stop))
 
 
 def repeated(attempt: Callable[[], T], waits: Iterable[float], deadline: Deadline) -> T:
-    """What an attempt gives; one that fails of what may pass is repeated after each of the waits, in seconds.
+    """The result of an attempt; one that fails with a temporary fault is repeated after each of the waits, in seconds.
 
-    A wait that the server asks for is heeded. Raises WebError: the last attempt's, also where the deadline leaves no
-    time for another.
+    A wait that the server asks for is respected. Raises WebError: that of the last attempt, also if the deadline
+    leaves no time for another.
     """
-    left = iter(waits)
+    remaining_waits = iter(waits)
     while True:
         try:
             return attempt()
         except WebError as error:
-            wait = next(left, None)
+            wait = next(remaining_waits, None)
             if wait is None or not error.passing:
                 raise
             seconds = max(wait, error.wait or 0.0)
@@ -140,7 +140,7 @@ def repeated(attempt: Callable[[], T], waits: Iterable[float], deadline: Deadlin
 def _exchange(
     url: str, bounds: Bounds, headers: Mapping[str, str], taken: Callable[[http.client.HTTPResponse], T]
 ) -> T:
-    """What is taken of the answer behind a URL, after redirects. Raises WebError, and no other exception."""
+    """What `take` reads from the answer behind a URL, after redirects. Raises WebError, and no other exception."""
     meter = _Meter(bounds)
     asked: set[str] = set()
     try:
@@ -158,12 +158,12 @@ def _exchange(
                 url = _redirected(target, answer)
     except WebError:
         raise
-    except Exception as error:  # sockets, TLS, HTTP and encodings have their own
+    except Exception as error:  # sockets, TLS, HTTP and encodings have their own exceptions
         raise _translated(error) from None
 
 
 def _translated(error: Exception) -> WebError:
-    """What an exchange failed of, in the words of an error row."""
+    """The fault of an exchange, as the text of an error row."""
     if isinstance(error, TooSlowError):
         return WebError("unreadable", str(error))
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -179,7 +179,7 @@ def _translated(error: Exception) -> WebError:
 
 
 def _parsed(url: str) -> urllib.parse.SplitResult:
-    """The URL as it is asked for. Raises WebError where it is not one that is fetched."""
+    """The URL as it is requested. Raises WebError if it is not one that may be fetched."""
     if len(url) > LONGEST_URL:
         raise WebError("unsupported", f"a URL of {len(url):,} characters")
     try:
@@ -192,18 +192,18 @@ def _parsed(url: str) -> urllib.parse.SplitResult:
     if parts.scheme not in ("http", "https"):
         raise WebError("unsupported", f"a URL of {parts.scheme[:20]}://")
     if not host or not set(host) <= HOST_CHARACTERS:
-        raise WebError("unsupported", "the URL is not valid: no host that can be asked for")
+        raise WebError("unsupported", "the URL is not valid: it has no valid host")
     if parts.username is not None or parts.password is not None:
-        raise WebError("unsupported", "a URL with a user name, which is not sent")
+        raise WebError("unsupported", "a URL with a user name, which is not supported")
     name = f"[{host}]" if ":" in host else host
     return urllib.parse.SplitResult(parts.scheme, name if port is None else f"{name}:{port}", path, query, "")
 
 
 def _redirected(target: urllib.parse.SplitResult, answer: http.client.HTTPResponse) -> str:
-    """The URL that an answer redirects to. Raises WebError where it is not followed."""
+    """The URL that an answer redirects to. Raises WebError if the redirect is not followed."""
     location = answer.headers.get("Location")
     if not location:
-        raise WebError("unreadable", f"HTTP {answer.status} to nowhere")
+        raise WebError("unreadable", f"HTTP {answer.status} without a target")
     if len(location) > LONGEST_URL:
         raise WebError("unreadable", "redirected to a URL that is too long")
     location = urllib.parse.quote(str(location), safe=string.punctuation, encoding="latin-1", errors="replace")
@@ -223,7 +223,7 @@ def _redirected(target: urllib.parse.SplitResult, answer: http.client.HTTPRespon
 
 
 class _Meter:
-    """Counts the bytes that an exchange takes, and keeps its time."""
+    """Counts the bytes that an exchange takes, and checks its deadline."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
@@ -255,11 +255,11 @@ class _MeteredSocket:
         self.connection.sendall(data)
 
     def close(self) -> None:
-        """Nothing: see above."""
+        """Do nothing: see above."""
 
 
 class _Incoming(io.RawIOBase):
-    """What comes from a socket."""
+    """The bytes that come from a socket."""
 
     def __init__(self, connection: socket.socket, meter: _Meter) -> None:
         self.connection, self.meter = connection, meter
@@ -281,20 +281,20 @@ def _connected(target: urllib.parse.SplitResult, meter: _Meter) -> socket.socket
     """A connection to the first of the host's addresses that answers. Raises WebError where none may be asked."""
     host, secure = target.hostname or "", target.scheme == "https"
     port = target.port if target.port is not None else (443 if secure else 80)
-    found = meter.bounds.deadline.run(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    addresses = meter.bounds.deadline.run(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     if not meter.bounds.allow_private:
-        found = [entry for entry in found if is_public(str(entry[4][0]))]
-    if not found:
+        addresses = [entry for entry in addresses if is_public(str(entry[4][0]))]
+    if not addresses:
         raise WebError("unreadable", f"{host} is on a private network, not fetched")
-    for number, (family, kind, protocol, _, address) in enumerate(found, 1):
+    for number, (family, kind, protocol, _, address) in enumerate(addresses, 1):
         connection = socket.socket(family, kind, protocol)
         try:
-            connection.settimeout(meter.left() / 2 if number < len(found) else meter.left())
+            connection.settimeout(meter.left() / 2 if number < len(addresses) else meter.left())
             connection.connect(address)
             return _secured(connection, host, meter) if secure else connection
         except OSError:
             connection.close()
-            if number == len(found):
+            if number == len(addresses):
                 meter.left()
                 raise
     raise AssertionError("the last address either connects or raises")
@@ -320,9 +320,9 @@ def _asked(
     """The answer to a request, up to its body."""
     client = http.client.HTTPConnection(target.netloc)
     client.sock = _MeteredSocket(connection, meter)
-    own = {"User-Agent": f"blip2cli/{__version__}", "Accept": "*/*", "Connection": "close"}
+    own_headers = {"User-Agent": f"blip2cli/{__version__}", "Accept": "*/*", "Connection": "close"}
     path = f"{target.path}?{target.query}" if target.query else target.path
-    client.request("GET", path, headers={**own, **headers})
+    client.request("GET", path, headers={**own_headers, **headers})
     return client.getresponse()
 
 
@@ -336,22 +336,22 @@ def _file(answer: http.client.HTTPResponse, bounds: Bounds) -> bytes:
 def _span(answer: http.client.HTTPResponse, start: int, stop: int) -> Span:
     """The span that an answer holds. Raises WebError where it holds none, or another."""
     if answer.status in (200, 203, 416):  # an empty file has none
-        raise NoSpansError("unreadable", "the server gives no parts of files")
+        raise NoSpansError("unreadable", "the server does not support range requests")
     if answer.status != 206:
         raise _refused(answer)
-    told = CONTENT_RANGE.fullmatch(str(answer.headers.get("Content-Range", "")).strip())
+    content_range = CONTENT_RANGE.fullmatch(str(answer.headers.get("Content-Range", "")).strip())
     encoded = answer.headers.get("Content-Encoding", "identity") != "identity"
-    if told is None or encoded or int(told[1]) != start:
-        raise NoSpansError("unreadable", "the server gives other parts of files than are asked for")
-    total = int(told[2])
+    if content_range is None or encoded or int(content_range[1]) != start:
+        raise NoSpansError("unreadable", "the server sent another range than requested")
+    total = int(content_range[2])
     data = _body(answer, stop - start)
     if len(data) != min(stop, total) - start:
-        raise WebError("unreadable", "the server gives less than is asked for", passing=True)
+        raise WebError("unreadable", "the server sent less than requested", passing=True)
     return Span(data, total)
 
 
 def _refused(answer: http.client.HTTPResponse) -> WebError:
-    """What a status code comes to that stands for no file."""
+    """The error for a status code without a file."""
     if answer.status in GONE:
         return WebError("missing", "nothing at that URL")
     wait = _wait_asked(answer) if answer.status in (429, 503) else None
@@ -372,7 +372,7 @@ def _body(answer: http.client.HTTPResponse, most: int) -> bytes:
 
 
 def _unpacked(body: bytes, encoding: str, most: int) -> bytes:
-    """The body without the compression that a server has put on although it was asked for none."""
+    """The body, decompressed: a server may compress it although it was asked not to."""
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
         return body
@@ -391,7 +391,7 @@ def _unpacked(body: bytes, encoding: str, most: int) -> bytes:
 
 
 def _wait_asked(answer: http.client.HTTPResponse) -> float | None:
-    """Seconds to wait by Retry-After, which holds a number or a date; None where it says nothing that makes sense."""
+    """Seconds to wait by Retry-After, which holds a number or a date; None where the header is not valid."""
     value = str(answer.headers.get("Retry-After", "")).strip()[:64]
     if value.isascii() and value.isdigit():
         return float(min(int(value), LONGEST_WAIT))

@@ -1,4 +1,4 @@
-"""Files of web servers that the user names, such as manifests and archives: read by spans, or else whole."""
+"""Files of web servers that the user names, such as manifests and archives: read by ranges, or else as a whole."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SPAN_SECONDS = 60.0
 """Time for one span of a file, which is storage.BLOCK long at most; all attempts together."""
 
 WHOLE_SECONDS = 600.0
-"""Time for a file that is only given whole."""
+"""Time for a file that has to be read as a whole."""
 
 MOST_WHOLE = 256 << 20
-"""Bytes of the largest file that is only given whole: it is held in memory."""
+"""Bytes of the largest file that may be read as a whole, into memory."""
 
 
 def open_web(url: str) -> BinaryIO:
@@ -34,14 +34,14 @@ def open_web(url: str) -> BinaryIO:
     def read_span(start: int, stop: int) -> bytes:
         span = as_os_error(lambda: _span(url, start, stop))
         if span.total != size:
-            raise OSError(errno.ESPIPE, "the file has changed while it was read")
+            raise OSError(errno.ESPIPE, "the file changed while it was read")
         return span.data
 
     return storage.spans_as_file(read_span, size)
 
 
 def web_file_exists(url: str) -> bool:
-    """Whether there is a file behind a URL. Raises OSError where that cannot be known."""
+    """Whether a file exists behind a URL. Raises OSError if this cannot be known."""
     try:
         _size(url)
     except NoSpansError:
@@ -52,7 +52,7 @@ def web_file_exists(url: str) -> bool:
 
 
 def _size(url: str) -> int:
-    """How many bytes a file has. Raises OSError, and NoSpansError where its server gives it only whole."""
+    """How many bytes a file has. Raises OSError, and NoSpansError if its server does not support range requests."""
     return as_os_error(lambda: _span(url, 0, 1)).total
 
 
@@ -68,11 +68,13 @@ def _whole(url: str) -> bytes:
     except OSError as error:
         if error.errno != errno.EFBIG:
             raise
-        raise OSError(errno.EFBIG, f"{reason(error)}, and the server gives no parts of it: download it first") from None
+        raise OSError(
+            errno.EFBIG, f"{reason(error)}, and the server does not support range requests: download it first"
+        ) from None
 
 
 def as_os_error(asked: Callable[[], T]) -> T:
-    """What is asked for. Raises OSError, of a kind that is not tried again, and NoSpansError."""
+    """The result of the request. Raises OSError, of a kind that is not tried again, and NoSpansError."""
     try:
         return asked()
     except NoSpansError:

@@ -1,4 +1,4 @@
-"""Where a run runs: one file an engine."""
+"""Engines, which decide where a run is computed: one file for each engine."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ ENGINES = {"local": "blip2cli.run.engines.local:launch", "ray": "blip2cli.run.en
 
 
 def launch(job: Job) -> Tally | None:
-    """Run the job with its engine. Raises Blip2Error where it cannot go on."""
+    """Run the job with its engine. Raises Blip2Error if it cannot continue."""
     run: Callable[[Job], Tally | None] = load_object(ENGINES[job.engine.engine])
     return run(job)

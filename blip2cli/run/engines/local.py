@@ -20,7 +20,7 @@ def launch(job: Job) -> Tally | None:
 
 
 def show(plan: Plan) -> None:
-    """Say what a run would do."""
+    """Show what a run would do."""
     from blip2cli.host.terminal import hush_libraries, show_plan
     from blip2cli.run.dry_run import describe
 
@@ -30,7 +30,7 @@ def show(plan: Plan) -> None:
 
 
 def _run(plan: Plan) -> Tally:
-    check_name(plan.job.model_name)  # before torch is imported: a misspelt name is told at once
+    check_name(plan.job.model_name)  # before torch is imported: a misspelt name is reported at once
     from blip2cli.host.terminal import hush_libraries
     from blip2cli.run.flow import run
     from blip2cli.run.retry import retry_errors

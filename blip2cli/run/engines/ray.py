@@ -1,9 +1,10 @@
-"""The run on a Ray cluster: replicas take stretches of the input, and each stretch becomes one shard of the output.
+"""The run on a Ray cluster: replicas take ranges ("stretches") of the input, and each becomes one shard of the
+output.
 
 A Ray Data pipeline of two steps: a datasource of stretches, a number each, and a pool of actors that do them
-(`ray_replica`). Images never pass through the driver, which sees a few lines a shard, and keeps the journal: shards
-that are on record are done, so a killed run goes on where it was. Shards have the numbers of their stretches, so that
-the order of their names is the order of the input.
+(`ray_replica`). Images never pass through the driver, which sees a few lines a shard, and keeps the journal:
+recorded shards are done, so a killed run continues where it was. Shards have the numbers of their stretches, so
+that the order of their names is the order of the input.
 """
 
 from __future__ import annotations
@@ -35,15 +36,15 @@ from blip2cli.run.summary import Tally, close
 from blip2cli.settings import Job
 
 NOT_WITH = {
-    "devices": "Replicas are placed by Ray; say --replicas.",
+    "devices": "Ray places the replicas; use --replicas.",
     "device_map": "A checkpoint must fit on the GPU of its replica.",
     "retry_errors": "It is for outputs of one machine.",
-    "shard": "It is for machines without a cluster; Ray shares the rows out itself.",
+    "shard": "It is for machines without a cluster; Ray distributes the rows itself.",
 }
-"""Options that do not go with the engine, and what to do instead."""
+"""Options that cannot be used with the engine, and what to do instead."""
 
 CORES = 4
-"""Cores that a replica holds, where a node has as many."""
+"""Cores for each replica, if a node has as many."""
 
 TASKS_OF = 1000
 """Stretches that one reading task names."""
@@ -57,7 +58,7 @@ def launch(job: Job, replica: type[Replica] = Replica) -> Tally | None:
 
     Args:
         job: what is to be done.
-        replica: what does the stretches, as an actor.
+        replica: the actor class that computes stretches.
     """
     _check_options(job)
     if job.output.dry_run:
@@ -75,15 +76,17 @@ def _check_options(job: Job) -> None:
     """Raises UsageError for what a cluster cannot do."""
     for name, hint in NOT_WITH.items():
         if getattr(job.model, name, None) or getattr(job.output, name, None) or getattr(job.input, name, None):
-            raise UsageError(f"--{name.replace('_', '-')} does not go with --engine ray", hint)
+            raise UsageError(f"--{name.replace('_', '-')} cannot be used with --engine ray", hint)
     if "-" in job.input.inputs:
-        raise UsageError("a list on stdin does not go with --engine ray", "Put it in a CSV file with a column `image`.")
+        raise UsageError(
+            "a list on stdin cannot be used with --engine ray", "Put it in a CSV file with a column `image`."
+        )
 
 
 def _shards_of(plan: Plan) -> Target:
-    """Where the shards go. Raises UsageError where the output is not a folder of shards."""
+    """The target of the shards. Raises UsageError if the output is not a folder of shards."""
     if not plan.target.shards:
-        raise UsageError("--engine ray writes a folder of shards", "Name one that all nodes reach: --out FOLDER.")
+        raise UsageError("--engine ray writes a folder of shards", "Give one that all nodes can reach: --out FOLDER.")
     return plan.target
 
 
@@ -132,7 +135,7 @@ def _count(tally: Tally, shard: ShardProgress, stretches: Stretches) -> None:
 
 @dataclass
 class _Ledger:
-    """Which shards are done, as the journal has it."""
+    """Which shards are done, from the journal."""
 
     target: Target
     journal: Journal
@@ -143,15 +146,15 @@ class _Ledger:
         self.stretches = replace(self.stretches, done=done)
 
     def check(self, source: RowSource) -> None:
-        """See that what is done is there, and that the input is still the one it came from. Raises UsageError."""
+        """Check that finished shards exist, and that the input has not changed. Raises UsageError."""
         for number in self.stretches.finished():
             check_shard(self.target.path, self._files(number), self.journal.shards.get(number, ()))
         if self.stretches.done:
             _, stop = self.stretches.bounds(self.stretches.done[-1][1])
-            source.rows(stop, self.journal.commit.last)  # which raises where it has changed
+            source.rows(stop, self.journal.commit.last)  # which raises if it has changed
 
     def enter(self, shard: ShardProgress) -> None:
-        """Put a finished shard on record."""
+        """Record a finished shard."""
         self.stretches = self.stretches.with_done(shard.number)
         before, (first, stop) = self.journal.commit, self.stretches.bounds(shard.number)
         furthest = shard.number == self.stretches.done[-1][1]
@@ -168,12 +171,12 @@ class _Ledger:
         )
 
     def finish(self) -> None:
-        """Close the output. Raises Blip2Error where stretches are left."""
+        """Close the output. Raises Blip2Error if stretches are left."""
         if self.stretches.left:
             first, _ = self.stretches.bounds(self.stretches.unfinished(0))
             raise Blip2Error(
-                f"{self.stretches.left:,} shards were given up, the first from row {first:,}: their replicas died",
-                "Memory, perhaps: try more --cpus-per-replica or a smaller --batch-size, with --resume.",
+                f"{self.stretches.left:,} shards failed, the first from row {first:,}: their replicas died",
+                "Memory may have run out: use more --cpus-per-replica or a smaller --batch-size, with --resume.",
             )
         if not self.journal.commit.finished:
             self._add(replace(self.journal.commit, finished=True))
@@ -191,7 +194,7 @@ class _Ledger:
 
 @dataclass(frozen=True)
 class _Placed:
-    """Where replicas go: how many, and what each holds; the job with the device and the workers that follow."""
+    """The replicas: how many, the cores and GPUs of each, and the job with their device and workers."""
 
     job: Job
     fewest: int
@@ -201,7 +204,7 @@ class _Placed:
 
 
 class _Cluster:
-    """Ray, joined or started when it is needed; left when the run is over."""
+    """Ray, joined or started when it is needed, and left at the end of the run."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -210,7 +213,7 @@ class _Cluster:
 
     def __enter__(self) -> _Cluster:
         nowhere = self.left.enter_context(open(os.devnull, "w"))
-        self.left.enter_context(redirect_stdout(nowhere))  # where Ray tells of nodes that die; our rows go elsewhere
+        self.left.enter_context(redirect_stdout(nowhere))  # Ray reports here which nodes die; our rows do not go there
         return self
 
     def __exit__(self, *failure: object) -> None:
@@ -226,7 +229,7 @@ class _Cluster:
         return self.joined
 
     def counted(self, source: Any) -> Any:
-        """The source, what does not know its number of rows counted by tasks of the cluster."""
+        """The source; if it does not know its number of rows, tasks of the cluster count them."""
         if source.count() is not None:
             return source
         source = source.split()
@@ -235,7 +238,7 @@ class _Cluster:
         return source.with_counts(self.ray.get([count.remote(part) for part in unknown]))
 
     def place(self) -> _Placed:
-        """Settle how many replicas there are and what each holds. Raises UsageError where there is no room."""
+        """Decide how many replicas there are and what each gets. Raises UsageError if there is no room."""
         settings, model = self.job.engine, self.job.model
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         any_gpus = any(node.get("GPU") for node in nodes) and not model.device.startswith(("cpu", "mps"))
@@ -246,7 +249,7 @@ class _Cluster:
         if not room and not most > fewest:
             raise UsageError(
                 f"no node of the cluster has room for a replica: {cores} cores and {gpus:g} GPUs",
-                "Say fewer: --cpus-per-replica, --gpus-per-replica; or --replicas 1-N where nodes are added on demand.",
+                "Ask for less: --cpus-per-replica, --gpus-per-replica; or --replicas 1-N if nodes are added on demand.",
             )
         if most > room:
             show_warning(f"the cluster has room for {room} replicas now; up to {most} are asked for")
@@ -256,12 +259,12 @@ class _Cluster:
         return _Placed(placed, fewest, most, gpus, cores)
 
     def reports(self, replica: type[Replica], work: ShardWork, placed: _Placed) -> Generator[ShardProgress]:
-        """What the replicas report, as it comes; to be closed before the cluster is left. Raises their failures."""
+        """The reports of the replicas, as they come; close it before leaving the cluster. Raises their failures."""
         from ray import data
 
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
-        context.target_max_block_size = 1  # so that every stretch is a task, and what is said of it comes at once
+        context.target_max_block_size = 1  # so that every stretch is a task, and its reports come at once
         context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
         stretches = data.read_datasource(_datasource(work.stretches.left), num_cpus=0, concurrency=1)  # in order
         pool = data.ActorPoolStrategy(min_size=placed.fewest, max_size=placed.most, max_tasks_in_flight_per_actor=1)
@@ -278,7 +281,7 @@ class _Cluster:
                 yield _checked(ShardProgress.unpacked(text))
         except self.ray.exceptions.RayError as error:
             raise Blip2Error(
-                f"the cluster failed: {reason(error)}", "Look at ray status, and go on with --resume."
+                f"the cluster failed: {reason(error)}", "Check `ray status`, then continue with --resume."
             ) from error
 
     def _texts(self, reports: Any) -> Iterator[str]:
@@ -291,11 +294,11 @@ class _Cluster:
                 for block in bundle.blocks:
                     yield from self.ray.get(block.ref)["report"].to_pylist()
         finally:
-            del bundles  # at which what is under way is ended
+            del bundles  # which ends unfinished tasks
 
 
 def _checked(report: ShardProgress) -> ShardProgress:
-    """What a replica reports, if not that it failed. Raises the Blip2Error that it failed with."""
+    """The report of a replica that has not failed. Raises the Blip2Error that it failed with."""
     if report.failure is None:
         return report
     kind, message, hint = report.failure
@@ -313,7 +316,7 @@ def _room(node: dict[str, float], cores: int, gpus: float) -> int:
 
 
 def _datasource(number: int) -> Any:
-    """The places 0 … number - 1, a block each, as a datasource of Ray Data."""
+    """The numbers 0 … number - 1, one block each, as a datasource of Ray Data."""
     import pyarrow as pa
     from ray.data.block import BlockMetadata
     from ray.data.datasource import Datasource, ReadTask
@@ -352,8 +355,8 @@ def _join(address: str | None) -> Any:
             ray.init(address, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(
-            f"cannot join the Ray cluster {address or ''}: {reason(error)}", "Is it up? See: ray status."
+            f"cannot join the Ray cluster {address or ''}: {reason(error)}", "Check that it is running: ray status."
         ) from None
-    for name in ("ray", "ray.data"):  # what matters of it is told in our words
+    for name in ("ray", "ray.data"):  # the important part is in our own message
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return ray

@@ -1,8 +1,8 @@
 """One replica in a Ray cluster: an actor that turns stretches of the input into shards, one after the other.
 
 The model runs in a process of its own below the actor, as with `--devices`: a row that kills it becomes an error row,
-and the actor lives on. What an actor says is the same each time it does the same stretch, as Ray expects of a task that
-it may repeat.
+and the actor lives on. An actor reports the same each time it computes the same stretch, as Ray expects of a task
+that it may repeat.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ REPORTS_IN_ALL = 2_000
 """Reports of all replicas, at most, or one a stretch: Ray Data keeps a kilobyte of statistics for each."""
 
 MOST_ATTEMPTS = 5
-"""Attempts at a shard whose actors died, as far as they can be seen; behind them the run goes on without it."""
+"""Attempts at a shard whose actors died, as far as this is known; after them the run continues without the shard."""
 
 
 FAILURES: dict[str, type[Blip2Error]] = {
     error.__name__: error for error in (Blip2Error, UsageError, CheckpointError, OutputError)
 }
-"""Exceptions that end the run, by the names under which they travel."""
+"""Exceptions that end the run, by the names under which they are sent."""
 
 
 @dataclass(frozen=True)
 class ShardWork:
-    """What every replica is started with. Each stretch of the plan's source is read where it is needed."""
+    """The arguments of every replica. Each stretch of the plan's source is read where it is needed."""
 
     plan: Plan
     target: Target
@@ -107,7 +107,7 @@ class Replica:
             )
 
     def _shard(self, number: int) -> Iterator[ShardProgress]:
-        """Do one stretch."""
+        """Compute one stretch."""
         work, pipeline = self.work, self._pipeline
         before = pipeline.stats().seconds
         first, stop = work.stretches.bounds(number)
@@ -115,7 +115,7 @@ class Replica:
         shard = StandaloneShard(work.target, layout, number)
         writer = BackgroundOutput(shard.output, float("inf"))
         kinds: Counter[str] = Counter()
-        images = rows = left_out = told = told_errors = 0
+        images = rows = left_out = reported_images = reported_errors = 0
         last = None
         try:
             results = pipeline.results(work.plan.source.stretch(first, stop), Stop())
@@ -125,11 +125,11 @@ class Replica:
                 left_out += sum(result.left_out for result in group)
                 kinds.update(_kinds(group))
                 if (
-                    images * self.parts // (stop - first) > told * self.parts // (stop - first)
+                    images * self.parts // (stop - first) > reported_images * self.parts // (stop - first)
                     and images < stop - first
                 ):
-                    yield ShardProgress(number, images - told, kinds.total() - told_errors)
-                    told, told_errors = images, kinds.total()
+                    yield ShardProgress(number, images - reported_images, kinds.total() - reported_errors)
+                    reported_images, reported_errors = images, kinds.total()
             writer.stop()
             if images < stop - first:
                 raise UsageError(
@@ -141,11 +141,20 @@ class Replica:
             shard.discard()
             raise
         kinds.update(layout.late)
-        errors = kinds.total() - told_errors
+        errors = kinds.total() - reported_errors
         stats = pipeline.stats()
         seconds = {phase: taken - before.get(phase, 0.0) for phase, taken in stats.seconds.items()}
         yield ShardProgress(
-            number, images - told, errors, True, rows - left_out, left_out, dict(kinds), last, seconds, stats.batch_size
+            number,
+            images - reported_images,
+            errors,
+            True,
+            rows - left_out,
+            left_out,
+            dict(kinds),
+            last,
+            seconds,
+            stats.batch_size,
         )
 
     @cached_property

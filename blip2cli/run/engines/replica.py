@@ -1,9 +1,9 @@
-"""One replica of the model: a process that asks for rows, and gives back what became of them.
+"""One replica of the model: a process that asks for rows, and returns their results.
 
 The protocol, over one pipe. The replica sends (READY,) once it has loaded the model; (PULL,) when it wants rows;
 (DONE, [(index, outputs)]) for finished rows, in the order in which it got them; (DRY, PipelineStats) at the end of a
-stream; (FAILED, exception); and (ALIVE,) every few seconds, by which it is known that it was not stopped. It is sent
-(ROWS, rows) for each pull, without any at the end of a stream, behind which it pulls again; and STOP at any time.
+stream; (FAILED, exception); and (ALIVE,) every few seconds, which shows that it was not stopped. It receives (ROWS,
+rows) for each pull, without rows at the end of a stream, after which it pulls again; and STOP at any time.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ READY, PULL, DONE, DRY, FAILED, ALIVE = "ready", "pull", "done", "dry", "failed"
 ROWS, STOP = "rows", "stop"
 
 Outputs = tuple[tuple[tuple[Any, ...], "RowError | None", bool], ...]
-"""The output rows of one input row: values, error, and whether it is left out. Input rows stay with who sent them."""
+"""The output rows of one input row: values, error, and whether it is left out. Input rows stay with the sender."""
 
 ALIVE_EVERY = 2.0
-"""Seconds between two signs of life."""
+"""Seconds between two ALIVE messages."""
 
 SEND_EVERY, SEND_ROWS = 0.1, 64
-"""Finished rows are sent when so many seconds have passed, or so many rows have come together."""
+"""Finished rows are sent after so many seconds, or when there are so many rows."""
 
 
 @dataclass(frozen=True)
 class ReplicaSetup:
-    """What a replica is started with; rows come through the pipe."""
+    """The arguments that a replica is started with; rows come through the pipe."""
 
     settings: ModelSettings
     task: Task
@@ -61,7 +61,7 @@ class Pipe:
             self.connection.send(message)
 
     def show_life(self) -> None:
-        """Say every few seconds that this process lives, until nobody listens."""
+        """Send ALIVE every few seconds, until nobody listens."""
         with suppress(OSError):
             while True:
                 self.send((ALIVE,))
@@ -78,7 +78,7 @@ class Feed(Stop):
         self.sent = time.monotonic()
 
     def rows(self) -> Iterator[Row]:
-        """The rows of one stream, pulled as they are wanted."""
+        """The rows of one stream, pulled when they are needed."""
         while not self.asked:
             self.flush()
             self.connection.send((PULL,))
@@ -91,7 +91,7 @@ class Feed(Stop):
 
     def before(self, items: Iterator[Any]) -> Iterator[Any]:
         for item in super().before(items):
-            if self.connection.poll():  # nothing but a stop comes unasked
+            if self.connection.poll():  # only a stop comes without a request
                 self.connection.recv()
                 self.asked = True
             yield item
@@ -109,7 +109,7 @@ class Feed(Stop):
         self.flush()
 
     def flush(self) -> None:
-        """Send what is finished."""
+        """Send the finished rows."""
         if self.finished:
             self.connection.send((DONE, self.finished))
             self.finished = []
@@ -117,8 +117,8 @@ class Feed(Stop):
 
 
 def serve(connection: Any, setup: ReplicaSetup) -> None:
-    """The life of a replica, in a process of its own; it ends when the pipe does."""
-    ignore()  # whoever feeds us says when to stop
+    """The main function of a replica, in its own process; it ends when the pipe is closed."""
+    ignore()  # the feeder says when to stop
     guard_streams()
     pipe = Pipe(connection)
     threading.Thread(target=pipe.show_life, daemon=True).start()
@@ -150,7 +150,7 @@ def _serve(connection: Pipe, setup: ReplicaSetup) -> None:
 
 
 def _portable(error: Exception) -> Exception:
-    """The exception, or where it cannot be sent, one that says the same."""
+    """The exception, or if it cannot be sent, one with the same message."""
     import pickle
 
     try:

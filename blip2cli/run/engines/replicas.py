@@ -1,8 +1,8 @@
-"""Several replicas of the model, a process each, fed by one ordered source; their results are put in order again.
+"""Several replicas of the model, one process each, fed by one ordered source; their results are put in order again.
 
-Replicas pull rows, so a fast one gets more. What a replica has in hand is remembered until its results are there; if it
-dies, those rows go to whoever pulls next, and it is started anew. A row that is in hand at death after death is in the
-end tried alone, and becomes an error row if the replica dies of it.
+Replicas pull rows, so a fast one gets more. The unfinished rows of a replica are remembered until their results
+arrive; if it dies, those rows go to the replica that pulls next, and it is started again. A row that was unfinished
+at several deaths is tried alone, and becomes an error row if the replica crashes again.
 """
 
 from __future__ import annotations
@@ -38,32 +38,32 @@ from blip2cli.tasks import Task
 logger = logging.getLogger(__name__)
 
 MOST_DEATHS = 3
-"""Deaths after which a replica is not started again; those of which a row is the proven cause do not count."""
+"""Deaths after which a replica is not started again; deaths caused by a known row do not count."""
 
 SUSPECT = 2
-"""Deaths that a row has been in hand at, from which on it is tried alone."""
+"""Deaths with a row unfinished, after which the row is tried alone."""
 
 PULLED = 64
 """Rows that answer a pull."""
 
 PULLED_BYTES = 64 << 20
-"""Bytes that these rows may hold before no more are added."""
+"""Bytes of these rows at which no more are added."""
 
 HELD = 2048
-"""Finished rows that may wait for an earlier one. Beyond, only the replica that has the earliest in hand is fed."""
+"""Finished rows that may wait for an earlier one. Above this, only the replica that has the earliest row is fed."""
 
 LOOK = 0.5
-"""Seconds between looks at whether the processes live."""
+"""Seconds between checks whether the processes live."""
 
 SILENT_SECONDS = 60.0
-"""Seconds without a sign of life after which a replica is killed: it was stopped, or hangs where no thread can run."""
+"""Seconds without a message after which a replica is killed: it was stopped, or hangs so that no thread can run."""
 
 START_SECONDS = 900.0
-"""The same while it starts and loads its model: the disks of a cluster may take minutes, in which nothing else runs."""
+"""The same while it starts and loads its model: disks of a cluster may take minutes, and block all threads."""
 
 Message = tuple[Any, ...]
 GONE = "gone"
-"""What stands for a message where the pipe has ended, or something came through that is none."""
+"""Used as a message if the pipe has ended, or something else came through it."""
 
 
 @dataclass
@@ -85,24 +85,24 @@ class _Replica:
     silent: bool = False
 
     def start(self, inbox: Inbox) -> None:
-        context = multiprocessing.get_context("spawn")  # CUDA does not live through a fork
-        self.connection, theirs = context.Pipe()
+        context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+        self.connection, child_connection = context.Pipe()
         self.pulling = self.ready = self.alone = False
-        self.process = context.Process(target=serve, args=(theirs, self.setup), name=self.name)
+        self.process = context.Process(target=serve, args=(child_connection, self.setup), name=self.name)
         resource_tracker.ensure_running()  # which would let the signals through
         with held_back():  # at Ctrl-C, which comes to all processes, a program that starts would show a traceback
             self.process.start()
-        theirs.close()
+        child_connection.close()
         self.loaded = self.silent = False
         self.silence.restart()
         threading.Thread(target=self._read, args=(inbox, self.process, self.connection), daemon=True).start()
 
     def _read(self, inbox: Inbox, process: Any, connection: Any) -> None:
-        """Put what a process sends into the inbox; in a thread of its own, as half a message may be all that comes."""
+        """Put the messages of a process into the inbox, in its own thread: reading half a message may block."""
         while True:
             try:
                 message = connection.recv()
-            except Exception:  # whatever is read of a process that dies
+            except Exception:  # anything may be read from a process that dies
                 inbox.put((self, process, (GONE,)))
                 return
             self.loaded = self.loaded or message == (READY,)
@@ -110,14 +110,14 @@ class _Replica:
             inbox.put((self, process, message))
 
     def kill_if_silent(self) -> None:
-        """Kill a process that gives no sign of life, at which its pipe ends."""
+        """Kill a process that does not answer; this closes its pipe."""
         if self.silence.seconds() > (SILENT_SECONDS if self.loaded else START_SECONDS):
             self.silent = True
             self.process.kill()
             hang_up(self.connection)
 
     def end(self) -> None:
-        """Close the pipe, at which the process ends, and see that it does."""
+        """Close the pipe, so that the process ends, and make sure that it does."""
         hang_up(self.connection)
         self.connection.close()
         self.process.join(timeout=5)
@@ -127,11 +127,11 @@ class _Replica:
 
 
 Inbox = queue.SimpleQueue[tuple["_Replica", Any, Message]]
-"""What replicas say: who, the process that it was then, and the message."""
+"""Messages of replicas: the replica, its process at that time, and the message."""
 
 
 class Replicas:
-    """A pipeline of one replica a device; made when the first has loaded. Raises Blip2Error when none is left."""
+    """A pipeline with one replica for each device; ready when the first has loaded. Raises Blip2Error."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class Replicas:
         held: int | None = None,
         keep_bytes: bool = True,
     ) -> None:
-        """`held` are the cores that the replicas may use, all that there are where it is None.
+        """`held` are the cores that the replicas may use; None for all.
 
         `keep_bytes` says whether finished rows keep images that came in bytes, for the output.
         """
@@ -157,7 +157,7 @@ class Replicas:
             setup = ReplicaSetup(shared, task, replace(checkpoint, device=device), threads)
             self.replicas.append(_Replica(name, setup))
         self.known = list(self.replicas)
-        self.again: deque[Row] = deque()  # the rows of the dead, to be given to others
+        self.again: deque[Row] = deque()  # rows of dead replicas, to be given to others
         self.stopping = False
         self.suspicion: dict[int, int] = {}
         self.finished: dict[int, tuple[Row, Outputs]] = {}
@@ -175,23 +175,23 @@ class Replicas:
 
     def results(self, rows: Iterator[Row], stop: Stop) -> Iterator[Result]:
         due: deque[int] = deque()  # indices of the rows given out whose results are not yielded yet, in input order
-        given = self._noted(stop.before(rows), due)
+        source_rows = self._noted(stop.before(rows), due)
         while True:
             if stop.asked and not self.stopping:
                 self._tell_all_to_stop()
-            self._answer(given, due, stop)
+            self._answer(source_rows, due, stop)
             while due and due[0] in self.finished:
                 yield from self._taken(due.popleft())
             idle = not any(replica.hand for replica in self.replicas)
             if idle and self.stopping:
                 return
-            if idle and not self.again and not self._more(given):
+            if idle and not self.again and not self._more(source_rows):
                 assert not due, "a row was given out and never came back"
                 return
             self._listen()
 
     def stats(self) -> PipelineStats:
-        """Seconds as the replicas spent them on average, batch sizes as of the smallest."""
+        """The average seconds of the replicas, and the smallest of their batch sizes."""
         every = [replica.stats for replica in self.known if replica.stats] or [PipelineStats({}, 1, 1)]
         names = every[0].seconds
         seconds = {name: sum(each.seconds[name] for each in every) / len(every) for name in names}
@@ -207,9 +207,9 @@ class Replicas:
             due.append(row.index)
             yield row
 
-    def _more(self, given: Iterator[Row]) -> bool:
-        """Whether there are rows beyond those given out; the first of them is put where it is given next."""
-        row = next(given, None)
+    def _more(self, source_rows: Iterator[Row]) -> bool:
+        """Whether there are more rows; the next one is put back so that it is given out first."""
+        row = next(source_rows, None)
         if row is not None:
             self.again.append(row)
         return row is not None
@@ -220,18 +220,18 @@ class Replicas:
             try:
                 replica.connection.send((STOP, ()))
             except OSError:
-                continue  # dead, as will be noticed
+                continue  # dead, which will be noticed
 
-    def _answer(self, given: Iterator[Row], due: deque[int], stop: Stop) -> None:
-        """Give rows to those that pull, where there is room for what comes of them."""
+    def _answer(self, source_rows: Iterator[Row], due: deque[int], stop: Stop) -> None:
+        """Give rows to the replicas that pull, if there is room for their results."""
         for replica in self.replicas:
             earliest = bool(due) and due[0] in replica.hand
-            held = len(self.finished) >= HELD and not earliest and not self.again
-            if not replica.pulling or stop.asked or held:
+            is_full = len(self.finished) >= HELD and not earliest and not self.again
+            if not replica.pulling or stop.asked or is_full:
                 continue
-            rows = self._rows_for(replica, given)
+            rows = self._rows_for(replica, source_rows)
             if not rows and not replica.hand:
-                continue  # it waits: a dead one's rows may come its way
+                continue  # it waits: it may get the rows of a dead replica
             replica.pulling = False
             replica.hand.update((row.index, row) for row in rows)
             try:
@@ -239,29 +239,29 @@ class Replicas:
             except OSError:
                 continue
 
-    def _rows_for(self, replica: _Replica, given: Iterator[Row]) -> list[Row]:
-        """What a pull is answered with; nothing where the replica's stream ends."""
+    def _rows_for(self, replica: _Replica, source_rows: Iterator[Row]) -> list[Row]:
+        """The answer to a pull; no rows if the replica's stream ends."""
         if replica.alone:
             replica.alone = False
             return []
         if self.again and self.suspicion.get(self.again[0].index, 0) >= SUSPECT:
             if replica.hand:
-                return []  # it finishes what it has, and then tries the suspect alone
+                return []  # it finishes its rows, and then tries the suspect alone
             replica.alone = True
             return [self.again.popleft()]
         rows: list[Row] = []
         while self.again and len(rows) < PULLED and self.suspicion.get(self.again[0].index, 0) < SUSPECT:
             rows.append(self.again.popleft())
-        return rows or _next_rows(given)
+        return rows or _next_rows(source_rows)
 
     def _watch(self) -> None:
-        """See to it that nobody waits for a replica that was stopped; not even this program's other threads."""
+        """Kill replicas that were stopped, so that nothing waits for them, not even other threads of this program."""
         while not self.closed.wait(LOOK):
             for replica in list(self.replicas):
                 replica.kill_if_silent()
 
     def _listen(self) -> None:
-        """Take what the replicas send, and see to those that died."""
+        """Process the messages of the replicas, and replace those that died."""
         with suppress(queue.Empty):
             replica, process, message = self.inbox.get(timeout=LOOK)
             while True:
@@ -270,7 +270,7 @@ class Replicas:
                 replica, process, message = self.inbox.get_nowait()
 
     def _hear(self, replica: _Replica, message: Message) -> None:
-        """Note what a replica says."""
+        """Process a message of a replica."""
         kind, *content = message
         if kind == GONE:
             self._bury(replica)
@@ -287,7 +287,7 @@ class Replicas:
         elif kind == DRY:
             replica.stats = content[0]
             if self.stopping:
-                replica.hand.clear()  # what it had not begun
+                replica.hand.clear()  # rows that it had not started
 
     def _taken(self, index: int) -> Iterator[Result]:
         row, outputs = self.finished.pop(index)
@@ -296,15 +296,15 @@ class Replicas:
             yield Result(row, values, error, number == len(outputs), left_out)
 
     def _bury(self, replica: _Replica) -> None:
-        """Give the rows of a dead replica to the others, and start it anew, unless it has died too often."""
+        """Give the rows of a dead replica to the others, and start it again, unless it has died too often."""
         replica.process.join(timeout=5)
         replica.end()
-        cause = "no sign of life" if replica.silent else _cause(replica.process.exitcode)
+        cause = "no answer" if replica.silent else _cause(replica.process.exitcode)
         hand = list(replica.hand.values())
         replica.hand = {}
         proven = len(hand) == 1 and self.suspicion.get(hand[0].index, 0) >= SUSPECT
         if proven:
-            fault = RowError("crashed", f"the model's process died of it ({cause})")
+            fault = RowError("crashed", f"the model's process crashed on this row ({cause})")
             hand = [replace(hand[0], image=None, error=fault)]
             self.suspicion.pop(hand[0].index)
         else:
@@ -312,7 +312,7 @@ class Replicas:
             for row in hand:
                 self.suspicion[row.index] = self.suspicion.get(row.index, 0) + 1
         self.again = deque(sorted([*hand, *self.again], key=lambda row: row.index))
-        logger.debug("replica %s died (%s) with %d rows in hand", replica.name, cause, len(hand))
+        logger.debug("replica %s died (%s) with %d rows unfinished", replica.name, cause, len(hand))
         if self.stopping:
             self.replicas.remove(replica)
             return
@@ -323,14 +323,14 @@ class Replicas:
         self.replicas.remove(replica)
         if not self.replicas:
             raise Blip2Error(
-                f"every replica has died, {replica.name} {replica.deaths} times, last of {cause}",
-                "If memory ran out: fewer --devices, a smaller --batch-size or --dtype int8; go on with --resume.",
+                f"every replica has died; {replica.name} died {replica.deaths} times, at last with {cause}",
+                "If memory ran out, use a smaller --batch-size, fewer --devices or --dtype int8, with --resume.",
             )
-        show_warning(f"the replica on {replica.name} died {replica.deaths} times ({cause}); going on without it")
+        show_warning(f"the replica on {replica.name} died {replica.deaths} times ({cause}); continuing without it")
 
 
 def hang_up(connection: Any) -> None:
-    """End a pipe on both sides; to close it is not enough while a thread still reads."""
+    """Shut a pipe down on both sides; closing it is not enough while a thread still reads."""
     with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
         end.shutdown(socket.SHUT_RDWR)
 
@@ -341,11 +341,11 @@ def _cause(exit_code: int | None) -> str:
     return f"exit code {exit_code}"
 
 
-def _next_rows(given: Iterator[Row]) -> list[Row]:
+def _next_rows(source_rows: Iterator[Row]) -> list[Row]:
     """The rows that answer a pull."""
     rows: list[Row] = []
-    held = 0
-    while len(rows) < PULLED and held < PULLED_BYTES and (row := next(given, None)) is not None:
+    held_bytes = 0
+    while len(rows) < PULLED and held_bytes < PULLED_BYTES and (row := next(source_rows, None)) is not None:
         rows.append(row)
-        held += row.held
+        held_bytes += row.held
     return rows

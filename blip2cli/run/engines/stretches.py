@@ -1,4 +1,4 @@
-"""The input cut into stretches, each of which becomes one shard; which of them are done."""
+"""The input divided into ranges ("stretches"), each of which becomes one shard, and which of them are done."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Stretches:
-    """Stretch n is the input rows from n · size on, `size` of them but for the last; `rows` is that of all.
+    """Stretch n is the input rows from n · size on, `size` of them except for the last; `rows` counts all rows.
 
-    `done` are the finished ones: first and last of each run of them, in order. Those left are counted too, from 0.
+    `done` are the finished stretches, as the first and last of each interval, in order. Unfinished ones are
+    numbered too, from 0.
     """
 
     rows: int
@@ -26,7 +27,7 @@ class Stretches:
         return len(self) - sum(last - first + 1 for first, last in self.done)
 
     def bounds(self, number: int) -> tuple[int, int]:
-        """The input row that a stretch begins with, and the one behind it."""
+        """The first input row of a stretch, and the first one after it."""
         return number * self.size, min((number + 1) * self.size, self.rows)
 
     def unfinished(self, place: int) -> int:
@@ -38,7 +39,7 @@ class Stretches:
         return place
 
     def with_done(self, number: int) -> Stretches:
-        """The same with one more done."""
+        """A copy with one more stretch done."""
         return replace(self, done=tuple(_joined(sorted([*self.done, (number, number)]))))
 
     def finished(self) -> Iterator[int]:
@@ -47,7 +48,7 @@ class Stretches:
 
 
 def _joined(runs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Runs that touch or overlap, made one."""
+    """Intervals that touch or overlap, joined."""
     joined: list[tuple[int, int]] = []
     for first, last in runs:
         if joined and first <= joined[-1][1] + 1:

@@ -281,7 +281,7 @@ def test_below_an_image_root_nothing_else_is_shown(rooted: Run) -> None:
     shown = {name for name, place in zip(names, data["places"], strict=True) if place >= 0}
     assert shown == {*INSIDE, names[-1]}
     assert all(
-        fault == "unreadable: outside of the image root" or fault.startswith("missing: ")
+        fault == "unreadable: outside the image root" or fault.startswith("missing: ")
         for fault in data["faults"].values()
     )
 
@@ -290,7 +290,7 @@ def test_names_in_a_table_below_the_root_lead_nowhere_else(rooted: Run) -> None:
     for name in ("../secret/s.png", "link-s.png"):
         results("root/names.jsonl", {"image": name})
         data = reported(rooted, "root/names.jsonl", "--image-root", "root")
-        assert data["faults"] == {"0": "unreadable: outside of the image root"}
+        assert data["faults"] == {"0": "unreadable: outside the image root"}
 
 
 def test_what_the_user_names_is_read_wherever_it_lies(rooted: Run) -> None:
@@ -305,7 +305,7 @@ def test_a_root_behind_a_url_is_not_left(rooted: Run) -> None:
     names = ("../secret.png", str(Path("secret/s.png").resolve()), "%2e%2e/secret.png")
     name = results("o.jsonl", *({"image": name, "caption": "x"} for name in names))
     faults = reported(rooted, name, "--image-root", "http://127.0.0.1:9/photos")["faults"]
-    assert set(faults.values()) == {"unreadable: outside of the image root"}
+    assert set(faults.values()) == {"unreadable: outside the image root"}
 
 
 # ---- bounds ----
@@ -317,7 +317,7 @@ def test_what_has_no_room_is_left_out_and_said(typed: Run) -> None:
     shown = len(thumbnails_of(PAGE))
     assert 0 < shown < 9 and sum(map(len, thumbnails_of(PAGE))) <= 10_000
     rows = "The first 9 of 12 rows are shown (--limit 9)."
-    bare = f"{9 - shown} rows are shown without their thumbnails, for which there was no room (--thumbnails-mb 0.01)."
+    bare = f"{9 - shown} rows are shown without thumbnails, because the limit was reached (--thumbnails-mb 0.01)."
     assert ran.err.splitlines()[1:] == [f"  {rows}", f"  {bare}"]
     assert Elements(PAGE).all("p", **{"class": "note"})[-2:] == [rows, bare]
     assert data_of(PAGE)["places"] == [*range(shown), *[-1] * (9 - shown)]
@@ -328,7 +328,7 @@ def test_a_page_that_is_there_is_replaced_only_if_asked(typed: Run) -> None:
     PAGE.write_text("mine")
     ran = typed("report", name)
     assert ran.code == 2 and PAGE.read_text() == "mine"
-    assert ran.err == "blip2: gallery.html exists\n       Use --overwrite to replace it, or another name.\n"
+    assert ran.err == "blip2: gallery.html exists\n       Use --overwrite to replace it, or choose another name.\n"
     assert typed("report", name, "--overwrite", "--quiet").err == ""
     assert column(PAGE, "caption") == ["a red circle"]
     assert typed("report", name, "--out", ".").code == 2 and typed("report", name, "--out", "no/x.html").code == 2

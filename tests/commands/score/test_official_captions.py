@@ -42,7 +42,7 @@ def test_every_image_has_the_figures_that_the_evaluation_gives_it(
     told = json.loads(run.out)
     expected = {name: round(100 * value, 2) for name, value in OFFICIAL["overall"].items()}
     assert told["metrics"] == expected
-    assert "nothing is fetched" in told["left_out"]["spice"]
+    assert "downloads nothing" in told["left_out"]["spice"]
     rows = [json.loads(line) for line in (files / "rows.jsonl").read_text().splitlines()]
     for row, image in zip(rows, IMAGES, strict=True):
         assert {name: row[name] for name in expected} == pytest.approx(
@@ -75,7 +75,7 @@ def test_without_java_captions_are_refused(
 def test_a_metric_that_cannot_be_had_is_refused_where_it_is_asked_for(typed: Callable[..., Typed], files: Path) -> None:
     run = typed("score", "results.json", "--references", "coco.json", "--metrics", "cider,spice")
     assert run.code == 2
-    assert run.err.startswith("blip2: spice cannot be had: stanford-corenlp-3.6.0")
+    assert run.err.startswith("blip2: spice cannot be computed: stanford-corenlp-3.6.0")
 
 
 @needs_java

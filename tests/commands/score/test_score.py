@@ -130,7 +130,7 @@ def test_gqa_is_scored_by_equality(typed: Callable[..., Typed], tmp_path: Path) 
     assert told["by"]["types.structural"]["query"]["exact_match"] == 0.0
     refused = typed("score", "results.json", "-r", "gqa.json", "--metrics", "vqa_accuracy")
     assert refused.code == 2
-    assert refused.err.startswith("blip2: the references hold one answer a question")
+    assert refused.err.startswith("blip2: the references have one answer for each question")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_references_without_a_result_are_refused_or_with_partial_told(
     assert refused.code == 2 and refused.out == ""
     assert refused.err.splitlines() == [
         "blip2: 1 of 3 references have no result, such as '9002'",
-        "       Finish the run, or score what is there with --partial.",
+        "       Finish the run, or use --partial to score only the results that exist.",
     ]
     partial = typed("score", "answers.jsonl", "-r", "annotations.json", "--partial")
     assert json.loads(partial.out)["metrics"]["vqa_accuracy"] == 100.0
@@ -211,7 +211,7 @@ def test_results_that_stand_there_twice_are_told_or_refused_where_they_differ(
     assert json.loads(run.out)["metrics"] == ACCURACY
     assert run.err.splitlines() == [
         "blip2: warning: results without a reference, not scored: 1",
-        "blip2: warning: results that stand there once more: 1",
+        "blip2: warning: duplicate results: 1",
     ]
     write_lines(annotations.parent / "answers.jsonl", [*rows(), *rows(answer="other")])
     refused = typed("score", "answers.jsonl", "-r", "annotations.json")
@@ -267,8 +267,8 @@ def on_terminal(folder: Path, *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--metrics", "rogue"), "there is no metric rogue"),
-        (("--by", "colour"), "nothing has a column colour"),
+        (("--metrics", "rogue"), "unknown metric rogue"),
+        (("--by", "colour"), "neither the references nor the results have a column colour"),
         (("--column", "prose"), "answers.jsonl: no column prose"),
         (("--reference-column", "prose"), "annotations.json: no column prose"),
         (("-r", "gone.json"), "no such input: gone.json"),

@@ -39,7 +39,7 @@ def test_an_index_is_built_once_and_a_stale_one_is_refused(tmp_path: Path) -> No
     assert path.stat().st_mtime_ns == built
     for rows, seed in ((201, 0), (200, 1)):
         made(tmp_path / "other.parquet", rows, seed=seed)
-        with pytest.raises(UsageError, match="index of other features"):
+        with pytest.raises(UsageError, match="is not an index of"):
             Index.of(open_features(tmp_path / "other.parquet"), path)
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(UsageError, match="is damaged"):
@@ -51,14 +51,14 @@ def test_an_index_is_built_once_and_a_stale_one_is_refused(tmp_path: Path) -> No
 def test_a_file_that_is_no_index_is_left_alone(tmp_path: Path) -> None:
     made(tmp_path / "f.parquet", 20)
     before = (tmp_path / "f.parquet").read_bytes()
-    with pytest.raises(UsageError, match="is no index of blip2"):
+    with pytest.raises(UsageError, match="is not an index of blip2"):
         Index.of(open_features(tmp_path / "f.parquet"), tmp_path / "f.parquet")
     with pytest.raises(UsageError, match="there is no folder"):
         Index.of(open_features(tmp_path / "f.parquet"), tmp_path / "gone" / "i.usearch")
     assert (tmp_path / "f.parquet").read_bytes() == before
     for mine in ('{"rows": "of mine"}', "[" * 100_000):
         (tmp_path / "mine.json").write_text(mine)
-        with pytest.raises(UsageError, match=r"mine\.json is there, and is no index of blip2"):
+        with pytest.raises(UsageError, match=r"mine\.json exists, and is not an index of blip2"):
             Index.of(open_features(tmp_path / "f.parquet"), tmp_path / "mine", quiet=True)
         assert (tmp_path / "mine.json").read_text() == mine and not (tmp_path / "mine").exists()
 

@@ -117,7 +117,7 @@ def test_below_a_root_names_lead_nowhere_else(typed: Run) -> None:
     assert done.code == 3 and {row["error"] for row in done.rows} == {"missing: no such file"}
     Path("root/photos").symlink_to("../photos")
     done = searched(typed, TEXTS[0], "-k", 20, "--rerank", 20, "--image-root", "root", "--report", PAGE, "--overwrite")
-    assert done.code == 3 and {row["error"] for row in done.rows} == {"unreadable: outside of the image root"}
+    assert done.code == 3 and {row["error"] for row in done.rows} == {"unreadable: outside the image root"}
     assert max(data_of(PAGE)["places"]) == -1
     inside = searched(typed, TEXTS[0], "-k", 20, "--rerank", 20, "--image-root", ".")
     assert inside.code == 0

@@ -154,12 +154,12 @@ def test_results_go_to_files_and_a_report(typed: Run, pictures: str) -> None:
         (["feats.parquet", "red " * 90], "text-too-long"),
         (["feats.parquet", "--image", "broken.png"], "cannot search for broken.png: unsupported"),
         (["gone.parquet", "x"], "no such file: gone.parquet"),
-        (["pictures.jsonl", "x"], "no Parquet or Arrow file"),
+        (["pictures.jsonl", "x"], "not a Parquet or Arrow file"),
         (["texts.parquet", "x"], "holds features of texts"),
         (["qformer.parquet", "x"], "holds qformer features"),
         (["broken.parquet", "x"], "cannot read broken.parquet"),
         (["feats.parquet", "x", "--rerank", "3"], "--rerank 3 is below --top-k 10"),
-        (["feats.parquet", "x", "--rerank", "10", "--image", "a.png"], "--rerank does not go with --image"),
+        (["feats.parquet", "x", "--rerank", "10", "--image", "a.png"], "--rerank cannot be used with --image"),
     ],
 )
 def test_what_cannot_be_searched_is_told(typed: Run, pictures: str, words: list[str], said: str) -> None:
@@ -206,8 +206,8 @@ def test_an_image_finds_others_of_the_same_shape_and_colour(typed: Run, tmp_path
 @pytest.mark.parametrize(
     ("said", "names", "message"),
     [
-        (b"{", ["image", "features", "error"], "no features that are known"),
-        (b"[]", ["image", "features", "error"], "no features that are known"),
+        (b"{", ["image", "features", "error"], "no known features"),
+        (b"[]", ["image", "features", "error"], "no known features"),
         (b'{"features": "itc", "model": "tiny"}', ["n", "features", "error"], "no columns image and error"),
         (b'{"features": "itc", "model": "tiny"}', ["image", "features", "error"], "features of 16 numbers"),
     ],
@@ -259,7 +259,7 @@ def test_features_that_are_not_finite_are_never_found(tmp_path: Path) -> None:
             "different columns",
         ),
         (lambda table: table.set_column(0, "image", pa.array(range(len(table)))), "no columns image and error"),
-        (lambda table: table.replace_schema_metadata({b"blip2": b"[" * 100_000}), "no features that are known"),
+        (lambda table: table.replace_schema_metadata({b"blip2": b"[" * 100_000}), "no known features"),
     ],
 )
 def test_parts_that_differ_are_refused(tmp_path: Path, change: Callable[[pa.Table], pa.Table], message: str) -> None:

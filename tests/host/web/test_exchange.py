@@ -143,8 +143,8 @@ def test_redirects_share_one_deadline_and_are_counted(serve: Serve, monkeypatch:
         ("ftp://127.0.0.1/x", "unreadable: redirected to ftp:, not followed"),
         ("javascript:alert(1)", "unreadable: redirected to javascript:, not followed"),
         ("http://[", "unreadable: redirected to a URL that is not valid"),
-        ("http://a:b@127.0.0.1/", "unsupported: a URL with a user name, which is not sent"),
-        ("", "unreadable: HTTP 302 to nowhere"),
+        ("http://a:b@127.0.0.1/", "unsupported: a URL with a user name, which is not supported"),
+        ("", "unreadable: HTTP 302 without a target"),
     ],
 )
 def test_redirects_that_are_not_followed(serve: Serve, location: str, fault: str) -> None:

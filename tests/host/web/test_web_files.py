@@ -109,7 +109,7 @@ def test_a_server_that_drips_a_span_is_given_up(serve: Serve) -> None:
 def test_a_file_that_changes_while_it_is_read_is_told(serve: Serve) -> None:
     versions = iter([DATA, DATA[:-1]])
     server = serve(lambda connection, request: connection.sendall(partial(request, next(versions))))
-    assert failure(server.url) == "the file has changed while it was read"
+    assert failure(server.url) == "the file changed while it was read"
 
 
 @pytest.mark.parametrize(("status", "told"), [("404 None", "nothing at that URL"), ("403 No", "HTTP 403")])

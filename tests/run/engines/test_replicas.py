@@ -67,7 +67,7 @@ def test_an_output_begun_by_one_process_is_gone_on_with_and_mended_by_replicas(t
         (("--devices", "cpu:0"), "--devices cpu:0 asks for 0 replicas"),
         (("--devices", "cpu:9999"), "Give 1 to 1024."),
         (("--devices", "cuda:0,cuda:0"), "--devices cuda:0,cuda:0 names a device twice"),
-        (("--devices", "cpu:2", "--device", "cpu"), "--device does not go with --devices"),
+        (("--devices", "cpu:2", "--device", "cpu"), "--device cannot be used with --devices"),
     ],
 )
 def test_what_is_no_list_of_devices_is_told(typed: Run, given: tuple[str, ...], said: str) -> None:
@@ -193,7 +193,9 @@ def test_a_row_that_kills_its_replica_time_and_again_becomes_an_error_row(
     finally:
         replicas.close()
     assert [result.row.index for result in results] == list(range(11))
-    assert [result.error for result in results if result.error] == ["crashed: the model's process died of it (SIGKILL)"]
+    assert [result.error for result in results if result.error] == [
+        "crashed: the model's process crashed on this row (SIGKILL)"
+    ]
     assert results[5].error and results[4].values == ("a red circle",)
 
 
@@ -219,7 +221,7 @@ def test_a_replica_that_was_stopped_is_noticed_and_its_rows_are_repeated(
         results = list(replicas.results(source.rows(), Stop()))
     assert [result.row.index for result in results] == list(range(11))
     assert {result.values for result in results} == {("a red circle",)}
-    assert "died (no sign of life); it is started again" in capsys.readouterr().err
+    assert "died (no answer); it is started again" in capsys.readouterr().err
 
 
 class Unreadable(CaptionTask):
@@ -243,11 +245,11 @@ def test_when_all_replicas_have_died_too_often_the_run_ends(
     monkeypatch.setattr("blip2cli.run.engines.replicas.SUSPECT", 100)  # so that no row is ever found guilty
     replicas, source = started_with(Deadly, tmp_path, ["deadly"] * 3)
     try:
-        with pytest.raises(Blip2Error, match=r"every replica has died, .* 3 times, last of SIGKILL"):
+        with pytest.raises(Blip2Error, match=r"every replica has died; .* 3 times, at last with SIGKILL"):
             list(replicas.results(source.rows(), Stop()))
     finally:
         replicas.close()
-    assert "going on without it" in capsys.readouterr().err
+    assert "continuing without it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
