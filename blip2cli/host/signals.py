@@ -55,7 +55,7 @@ def stopping() -> Iterator[Stop]:
         if not stop.asked:
             stop.asked = True
             quitting.begin()
-            show_warning("stopping behind the rows in hand; once more to leave at once")
+            show_warning("finishing the current rows; press Ctrl-C again to quit now")
 
     quitting = _Quitting()
     before = {number: signal.signal(number, ask) for number in SIGNALS}

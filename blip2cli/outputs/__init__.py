@@ -34,7 +34,7 @@ FORMATS = {
         errors_file="{}.errors.jsonl",
         into_images=True,
         one_caption=True,
-        no_retry="Run again: what has no text file is captioned.",
+        no_retry="Run again: images without a text file are captioned.",
         adds_to_existing=True,
     ),
     "imagefolder": Format(

@@ -29,7 +29,7 @@ class Format:
             where they stand among the others.
         into_images: whether it may be written into the folder that is read.
         copies_images: whether it needs the bytes of images, which are otherwise given up once decoded.
-        one_caption: whether it holds one caption an image.
+        one_caption: whether it holds one caption for each image.
         needs_column: a column of the input that it needs, and what to do where it is missing.
         no_retry: what to do instead of --retry-errors; empty for formats whose rows can be read back.
         resumes: whether --resume means something.

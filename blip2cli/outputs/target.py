@@ -55,9 +55,9 @@ class Target:
         if self.format.layout == "stream":
             return self.name
         if self.format.layout == "beside":
-            return f"text files below {self.named}" if self.named else "text files beside the images"
+            return f"text files in {self.named}" if self.named else "text files next to the images"
         shards = f" in shards of {settings.shard_size:,} rows" if self.shards else ""
-        instead = ", in place of what is there" if settings.overwrite and self.path.exists() else ""
+        instead = ", replacing the output that exists" if settings.overwrite and self.path.exists() else ""
         return f"{self.path} ({self.name}{shards}{instead})"
 
     @property
@@ -136,11 +136,11 @@ def target_of(settings: OutputSettings, formats: Mapping[str, Format]) -> Target
         names = " or ".join(name for name, entry in formats.items() if entry.adds_to_existing)
         raise UsageError(f"--existing needs --format {names}", "Other outputs have --resume and --overwrite.")
     if settings.existing == "append" and target.out is None:
-        raise UsageError("--existing append needs --out", "Its journal, beside that folder, says what is added.")
+        raise UsageError("--existing append needs --out", "The journal next to that folder records what was appended.")
     if settings.retry_errors and not known.has_journal and known.resumes:
         raise no_retry(target)
     if settings.resume and not known.resumes:
-        raise UsageError("--resume needs --out", "Rows that went to stdout cannot be found again; name a file.")
+        raise UsageError("--resume needs --out", "Rows written to stdout cannot be read back; give a file.")
     return target
 
 
@@ -157,19 +157,19 @@ def _target(settings: OutputSettings, formats: Mapping[str, Format]) -> Target:
             return Target("stdout", STDOUT)
         if known.layout == "beside":
             return Target(name or "", known)
-        raise UsageError(f"--format {name} needs --out", "Name a file or a folder.")
+        raise UsageError(f"--format {name} needs --out", "Give a file or a folder.")
     if known is not None and known.layout == "beside":
         return Target(name or "", known, _folder_of_texts(named, name or ""), named)
     out = real_path(named) if isinstance(named, Path) else named
     if _is_folder(out) or not named.suffix:
         return _folder_target(out, named, name or "parquet", formats)
     if out.suffix != named.suffix:
-        raise UsageError(f"{named} leads to {out}, whose suffix is another", "Name the file itself.")
+        raise UsageError(f"{named} leads to {out}, which has another suffix", "Give the file itself.")
     return _file_target(out, named, name, formats)
 
 
 def _folder_of_texts(named: Path, name: str) -> Path:
-    hint = "Name a folder, or leave it out."
+    hint = "Give a folder, or leave it out."
     if not isinstance(named, Path):
         raise UsageError(f"--format {name} writes on this machine, and {named} is a URL", hint)
     if named.exists() and not named.is_dir():
@@ -182,7 +182,7 @@ def _folder_target(out: Path, named: Path, name: str, formats: Mapping[str, Form
     if known.layout == "index":
         return Target(name, known, out / known.index, named)
     if known.layout == "file" and not known.suffixes:
-        raise UsageError(f"--format {name} is one file, and {out} is a folder", f"Name a file: {out}.json")
+        raise UsageError(f"--format {name} is one file, and {out} is a folder", f"Give a file: {out}.json")
     return Target(name, known, out, named, shards=True)
 
 
@@ -197,9 +197,11 @@ def _file_target(out: Path, named: Path, name: str | None, formats: Mapping[str,
         )
     known = formats[chosen]
     if known.layout == "shards":
-        raise UsageError(f"--format {name} writes a folder, and {out} is a file", "Name a folder, without a suffix.")
+        raise UsageError(f"--format {name} writes a folder, and {out} is a file", "Give a folder, without a suffix.")
     if by_suffix not in (chosen, None) and known.layout != "index":
-        raise UsageError(f"--format {name} does not go with {out}", "Its suffix says another format; leave out one.")
+        raise UsageError(
+            f"--format {name} cannot be used with {out}", "Its suffix means another format; leave out one of them."
+        )
     return Target(chosen, known, out, named)
 
 
@@ -240,11 +242,11 @@ def check_places(target: Target, settings: OutputSettings) -> None:
     if summary is None:
         return
     if summary.is_dir():
-        raise UsageError(f"{summary} is a folder", "Name a file for --summary.")
+        raise UsageError(f"{summary} is a folder", "Give a file for --summary.")
     if target.shards and not target.is_remote:
         inside = os.path.relpath(os.path.realpath(summary), os.path.realpath(target.path))
         if not inside.startswith(".."):
-            raise UsageError(f"--summary {summary} is in the folder of the shards", "Name another place.")
+            raise UsageError(f"--summary {summary} is in the folder of the shards", "Choose another folder.")
 
 
 def check_output(target: Target, settings: OutputSettings, task: str, resumes: bool = True) -> None:
@@ -265,10 +267,10 @@ def check_output(target: Target, settings: OutputSettings, task: str, resumes: b
     if target.shards:
         _check_shards(target.path, known.shard_files)
     if not settings.resume and not settings.overwrite and target.is_begun():
-        state = "exists" if target.is_there() else "was begun and not finished"
-        go_on = "--resume to go on with it, " if resumes else ""
+        state = "exists" if target.is_there() else "was started and not finished"
+        go_on = "--resume to continue it, " if resumes else ""
         shown = target.path if known.index else settings.out
-        raise UsageError(f"{shown} {state}", f"Use {go_on}--overwrite to replace it, or another name.")
+        raise UsageError(f"{shown} {state}", f"Use {go_on}--overwrite to replace it, or choose another name.")
 
 
 def _check_remote(target: Target, settings: OutputSettings) -> None:
@@ -292,7 +294,7 @@ def _check_shards(out: Path, files: Sequence[str]) -> None:
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
         if not path.is_dir() and not any(pattern.fullmatch(name) for pattern in known):
-            raise UsageError(f"{out} holds other files, such as {name}", "Name an empty folder, or a new one.")
+            raise UsageError(f"{out} holds other files, such as {name}", "Give an empty folder, or a new one.")
 
 
 def make_folder(folder: Path) -> None:
