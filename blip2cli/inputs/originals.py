@@ -21,7 +21,7 @@ from blip2cli.inputs.names import printable, unescaped
 from blip2cli.records import Row, RowError
 
 HELD = re.compile(r"/|#\d+\Z")
-"""Where a name may go on behind that of an archive, or of a manifest that holds bytes: ARCHIVE/MEMBER, NAME#ROW."""
+"""Where a name may go on after that of an archive, or of a manifest that holds bytes: ARCHIVE/MEMBER, NAME#ROW."""
 
 NOT_FOUND = RowError("missing", "its image was not found")
 
@@ -36,7 +36,7 @@ class Originals:
     Args:
         columns: how the results are read: where paths start from, and whether URLs are fetched.
         inputs: inputs of the run.
-        image_column: the column that the run took images from, where it was told one.
+        image_column: the column that the run took images from, if one was named.
     """
 
     columns: ColumnChoice
@@ -45,7 +45,7 @@ class Originals:
 
     @cached_property
     def source(self) -> Sources:
-        """The inputs that the user names. Raises UsageError, also where paths start from a folder that is not there."""
+        """The inputs that the user names. Raises UsageError, also where the root does not exist."""
         return open_source(self.inputs, self._within)
 
     @property
@@ -62,7 +62,7 @@ class Originals:
         for row in rows:
             bare = Row(row.index, row.name, row.image, error=row.error)
             if row.image is not None and (row.image.data is not None or row.image.size is not None):
-                yield bare  # its bytes stand in the results
+                yield bare  # the results hold its bytes
             else:
                 wanted.setdefault(row.name, []).append(bare)
         yield from _taken(self.source.rows(), wanted)
@@ -97,7 +97,7 @@ class Originals:
         return row if found is None else replace(row, image=replace(image, path=found))
 
     def _holder(self, row: Row) -> tuple[str, str] | None:
-        """The manifest or archive that holds the image of a row, if its name says so, and what the name says behind it.
+        """The manifest or archive that holds the image of a row, if its name says so, and what the name says after it.
 
         As files are, it is looked for from this folder on, and then from where the results are; or only below the root.
         """
@@ -112,7 +112,7 @@ class Originals:
         return None
 
     def _place_of(self, here: tuple[str, ...], beside: tuple[str, ...]) -> str | None:
-        """The first of these files that there is; with a root, of those beside it, by its real path below the root."""
+        """The first of these files that exists; with a root, the first beside the results and really below it."""
         root = self.columns.root
         if root is None:
             return next(filter(os.path.isfile, (*here, *beside)), None)
@@ -140,5 +140,5 @@ def _taken(rows: Iterator[Row], wanted: Wanted) -> Iterator[Row]:
 
 
 def _spellings(name: str) -> tuple[str, str]:
-    """The paths that a name stands for: bytes that are no UTF-8 are backslash escapes in it, or it has backslashes."""
+    """The paths that a name stands for: bytes that are not UTF-8 are backslash escapes in it, or it has backslashes."""
     return name, unescaped(name)
