@@ -31,7 +31,7 @@ from tests.run.engines import starting
 
 Run = Callable[..., Typed]
 TWO = ("--devices", "cpu:2", "--workers", 1)
-ROWS = 2000
+ROWS = 1000
 TASKS = [
     ("vqa", "-p", "what shape is it?", "-p", "is it red?", "--scores"),
     ("embed", "--features", "vision"),
