@@ -13,7 +13,7 @@ from blip2cli.errors import UsageError
 from blip2cli.inputs.encoding import NotText, decoded
 from blip2cli.inputs.image_formats import is_image
 from blip2cli.inputs.inference import infer_schema
-from blip2cli.inputs.names import printable
+from blip2cli.inputs.names import is_unicode, printable
 from blip2cli.inputs.source import Source
 from blip2cli.records import ImageRef, Row, RowError
 
@@ -143,12 +143,13 @@ class Archive(Source):
 def samples_in(members: Iterable[Member]) -> Iterator[tuple[str, list[Member]]]:
     """Keys, and the members that follow each other under them; those before a damage come out before it is raised.
 
+    A member of a name that the sample has already begins another sample: archives are appended to each other.
     A sample that grows too large (MOST_HELD, MOST_MEMBERS) comes out in pieces, each with the texts so far.
     """
     key, sample = "", _Sample()
     try:
         for member in members:
-            if key_of(member.name)[0] != key:
+            if key_of(member.name)[0] != key or sample.comes_again(member.name):
                 yield from sample.rest(key)
                 key, sample = key_of(member.name)[0], _Sample()
             elif sample.is_full:
@@ -170,10 +171,15 @@ class _Sample:
         self.is_piece = is_piece
         self.held = self.texts = sum(len(member.text or b"") for member in self.members)
         self.any_image = False
+        self.names: set[str] = set()
 
     @property
     def is_full(self) -> bool:
         return self.any_image and (self.held > MOST_HELD or len(self.members) > MOST_MEMBERS)
+
+    def comes_again(self, name: str) -> bool:
+        """Whether a member of that name was here, beside an image: then the sample is over, and another one begins."""
+        return self.any_image and name in self.names
 
     def add(self, member: Member) -> None:
         if len(self.members) > MOST_MEMBERS and not is_image(member.name):
@@ -184,6 +190,7 @@ class _Sample:
             member = Member(member.name, error=fault)
             text = 0
         self.members.append(member)
+        self.names.add(member.name)
         self.texts += text
         self.held += text + len((member.image and member.image.data) or b"")
         self.any_image = self.any_image or is_image(member.name)
@@ -203,7 +210,7 @@ def samples_of(archive: str, records: Iterable[Mapping[str, Any]], columns: Colu
     import pyarrow as pa
 
     first = list(records)
-    names = dict.fromkeys(name for record in first for name in record if name != MORE)
+    names = dict.fromkeys(name for record in first for name in record if name != MORE and is_unicode(name))
     simple = []
     for field in infer_schema(names, first):
         simple.append(pa.field(field.name, field.type if _is_simple(field.type) else pa.string()))

@@ -33,6 +33,9 @@ DIGITS = {8: 3, 16: 5, 32: 10, 64: 20}
 MOST_FIELDS = 1000
 """Fields of a struct; objects with more keys than that are no records, but maps."""
 
+MOST_LEVELS = 32
+"""Levels of lists and structs within each other; Arrow's files have 64 at most, Parquet's half as many lists."""
+
 
 def merge_fields(one: pa.Field, other: pa.Field) -> pa.Field:
     """The field that holds the values of both, exactly; a string, to hold JSON, where no type does."""

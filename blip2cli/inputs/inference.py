@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from blip2cli.inputs.fields import MOST_FIELDS, field_of, merge_fields
+from blip2cli.inputs.fields import MOST_FIELDS, MOST_LEVELS, field_of, merge_fields
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,20 +32,27 @@ def _with_values(field: pa.Field, values: list[Any]) -> pa.Field:
     import pyarrow as pa
 
     text = pa.field(field.name, pa.string())
-    if len(_keys(values, set())) > MOST_FIELDS:
+    if not _has_a_type(values):
         return text
     try:
         return merge_fields(field, field_of(field.name, pa.array(values)))
-    except (pa.ArrowException, OverflowError):
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError):  # the last for halves of surrogate pairs
         return text
 
 
-def _keys(values: Iterable[Any], keys: set[str]) -> set[str]:
-    """The keys of objects in JSON values, nested ones too; added to those that are known."""
-    for value in values:
-        if isinstance(value, dict):
-            keys.update(value)
-            _keys(value.values(), keys)
-        elif isinstance(value, list):
-            _keys(value, keys)
-    return keys
+def _has_a_type(values: Iterable[Any]) -> bool:
+    """Whether JSON values may have a type of their own: few keys in all, and few levels of nesting."""
+    keys: set[str] = set()
+    level = [value for value in values if isinstance(value, (dict, list))]
+    for _ in range(MOST_LEVELS):
+        inner: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                keys.update(value)
+                inner += value.values()
+            else:
+                inner += value
+        level = [value for value in inner if isinstance(value, (dict, list))]
+        if not level:
+            return len(keys) <= MOST_FIELDS
+    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from blip2cli.inputs.columns import ColumnChoice
+
+MOST_LEVELS = 200
+"""Levels of objects and lists within each other that a line may have."""
+
+STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+"""A string of JSON."""
+
+BRACKETS = re.compile(rb"[][{}]")
 
 
 @dataclass(frozen=True)
@@ -88,4 +97,17 @@ def _parsed(number: int, text: bytes) -> Line:
         return Line(number, fault="is not UTF-8")
     except (ValueError, RecursionError):
         record = None
+    if record is not None and _is_deep(text):
+        return Line(number, fault=f"is nested more than {MOST_LEVELS} levels deep")
     return Line(number, record) if isinstance(record, dict) else Line(number, fault="is not a JSON object")
+
+
+def _is_deep(text: bytes) -> bool:
+    """Whether JSON has more than MOST_LEVELS levels, so that those who walk through it would run out of stack."""
+    if text.count(b"[") + text.count(b"{") <= MOST_LEVELS:
+        return False
+    level = deepest = 0
+    for bracket in BRACKETS.findall(STRING.sub(b"", text)):
+        level += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, level)
+    return deepest > MOST_LEVELS

@@ -11,7 +11,7 @@ from typing import Any
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
 from blip2cli.inputs.columns import ColumnChoice
-from blip2cli.inputs.names import existing_spelling, printable
+from blip2cli.inputs.names import existing_spelling, is_unicode, printable
 from blip2cli.inputs.source import Source
 from blip2cli.records import ImageRef, Row, RowError
 
@@ -147,6 +147,7 @@ def _leaves(path: str) -> bool:
 def choose_columns(manifest: str, names: list[str], columns: ColumnChoice) -> ManifestColumns:
     """Choose the columns of a manifest. Raises UsageError, naming the columns that it has, where one is missing."""
     there = f"It has: {', '.join(names) or 'no columns'}."
+    _check_names(manifest, names)
     twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
     if twice is not None:
         raise UsageError(f"{manifest} has several columns named {twice!r}", "Rename them; one would hide the other.")
@@ -163,6 +164,13 @@ def choose_columns(manifest: str, names: list[str], columns: ColumnChoice) -> Ma
     return ManifestColumns(
         manifest, image, text, carried, root, columns.image_required, columns.allow_remote, columns.allow_private
     )
+
+
+def _check_names(manifest: str, names: Sequence[str]) -> None:
+    """See that the columns' names are Unicode, which every output holds. Raises UsageError."""
+    for name in names:
+        if not is_unicode(name):
+            raise UsageError(f"{manifest} has a column whose name is not Unicode: {name!r}", "Rename it.")
 
 
 def image_column(names: Sequence[str], columns: ColumnChoice) -> str | None:

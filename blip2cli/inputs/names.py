@@ -25,6 +25,15 @@ def printable(path: str) -> str:
         return path.encode("utf-8", "backslashreplace").decode()
 
 
+def is_unicode(text: str) -> bool:
+    """Whether text has no halves of surrogate pairs, which JSON and names of files can hold, and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def unescaped(path: str) -> str:
     """The path with backslash escapes, as `printable` writes them, turned back into bytes."""
     encoded = path.encode("utf-8", "surrogateescape")

@@ -44,6 +44,12 @@ MAX_LINKED = 4 << 30
 FARTHEST = 1 << 60
 """Where a header may lead, in bytes from the start."""
 
+END = bytes(tarfile.BLOCKSIZE)
+"""The block that ends an archive, and fills it up."""
+
+MOST_ZEROS = 1 << 12
+"""Such blocks that are read, 2 MiB; then nothing follows."""
+
 CHUNK = 1 << 20
 
 UNSOUND = (ValueError, OverflowError, ArithmeticError, RecursionError, LookupError, struct.error)
@@ -190,10 +196,20 @@ class _Archive:
         """The headers of all members. Raises OSError, and tarfile.TarError where one is damaged or leads backwards."""
         with _sound():
             self.tar = tarfile.TarFile(fileobj=self.file)  # type: ignore[arg-type]  # it reads and seeks
-        while (info := self._next()) is not None:
-            yield info
-        if self.file.last.strip(b"\0"):
-            raise tarfile.ReadError("the archive is damaged")
+        zeros = 0
+        while zeros <= MOST_ZEROS:
+            if (info := self._next()) is not None:
+                zeros = 0
+                yield info
+            elif self.file.last == END:  # another archive may follow, put behind this one
+                zeros += 1
+                self.tar.offset += len(END)
+            elif zeros:
+                return
+            elif self.file.last.strip(b"\0"):
+                raise tarfile.ReadError("the archive is damaged")
+            else:
+                raise tarfile.ReadError("the archive ends without its end mark; it may be cut short")
 
     def _next(self) -> tarfile.TarInfo | None:
         self.file.room = MAX_HEADERS

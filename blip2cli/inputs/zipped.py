@@ -34,6 +34,9 @@ from blip2cli.records import Row, RowError
 if TYPE_CHECKING:
     from blip2cli.inputs.columns import ColumnChoice
 
+ENCRYPTED = 1
+"""The bit by which a member says that it is."""
+
 LONGEST_TARGET = 4096
 """Bytes of a path that a link leads to."""
 
@@ -115,6 +118,8 @@ def _member(archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) -> Membe
     most = MAX_IMAGE if is_image(name) else MAX_TEXT
     if info.file_size > most:
         return Member(name, error=RowError("too-large", f"{info.file_size:,} bytes"))
+    if info.flag_bits & ENCRYPTED:
+        return Member(name, error=RowError("unreadable", "the member is encrypted"))
     with archive.open(info) as file:
         data = file.read(most + 1)
     if len(data) > most:
@@ -140,4 +145,5 @@ def _is_link(info: zipfile.ZipInfo) -> bool:
 
 
 def _rows_of(group: list[zipfile.ZipInfo]) -> int:
-    return max(1, sum(is_image(info.filename) for info in group))
+    samples = samples_in(Member(info.filename) for info in group)
+    return sum(max(1, sum(is_image(member.name) for member in sample)) for _, sample in samples)

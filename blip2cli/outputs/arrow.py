@@ -15,6 +15,9 @@ from blip2cli.outputs.jsonl import plain
 from blip2cli.outputs.layout import Layout
 from blip2cli.records import Column, Result, RowError
 
+MOST_LEVELS = 48
+"""Levels of lists and structs within each other that are written; Arrow's files hold 64."""
+
 METADATA_KEY = b"blip2"
 """The schema metadata under which the run's settings stand, as JSON."""
 
@@ -38,13 +41,25 @@ def schema_of(layout: Layout, parquet: bool = True) -> pa.Schema:
 
 
 def _storable(kind: pa.DataType, parquet: bool) -> pa.DataType:
-    """A carried column's type; a string, to hold JSON, where Parquet has none for it (objects without any key)."""
+    """A carried column's type; a string, to hold JSON, where Parquet has none for it (objects without any key).
+
+    So too for one of more levels within each other than Arrow's files hold.
+    """
+    if not _is_within(kind, MOST_LEVELS):
+        return pa.string()
     plain = _plain(kind, parquet)
     try:
         pq.ParquetWriter(BytesIO(), pa.schema([("column", plain)])).close()
     except UNFIT:
         return pa.string()
     return plain
+
+
+def _is_within(kind: pa.DataType, levels: int) -> bool:
+    """Whether types stand within each other over so many levels at most."""
+    if not pa.types.is_nested(kind):
+        return True
+    return levels > 0 and all(_is_within(kind.field(at).type, levels - 1) for at in range(kind.num_fields))
 
 
 def _plain(kind: pa.DataType, parquet: bool) -> pa.DataType:

@@ -77,6 +77,14 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
+def _entries(scalar: Any) -> Any:
+    """A struct as an object; as pairs, where several of its fields have one name."""
+    names = [field.name for field in scalar.type]
+    if len(set(names)) == len(names):
+        return dict(scalar)
+    return [[name, scalar[at]] for at, name in enumerate(names)]
+
+
 def _unpacked(scalar: Any) -> Any:
     """An Arrow scalar that Python may have no value for."""
     import pyarrow as pa
@@ -84,7 +92,7 @@ def _unpacked(scalar: Any) -> Any:
     if not scalar.is_valid:
         return None
     if isinstance(scalar, Mapping):
-        return dict(scalar)
+        return _entries(scalar)
     if pa.types.is_nested(scalar.type):
         return list(scalar)
     return scalar.cast(pa.string()).as_py() if pa.types.is_temporal(scalar.type) else scalar.as_py()

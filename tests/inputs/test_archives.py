@@ -254,3 +254,55 @@ def test_bad_images_in_archives_are_error_rows(typed: Run) -> None:
     ):
         ran = typed("caption", name)
         assert ran.code == 3 and [row["caption"] for row in ran.rows] == ["a red circle", None]
+
+
+@pytest.mark.parametrize("between", [0, 512, 1 << 20])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_archives_put_behind_each_other_are_read(between: int, compressed: bool) -> None:
+    first, second = (Path(tar(f"{at}.tar", img2dataset(2, at))).read_bytes() for at in (0, 1))
+    data = first + bytes(between) + second + b"something else"
+    name = "all.tar.gz" if compressed else "all.tar"
+    Path(name).write_bytes(gzip.compress(data) if compressed else data)
+    found = rows(name)
+    assert [row.columns["key"] for row in found] == ["000000000", "000000001", "000000001", "000000002"]
+    assert [row.columns["txt"] for row in found] == ["alt 0", "alt 1", "alt 1", "alt 2"]
+    assert not any(row.error for row in found)
+    assert [row.name for row in rows(name, start=3, before=found[2].name)] == [found[3].name]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("make", MAKERS)
+def test_members_of_one_name_are_samples_of_their_own(make: Callable[[Members], str]) -> None:
+    name = make([("a.png", CIRCLE), ("a.txt", b"one"), ("a.png", CIRCLE + b"2"), ("a.txt", b"two")])
+    found = rows(name)
+    source = open_source([name], ColumnChoice())
+    assert source.count() in (None, len(found))
+    for start in range(1, len(found)):
+        assert rows(name, start=start, before=found[start - 1].name) == found[start:]
+    if not name.endswith(".zip"):  # whose members are sorted
+        assert [row.columns["txt"] for row in found] == ["one", "two"]
+    assert [len(bytes_of(row.image)) for row in found if row.image] == [len(CIRCLE), len(CIRCLE) + 1]
+
+
+def test_a_tar_cut_between_two_members_says_so() -> None:
+    name = tar("a.tar", [("a.png", CIRCLE), ("b.png", CIRCLE)])
+    data = Path(name).read_bytes()
+    Path(name).write_bytes(data[: data.index(b"b.png")])
+    whole, end = rows(name)
+    assert whole.error is None
+    assert str(end.error) == "truncated: the archive ends without its end mark; it may be cut short"
+
+
+def test_an_encrypted_member_is_named_as_one() -> None:
+    name = zipped("a.zip", [("a.png", CIRCLE), ("b.png", CIRCLE)])
+    data = bytearray(Path(name).read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    Path(name).write_bytes(data)
+    first, second = rows(name)
+    assert str(first.error) == "unreadable: the member is encrypted"
+    assert second.error is None
+
+
+def test_a_key_of_json_that_is_half_a_surrogate_pair() -> None:
+    (row,) = rows(tar("a.tar", [("a.png", CIRCLE), ("a.json", b'{"\\ud83d": 1, "b": 2}')]))
+    assert row.columns["b"] == 2 and json.loads(row.columns["more"]) == {"\ud83d": 1}

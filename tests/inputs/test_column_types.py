@@ -12,6 +12,7 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 
+from blip2cli.errors import UsageError
 from blip2cli.inputs import ColumnChoice, open_source
 from blip2cli.outputs.arrow import schema_of, table_of
 from blip2cli.outputs.layout import Layout, carried_names
@@ -191,3 +192,55 @@ def test_a_value_that_does_not_fit_is_an_error_of_its_row() -> None:
     assert table["x"].to_pylist() == [1, None, 3]
     assert table["error"].to_pylist() == [None, "unsupported: the value in column x does not fit its type, int8", None]
     assert layout.late == {"unsupported": 1}
+
+
+@pytest.mark.parametrize("value", ["\ud83d", ["\udc00"], {"\ud83d": 1}, [{"a": {"\ud83d": ["\udc00"]}}]])
+def test_halves_of_surrogate_pairs_are_kept_as_escapes(value: Any) -> None:
+    lines = [{"image": "a.png", "x": value}, {"image": "b.png", "x": 1}]
+    Path("a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    held, errors = put("a.jsonl")
+    assert held.type == pa.string() and "\\ud" in held[0].as_py() and held[1].as_py() == "1"
+    assert not any(errors)
+
+
+def test_a_column_whose_name_is_half_a_surrogate_pair_is_refused() -> None:
+    Path("a.jsonl").write_text('{"image": "a.png", "\\ud83d": 1}\n')
+    with pytest.raises(UsageError, match="not Unicode"):
+        open_source(["a.jsonl"], ColumnChoice())
+
+
+@pytest.mark.parametrize("levels", [33, 100, 150])
+@pytest.mark.parametrize("make", [lambda x: [x], lambda x: {"a": x}], ids=["lists", "objects"])
+def test_values_nested_deeply_are_json(levels: int, make: Callable[[Any], Any]) -> None:
+    value: Any = 1
+    for _ in range(levels):
+        value = make(value)
+    Path("a.jsonl").write_text(json.dumps({"image": "a.png", "x": value}) + "\n")
+    held, errors = put("a.jsonl")
+    assert json.loads(held[0].as_py()) == value and not any(errors)
+
+
+def test_lines_nested_more_deeply_are_error_rows() -> None:
+    lines = ["{}", '{"image": "a.png", "x": "[[" }'] + [
+        '{"image": "a.png", "x": ' + "[" * deep + "]" * deep + "}" for deep in (150, 250, 900, 100_000)
+    ]
+    Path("a.jsonl").write_text("\n".join(lines))
+    found = list(open_source(["a.jsonl"], ColumnChoice()).rows())
+    assert [bool(row.error) for row in found] == [True, False, False, True, True, True]
+    assert str(found[3].error) == "unreadable: line 4 is nested more than 200 levels deep"
+
+
+def test_deep_types_of_parquet_are_json_in_arrow(red_circle: str, typed: Callable[..., Any]) -> None:
+    value: Any = 1
+    for _ in range(80):
+        value = {"a": value}
+    pq.write_table(pa.table({"image": [red_circle], "x": [value]}), "a.parquet")
+    assert typed("caption", "a.parquet", "--out", "o.arrow").code == 0
+    assert json.loads(feather.read_table("o.arrow")["x"][0].as_py()) == value
+
+
+def test_fields_of_one_name_are_pairs_in_json(red_circle: str, typed: Callable[..., Any]) -> None:
+    twice = pa.StructArray.from_arrays([pa.array([1]), pa.array(["b"])], names=["a", "a"])
+    pq.write_table(pa.table({"image": [red_circle], "x": twice}), "a.parquet")
+    (row,) = typed("caption", "a.parquet").rows
+    assert row["x"] == [["a", 1], ["a", "b"]]
