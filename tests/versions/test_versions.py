@@ -65,7 +65,7 @@ def test_the_makefile_leaves_torch_at_one_version() -> None:
 
 def test_a_run_needs_nothing_but_the_packages_that_are_always_installed() -> None:
     assert {"torch", "transformers", "typer"} <= runtime_packages()
-    assert {"pandas", "pytest", "s3fs", "usearch"} <= hidden_modules()
+    assert "pytest" in hidden_modules()
     words = ("caption", "docs/examples/red-circle.png", "--model", "tiny")
     ran = subprocess.run(
         [sys.executable, "-m", "tests.versions.runtime", *words], cwd=ROOT, capture_output=True, text=True, timeout=120
