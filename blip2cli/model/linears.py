@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from blip2cli.errors import CheckpointError
+
 PostOp = tuple[str, str]
 """oneDNN's name of what is done to a layer's output in the same call, and the algorithm it does it by."""
 
@@ -27,13 +29,15 @@ POST_OPS: dict[str, PostOp] = {"GELUActivation": ("gelu", "none"), "GELU": ("gel
 def replace_linears(model: nn.Module, make: Callable[[nn.Linear, PostOp], nn.Module], fuse: bool = True) -> None:
     """Replace every linear layer by what `make` makes of it and its post-op, in place.
 
-    The old layer is let go of before the next is made, so that no second copy of the model is ever in memory.
+    The old layer is let go of before the next is made, so that no second copy of the model is ever in memory. Raises
+    CheckpointError for weights that are NaN or infinite, of which int8 would make numbers.
     """
     parents = [module for module in model.modules() if type(module) is not nn.Linear]  # or all weights would stay
     for parent in parents:
         fused = {linear: act for cls, linear, act in FUSED if fuse and cls == type(parent).__name__}
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:
+                _check_finite(type(parent).__name__, name, child.weight)
                 setattr(parent, name, make(child, _take_activation(parent, fused.get(name))))
 
 
@@ -60,3 +64,10 @@ def _take_activation(parent: Any, name: str | None) -> PostOp:
         return NOTHING
     setattr(parent, name, nn.Identity())
     return post_op
+
+
+def _check_finite(parent: str, name: str, weight: torch.Tensor) -> None:
+    if not bool(torch.isfinite(weight).all()):
+        raise CheckpointError(
+            f"weights of {name} in {parent} are NaN or infinite", "Fetch the checkpoint again, or save it again."
+        )

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 
 from blip2cli.model.batches import Batches, Failed
-from blip2cli.records import Batch
+from blip2cli.records import Batch, RowError
+
+NOT_FINITE = RowError("failed", "the model gave values that are not finite: check its weights and --dtype")
 
 
 class Recent:
@@ -36,6 +38,8 @@ class Recent:
             for at, encoded in zip(new, self.batches.compute(encode, pixels, whole), strict=True):
                 if isinstance(encoded, Failed):
                     failed[keys[at]] = encoded
+                elif _has_stray_values(encoded):
+                    failed[keys[at]] = Failed(NOT_FINITE)
                 else:
                     self._kept[keys[at]] = encoded.clone()
         images = [failed.get(key) or self._kept[key] for key in keys]
@@ -49,3 +53,10 @@ class Recent:
     def forget(self) -> None:
         """Forget all of them."""
         self._kept.clear()
+
+
+def _has_stray_values(encoded: Any) -> bool:
+    """Whether features on the CPU hold NaN or infinity. On another device, to look would be to wait for it."""
+    if not isinstance(encoded, torch.Tensor) or encoded.device.type != "cpu":
+        return False
+    return not bool(torch.isfinite(encoded).all())

@@ -45,7 +45,7 @@ def test_a_table_is_for_the_command_of_its_name(typed: Run) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("max-new-token = 3", "run.toml: caption has no option max-new-token; is max-new-tokens meant?"),
+        ("max-new-token = 3", "run.toml: caption has no option max-new-token; did you mean max-new-tokens?"),
         ("frobnicate = 3", "run.toml: caption has no option frobnicate"),
         ("debug = true", "run.toml: caption has no option debug"),
         ("limit = ", "run.toml is not TOML"),

@@ -22,6 +22,8 @@ from tests.conftest import Typed
 Run = Callable[..., Typed]
 State = dict[str, torch.Tensor]
 
+IMAGE = Path(__file__).parents[2] / "docs" / "examples" / "red-circle.png"
+
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0000\nsize 12345\n"
 
 
@@ -29,6 +31,11 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0000\nsize 123
 def opt(opt_checkpoint: Path, tmp_path: Path) -> Path:
     """A copy of the checkpoint, to be broken."""
     return shutil.copytree(opt_checkpoint, tmp_path / "opt")
+
+
+def not_numbers(state: State) -> State:
+    name = "language_projection.weight"
+    return {**state, name: torch.full_like(state[name], torch.nan)}
 
 
 @pytest.fixture
@@ -412,3 +419,16 @@ def test_the_command_line_says_two_lines(typed: Run, opt: Path, photos: Path) ->
         ran = typed(*command, photos, "--model", opt)
         assert ran.code == 1 and ran.err.count("\n") == 2 and "language_projection" in ran.err and not ran.out
     assert not Path("f.parquet").exists()
+
+
+def test_weights_that_are_not_numbers_give_error_rows(opt: Path, typed: Run) -> None:
+    change_weights(opt, not_numbers)
+    done = typed("caption", IMAGE, "--model", opt, "--dtype", "fp32")
+    (row,) = done.rows
+    assert done.code == 3 and row["caption"] is None and "not finite" in row["error"]
+
+
+def test_int8_makes_no_numbers_of_weights_that_are_none(opt: Path) -> None:
+    change_weights(opt, not_numbers)
+    with pytest.raises(CheckpointError, match="language_projection"):
+        load_model(found(opt, "int8"))

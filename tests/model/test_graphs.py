@@ -17,7 +17,7 @@ from blip2cli.model.checkpoint import find
 from blip2cli.model.decoding.language_model import LanguageModel
 from blip2cli.model.decoding.requests import Completion, EncodedImage, Request
 from blip2cli.model.graphs import WARM_UP, Eager, Function, Graphs, Recording, Runner, Tensors, runner_for
-from blip2cli.records import Batch
+from blip2cli.records import Batch, RowError
 from blip2cli.settings import GenerationSettings, ModelSettings
 from tests.conftest import Typed
 
@@ -232,9 +232,8 @@ def test_rows_that_fail_fail_alone(checkpoint: Path, runners: list[Replayed], mo
         admit(self, requests, slots)
 
     monkeypatch.setattr(decoder, "admit", failing)
-    failed = [
-        Completion(done.key, (), "failed: ValueError: injected") if done.key == (3, 1) else done for done in expected
-    ]
+    injected = RowError("failed", "ValueError: injected")
+    failed = [Completion(done.key, (), injected) if done.key == (3, 1) else done for done in expected]
     assert equal(written(model, settings), failed)
 
 

@@ -150,7 +150,7 @@ def test_results_go_to_files_and_a_report(typed: Run, pictures: str) -> None:
     [
         ([], "no features are given"),
         (["feats.parquet"], "no query is given"),
-        (["feats.parquet", " "], "a query is empty"),
+        (["feats.parquet", " "], "an argument is empty"),
         (["feats.parquet", "red " * 90], "text-too-long"),
         (["feats.parquet", "--image", "broken.png"], "cannot search for broken.png: unsupported"),
         (["gone.parquet", "x"], "no such file: gone.parquet"),
