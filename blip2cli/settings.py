@@ -357,8 +357,9 @@ class Job:
     @property
     def files_of_options(self) -> list[str]:
         """The files that the task's options tell it to read."""
-        written = self.side_outputs.values()
-        return [str(path) for path in vars(self.options).values() if isinstance(path, Path) and path not in written]
+        written: dict[str, Path | None] = getattr(self.options, "outputs", {})
+        paths = [path for path in vars(self.options).values() if isinstance(path, Path)]
+        return [str(path) for path in paths if path not in written.values()]
 
     @property
     def kind(self) -> Kind:
