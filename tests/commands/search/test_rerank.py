@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from blip2cli.commands.search import rerank
 from blip2cli.images import decode as images
-from blip2cli.images import loader
 from blip2cli.model.retrieval import RetrievalModel
 from tests.commands.report.conftest import data_of
 from tests.conftest import Typed
@@ -169,7 +169,7 @@ def test_an_image_that_several_texts_found_is_decoded_and_encoded_once(
         return call
 
     monkeypatch.setattr(images, "decode", counted("decoded", images.decode))
-    monkeypatch.setattr("blip2cli.commands.search.rerank.load", counted("started", loader.load))
+    monkeypatch.setattr(rerank, "load_for", counted("started", rerank.load_for))
     see, match = RetrievalModel._see, RetrievalModel._match
     monkeypatch.setattr(RetrievalModel, "_see", counted("encoded", see, lambda _, pixels: len(pixels)))
     monkeypatch.setattr(RetrievalModel, "_match", counted("pairs", match, lambda _, pairs: len(pairs)))
