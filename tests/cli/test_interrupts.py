@@ -39,15 +39,21 @@ def started(folder: Path, *more: str) -> "subprocess.Popen[str]":
         text=True,
         start_new_session=True,
     )
-    journal = folder / ".o.jsonl.blip2"
-    while running.poll() is None and not (journal.exists() and journal.read_text().count("\n") > 2):
+    while running.poll() is None and not rows_committed(folder):
         time.sleep(0.01)
     return running
 
 
+def rows_committed(folder: Path) -> int:
+    """Rows of the last whole line of the journal; a commit may also be of none."""
+    journal = folder / ".o.jsonl.blip2"
+    lines = journal.read_text().split("\n")[:-1] if journal.exists() else []
+    return json.loads(lines[-1])["rows"] if len(lines) > 1 else 0
+
+
 def goes_on(folder: Path, typed: Callable[..., Typed]) -> None:
     """Check that what is there is what is committed, and that resuming goes on behind it."""
-    done = json.loads((folder / ".o.jsonl.blip2").read_text().splitlines()[-1])["rows"]
+    done = rows_committed(folder)
     assert 0 < done < ROWS - MORE
     ran = typed(*WORDS, "--resume", "--limit", done + MORE)
     assert ran.code == 0 and ran.err.startswith(f"{MORE} rows to o.jsonl, {done:,} before")

@@ -55,7 +55,7 @@ def test_what_cannot_be_written_leaves_nothing_and_says_why(monkeypatch: pytest.
     Path("out").write_text("before")
     with pytest.raises(OutputError, match="cannot write out: No space left on device") as raised:
         write_atomically(Path("out"), b"after")
-    assert raised.value.hint.startswith("Make room")
+    assert raised.value.hint.startswith("Free some space")
     assert Path("out").read_text() == "before" and [path.name for path in Path().iterdir()] == ["out"]
     for number, hint in ((errno.EROFS, "Choose another folder, or change"), (errno.ENAMETOOLONG, "Choose a shorter")):
         assert cannot_write("out", OSError(number, "")).hint.startswith(hint)

@@ -87,7 +87,7 @@ def test_pickled_weights_are_refused_with_the_reason(typed: Run) -> None:
     ran = typed("caption", CIRCLE, "--model", "model")
     assert ran.code == 1
     assert ran.err == (
-        "blip2: model has no weights in safetensors\n       Pickled weights are not loaded; convert them first.\n"
+        "blip2: model has no weights in model.safetensors\n       Pickled weights are not loaded; convert them first.\n"
     )
     assert not Path("unpickled").exists()
 

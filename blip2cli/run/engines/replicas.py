@@ -163,10 +163,10 @@ class Replicas:
         self.finished: dict[int, tuple[Row, Outputs]] = {}
         self.inbox: Inbox = queue.SimpleQueue()
         self.closed = threading.Event()
-        for replica in self.replicas:
-            replica.start(self.inbox)
-        threading.Thread(target=self._watch, daemon=True).start()
         try:
+            for replica in self.replicas:
+                replica.start(self.inbox)
+            threading.Thread(target=self._watch, daemon=True).start()
             while not any(replica.ready for replica in self.replicas):
                 self._listen()
         except BaseException:
@@ -198,9 +198,16 @@ class Replicas:
         return PipelineStats(seconds, every[0].started_with, min(each.batch_size for each in every))
 
     def close(self) -> None:
+        """End all processes. Where this is interrupted, kill them: at its exit Python waits for those that live."""
         self.closed.set()
-        for replica in self.replicas:
-            replica.end()
+        started = [replica for replica in self.replicas if replica.process is not None]
+        try:
+            for replica in started:
+                replica.end()
+        except BaseException:
+            for replica in started:
+                replica.process.kill()
+            raise
 
     def _noted(self, rows: Iterator[Row], due: deque[int]) -> Iterator[Row]:
         for row in rows:

@@ -299,7 +299,7 @@ def test_letters_of_any_script_are_sent_by_their_codes(serve: Serve) -> None:
         try:
             assert fetch(server.url + path, allow_private=True) == b"x"
         except ImageError as error:
-            assert "\ud83d" in path and error.kind == "unsupported"
+            assert "\ud83d" in path and error.error.kind == "unsupported"
     lines = [request.split(b"\r\n")[0] for request in server.requests]
     assert lines == [
         b"GET /%00 HTTP/1.1",

@@ -18,7 +18,7 @@ import pytest
 from blip2cli.outputs import FORMATS
 from blip2cli.outputs.layout import Layout
 from blip2cli.outputs.target import Target
-from blip2cli.records import Column, Result, Row
+from blip2cli.records import Column, Result, Row, RowError
 from blip2cli.run.engines.ray_replica import MOST_ATTEMPTS, Replica, ShardProgress
 from blip2cli.run.engines.stretches import Stretches
 from blip2cli.run.pipeline import PipelineStats
@@ -163,7 +163,7 @@ def test_a_shard_counts_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.M
         Result(Row(1, "b.png"), (0.1,), left_out=True),
         Result(Row(2, "c.png"), (0.1,), last=False, left_out=True),
         Result(Row(2, "c.png"), (0.8,)),
-        Result(Row(3, "d.png"), (None,), "missing: no such file"),
+        Result(Row(3, "d.png"), (None,), RowError("missing", "no such file")),
         Result(Row(4, "e.png"), (0.2,), left_out=True),
     ]
     pipeline = SimpleNamespace(results=lambda rows, stop: iter(results), stats=lambda: PipelineStats({}, 1, 1))

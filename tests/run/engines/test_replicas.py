@@ -193,7 +193,7 @@ def test_a_row_that_kills_its_replica_time_and_again_becomes_an_error_row(
     finally:
         replicas.close()
     assert [result.row.index for result in results] == list(range(11))
-    assert [result.error for result in results if result.error] == [
+    assert [str(result.error) for result in results if result.error] == [
         "crashed: the model's process crashed on this row (SIGKILL)"
     ]
     assert results[5].error and results[4].values == ("a red circle",)
@@ -264,3 +264,21 @@ def test_a_replica_that_starts_leaves_signals_to_the_run(number: int, monkeypatc
         assert inbox.get(timeout=60)[2] == ("started",)
     finally:
         replica.end()
+
+
+def test_replicas_are_gone_also_where_their_end_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replicas, _ = started_with(CaptionTask, tmp_path, ["good"])
+    ended = []
+
+    def interrupted(replica: Any) -> None:
+        ended.append(replica)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(replicas.replicas[0]), "end", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        replicas.close()
+    assert len(ended) == 1
+    for replica in replicas.replicas:
+        replica.process.join(10)
+        assert not replica.process.is_alive()
+        replica.connection.close()
