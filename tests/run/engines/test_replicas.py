@@ -128,7 +128,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_killed_replica_is_replaced_and_loses_no_row(undisturbed: Path, tmp_path: Path) -> None:
     write_manifest(tmp_path / "m.jsonl", ROWS)
-    run = started(tmp_path, "--out", "two.jsonl", "--commit-every", 0.1)
+    run = started(tmp_path, "--out", "two.jsonl", "--commit-every", 0.1, "--batch-size", 1)
     wait_for_rows(tmp_path / "two.jsonl", run)
     os.kill(replicas_of(run.pid)[0], signal.SIGKILL)
     _, told = run.communicate(timeout=100)
@@ -142,7 +142,7 @@ def test_a_run_that_is_stopped_leaves_no_replica_and_goes_on(
     undisturbed: Path, typed: Run, tmp_path: Path, number: int
 ) -> None:
     write_manifest(Path("m.jsonl"), ROWS)
-    run = started(tmp_path, "--out", "two.jsonl", "--commit-every", 0.1)
+    run = started(tmp_path, "--out", "two.jsonl", "--commit-every", 0.1, "--batch-size", 1)
     wait_for_rows(tmp_path / "two.jsonl", run)
     replicas = replicas_of(run.pid)
     os.kill(run.pid, number)
@@ -153,7 +153,7 @@ def test_a_run_that_is_stopped_leaves_no_replica_and_goes_on(
             break
         time.sleep(0.05)
     assert len(replicas) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in replicas)
-    assert typed("caption", "m.jsonl", "--out", "two.jsonl", "--resume").code == 3
+    assert typed("caption", "m.jsonl", "--out", "two.jsonl", "--resume", "--batch-size", 1).code == 3
     assert contents(undisturbed) == contents(Path("two.jsonl"))
 
 
