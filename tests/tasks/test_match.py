@@ -165,7 +165,7 @@ def test_texts_come_from_a_file(match: Match, photos: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--threshold", "1.5", "-t", "x"], "--threshold 1.5 is no ITM score"),
+        (["--threshold", "1.5", "-t", "x"], "--threshold 1.5 is not an ITM score"),
         (["--threshold-on", "itc", "-t", "x"], "--threshold-on needs --threshold"),
         (["--threshold", "0.5", "--threshold-on", "itm", "--scores", "itc", "-t", "x"], "needs that score"),
         (["--threshold", "0.5", "-t", "x", "--out", "x.jsonl", "--resume", "--retry-errors"], "--retry-errors"),

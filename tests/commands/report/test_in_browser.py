@@ -240,7 +240,8 @@ def test_light_and_dark_follow_the_system_and_the_button(page: Path, look: Look)
     button.click()
     assert brightness(light) < 150 and button.get_attribute("aria-pressed") == "true"
     light.reload()
-    assert brightness(light) < 150, "remembered"
+    dark_again = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).reduce((sum, n) => sum + +n, 0) < 150"
+    light.wait_for_function(dark_again)  # it is remembered; on a busy machine the page is drawn a moment before
 
 
 @pytest.mark.parametrize("width", [320, 700, 1280, 2200])
