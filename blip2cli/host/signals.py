@@ -54,49 +54,45 @@ def stopping() -> Iterator[Stop]:
 
         if not stop.asked:
             stop.asked = True
-            quitting.begin()
             show_warning("finishing the current rows; press Ctrl-C again to quit now")
 
-    quitting = _Quitting()
-    before = {number: signal.signal(number, ask) for number in SIGNALS}
+    with _quits_at_second_signal():
+        before = {number: signal.signal(number, ask) for number in SIGNALS}
+        try:
+            yield stop
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
+def _quits_at_second_signal() -> Iterator[None]:
+    """Count signals in a thread of its own, as the main thread may be in a long computation; the second ends all.
+
+    Every signal is one byte in a pipe, the first too: begun behind the first, the count could still receive its byte.
+    """
+    received, sent = os.pipe()
+    os.set_blocking(sent, False)
+    before = signal.set_wakeup_fd(sent, warn_on_full_buffer=False)
+    threading.Thread(target=_quit_at_second, args=(received,), name="signals", daemon=True).start()
     try:
-        yield stop
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        quitting.end()
+        signal.set_wakeup_fd(before)
+        os.close(sent)  # at which the thread ends
 
 
-class _Quitting:
-    """Ends the process at the next signal, in a thread of its own: the main thread may be in a long computation."""
+def _quit_at_second(received: int) -> None:
+    from blip2cli.host.terminal import show_error
 
-    _ends: tuple[int, int] | None = None
-
-    def begin(self) -> None:
-        """Watch for signals from now on; called in the main thread."""
-        self._ends = os.pipe()
-        for end in self._ends:
-            os.set_blocking(end, False)
-        os.set_blocking(self._ends[0], True)
-        signal.set_wakeup_fd(self._ends[1], warn_on_full_buffer=False)
-        threading.Thread(target=self._watch, args=(self._ends[0],), name="signals", daemon=True).start()
-
-    def end(self) -> None:
-        """Leave signals to their handlers again."""
-        if self._ends is not None:
-            signal.set_wakeup_fd(-1)
-            os.close(self._ends[1])  # at which the thread ends
-
-    @staticmethod
-    def _watch(numbers: int) -> None:
-        while number := os.read(numbers, 1):
-            if number[0] in SIGNALS:
-                from blip2cli.host.terminal import show_error
-
-                threading.Timer(1.0, os._exit, (EXIT_CODE,)).start()  # should nobody read stderr
-                show_error("interrupted", "")
-                os._exit(EXIT_CODE)
-        os.close(numbers)
+    signals = 0
+    while number := os.read(received, 1):
+        signals += number[0] in SIGNALS
+        if signals == 2:
+            threading.Timer(1.0, os._exit, (EXIT_CODE,)).start()  # should nobody read stderr
+            show_error("interrupted", "")
+            os._exit(EXIT_CODE)
+    os.close(received)
 
 
 def interruptible() -> None:

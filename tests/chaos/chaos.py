@@ -56,8 +56,12 @@ INDEX = "metadata.jsonl"
 
 @dataclass
 class Tally:
-    """What was done to one kind of output. `refused` counts what a changed input or output made impossible."""
+    """What was done to one kind of output. `refused` counts what a changed input or output made impossible.
 
+    Every other kill waits for a commit; `number` makes half of the outputs begin with such a one.
+    """
+
+    number: int = 0
     kills: int = 0
     kills_before_a_commit: int = 0
     finished: int = 0
@@ -160,7 +164,7 @@ def until_finished(out: str, folder: Path, kills: int, longest: float, rng: rand
         before = committed(kept(folder, out)).rows
         child = start([*command(out, rng), "--resume"], folder)
         if tally.kills < kills:
-            if rng.random() < 0.5:
+            if (tally.number + tally.kills) % 2:
                 wait_for_commit(kept(folder, out), before, child)
                 time.sleep(rng.uniform(0, longest / 20))
             else:
@@ -261,7 +265,7 @@ def run(rounds: int, rows: int, seed: int) -> dict[str, Tally]:
     import blip2cli.run.retry  # noqa: F401
 
     rng = random.Random(seed)
-    tallies = {out: Tally() for out in OUTPUTS}
+    tallies = {out: Tally(number) for number, out in enumerate(OUTPUTS)}
     with tempfile.TemporaryDirectory() as temporary:
         for out, tally in tallies.items():
             one(out, Path(temporary) / out, rounds // len(OUTPUTS), rows, rng, tally)
