@@ -9,7 +9,7 @@ import torch
 
 from blip2cli import __version__
 from blip2cli.cli import app
-from blip2cli.host import terminal
+from blip2cli.host.terminal import progress
 from blip2cli.model.decoding.opt import OptDecoder
 from tests.conftest import Typed
 
@@ -110,7 +110,7 @@ def test_quiet_says_nothing_but_rows(typed: Run) -> None:
 def test_progress_is_a_line_now_and_then_where_stderr_is_no_terminal(
     typed: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(terminal, "PLAIN_EVERY", 0.0)
+    monkeypatch.setattr(progress, "PLAIN_EVERY", 0.0)
     Path("bad.png").touch()
     ran = typed("embed", CIRCLE, "bad.png", CIRCLE)
     first, second, third, *_ = ran.err.splitlines()

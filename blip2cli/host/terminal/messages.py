@@ -1,0 +1,53 @@
+"""Messages on stderr: errors, warnings, notes, and the closing lines of a run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from blip2cli.host.terminal.progress import tell
+
+
+def show_error(message: str, hint: str) -> None:
+    """What is wrong, and what to do: two lines on stderr."""
+    tell(f"blip2: {message}")
+    if hint:
+        tell(f"       {hint}")
+
+
+def show_note(message: str) -> None:
+    """One line on stderr that says what was done."""
+    tell(message)
+
+
+def show_warning(message: str) -> None:
+    """One line on stderr."""
+    tell(f"blip2: warning: {message}")
+
+
+def show_summary(summary: dict[str, Any]) -> None:
+    """The closing lines on stderr."""
+    phases = ", ".join(f"{name} {seconds:.1f}" for name, seconds in summary["phases"].items() if seconds >= 0.05)
+    where = f" to {summary['out']}" if summary["out"] else ""
+    earlier = f", {summary['resumed_at']:,} before" if summary["resumed_at"] else ""
+    earlier += f" ({summary['errors_before']:,} with errors)" if summary["errors_before"] else ""
+    left_out = f"{summary['left_out']:,} left out, " if summary["left_out"] else ""
+    rows = "row" if summary["rows"] == 1 else "rows"
+    tell(
+        f"{summary['rows']:,} {rows}{where}{earlier}, {left_out}{summary['errors']:,} with errors, "
+        f"in {summary['seconds']:.1f} s "
+        f"({summary['images_per_second']:.1f} images/s{'; seconds: ' + phases if phases else ''})"
+    )
+    for kind, count in Counter(summary["errors_by_kind"]).most_common():
+        tell(f"  {count:,} {kind}")
+
+
+def show_report(out: Any, written: Any) -> None:
+    """The content of a report: a line on stderr, and another for what was left out."""
+    rows = "row" if written.rows == 1 else "rows"
+    tell(
+        f"{out}: {written.rows:,} {rows}, {written.errors:,} with errors, {written.thumbnails:,} with thumbnails, "
+        f"{written.size / 1e6:.1f} MB"
+    )
+    for line in written.left_out:
+        tell(f"  {line}")
