@@ -13,7 +13,7 @@ from blip2cli.host.stopwatch import Stopwatch
 from blip2cli.host.terminal import hush_libraries
 from blip2cli.inputs.objects import Objects
 from blip2cli.model import load_model
-from blip2cli.model.checkpoint import find
+from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.outputs.layout import Layout
 from blip2cli.run.pipeline import load_for
 from blip2cli.run.sources import open_input
@@ -60,7 +60,7 @@ class Blip2:
             model, revision, dtype, device, device_map=device_map, batch_size=str(batch_size or "auto"), workers=workers
         )
         self.settings.validate()
-        checkpoint = find(self.settings)
+        checkpoint = find_checkpoint(self.settings)
         if checkpoint.caution:
             warnings.warn(checkpoint.caution, stacklevel=2)
         self.model = load_model(checkpoint, batch_size)
@@ -132,7 +132,7 @@ class Blip2:
     def _model(self, kind: Kind) -> Any:
         """The model of that kind. Raises CheckpointError if the checkpoint is of the other kind."""
         if kind not in self._models:
-            self._models[kind] = load_model(find(self.settings, kind), self.settings.images_at_once)
+            self._models[kind] = load_model(find_checkpoint(self.settings, kind), self.settings.images_at_once)
         return self._models[kind]
 
 

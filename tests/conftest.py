@@ -20,8 +20,8 @@ from PIL import Image
 
 from blip2cli.cli import main
 from blip2cli.host.processor import isa_limit, processor
-from blip2cli.model import packing
-from blip2cli.model.quantize import fast
+from blip2cli.model.checkpoint import packing
+from blip2cli.model.checkpoint.quantize import fast
 from blip2cli.tiny import MODEL_DIR
 
 SIDE = 32

@@ -257,7 +257,7 @@ def _told(error: Exception) -> str:
 def converse(job: Job) -> int:
     """Run the conversation; returns how many questions failed. Raises Blip2Error."""
     from blip2cli.host.terminal import chat_screen, hush_libraries
-    from blip2cli.model.hub import check_name
+    from blip2cli.model.checkpoint.hub import check_name
 
     path = _only(job.input.inputs)
     check_name(job.model_name)
@@ -275,7 +275,7 @@ def _begun(job: Job, path: str) -> Conversation:
     """A conversation about the image; errors are found before the model is loaded, if possible."""
     from blip2cli.host.terminal import show_warning
     from blip2cli.model.blip2 import Blip2Model
-    from blip2cli.model.checkpoint import find
+    from blip2cli.model.checkpoint.find import find_checkpoint
     from blip2cli.run.pipeline import reading_for
     from blip2cli.tasks.generation import check_length, with_length
     from blip2cli.tasks.vqa import MAX_NEW_TOKENS
@@ -284,7 +284,7 @@ def _begun(job: Job, path: str) -> Conversation:
     asked = options.template and Template(options.template, "--template")
     if asked:
         asked.check(())
-    checkpoint = find(job.model, job.kind)
+    checkpoint = find_checkpoint(job.model, job.kind)
     if checkpoint.caution:
         show_warning(checkpoint.caution)
     reading = reading_for(checkpoint, job.model)

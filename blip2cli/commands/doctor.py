@@ -158,9 +158,9 @@ def devices(settings: ModelSettings) -> Iterator[Check]:
 
 def dtype(settings: ModelSettings) -> Iterator[Check]:
     """The precision of --dtype auto, and why."""
-    from blip2cli.model.checkpoint import device_named
+    from blip2cli.model.checkpoint.devices import device_named
+    from blip2cli.model.checkpoint.precision import automatic, native_bf16
     from blip2cli.model.families import FAMILIES
-    from blip2cli.model.precision import automatic, native_bf16
 
     device = device_named(settings.device).type
     fails = [f"{family.name} fails in {refused}" for family in FAMILIES.values() for refused in family.refused]
@@ -196,7 +196,7 @@ def cache(settings: ModelSettings) -> Iterator[Check]:
     """The hub's cache, and whether the model that would be used is in it."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    from blip2cli.model.hub import cached_models
+    from blip2cli.model.checkpoint.hub import cached_models
 
     cached = cached_models()
     size = sum(entry.size for entry in cached.values())

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from blip2cli.errors import CheckpointError, UsageError
-from blip2cli.model.anatomy import Anatomy, examine
-from blip2cli.model.catalogue import KNOWN, Known
-from blip2cli.model.hub import Cached, cached_models, check_name
+from blip2cli.model.checkpoint.anatomy import Anatomy, examine
+from blip2cli.model.checkpoint.catalogue import KNOWN, Known
+from blip2cli.model.checkpoint.hub import Cached, cached_models, check_name
+from blip2cli.model.checkpoint.precision import automatic, native_bf16, resolve_dtype
 from blip2cli.model.memory import free_ram
-from blip2cli.model.precision import automatic, native_bf16, resolve_dtype
 from blip2cli.settings import ModelSettings
 from blip2cli.tiny import MODEL_DIR, RETRIEVAL_DIR
 
@@ -69,7 +69,7 @@ def this_machine() -> Machine:
     """The device of --device auto, and its free memory."""
     if sys.platform != "darwin" and not any(os.path.exists(sign) for sign in GPU_SIGNS):
         return Machine("cpu", free_ram())
-    from blip2cli.model.checkpoint import device_named
+    from blip2cli.model.checkpoint.devices import device_named
     from blip2cli.model.memory import free_bytes
 
     device = device_named("auto")
@@ -157,11 +157,11 @@ def described(model: str, machine: Machine) -> Iterator[CheckpointDetail]:
 def _tried(folder: Path) -> tuple[str | None, tuple[str, ...]]:
     """Why a checkpoint would not run, if so, and its unused weights: checked like in a run, before loading."""
     from blip2cli.host.terminal import hush_libraries
-    from blip2cli.model.checkpoint import find
+    from blip2cli.model.checkpoint.find import find_checkpoint
 
     hush_libraries()
     try:
-        checkpoint = find(ModelSettings(model=str(folder), device="cpu"), fetch=False)
+        checkpoint = find_checkpoint(ModelSettings(model=str(folder), device="cpu"), fetch=False)
         checkpoint.load_tokenizer()
     except CheckpointError as error:
         return f"{error.message}. {error.hint}", ()

@@ -10,7 +10,8 @@ import torch
 
 from blip2cli.errors import Blip2Error
 from blip2cli.model.batches import Failed
-from blip2cli.model.checkpoint import Checkpoint
+from blip2cli.model.checkpoint.load import Checkpoint
+from blip2cli.model.checkpoint.tokenizer import token_ids
 from blip2cli.model.decoding.beams import BeamSearch
 from blip2cli.model.decoding.loop import Decoder
 from blip2cli.model.decoding.pieces import Pieces
@@ -20,7 +21,6 @@ from blip2cli.model.families import Family
 from blip2cli.model.graphs import Tensors, runner_for
 from blip2cli.model.loaded import LoadedCheckpoint
 from blip2cli.model.memory import SLOTS_PER_IMAGE
-from blip2cli.model.tokenizer import token_ids
 from blip2cli.records import Batch
 from blip2cli.settings import GenerationSettings
 

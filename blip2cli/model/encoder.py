@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from blip2cli.model.processor import ImageSettings
+from blip2cli.model.checkpoint.processor import ImageSettings
 
 if TYPE_CHECKING:
     from transformers import Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval

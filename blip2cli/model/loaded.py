@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from blip2cli.model.batches import Batches
-from blip2cli.model.checkpoint import Checkpoint
+from blip2cli.model.checkpoint.load import Checkpoint
+from blip2cli.model.checkpoint.precision import tf32
 from blip2cli.model.encoder import Encoder
 from blip2cli.model.graphs import Function, Tensors, runner_for
 from blip2cli.model.memory import automatic_batch_size
-from blip2cli.model.precision import tf32
 from blip2cli.model.recent import Recent
 
 
@@ -21,7 +21,7 @@ class LoadedCheckpoint:
     """The model, its tokenizer, and the way into its image side.
 
     Args:
-        checkpoint: what `checkpoint.find` found.
+        checkpoint: what `find_checkpoint` found.
         batch_size: images encoded together; None chooses what fits. It shrinks where memory runs out; `started_with`
             keeps what it was.
         recent: images that are kept encoded.

@@ -16,11 +16,11 @@ import torch
 from torch.nn import functional as F
 
 from blip2cli.model.batches import Failed
-from blip2cli.model.checkpoint import Checkpoint
+from blip2cli.model.checkpoint.load import Checkpoint
+from blip2cli.model.checkpoint.tokenizer import TokenizerFailed, token_ids
 from blip2cli.model.decoding.requests import LONGEST_TOKEN
 from blip2cli.model.graphs import Tensors
 from blip2cli.model.loaded import LoadedCheckpoint
-from blip2cli.model.tokenizer import TokenizerFailed, token_ids
 from blip2cli.records import Batch, RowError
 
 RECENT = 64

@@ -7,11 +7,11 @@ from collections import Counter
 from typing import Any
 
 from blip2cli.inputs.image_formats import unread_summary
-from blip2cli.model.checkpoint import Checkpoint
-from blip2cli.model.hub import NotHere
+from blip2cli.model.checkpoint.hub import NotHere
+from blip2cli.model.checkpoint.load import Checkpoint
+from blip2cli.model.checkpoint.placement import placed
+from blip2cli.model.checkpoint.size import shown_bytes, weight_bytes
 from blip2cli.model.memory import free_bytes
-from blip2cli.model.placement import placed
-from blip2cli.model.size import shown_bytes, weight_bytes
 from blip2cli.outputs.layout import carried_names
 from blip2cli.run.plan import Plan
 from blip2cli.settings import Job

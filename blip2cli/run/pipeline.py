@@ -11,7 +11,7 @@ from blip2cli.host.stopwatch import Stopwatch
 from blip2cli.images.decode import Reading
 from blip2cli.images.loader import Loading, load
 from blip2cli.model import load_model
-from blip2cli.model.checkpoint import Checkpoint
+from blip2cli.model.checkpoint.load import Checkpoint
 from blip2cli.model.loaded import LoadedCheckpoint
 from blip2cli.records import Batch, Result, Row
 from blip2cli.settings import ModelSettings

@@ -39,7 +39,7 @@ from blip2cli.tasks import Task, make_task
 if TYPE_CHECKING:
     import torch
 
-    from blip2cli.model.checkpoint import Checkpoint
+    from blip2cli.model.checkpoint.load import Checkpoint
     from blip2cli.run.pipeline import Pipeline
     from blip2cli.run.retry import KeptRows
 
@@ -126,7 +126,7 @@ class Plan:
     @cached_property
     def devices(self) -> list[torch.device]:
         """The devices of --devices, one for each replica; empty without that option."""
-        from blip2cli.model.checkpoint import devices_of
+        from blip2cli.model.checkpoint.devices import devices_of
 
         named = self.job.model.devices
         return [] if named is None else devices_of(named)
@@ -149,12 +149,12 @@ class Plan:
 
     def find_checkpoint(self, fetch: bool) -> Checkpoint:
         """The model's checkpoint. Raises NotHere if it would have to be downloaded, and must not be."""
-        from blip2cli.model.checkpoint import find
+        from blip2cli.model.checkpoint.find import find_checkpoint
 
         settings = self.job.model
         if self.devices:
             settings = replace(settings, devices=None, device=str(self.devices[0]))
-        return find(settings, self.job.kind, fetch)
+        return find_checkpoint(settings, self.job.kind, fetch)
 
     def rows(self, done: Commit) -> Iterator[Row]:
         """The input rows that are left after those of a commit. Raises UsageError for a changed input."""

@@ -11,7 +11,7 @@ from blip2cli.records import Batch, Column, Result
 
 if TYPE_CHECKING:
     from blip2cli.host.stopwatch import Stopwatch
-    from blip2cli.model.checkpoint import Checkpoint
+    from blip2cli.model.checkpoint.load import Checkpoint
     from blip2cli.settings import Job
 
 TASKS = {

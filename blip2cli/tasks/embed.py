@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from blip2cli.host.stopwatch import Stopwatch
     from blip2cli.model.batches import Failed
     from blip2cli.model.blip2 import Blip2Model
-    from blip2cli.model.checkpoint import Checkpoint
+    from blip2cli.model.checkpoint.load import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,8 @@ class EmbedTask:
 
 def _text_output(model: Blip2Model, text: str) -> torch.Tensor | Failed:
     from blip2cli.model.batches import Failed
+    from blip2cli.model.checkpoint.tokenizer import TokenizerFailed
     from blip2cli.model.decoding.requests import TooLong
-    from blip2cli.model.tokenizer import TokenizerFailed
 
     try:
         return model.text_output(text)

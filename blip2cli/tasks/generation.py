@@ -10,8 +10,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
+from blip2cli.model.checkpoint.tokenizer import TokenizerFailed
 from blip2cli.model.decoding.requests import Request, TooLong
-from blip2cli.model.tokenizer import TokenizerFailed
 from blip2cli.records import Batch, Column, Result, Row, RowError
 
 if TYPE_CHECKING:

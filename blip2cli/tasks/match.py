@@ -17,7 +17,7 @@ from blip2cli.tasks.template import MissingColumn, Template, empty_column, lines
 if TYPE_CHECKING:
     from blip2cli.host.stopwatch import Stopwatch
     from blip2cli.model.batches import Failed
-    from blip2cli.model.checkpoint import Checkpoint
+    from blip2cli.model.checkpoint.load import Checkpoint
     from blip2cli.model.retrieval import ReadText, RetrievalModel
 
 TEXT_COLUMNS = ("text", "caption")

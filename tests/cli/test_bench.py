@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from blip2cli.commands.bench.ours import Ours
-from blip2cli.model.checkpoint import Checkpoint
+from blip2cli.model.checkpoint.load import Checkpoint
 from tests.conftest import Typed
 
 Run = Callable[..., Typed]

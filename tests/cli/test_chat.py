@@ -21,7 +21,7 @@ from blip2cli.errors import ImageError
 from blip2cli.host.terminal import ChatTerminal
 from blip2cli.images.decode import Reading
 from blip2cli.model.blip2 import Blip2Model
-from blip2cli.model.checkpoint import find
+from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.decoding.opt import OptDecoder
 from blip2cli.settings import GenerationSettings, ModelSettings
 from blip2cli.tasks.template import Template
@@ -41,7 +41,7 @@ def checkpoint(request: pytest.FixtureRequest) -> Path:
 
 
 def talk(checkpoint: Path, limit: int | None = None, **generation: object) -> Conversation:
-    found = find(ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu"))
+    found = find_checkpoint(ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu"))
     settings = GenerationSettings(**{"max_new_tokens": 8, **generation})
     assert found.family
     template = Template(found.family.template, "--template")

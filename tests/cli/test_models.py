@@ -13,7 +13,7 @@ import torch
 
 from blip2cli.commands import models
 from blip2cli.commands.models import this_machine
-from blip2cli.model.catalogue import KNOWN
+from blip2cli.model.checkpoint.catalogue import KNOWN
 from tests.conftest import Typed
 
 Run = Callable[..., Typed]

@@ -13,7 +13,7 @@ from blip2cli.images.decode import Reading
 from blip2cli.images.loader import Loading, load
 from blip2cli.inputs import ColumnChoice, open_source
 from blip2cli.model.blip2 import Blip2Model
-from blip2cli.model.checkpoint import find
+from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.decoding.requests import Request
 from blip2cli.settings import GenerationSettings, ModelSettings
 from tests.conftest import ENDS
@@ -36,7 +36,7 @@ def checkpoint(request: pytest.FixtureRequest) -> Path:
 
 
 def ours(checkpoint: Path, photos: Path, settings: GenerationSettings, batch_size: int, prompts: list) -> dict:
-    model = Blip2Model(find(ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu")), batch_size)
+    model = Blip2Model(find_checkpoint(ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu")), batch_size)
     rows = open_source([str(photos)], ColumnChoice()).rows()
     requests = []
     reading = Reading(model.checkpoint.images.side, fitting=model.checkpoint.images.fitting)
@@ -122,7 +122,7 @@ def test_features_equal_transformers(opt_checkpoint: Path, photos: Path) -> None
 
     reference = TheirModel.from_pretrained(opt_checkpoint).eval()
     processor = Blip2Processor.from_pretrained(opt_checkpoint, backend="pil")
-    model = Blip2Model(find(ModelSettings(model=str(opt_checkpoint), dtype="fp32", device="cpu")), 5)
+    model = Blip2Model(find_checkpoint(ModelSettings(model=str(opt_checkpoint), dtype="fp32", device="cpu")), 5)
     rows = open_source([str(photos)], ColumnChoice()).rows()
     for batch in load(rows, Reading(model.checkpoint.images.side), Loading(5, workers=0)):
         qformer, vision = model.query_output(batch), model.vision_output(batch)
@@ -141,7 +141,7 @@ def test_text_features_equal_transformers(checkpoint: Path) -> None:
 
     reference = TheirModel.from_pretrained(checkpoint).eval()
     ids = AutoTokenizer.from_pretrained(checkpoint)("a red circle", return_tensors="pt")
-    model = Blip2Model(find(ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu")))
+    model = Blip2Model(find_checkpoint(ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu")))
     with torch.no_grad():
         expected = reference.get_text_features(ids["input_ids"], ids["attention_mask"]).last_hidden_state[0]
     torch.testing.assert_close(model.text_output("a red circle"), expected, rtol=0, atol=1e-5)

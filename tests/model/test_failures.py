@@ -8,7 +8,7 @@ import torch
 
 from blip2cli.model.batches import IN_A_ROW, Batches, Failed
 from blip2cli.model.blip2 import Blip2Model
-from blip2cli.model.checkpoint import find
+from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.decoding.opt import OptDecoder
 from blip2cli.model.decoding.requests import Completion, EncodedImage, Request
 from blip2cli.records import Batch, RowError
@@ -25,7 +25,7 @@ def model(request: pytest.FixtureRequest) -> Blip2Model:
 
 
 def load(checkpoint: Path, batch_size: int) -> Blip2Model:
-    return Blip2Model(find(ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu")), batch_size)
+    return Blip2Model(find_checkpoint(ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu")), batch_size)
 
 
 def requests_of(model: Blip2Model, alike: bool = False) -> list[Request]:

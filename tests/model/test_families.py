@@ -10,10 +10,10 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from blip2cli.errors import CheckpointError
-from blip2cli.model.checkpoint import find
+from blip2cli.model.checkpoint.find import find_checkpoint
+from blip2cli.model.checkpoint.placement import layer_names
 from blip2cli.model.decoding.decoder_only import Attend, DecoderOnly
 from blip2cli.model.families import FAMILIES, Family, Layers
-from blip2cli.model.placement import layer_names
 from blip2cli.settings import GenerationSettings, ModelSettings
 from tests.conftest import ENDS, save_checkpoint
 from tests.model.test_equal_to_transformers import PROMPTS, SETTINGS, ours, theirs
@@ -83,7 +83,7 @@ def test_its_texts_equal_generate_on_one_image(
 
 @pytest.mark.usefixtures("registered")
 def test_its_record_says_all_else(llama_checkpoint: Path) -> None:
-    checkpoint = find(ModelSettings(model=str(llama_checkpoint), device="cpu"))
+    checkpoint = find_checkpoint(ModelSettings(model=str(llama_checkpoint), device="cpu"))
     assert checkpoint.family is LLAMA
     model = checkpoint.load_model()
     assert [type(model.get_submodule(name)).__name__ for name in layer_names(checkpoint.config)] == [
@@ -93,7 +93,9 @@ def test_its_record_says_all_else(llama_checkpoint: Path) -> None:
 
 @pytest.mark.parametrize("family", ["opt", "t5"])
 def test_a_record_names_what_the_model_has(family: str, request: pytest.FixtureRequest) -> None:
-    checkpoint = find(ModelSettings(model=str(request.getfixturevalue(f"{family}_checkpoint")), device="cpu"))
+    checkpoint = find_checkpoint(
+        ModelSettings(model=str(request.getfixturevalue(f"{family}_checkpoint")), device="cpu")
+    )
     known, model = checkpoint.family, checkpoint.load_model()
     assert known is FAMILIES[family]
     names = known.layer_names(checkpoint.config.text_config)
@@ -105,5 +107,5 @@ def test_a_record_names_what_the_model_has(family: str, request: pytest.FixtureR
 
 def test_a_family_that_is_not_known_is_refused(llama_checkpoint: Path) -> None:
     with pytest.raises(CheckpointError, match="a language model of type llama, which is not supported") as refused:
-        find(ModelSettings(model=str(llama_checkpoint), device="cpu"))
+        find_checkpoint(ModelSettings(model=str(llama_checkpoint), device="cpu"))
     assert "OPT, Flan-T5" in str(refused.value.hint)

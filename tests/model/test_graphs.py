@@ -13,7 +13,7 @@ import torch
 
 from blip2cli.model import blip2, loaded
 from blip2cli.model.blip2 import Blip2Model
-from blip2cli.model.checkpoint import find
+from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.decoding.language_model import LanguageModel
 from blip2cli.model.decoding.requests import Completion, EncodedImage, Request
 from blip2cli.model.graphs import WARM_UP, Eager, Function, Graphs, Recording, Runner, Tensors, runner_for
@@ -74,7 +74,7 @@ def runners(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Replayed]]:
 
 
 def load(checkpoint: Path, batch_size: int = 2) -> Blip2Model:
-    return Blip2Model(find(ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu")), batch_size)
+    return Blip2Model(find_checkpoint(ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu")), batch_size)
 
 
 def requests_of(model: Blip2Model, settings: GenerationSettings) -> list[Request]:
@@ -307,7 +307,7 @@ def test_cuda_graphs_write_the_same(
     checkpoint: Path, settings: GenerationSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.backends.cudnn.allow_tf32 = False
-    on_cuda = find(ModelSettings(model=str(checkpoint), dtype="fp32", device="cuda"))
+    on_cuda = find_checkpoint(ModelSettings(model=str(checkpoint), dtype="fp32", device="cuda"))
     recorded = written(Blip2Model(on_cuda, 2), settings)
     monkeypatch.setattr(blip2, "runner_for", lambda devices: Eager())
     assert equal(recorded, written(Blip2Model(on_cuda, 2), settings))

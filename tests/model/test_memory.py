@@ -8,7 +8,7 @@ import torch
 
 from blip2cli.model import memory
 from blip2cli.model.blip2 import Blip2Model
-from blip2cli.model.checkpoint import find
+from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.settings import ModelSettings
 
 CPU = torch.device("cpu")
@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def model(opt_checkpoint: Path) -> Blip2Model:
-    return Blip2Model(find(ModelSettings(model=str(opt_checkpoint), dtype="fp32", device="cpu")))
+    return Blip2Model(find_checkpoint(ModelSettings(model=str(opt_checkpoint), dtype="fp32", device="cpu")))
 
 
 @pytest.mark.parametrize(("images", "expected"), [(0.5, 1), (1, 1), (3.9, 2), (4, 4), (63, 32), (1000, 64)])
@@ -35,7 +35,7 @@ def test_large_models_get_small_batches_on_a_cpu(model: Blip2Model, monkeypatch:
 
 def test_the_estimate_counts_the_cache_of_both_language_models(opt_checkpoint: Path, t5_checkpoint: Path) -> None:
     for checkpoint in (opt_checkpoint, t5_checkpoint):
-        config = find(ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu")).config
+        config = find_checkpoint(ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu")).config
         half, full = memory.bytes_per_image(config, 2), memory.bytes_per_image(config, 4)
         assert full == 2 * half > 0
         assert memory.bytes_per_image(config, 2, recorded=True) > half, "recordings keep memory"

@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from blip2cli.model.blip2 import Blip2Model
-from blip2cli.model.checkpoint import find
+from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.decoding.requests import TooLong
 from blip2cli.settings import ModelSettings
 from blip2cli.tiny import MODEL_DIR
@@ -26,7 +26,7 @@ SPECIAL = ["</s>", "<pad>", "<unk>", "a</s>", "a </s> b<pad>c", "Question: <unk>
 
 
 def model_of(checkpoint: Path) -> Blip2Model:
-    return Blip2Model(find(ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu")))
+    return Blip2Model(find_checkpoint(ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu")))
 
 
 def tokenizer_of(folder: Path, checkpoint: Path) -> Any:
@@ -34,7 +34,7 @@ def tokenizer_of(folder: Path, checkpoint: Path) -> Any:
     mixed = shutil.copytree(checkpoint, folder / "mixed")
     for file in folder.glob("tokenizer*.json"):
         shutil.copy(file, mixed)
-    return find(ModelSettings(model=str(mixed), dtype="fp32", device="cpu")).load_tokenizer()
+    return find_checkpoint(ModelSettings(model=str(mixed), dtype="fp32", device="cpu")).load_tokenizer()
 
 
 @pytest.fixture(scope="session")

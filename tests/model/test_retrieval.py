@@ -16,7 +16,7 @@ from blip2cli.images.loader import Loading, load
 from blip2cli.inputs import ColumnChoice, open_source
 from blip2cli.model import load_model
 from blip2cli.model.batches import Failed
-from blip2cli.model.checkpoint import find
+from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.retrieval import RetrievalModel, SeenImage
 from blip2cli.records import Batch, RowError
 from blip2cli.settings import ModelSettings
@@ -27,7 +27,9 @@ Score = Callable[[str, str, bool], Any]
 
 
 def model_of(checkpoint: Path, batch_size: int | None = None, dtype: Any = "fp32") -> RetrievalModel:
-    model = load_model(find(ModelSettings(str(checkpoint), dtype=dtype, device="cpu"), "retrieval"), batch_size)
+    model = load_model(
+        find_checkpoint(ModelSettings(str(checkpoint), dtype=dtype, device="cpu"), "retrieval"), batch_size
+    )
     assert isinstance(model, RetrievalModel)
     return model
 
@@ -144,10 +146,10 @@ def test_the_q_former_stays_in_fp32_where_the_rest_is_fp16(retrieval_checkpoint:
 
 def test_a_checkpoint_of_the_other_kind_is_refused(retrieval_checkpoint: Path, opt_checkpoint: Path) -> None:
     with pytest.raises(CheckpointError, match="no heads that compare"):
-        find(ModelSettings(str(opt_checkpoint)), "retrieval")
+        find_checkpoint(ModelSettings(str(opt_checkpoint)), "retrieval")
     with pytest.raises(CheckpointError, match="cannot write texts"):
-        find(ModelSettings(str(retrieval_checkpoint)), "generation")
-    assert find(ModelSettings(str(retrieval_checkpoint))).kind == "retrieval"
+        find_checkpoint(ModelSettings(str(retrieval_checkpoint)), "generation")
+    assert find_checkpoint(ModelSettings(str(retrieval_checkpoint))).kind == "retrieval"
 
 
 def test_weights_tell_the_kind_where_the_config_does_not(retrieval_checkpoint: Path, tmp_path: Path) -> None:
@@ -157,11 +159,11 @@ def test_weights_tell_the_kind_where_the_config_does_not(retrieval_checkpoint: P
     config = AutoConfig.from_pretrained(retrieval_checkpoint)
     config.architectures = None
     config.save_pretrained(tmp_path / "bare")
-    assert find(ModelSettings(str(tmp_path / "bare"))).kind == "retrieval"
+    assert find_checkpoint(ModelSettings(str(tmp_path / "bare"))).kind == "retrieval"
     weights = load_file(tmp_path / "bare" / "model.safetensors")
     save_file({name: weight for name, weight in weights.items() if not name.startswith("itm_head")},
               tmp_path / "bare" / "model.safetensors", {"format": "pt"})  # fmt: skip
     with pytest.raises(
         CheckpointError, match=r"is missing .* language_model"
     ):  # by its weights it is of the other kind
-        find(ModelSettings(str(tmp_path / "bare")))
+        find_checkpoint(ModelSettings(str(tmp_path / "bare")))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from blip2cli.errors import CheckpointError
-from blip2cli.model.checkpoint import find
+from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.settings import ModelSettings
 from tests.conftest import ENDS, save_checkpoint
 from tests.model.test_equal_to_transformers import PROMPTS, SETTINGS, ours, theirs
@@ -67,4 +67,4 @@ def test_texts_are_those_of_transformers(
 def test_tokens_wider_than_the_layers_are_refused(tmp_path: Path) -> None:
     folder = saved(tmp_path / "model", "opt", {"word_embed_proj_dim": 48})
     with pytest.raises(CheckpointError, match="tokens of width 48 and layers of width 32"):
-        find(ModelSettings(str(folder), device="cpu"))
+        find_checkpoint(ModelSettings(str(folder), device="cpu"))

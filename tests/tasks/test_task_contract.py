@@ -11,7 +11,7 @@ from blip2cli.host.stopwatch import Stopwatch
 from blip2cli.images.decode import Reading
 from blip2cli.images.loader import Loading, load
 from blip2cli.model import load_model
-from blip2cli.model.checkpoint import find
+from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.records import Column, Result
 from blip2cli.run.sources import open_input
 from blip2cli.settings import GenerationSettings, InputSettings, Job, ModelSettings, OutputSettings
@@ -77,7 +77,7 @@ def done(job: Job, loaded: dict[str, Any]) -> tuple[tuple[Column, ...], list[Res
     """A task's columns, its results, and the number of input rows."""
     task = make_task(job)
     source = open_input(job, task)
-    checkpoint = find(job.model, job.kind)
+    checkpoint = find_checkpoint(job.model, job.kind)
     columns = task.columns(checkpoint)
     model = loaded.setdefault(job.kind, None) or load_model(checkpoint, 4)
     loaded[job.kind] = model

@@ -11,7 +11,7 @@ import torch
 
 from blip2cli.inputs import ColumnChoice, open_source
 from blip2cli.model.blip2 import Blip2Model
-from blip2cli.model.checkpoint import find
+from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.decoding.requests import EncodedImage, Request
 from blip2cli.records import Batch
 from blip2cli.run.pipeline import load_for
@@ -23,7 +23,7 @@ class Ours:
 
     def __init__(self, checkpoint: Path | str, dtype: Any, batch_size: int, device: str = "auto") -> None:
         self.settings = ModelSettings(model=str(checkpoint), dtype=dtype, device=device)
-        self.model = Blip2Model(find(self.settings, "generation"), batch_size)
+        self.model = Blip2Model(find_checkpoint(self.settings, "generation"), batch_size)
 
     def batches(self, folder: Path, workers: int | None = None, exact: bool = False) -> Iterator[Batch]:
         """The folder's images as the run's loader gives them."""

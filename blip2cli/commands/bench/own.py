@@ -18,7 +18,7 @@ from blip2cli.commands.bench.material import save_photos
 from blip2cli.commands.bench.ours import Ours
 from blip2cli.errors import Blip2Error, reason
 from blip2cli.host.terminal import TablePrinter, hush_libraries, show_warning
-from blip2cli.model.checkpoint import find
+from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.settings import ModelSettings
 
 
@@ -35,7 +35,7 @@ def measure_and_show(settings: BenchSettings) -> None:
     """Measure everything, print a row for each, and recommend the fastest. Raises Blip2Error if none can run."""
     dtypes = _dtypes(settings)
     hush_libraries()
-    find(ModelSettings(model=settings.model, device=settings.device))  # which raises if there is none
+    find_checkpoint(ModelSettings(model=settings.model, device=settings.device))  # which raises if there is none
     print(f"{describe()}\n{settings.model}: {settings.images} images, {settings.tokens} tokens each\n")
     shown = TablePrinter(["dtype", "batch size", "images/s"])
     tries: list[Measurement] = []

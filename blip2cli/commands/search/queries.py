@@ -14,7 +14,7 @@ from blip2cli.host.terminal import show_warning
 from blip2cli.inputs.objects import Objects
 from blip2cli.model import load_model
 from blip2cli.model.batches import Failed, for_each_row
-from blip2cli.model.checkpoint import find
+from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.run.pipeline import load_for
 from blip2cli.settings import Job
 
@@ -30,7 +30,7 @@ class Queries:
 
     @cached_property
     def model(self) -> RetrievalModel:
-        checkpoint = find(self.job.model, self.job.kind)
+        checkpoint = find_checkpoint(self.job.model, self.job.kind)
         if checkpoint.caution:
             show_warning(checkpoint.caution)
         model: RetrievalModel = load_model(checkpoint, self.job.model.images_at_once)

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from blip2cli.model.checkpoint.placement import device_of
 from blip2cli.model.decoding.cache import attend, hide
 from blip2cli.model.decoding.language_model import LanguageModel, Placed
 from blip2cli.model.decoding.requests import EncodedImage, Request
 from blip2cli.model.graphs import Runner, sent
-from blip2cli.model.placement import device_of
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(queries, keys, values) of a layer, each [n, heads, length, head width], to the attended values of the same shape."""

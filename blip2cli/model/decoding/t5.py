@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
+from blip2cli.model.checkpoint.placement import device_of
 from blip2cli.model.decoding.cache import SlotCache, attend
 from blip2cli.model.decoding.language_model import LanguageModel
 from blip2cli.model.decoding.requests import Request
 from blip2cli.model.graphs import Runner, sent
-from blip2cli.model.placement import device_of
 
 
 class T5Decoder(LanguageModel):

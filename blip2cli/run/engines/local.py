@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blip2cli.model.hub import check_name
+from blip2cli.model.checkpoint.hub import check_name
 from blip2cli.run.plan import Plan, locked_plan, make_plan
 from blip2cli.run.summary import Tally, close
 from blip2cli.settings import Job

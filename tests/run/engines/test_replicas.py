@@ -19,7 +19,7 @@ from blip2cli.host.signals import Stop
 from blip2cli.host.stopwatch import Stopwatch
 from blip2cli.inputs import Sources
 from blip2cli.model.blip2 import Blip2Model
-from blip2cli.model.checkpoint import find
+from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.records import Batch, Result
 from blip2cli.run.engines.replicas import Replicas, _Replica
 from blip2cli.run.sources import open_input
@@ -179,7 +179,7 @@ def started_with(kind: type[CaptionTask], folder: Path, names: list[str]) -> tup
     model = ModelSettings(model="tiny", device="cpu", workers=0)
     job = Job("caption", CaptionOptions(), InputSettings(tuple(paths)), OutputSettings(), model, GenerationSettings())
     task: Any = kind(job)
-    return Replicas(model, task, find(model), [torch.device("cpu")] * 2), open_input(job, task)
+    return Replicas(model, task, find_checkpoint(model), [torch.device("cpu")] * 2), open_input(job, task)
 
 
 def test_a_row_that_kills_its_replica_time_and_again_becomes_an_error_row(

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blip2cli.model.explained import explained
-from blip2cli.model.files import AGAIN, check_file, weight_files
+from blip2cli.model.checkpoint.explained import explained
+from blip2cli.model.checkpoint.files import AGAIN, check_file, weight_files
 
 if TYPE_CHECKING:
-    from blip2cli.model.checkpoint import Checkpoint
+    from blip2cli.model.checkpoint.load import Checkpoint
 
 QFORMER = ("qformer.", "query_tokens")
 """Beginnings of the names of weights that stay fp32 in fp16 (transformers keeps the Q-Former so)."""

@@ -14,15 +14,16 @@ from safetensors.torch import load_file, save_file
 
 from blip2cli.errors import CheckpointError
 from blip2cli.model import load_model
-from blip2cli.model.checkpoint import Checkpoint, find
-from blip2cli.model.weights import judge, loaded_report
+from blip2cli.model.checkpoint.find import find_checkpoint
+from blip2cli.model.checkpoint.load import Checkpoint
+from blip2cli.model.checkpoint.weights import judge, loaded_report
 from blip2cli.settings import ModelSettings
 from tests.conftest import Typed
 
 Run = Callable[..., Typed]
 State = dict[str, torch.Tensor]
 
-IMAGE = Path(__file__).parents[2] / "docs" / "examples" / "red-circle.png"
+IMAGE = Path(__file__).parents[3] / "docs" / "examples" / "red-circle.png"
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0000\nsize 12345\n"
 
@@ -49,7 +50,7 @@ def retrieval(retrieval_checkpoint: Path, tmp_path: Path) -> Path:
 
 
 def found(folder: Path, dtype: str = "fp32", **settings: Any) -> Checkpoint:
-    return find(ModelSettings(model=str(folder), dtype=dtype, device="cpu", **settings))
+    return find_checkpoint(ModelSettings(model=str(folder), dtype=dtype, device="cpu", **settings))
 
 
 def refused(folder: Path, load: bool = False) -> str:

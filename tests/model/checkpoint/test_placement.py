@@ -12,17 +12,18 @@ from accelerate import dispatch_model
 from accelerate.utils.modeling import check_device_map
 
 from blip2cli.errors import CheckpointError
-from blip2cli.model import placement
 from blip2cli.model.blip2 import Blip2Model
-from blip2cli.model.checkpoint import Checkpoint, find
+from blip2cli.model.checkpoint import placement
+from blip2cli.model.checkpoint.find import find_checkpoint
+from blip2cli.model.checkpoint.load import Checkpoint
+from blip2cli.model.checkpoint.size import weight_bytes
 from blip2cli.model.decoding.requests import EncodedImage, Request
-from blip2cli.model.size import weight_bytes
 from blip2cli.records import Batch
 from blip2cli.settings import GenerationSettings, ModelSettings
 from tests.conftest import Typed
 from tests.model.pretend import HERE, THERE, Pretend, place_module
 
-EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 Run = Callable[..., Typed]
 GB = 10**9
 CUDA = (torch.device("cuda", 0), torch.device("cuda", 1))
@@ -31,7 +32,7 @@ CUDA = (torch.device("cuda", 0), torch.device("cuda", 1))
 @pytest.fixture(params=["opt", "t5"])
 def checkpoint(request: pytest.FixtureRequest) -> Checkpoint:
     folder: Path = request.getfixturevalue(f"{request.param}_checkpoint")
-    return find(ModelSettings(model=str(folder), dtype="fp32", device="cpu"))
+    return find_checkpoint(ModelSettings(model=str(folder), dtype="fp32", device="cpu"))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from blip2cli.images.decode import Reading
 from blip2cli.images.loader import Loading, load
 from blip2cli.inputs import ColumnChoice, open_source
 from blip2cli.model.blip2 import Blip2Model
-from blip2cli.model.checkpoint import find
+from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.decoding.requests import EncodedImage, Request
 from blip2cli.settings import GenerationSettings, ModelSettings
 
@@ -21,7 +21,7 @@ PROMPTS = (None, "a photo of", "Question: what colour is it? Answer:")
 @pytest.fixture(params=["opt", "t5"])
 def model(request: pytest.FixtureRequest) -> Blip2Model:
     folder = request.getfixturevalue(f"{request.param}_checkpoint")
-    return Blip2Model(find(ModelSettings(str(folder), dtype="fp32")), 3)
+    return Blip2Model(find_checkpoint(ModelSettings(str(folder), dtype="fp32")), 3)
 
 
 @pytest.fixture

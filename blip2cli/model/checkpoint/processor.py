@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from blip2cli.errors import CheckpointError
-from blip2cli.model.files import json_object
+from blip2cli.model.checkpoint.files import json_object
 from blip2cli.records import Fitting
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

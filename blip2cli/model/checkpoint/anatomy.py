@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from blip2cli.errors import CheckpointError
+from blip2cli.model.checkpoint.files import has_tokenizer, json_object, named_weight_files
+from blip2cli.model.checkpoint.size import Weights, headers_of, weights_of
 from blip2cli.model.families import Family, family_of_weights
-from blip2cli.model.files import has_tokenizer, json_object, named_weight_files
-from blip2cli.model.size import Weights, headers_of, weights_of
 
 PARTS = {
     "vision": ("vision_model.",),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from blip2cli.model.checkpoint.size import Weights
 from blip2cli.model.families import Family, family_of_name
-from blip2cli.model.size import Weights
 
 
 @dataclass(frozen=True)

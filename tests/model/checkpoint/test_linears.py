@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from blip2cli.model import packing, precision, quantize
-from blip2cli.model.checkpoint import find
-from blip2cli.model.linears import NOTHING, PostOp, replace_linears
+from blip2cli.model.checkpoint import packing, precision, quantize
+from blip2cli.model.checkpoint.find import find_checkpoint
+from blip2cli.model.checkpoint.linears import NOTHING, PostOp, replace_linears
 from blip2cli.settings import ModelSettings
 
 ACTIVATIONS = [(NOTHING, nn.Identity()), (("relu", "none"), nn.ReLU()), (("gelu", "none"), nn.GELU())]
@@ -88,12 +88,12 @@ def test_either_way_of_int8_is_close_to_fp32(opt_checkpoint: Path, monkeypatch: 
         pytest.skip("this processor has no int8 instructions")
     monkeypatch.setattr(quantize, "fast", lambda: fast)
     settings = ModelSettings(model=str(opt_checkpoint), dtype="int8", device="cpu")
-    checkpoint = find(settings)
+    checkpoint = find_checkpoint(settings)
     given = checkpoint.load_model()
     assert not [name for name, child in given.named_modules() if type(child) is nn.Linear]
     assert {weight.dtype for weight in given.parameters()} == {checkpoint.dtype}
     assert fast or checkpoint.dtype == torch.float32
-    expected = find(ModelSettings(model=str(opt_checkpoint), dtype="fp32", device="cpu")).load_model()
+    expected = find_checkpoint(ModelSettings(model=str(opt_checkpoint), dtype="fp32", device="cpu")).load_model()
     pixels = torch.rand(2, 3, 32, 32)
     with torch.inference_mode():
         ours = given.vision_model(pixels.to(checkpoint.dtype)).last_hidden_state
@@ -117,7 +117,7 @@ def test_packing_is_used_only_where_it_works(opt_checkpoint: Path, monkeypatch: 
     available: Callable[[], bool] = packing.available.__wrapped__
     assert not available()
     monkeypatch.setattr(packing, "available", available)
-    model = find(ModelSettings(str(opt_checkpoint), dtype="bf16", device="cpu")).load_model()
+    model = find_checkpoint(ModelSettings(str(opt_checkpoint), dtype="bf16", device="cpu")).load_model()
     assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
     with torch.inference_mode():
         assert model.vision_model(torch.rand(1, 3, 32, 32).bfloat16()).last_hidden_state.isfinite().all()

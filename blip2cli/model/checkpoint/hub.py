@@ -14,8 +14,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from blip2cli.errors import CheckpointError
-from blip2cli.model.catalogue import KNOWN
-from blip2cli.model.files import has_tokenizer, weight_files
+from blip2cli.model.checkpoint.catalogue import KNOWN
+from blip2cli.model.checkpoint.files import has_tokenizer, weight_files
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from threading import Thread
 import pytest
 
 from blip2cli.errors import CheckpointError
-from blip2cli.model.catalogue import KNOWN
-from blip2cli.model.hub import NotHere, check_name, get, nearest
+from blip2cli.model.checkpoint.catalogue import KNOWN
+from blip2cli.model.checkpoint.hub import NotHere, check_name, get, nearest
 from tests.conftest import Typed
 
 Run = Callable[..., Typed]

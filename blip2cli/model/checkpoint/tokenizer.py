@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import CheckpointError, reason
-from blip2cli.model.explained import explained, is_panic
-from blip2cli.model.files import TOKENIZER_CONFIG, TOKENIZERS, check_file, json_object, missing_of_tokenizer
+from blip2cli.model.checkpoint.explained import explained, is_panic
+from blip2cli.model.checkpoint.files import TOKENIZER_CONFIG, TOKENIZERS, check_file, json_object, missing_of_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from blip2cli.errors import CheckpointError
-from blip2cli.model.linears import NOTHING, PostOp, replace_linears, works
-from blip2cli.model.precision import has_any
+from blip2cli.model.checkpoint.linears import NOTHING, PostOp, replace_linears, works
+from blip2cli.model.checkpoint.precision import has_any
 
 LARGEST = 127
 """Weights are int8 from -127 to 127, symmetric; activations uint8."""

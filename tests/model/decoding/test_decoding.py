@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from blip2cli.model.blip2 import Blip2Model
-from blip2cli.model.checkpoint import find
+from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.decoding.opt import OptDecoder
 from blip2cli.model.decoding.requests import EncodedImage, Request
 from blip2cli.records import Batch
@@ -35,7 +35,7 @@ def settings() -> ModelSettings:
 
 
 def load(checkpoint: Path, batch_size: int) -> Blip2Model:
-    return Blip2Model(find(ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu")), batch_size)
+    return Blip2Model(find_checkpoint(ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu")), batch_size)
 
 
 def test_sampled_texts_do_not_depend_on_the_batch_size(opt_checkpoint: Path) -> None:

@@ -8,9 +8,10 @@ import torch
 
 from blip2cli.errors import UsageError
 from blip2cli.host import processor
-from blip2cli.model import blip2, precision
+from blip2cli.model import blip2
 from blip2cli.model.blip2 import Blip2Model
-from blip2cli.model.checkpoint import find
+from blip2cli.model.checkpoint import precision
+from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.decoding.opt import OptDecoder
 from blip2cli.model.decoding.requests import Request
 from blip2cli.model.families import FLAN_T5, OPT, Family
@@ -47,12 +48,12 @@ def test_what_cannot_be_had_is_refused(asked: str, device: str, family: Family |
 
 def test_bf16_without_native_support_is_cautioned_of_and_never_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "instructions", lambda: frozenset({"avx2"}))
-    assert find(ModelSettings("tiny", device="cpu")).precision == "fp32"
-    caution = find(ModelSettings("tiny", dtype="bf16", device="cpu")).caution
+    assert find_checkpoint(ModelSettings("tiny", device="cpu")).precision == "fp32"
+    caution = find_checkpoint(ModelSettings("tiny", dtype="bf16", device="cpu")).caution
     assert caution is not None and caution.startswith("this processor has no bf16 instructions")
-    assert find(ModelSettings("tiny", dtype="fp32", device="cpu")).caution is None
+    assert find_checkpoint(ModelSettings("tiny", dtype="fp32", device="cpu")).caution is None
     monkeypatch.setattr(precision, "instructions", lambda: frozenset({"avx512_bf16"}))
-    assert find(ModelSettings("tiny", dtype="bf16", device="cpu")).caution is None
+    assert find_checkpoint(ModelSettings("tiny", dtype="bf16", device="cpu")).caution is None
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_tf32_is_for_half_precision_and_is_not_left_behind(
     opt_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, allowed: bool
 ) -> None:
     """As on CUDA: the device is named after the model was loaded on the CPU."""
-    model = Blip2Model(find(ModelSettings(str(opt_checkpoint), dtype=dtype, device="cpu")), 2)
+    model = Blip2Model(find_checkpoint(ModelSettings(str(opt_checkpoint), dtype=dtype, device="cpu")), 2)
     monkeypatch.setattr(model, "checkpoint", dataclasses.replace(model.checkpoint, device=torch.device("cuda")))
     before, seen = flags(), []
     for owner, name in ((model.encoder, "vision"), (OptDecoder, "step")):

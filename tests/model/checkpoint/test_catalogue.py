@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from blip2cli.model.catalogue import KNOWN, Known
+from blip2cli.model.checkpoint.catalogue import KNOWN, Known
+from blip2cli.model.checkpoint.size import weights_of
 from blip2cli.model.families import FLAN_T5
-from blip2cli.model.size import weights_of
 
-PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+PAGE = Path(__file__).parents[3] / "docs" / "models.md"
 
 OPT = {
     "OPT-2.7B": {"hidden_size": 2560, "word_embed_proj_dim": 2560, "ffn_dim": 10240},

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from blip2cli.errors import CheckpointError
-from blip2cli.model.explained import explained
-from blip2cli.model.files import json_object
-from blip2cli.model.size import headers
+from blip2cli.model.checkpoint.explained import explained
+from blip2cli.model.checkpoint.files import json_object
+from blip2cli.model.checkpoint.size import headers
 
 Shape = tuple[int, ...]
 

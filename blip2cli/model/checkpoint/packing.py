@@ -12,7 +12,7 @@ from functools import cache
 import torch
 from torch import nn
 
-from blip2cli.model.linears import NOTHING, PostOp, replace_linears, works
+from blip2cli.model.checkpoint.linears import NOTHING, PostOp, replace_linears, works
 
 
 @cache

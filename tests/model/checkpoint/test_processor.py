@@ -13,9 +13,9 @@ from PIL import Image
 from blip2cli.errors import CheckpointError, ImageError
 from blip2cli.images.decode import Reading, decode
 from blip2cli.model import load_model
-from blip2cli.model.checkpoint import find
+from blip2cli.model.checkpoint.find import find_checkpoint
+from blip2cli.model.checkpoint.processor import image_settings
 from blip2cli.model.encoder import Encoder
-from blip2cli.model.processor import image_settings
 from blip2cli.settings import ModelSettings
 
 SIDE = 32
@@ -94,7 +94,7 @@ def saved(folder: Path, settings: dict[str, Any]) -> Path:
 
 
 def encoder_of(folder: Path, checkpoint: Path) -> Encoder:
-    model = load_model(find(ModelSettings(str(checkpoint), dtype="fp32", device="cpu"))).model
+    model = load_model(find_checkpoint(ModelSettings(str(checkpoint), dtype="fp32", device="cpu"))).model
     return Encoder(model, image_settings(folder, SIDE))
 
 
@@ -168,4 +168,4 @@ def test_the_file_at_fault_is_named(opt_checkpoint: Path, tmp_path: Path) -> Non
     told["image_processor"].update(size={"height": 16, "width": 16})
     file.write_text(json.dumps(told))
     with pytest.raises(CheckpointError, match=r"processor_config.json: size .* is not the model's size, 32 x 32"):
-        find(ModelSettings(str(folder), device="cpu"))
+        find_checkpoint(ModelSettings(str(folder), device="cpu"))

@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from blip2cli.errors import CheckpointError
+from blip2cli.model.checkpoint.size import shapes, shown_bytes, weights_of
 from blip2cli.model.families import FAMILIES
 from blip2cli.model.memory import free_bytes
-from blip2cli.model.size import shapes, shown_bytes, weights_of
 
 if TYPE_CHECKING:
-    from blip2cli.model.checkpoint import Checkpoint
+    from blip2cli.model.checkpoint.load import Checkpoint
 
 FULLEST = 90
 """Percent of a device's free memory that weights may fill; the rest is for what is computed with them."""

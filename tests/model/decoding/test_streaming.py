@@ -8,7 +8,7 @@ import torch
 
 from blip2cli.errors import Blip2Error
 from blip2cli.model.blip2 import Blip2Model
-from blip2cli.model.checkpoint import find
+from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.decoding.beams import BeamSearch
 from blip2cli.model.decoding.opt import OptDecoder
 from blip2cli.model.decoding.pieces import Pieces
@@ -24,7 +24,7 @@ SETTINGS = {
 
 
 def load(checkpoint: Path) -> Blip2Model:
-    return Blip2Model(find(ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu")), 1)
+    return Blip2Model(find_checkpoint(ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu")), 1)
 
 
 def requests_of(model: Blip2Model, settings: GenerationSettings, uses: int) -> list[Request]:

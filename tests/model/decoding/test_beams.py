@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from blip2cli.model.blip2 import Blip2Model
-from blip2cli.model.checkpoint import find
+from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.decoding.requests import EncodedImage, Request
 from blip2cli.settings import GenerationSettings, ModelSettings
 from tests.conftest import ENDS
@@ -27,7 +27,7 @@ PROMPTS = (None, "a photo of", "Question: how many shapes are there in this pict
 @pytest.fixture(params=["opt", "t5"])
 def model(request: pytest.FixtureRequest) -> Blip2Model:
     folder: Path = request.getfixturevalue(f"{request.param}_checkpoint")
-    return Blip2Model(find(ModelSettings(str(folder), dtype="fp32", device="cpu")), 3)
+    return Blip2Model(find_checkpoint(ModelSettings(str(folder), dtype="fp32", device="cpu")), 3)
 
 
 def requests_of(model: Blip2Model, settings: GenerationSettings) -> list[Request]:
