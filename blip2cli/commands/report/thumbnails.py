@@ -7,12 +7,13 @@ import hashlib
 from collections import deque
 from collections.abc import Generator, Hashable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from blip2cli.commands.report.table import PageTable
 from blip2cli.errors import ImageError
+from blip2cli.host import storage
 from blip2cli.host.processor import cores
 from blip2cli.host.terminal import Progress
 from blip2cli.images.decode import PIXELS, bytes_of, failure, failure_in, thumbnail
@@ -37,60 +38,103 @@ SECONDS = 60.0
 class Album:
     """Thumbnails in base64, and by the numbers of rows: which of them a row has, or why it has none.
 
-    Rows in neither were left out for their size. `side` is the thumbnails' longer side in pixels.
+    Rows in neither were left out for their size. `side` is the thumbnails' longer side in pixels. `files` are the paths
+    of images that are files of their own on this machine, by the numbers of their rows.
     """
 
     side: int
     thumbnails: list[str]
     place: dict[int, int]
     faults: dict[int, RowError]
+    files: dict[int, str]
 
 
 def album_of(pictures: Iterable[Row], table: PageTable, settings: ReportSettings) -> Album:
     """The thumbnails of the rows' images, in the order in which these come; repeated images are decoded once."""
     side = settings.side(len(table))
     if not side:
-        return Album(0, [], {}, {})
-    rows: dict[Hashable, list[int]] = {}
-    asked: deque[Hashable] = deque()
-    faults: dict[int, RowError] = {}
-
-    def distinct() -> Iterator[ImageRef]:
-        for row in pictures:
-            if row.index >= len(table):
-                continue
-            if row.error is not None or row.image is None:
-                faults[row.index] = row.error or NOT_FOUND
-                continue
-            key = _identity(row.image)
-            rows.setdefault(key, []).append(row.index)
-            if len(rows[key]) == 1:
-                asked.append(key)
-                yield row.image
-
-    thumbnails: list[str] = []
-    outcome: dict[Hashable, int | RowError] = {}
-    room = settings.thumbnails_mb * 1e6
+        return Album(0, [], {}, {}, {})
+    rest = iter(pictures)
+    unfinished = UnfinishedAlbum(len(table), settings.thumbnails_mb * 1e6)
     workers = cores() if len(table) > FEW else 0
     with (
         closing(Progress(None, 0, settings.quiet)) as progress,
-        closing(_made(distinct(), side, workers)) as all_made,
+        closing(_made(unfinished.distinct(rest), side, workers)) as all_made,
     ):
         for made in all_made:
-            if isinstance(made, RowError):
-                outcome[asked.popleft()] = made
-                progress.advance(1, 1)
-                continue
-            room -= 4 * (len(made) + 2) // 3
-            if room < 0:
+            if not unfinished.add(made):
                 break
-            outcome[asked.popleft()] = len(thumbnails)
-            thumbnails.append(base64.b64encode(made).decode())
-            progress.advance(1, 0)
-    outcomes = {number: outcome[key] for key in outcome for number in rows[key]}
-    place = {number: at for number, at in outcomes.items() if isinstance(at, int)}
-    faults.update({number: fault for number, fault in outcomes.items() if isinstance(fault, RowError)})
-    return Album(side, thumbnails, place, faults)
+            progress.advance(1, int(isinstance(made, RowError)))
+    for _ in unfinished.distinct(rest):
+        pass  # images for which there was no room: their files are noted all the same
+    return unfinished.album(side)
+
+
+@dataclass
+class UnfinishedAlbum:
+    """An album while its thumbnails are made: the rows of each image, and what became of the images so far.
+
+    Args:
+        count: rows of the page; others are passed over.
+        room: bytes that are left for thumbnails.
+    """
+
+    count: int
+    room: float
+    thumbnails: list[str] = field(default_factory=list)
+    faults: dict[int, RowError] = field(default_factory=dict)
+    files: dict[int, str] = field(default_factory=dict)
+    rows: dict[Hashable, list[int]] = field(default_factory=dict)
+    waiting: deque[Hashable] = field(default_factory=deque)
+    results: dict[Hashable, int | RowError] = field(default_factory=dict)
+
+    def distinct(self, pictures: Iterator[Row]) -> Iterator[ImageRef]:
+        """The rows' images, each once, in the order in which `add` is told what became of them."""
+        for row in pictures:
+            if row.index >= self.count:
+                continue
+            if row.error is not None or row.image is None:
+                self.faults[row.index] = row.error or NOT_FOUND
+                continue
+            if _is_file(row.image):
+                self.files[row.index] = row.image.path or ""
+            key = _identity(row.image)
+            if key in self.rows:
+                self.rows[key].append(row.index)
+                continue
+            self.rows[key] = [row.index]
+            self.waiting.append(key)
+            yield row.image
+
+    def add(self, made: bytes | RowError) -> bool:
+        """Add the next image's thumbnail, or why there is none. False if there is no room for it."""
+        if isinstance(made, RowError):
+            self.results[self.waiting.popleft()] = made
+            return True
+        self.room -= 4 * (len(made) + 2) // 3
+        if self.room < 0:
+            return False
+        self.results[self.waiting.popleft()] = len(self.thumbnails)
+        self.thumbnails.append(base64.b64encode(made).decode())
+        return True
+
+    def album(self, side: int) -> Album:
+        """The album with what was added."""
+        place: dict[int, int] = {}
+        faults = dict(self.faults)
+        for key, result in self.results.items():
+            for row in self.rows[key]:
+                if isinstance(result, RowError):
+                    faults[row] = result
+                else:
+                    place[row] = result
+        return Album(side, self.thumbnails, place, faults, self.files)
+
+
+def _is_file(image: ImageRef) -> bool:
+    """Whether an image is a file of its own on this machine, not a part of an archive."""
+    whole = image.size is None and not image.offset
+    return image.path is not None and whole and not storage.is_url(image.path)
 
 
 def _identity(image: ImageRef) -> Hashable:
