@@ -32,7 +32,7 @@ from PIL import Image
 
 from blip2cli.errors import Blip2Error, ImageError, UsageError
 from blip2cli.images.decode import Reading, bytes_of, decode, known_formats
-from blip2cli.images.processes import keep_quiet
+from blip2cli.images.processes.worker import keep_quiet
 from blip2cli.inputs import ColumnChoice, open_source
 from blip2cli.outputs.arrow import schema_of, table_of
 from blip2cli.outputs.layout import Layout

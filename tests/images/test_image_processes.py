@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from blip2cli.images import processes as worker
-from blip2cli.images.processes import Death, Pool, work_through
+from blip2cli.host.clock import TICK, Clock
+from blip2cli.images.processes import Death, work_through
+from blip2cli.images.processes.pool import Pool
 from blip2cli.records import RowError
 
 
@@ -138,10 +139,10 @@ def test_signals_to_all_processes_are_the_parents_and_each_item_has_its_own_time
 def test_while_all_is_stopped_no_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    clock = worker.Clock()
+    clock = Clock()
     for now in (0.2, 0.4, 1000.0, 1000.2):  # noqa: B007  # what the clock reads
         passed = clock.seconds()
-    assert passed == pytest.approx(0.2 + 0.2 + 2 * worker.TICK + 0.2)
+    assert passed == pytest.approx(0.2 + 0.2 + 2 * TICK + 0.2)
 
 
 def children_of(pid: int) -> list[int]:

@@ -146,7 +146,7 @@ def test_a_process_that_does_not_start_is_started_again(misbehave: Install, tmp_
 def test_when_none_starts_the_run_ends_or_decodes_here(
     misbehave: Install, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blip2cli.images.processes.START_PAUSE", 0)
+    monkeypatch.setattr("blip2cli.images.processes.process.START_PAUSE", 0)
     misbehave({}, Unborn, marker=tmp_path / "born", deaths=100)
     with pytest.raises(Blip2Error, match=r"cannot start a process that decodes images: .*SIGKILL"):
         list(load(rows(20), READING, Loading(4, 1)))
@@ -218,7 +218,7 @@ def test_no_limit_on_files_stops_pixels_from_being_handed_over(limit: str, value
 
 def test_without_descriptors_processes_are_said_not_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    monkeypatch.setattr("blip2cli.images.processes.START_PAUSE", 0)
+    monkeypatch.setattr("blip2cli.images.processes.process.START_PAUSE", 0)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
     try:
         with pytest.raises(Blip2Error, match=r"that decodes images: Too many open files"):
@@ -241,7 +241,7 @@ def test_a_small_shared_memory_is_no_matter(tmp_path: Path, options: str) -> Non
 
 def test_nothing_heavy_is_in_a_process_that_decodes() -> None:
     heavy = "torch", "transformers", "pyarrow"
-    script = f"import sys, blip2cli.images.processes, blip2cli.images; print([n for n in {heavy} if n in sys.modules])"
+    script = f"import sys, blip2cli.images.processes.worker; print([n for n in {heavy} if n in sys.modules])"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"
 
 

@@ -24,10 +24,10 @@ import torch
 from torch import multiprocessing
 
 from blip2cli.errors import Blip2Error
+from blip2cli.host.clock import Clock
 from blip2cli.host.processor import cores
 from blip2cli.host.signals import Stop, held_back
 from blip2cli.host.terminal import show_warning
-from blip2cli.images.processes import Clock
 from blip2cli.model.checkpoint.load import Checkpoint
 from blip2cli.records import Result, Row, RowError
 from blip2cli.run.engines.replica import DONE, DRY, FAILED, PULL, READY, ROWS, STOP, Outputs, ReplicaSetup, serve
