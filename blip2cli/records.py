@@ -70,8 +70,7 @@ class Row:
 
     `index` counts the rows of the whole run from 0; `name` is what the output's `image` column says; `columns` are the
     manifest's other columns, to be copied unchanged; `text` is the manifest's question or text cell. A row
-    with an `error` has no image and goes straight to the output; so does one that is `kept`, whose result stands in an
-    earlier output.
+    with an `error` has no image. The result of a row that is `kept` is in an earlier output.
     """
 
     index: int
@@ -81,6 +80,11 @@ class Row:
     text: str | None = None
     error: RowError | None = None
     kept: bool = False
+
+    @property
+    def to_compute(self) -> bool:
+        """Whether the row has to be computed: it has no error yet, and no earlier result is kept."""
+        return self.error is None and not self.kept
 
     @property
     def held(self) -> int:
@@ -121,8 +125,8 @@ class Batch:
     """Rows with their pixels.
 
     `pixels` is uint8 [images, side, side, 3], each distinct image once; `image_of[i]` is the position in it of row i's
-    image, None where the row has an error, which `errors[i]` then holds. `digests` name the images' bytes, so that
-    the same bytes in a later batch can be recognised.
+    image: None where the row has no image, is kept, or has an error, which `errors[i]` then holds. `digests` name the
+    images' bytes, so that the same bytes in a later batch can be recognised.
     """
 
     rows: tuple[Row, ...]

@@ -70,7 +70,7 @@ def load(rows: Iterable[Row], reading: Reading, loading: Loading) -> Iterator[Ba
         for batch in _cut(every, loading.batch_size):
             in_hand.append(batch)
             bytes_of_batches.append(sum(row.held for row in batch))
-            yield [None if row.error else row.image for row in batch]
+            yield [row.image if row.to_compute else None for row in batch]
 
     def has_room() -> bool:
         return sum(bytes_of_batches) < BYTES_AHEAD
@@ -111,12 +111,10 @@ def _batch(rows: tuple[Row, ...], results: Sequence[bytes | Death], side: int, p
     image_of: list[int | None] = []
     errors: list[RowError | None] = []
     for row, result in zip(rows, results, strict=True):
-        at, error = None, row.error
-        if error is None:
-            at, error = _put(result, array, place)
+        at, error = _put(result, array, place) if row.to_compute else (None, row.error)
         image_of.append(at)
         errors.append(error)
-    rows = tuple(row if error is None else row.without_bytes() for row, error in zip(rows, errors, strict=True))
+    rows = tuple(row.without_bytes() if at is None else row for row, at in zip(rows, image_of, strict=True))
     return Batch(rows, pixels[: len(place)], tuple(image_of), tuple(errors), tuple(place))
 
 

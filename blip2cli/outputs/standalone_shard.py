@@ -21,7 +21,8 @@ from blip2cli.outputs.target import Target
 class StandaloneShard:
     """A shard that is being written, in a folder of its own, so that two that write the same shard do not collide.
 
-    `output` takes its rows. Behind a URL the shard is written on this machine first. Raises OutputError.
+    `output` takes its rows. Behind a URL the shard is written on this machine first. As a context, it is removed at the
+    end unless it was published. Raises OutputError.
     """
 
     def __init__(self, target: Target, layout: Layout, number: int) -> None:
@@ -37,6 +38,12 @@ class StandaloneShard:
             raise self._unwritable(error) from None
         self.output: Output = target.format.make(self.folder / self.paths[0].name, layout, NoJournal())
 
+    def __enter__(self) -> StandaloneShard:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def publish(self) -> None:
         """Finish the shard and give its files their names."""
         self.output.finish()
@@ -45,11 +52,6 @@ class StandaloneShard:
                 self._put(self.folder / path.name, path)
         except OSError as error:
             raise self._unwritable(error) from None
-        self.discard()
-
-    def discard(self) -> None:
-        """Remove what is not published."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _put(self, written: Path, path: Any) -> None:
         if self.remote:

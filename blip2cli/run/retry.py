@@ -20,14 +20,11 @@ from blip2cli.outputs.journal import read_journal
 from blip2cli.outputs.layout import Layout
 from blip2cli.outputs.replacement import swap_in
 from blip2cli.outputs.target import no_retry
-from blip2cli.records import Result, Row, RowError
+from blip2cli.records import Result, Row
 from blip2cli.run.flow import run
 from blip2cli.run.pipeline import Pipeline, PipelineStats
 from blip2cli.run.plan import Plan, RowSource
 from blip2cli.run.summary import Tally
-
-NOT_COMPUTED = RowError("failed", "the row is kept and not computed again")
-"""The error that kept rows have on their way, so that nothing is computed for them."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class CommittedRows:
 
     def rows(self, start: int = 0, before: str | None = None) -> Iterator[Row]:
         for row in islice(self.source.rows(start, before), self.rows_done - start):
-            yield row if row.index in self.retried else replace(row, error=NOT_COMPUTED, kept=True)
+            yield row if row.index in self.retried else replace(row, error=None, kept=True)
 
     def stretch(self, first: int, stop: int) -> Iterator[Row]:
         return islice(self.rows(), first, stop)
@@ -88,7 +85,7 @@ class KeptRows:
                     yield result
                     continue
                 values = tuple(record[column.name] for column in self.layout.columns)
-                yield Result(replace(result.row, error=None, kept=False), values, None, result.last)
+                yield Result(replace(result.row, kept=False), values, last=result.last)
 
 
 @dataclass(frozen=True)

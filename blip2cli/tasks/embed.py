@@ -126,16 +126,23 @@ class EmbedTask:
         return features
 
     def _text_results(self, model: Any, batch: Batch, watch: Stopwatch) -> Iterator[Result]:
-        texts = [row.text for row in batch.rows if row.text]
+        texts = [row.text for row in batch.rows if row.text and row.to_compute]
         with watch.phase("encoding"):
-            itc = self.options.features == "itc"
-            features = iter(model.text_projections(texts) if itc else [_text_output(model, text) for text in texts])
+            features = iter(self._text_features(model, texts))
         for row in batch.rows:
-            if row.text:
+            if not row.to_compute:
+                yield Result(row, (row.text, None), row.error)
+            elif row.text:
                 stored, error = self._stored(next(features))
                 yield Result(row, (row.text, stored), error)
             else:
                 yield Result(row, (row.text, None), empty_column(self.options.texts_column))
+
+    def _text_features(self, model: Any, texts: Sequence[str]) -> list[torch.Tensor | Failed]:
+        if self.options.features == "itc":
+            features: list[torch.Tensor | Failed] = model.text_projections(texts)
+            return features
+        return [_text_output(model, text) for text in texts]
 
     def _stored(self, features: torch.Tensor | Failed) -> tuple[np.ndarray | None, RowError | None]:
         """The features as they are written, pooled if requested, or an error instead."""

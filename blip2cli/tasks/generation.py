@@ -167,7 +167,8 @@ class Generation:
     def _done(self, opened: deque[_Open]) -> Iterator[Result]:
         while opened and opened[0].missing == 0:
             entry = opened.popleft()
-            texts = None if entry.error else [entry.texts[copy] for copy in range(len(entry.texts))]
+            copies = range(len(entry.texts))
+            texts = None if entry.error or not copies else [entry.texts[copy] for copy in copies]
             yield Result(entry.row, self.values(entry.row, entry.prompt, texts), entry.error, entry.last)
 
 

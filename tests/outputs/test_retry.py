@@ -2,13 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from blip2cli.outputs import replacement
 from blip2cli.run import retry
+from blip2cli.tasks.embed import EmbedTask
 from tests.chaos.chaos import EXAMPLES, contents, write_manifest
 from tests.conftest import Typed
 
@@ -111,3 +112,27 @@ def test_an_old_retry_does_not_take_the_place_of_a_newer_output(
     newer = contents(Path(name))
     assert typed(*words, "--resume").code == 0
     assert contents(Path(name)) == newer
+
+
+@pytest.mark.parametrize("features", ["text", "itc"])
+def test_texts_that_are_kept_are_not_computed_again(typed: Run, monkeypatch: pytest.MonkeyPatch, features: str) -> None:
+    write_texts("a red circle", "", "a blue square")
+    words = ["embed", "m.jsonl", "--features", features, "--text-column", "text", "--out", "o.jsonl"]
+    assert typed(*words).code == 3
+    write_texts("a red circle", "a green triangle", "a blue square")
+    asked: list[str] = []
+    compute = EmbedTask._text_features
+
+    def noting(task: EmbedTask, model: object, texts: Sequence[str]) -> object:
+        asked.extend(texts)
+        return compute(task, model, texts)
+
+    monkeypatch.setattr(EmbedTask, "_text_features", noting)
+    assert typed(*words, "--resume", "--retry-errors").code == 0
+    assert asked == ["a green triangle"]
+    assert typed(*words[:-1], "whole.jsonl").code == 0
+    assert Path("o.jsonl").read_text() == Path("whole.jsonl").read_text()
+
+
+def write_texts(*texts: str) -> None:
+    Path("m.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))

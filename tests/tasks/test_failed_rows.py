@@ -1,6 +1,7 @@
 """What the model fails at is an error of its row, and the rows beside it are as ever."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,3 +141,13 @@ def test_endless_prompts_and_texts_are_errors_of_their_rows(
     ran = typed("embed", "--features", "text", "texts.jsonl", "--model", checkpoint)
     kinds = [row["error"] and row["error"].partition(":")[0] for row in ran.rows]
     assert kinds == ["text-too-long", None, "text-too-long"]
+
+
+@pytest.mark.parametrize("command", [("embed", "--features", "text"), ("match", "--text-column", "text")])
+def test_a_line_that_cannot_be_read_keeps_its_own_error(typed: Callable, command: tuple[str, ...]) -> None:
+    shutil.copy(SCENES[0], "scene.png")
+    lines = [json.dumps({"text": text, "image": "scene.png"}).encode() for text in ("a red circle", "")]
+    Path("m.jsonl").write_bytes(b"\n".join([lines[0], b'{"text": "\xff"}', lines[1]]) + b"\n")
+    ran = typed(*command[:1], "m.jsonl", *command[1:], "--workers", 0)
+    errors = [json.loads(line)["error"] for line in ran.out.splitlines()]
+    assert errors == [None, "unreadable: line 2 is not UTF-8", "missing: column text is empty"]

@@ -63,11 +63,12 @@ def launch(job: Job, replica: type[Replica] = Replica) -> Tally | None:
     _check_options(job)
     if job.output.dry_run:
         plan = make_plan(job)
-        _shards_of(plan)
+        _check_shards(plan)
         show(plan)
         return None
     with locked_plan(job) as plan:
-        tally = _run(plan, _shards_of(plan), replica)
+        _check_shards(plan)
+        tally = _run(plan, replica)
         close(job, tally, plan.source.unread())
     return tally
 
@@ -83,15 +84,14 @@ def _check_options(job: Job) -> None:
         )
 
 
-def _shards_of(plan: Plan) -> Target:
-    """The target of the shards. Raises UsageError if the output is not a folder of shards."""
+def _check_shards(plan: Plan) -> None:
+    """Raises UsageError if the output is not a folder of shards."""
     if not plan.target.shards:
         raise UsageError("--engine ray writes a folder of shards", "Give one that all nodes can reach: --out FOLDER.")
-    return plan.target
 
 
-def _run(plan: Plan, target: Target, replica: type[Replica]) -> Tally:
-    job = plan.job
+def _run(plan: Plan, replica: type[Replica]) -> Tally:
+    job, target = plan.job, plan.target
     with _Cluster(job) as cluster:
         plan = replace(plan, source=cluster.counted(plan.source))
         rows = plan.total or 0
@@ -105,7 +105,7 @@ def _run(plan: Plan, target: Target, replica: type[Replica]) -> Tally:
         tally = Tally(journal.commit)
         if ledger.stretches.left:
             placed = cluster.place()
-            work = ShardWork(replace(plan, job=placed.job), target, ledger.stretches, placed.cores)
+            work = ShardWork(replace(plan, job=placed.job), ledger.stretches, placed.cores)
             with (
                 closing(Progress(rows, journal.commit.rows, job.output.quiet)) as progress,
                 closing(cluster.reports(replica, work, placed)) as reports,

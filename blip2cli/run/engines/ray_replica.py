@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,6 @@ from blip2cli.errors import Blip2Error, CheckpointError, OutputError, UsageError
 from blip2cli.host.signals import Stop
 from blip2cli.outputs.background import BackgroundOutput
 from blip2cli.outputs.standalone_shard import StandaloneShard, attempts_at
-from blip2cli.outputs.target import Target
 from blip2cli.records import Result
 from blip2cli.run.engines.stretches import Stretches
 from blip2cli.run.flow import by_input_row
@@ -35,7 +34,6 @@ REPORTS_IN_ALL = 2_000
 MOST_ATTEMPTS = 5
 """Attempts at a shard whose actors died, as far as this is known; after them the run continues without the shard."""
 
-
 FAILURES: dict[str, type[Blip2Error]] = {
     error.__name__: error for error in (Blip2Error, UsageError, CheckpointError, OutputError)
 }
@@ -47,7 +45,6 @@ class ShardWork:
     """The arguments of every replica. Each stretch of the plan's source is read where it is needed."""
 
     plan: Plan
-    target: Target
     stretches: Stretches
     cores: int
 
@@ -81,6 +78,72 @@ class ShardProgress:
         return ShardProgress(**json.loads(text))
 
 
+@dataclass
+class ShardCounts:
+    """What is counted while a shard is computed, and how much of it has been reported.
+
+    Args:
+        number: the shard's.
+        expected: input rows of its stretch.
+        parts: the most reports before the last.
+        images: input rows so far.
+        rows: output rows so far, those that are left out too.
+        left_out: output rows that are not written.
+        kinds: errors by kind.
+        last: the name of the latest input row.
+    """
+
+    number: int
+    expected: int
+    parts: int
+    images: int = 0
+    rows: int = 0
+    left_out: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    last: str | None = None
+    reported_images: int = 0
+    reported_errors: int = 0
+
+    def add(self, group: Sequence[Result]) -> None:
+        """Count the output rows of one input row."""
+        self.images += 1
+        self.rows += len(group)
+        self.last = group[-1].row.name
+        for result in group:
+            self.left_out += result.left_out
+            if result.error is not None:
+                self.kinds[result.error.kind] += 1
+
+    @property
+    def is_due(self) -> bool:
+        """Whether another part of the shard is done, and it is not the last."""
+        return self.images < self.expected and self._part(self.images) > self._part(self.reported_images)
+
+    def progress(self) -> ShardProgress:
+        """What has not been reported yet; it then has."""
+        images = self.images - self.reported_images
+        errors = self.kinds.total() - self.reported_errors
+        self.reported_images += images
+        self.reported_errors += errors
+        return ShardProgress(self.number, images, errors)
+
+    def finished(self, seconds: Mapping[str, float], batch_size: int) -> ShardProgress:
+        """The last report."""
+        return replace(
+            self.progress(),
+            finished=True,
+            rows=self.rows - self.left_out,
+            left_out=self.left_out,
+            kinds=dict(self.kinds),
+            last=self.last,
+            seconds=seconds,
+            batch_size=batch_size,
+        )
+
+    def _part(self, images: int) -> int:
+        return images * self.parts // self.expected
+
+
 class Replica:
     """Called by Ray Data with the places of stretches among those left; yields packed reports, in a column."""
 
@@ -95,7 +158,7 @@ class Replica:
 
     def _reports(self, number: int) -> Iterator[ShardProgress]:
         try:
-            if attempts_at(self.work.target, number) < MOST_ATTEMPTS:
+            if attempts_at(self.work.plan.target, number) < MOST_ATTEMPTS:
                 yield from self._shard(number)
         except Blip2Error as error:
             yield ShardProgress(number, failure=(type(error).__name__, error.message, error.hint))
@@ -107,54 +170,32 @@ class Replica:
             )
 
     def _shard(self, number: int) -> Iterator[ShardProgress]:
-        """Compute one stretch."""
-        work, pipeline = self.work, self._pipeline
-        before = pipeline.stats().seconds
-        first, stop = work.stretches.bounds(number)
-        layout = replace(work.plan.layout, late=Counter())
-        shard = StandaloneShard(work.target, layout, number)
-        writer = BackgroundOutput(shard.output, float("inf"))
-        kinds: Counter[str] = Counter()
-        images = rows = left_out = reported_images = reported_errors = 0
-        last = None
-        try:
-            results = pipeline.results(work.plan.source.stretch(first, stop), Stop())
-            for group in by_input_row(results):
-                writer.write(group)
-                images, rows, last = images + 1, rows + len(group), group[-1].row.name
-                left_out += sum(result.left_out for result in group)
-                kinds.update(_kinds(group))
-                if (
-                    images * self.parts // (stop - first) > reported_images * self.parts // (stop - first)
-                    and images < stop - first
-                ):
-                    yield ShardProgress(number, images - reported_images, kinds.total() - reported_errors)
-                    reported_images, reported_errors = images, kinds.total()
-            writer.stop()
-            if images < stop - first:
-                raise UsageError(
-                    f"the input has changed: it ends at row {first + images:,}, and had {work.stretches.rows:,}",
-                    "Give the input as it was when the run began, or --overwrite.",
-                )
+        """Compute one stretch, and publish its shard."""
+        plan, pipeline = self.work.plan, self._pipeline
+        first, stop = self.work.stretches.bounds(number)
+        seconds_before = pipeline.stats().seconds
+        layout = replace(plan.layout, late=Counter())
+        counts = ShardCounts(number, stop - first, self.parts)
+        with StandaloneShard(plan.target, layout, number) as shard:
+            with BackgroundOutput(shard.output, float("inf")) as writer:
+                results = pipeline.results(plan.source.stretch(first, stop), Stop())
+                for group in by_input_row(results):
+                    writer.write(group)
+                    counts.add(group)
+                    if counts.is_due:
+                        yield counts.progress()
+            if counts.images < counts.expected:
+                raise self._input_changed(first + counts.images)
             shard.publish()
-        except BaseException:
-            shard.discard()
-            raise
-        kinds.update(layout.late)
-        errors = kinds.total() - reported_errors
+        counts.kinds.update(layout.late)
         stats = pipeline.stats()
-        seconds = {phase: taken - before.get(phase, 0.0) for phase, taken in stats.seconds.items()}
-        yield ShardProgress(
-            number,
-            images - reported_images,
-            errors,
-            True,
-            rows - left_out,
-            left_out,
-            dict(kinds),
-            last,
-            seconds,
-            stats.batch_size,
+        seconds = {phase: spent - seconds_before.get(phase, 0.0) for phase, spent in stats.seconds.items()}
+        yield counts.finished(seconds, stats.batch_size)
+
+    def _input_changed(self, end: int) -> UsageError:
+        return UsageError(
+            f"the input has changed: it ends at row {end:,}, and had {self.work.stretches.rows:,}",
+            "Give the input as it was when the run began, or --overwrite.",
         )
 
     @cached_property
@@ -166,7 +207,3 @@ class Replica:
         hush_libraries()
         plan = self.work.plan
         return Replicas(plan.job.model, plan.task, plan.checkpoint, [plan.checkpoint.device], self.work.cores)
-
-
-def _kinds(group: list[Result]) -> Iterator[str]:
-    return (result.error.kind for result in group if result.error is not None)

@@ -151,7 +151,7 @@ def test_a_shard_that_its_actors_die_of_is_given_up(tmp_path: Path, monkeypatch:
 
     target = Target("parquet", FORMATS["parquet"], tmp_path / "shards", shards=True)
     monkeypatch.setattr(Replica, "_shard", never)
-    work: Any = SimpleNamespace(target=target, stretches=Stretches(40, 10))
+    work: Any = SimpleNamespace(plan=SimpleNamespace(target=target), stretches=Stretches(40, 10))
     for attempt in range(MOST_ATTEMPTS):
         (tmp_path / ".shards.blip2-parts" / f"00002-{attempt}").mkdir(parents=True)
     assert list(Replica(work)({"place": [2]})) == []
@@ -169,9 +169,10 @@ def test_a_shard_counts_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.M
     pipeline = SimpleNamespace(results=lambda rows, stop: iter(results), stats=lambda: PipelineStats({}, 1, 1))
     monkeypatch.setattr(Replica, "_pipeline", pipeline)
     layout = Layout({}, (Column("itm", "number"),), lambda: pa.schema([]), {})
-    plan = SimpleNamespace(source=SimpleNamespace(stretch=lambda first, stop: iter(())), layout=layout)
-    target, stretches = Target("jsonl", FORMATS["jsonl"], tmp_path / "shards", shards=True), Stretches(5, 5)
-    work: Any = SimpleNamespace(target=target, stretches=stretches, plan=plan)
+    target = Target("jsonl", FORMATS["jsonl"], tmp_path / "shards", shards=True)
+    source = SimpleNamespace(stretch=lambda first, stop: iter(()))
+    plan = SimpleNamespace(source=source, layout=layout, target=target)
+    work: Any = SimpleNamespace(stretches=Stretches(5, 5), plan=plan)
     reports = [text for packed in Replica(work)({"place": [0]}) for text in packed["report"]]
     shard = ShardProgress.unpacked(reports[-1])
     assert (shard.failure, shard.finished, shard.rows, shard.left_out) == (None, True, 3, 3)

@@ -1,7 +1,6 @@
 """The replicas of `make scale` report what the driver is to hear, without a cluster."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,8 +17,7 @@ def test_null_replicas_say_that_every_row_is_done(tmp_path: Path, monkeypatch: p
     simulation.write_manifest(tmp_path / "m.parquet")
     options, inputs = CaptionOptions(), InputSettings((str(tmp_path / "m.parquet"),) * 3)
     job = Job("caption", options, inputs, OutputSettings(), ModelSettings(model="tiny"), GenerationSettings())
-    target: Any = None
-    replica = simulation.NullReplica(ShardWork(make_plan(job), target, Stretches(300, 70), 1))
+    replica = simulation.NullReplica(ShardWork(make_plan(job), Stretches(300, 70), 1))
     monkeypatch.setattr("blip2cli.run.engines.ray_replica.attempts_at", lambda *_: 0)
     reports = [ShardProgress.unpacked(packed["report"][0]) for packed in replica({"place": range(5)})]
     assert sum(report.images for report in reports) == sum(report.rows for report in reports) == 300
