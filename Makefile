@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH ?= torch==2.13.0
 PARALLEL := -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python $(PARALLEL)
@@ -13,14 +14,21 @@ ELSEWHERE := tests/cli tests/host tests/images tests/model tests/tasks tests/ver
 .PHONY: demo test test-avx2 test-oldest test-pythons test-elsewhere test-cluster lint chaos soak cluster-demo scale fuzz \
 	bench bench-gpu accuracy reference docs docs-pictures clean
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+# What running needs. Python compiles modules ahead when they are first imported: pip would compile all of them, which
+# takes longer than the rest of the installation.
+$(VENV)/.run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt easy-vqa
+	$(PIP) --no-compile -c constraints.txt "$(TORCH)" -e .
 	touch $@
 
-demo: $(VENV)/.ready  ## Caption the sample images, and ask about them, with the bundled model.
+# What tests, documentation and clusters need too; compiled ahead, as many processes at once import it.
+$(VENV)/.ready: $(VENV)/.run
+	$(PIP) --no-compile -c constraints.txt -e ".[dev]"
+	$(PIP) --no-compile --no-deps -c constraints.txt easy-vqa
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true # some packages have files for other Pythons
+	touch $@
+
+demo: $(VENV)/.run  ## Caption the sample images, and ask about them, with the bundled model.
 	$(BIN)/blip2 caption docs/examples --model tiny
 	$(BIN)/blip2 vqa docs/examples --model tiny --prompt "how many shapes are there?"
 
@@ -90,19 +98,19 @@ scale: $(VENV)/.ready  ## Simulate the driver of a cluster run over a hundred mi
 fuzz: $(VENV)/.ready  ## Read 5,000 images, archives and manifests that were tampered with.
 	$(BIN)/python -m tests.hostile.fuzz --cases 5000
 
-bench: $(VENV)/.ready  ## Compare speed with the loop that everybody writes.
+bench: $(VENV)/.run  ## Compare speed with the loop that everybody writes.
 	$(BIN)/python -m blip2cli.commands.bench.compare
 
-bench-gpu: $(VENV)/.ready  ## Compare speed on a CUDA device with the loop and transformers' beams; a few minutes.
+bench-gpu: $(VENV)/.run  ## Compare speed on a CUDA device with the loop and transformers' beams; a few minutes.
 	$(BIN)/python -m blip2cli.commands.bench.gpu
 
 accuracy: $(VENV)/.ready  ## Measure the bundled models.
 	$(BIN)/python -m blip2cli.tiny.accuracy
 
-reference: $(VENV)/.ready  ## Write the command-line reference.
+reference: $(VENV)/.run  ## Write the command-line reference.
 	$(BIN)/python -m blip2cli.cli.reference > docs/cli.md
 
-docs: reference  ## Build the site of the pages, into build/docs, without a network.
+docs: $(VENV)/.ready reference  ## Build the site of the pages, into build/docs, without a network.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet -f docs/site/mkdocs.yml
 	@echo 'To read it: python3 -m http.server -d build/docs, and then http://localhost:8000'
 
