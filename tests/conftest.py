@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from io import BytesIO, TextIOWrapper
+from io import BufferedReader, BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +193,7 @@ def typed(
 
     def run(*arguments: object, stdin: str = "") -> Typed:
         monkeypatch.setattr(sys, "argv", ["blip2", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(stdin.encode())))
+        monkeypatch.setattr(sys, "stdin", TextIOWrapper(BufferedReader(BytesIO(stdin.encode()))))
         with pytest.raises(SystemExit) as end:
             main()
         out, err = capsys.readouterr()

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from blip2cli.errors import UsageError
@@ -28,12 +28,29 @@ A_LINE_EACH = (
 )
 
 
+NO_PATHS = (
+    "there are no paths on stdin",
+    "Check the command before the pipe, for example: find photos -name '*.jpg' | blip2 caption -",
+)
+"""What is wrong with an empty list, and what to do."""
+
+
 @dataclass(frozen=True)
 class Listing(Source):
     """The paths on stdin, read as they come; empty lines are skipped."""
 
+    def __post_init__(self) -> None:
+        if not sys.stdin.buffer.peek(1):  # type: ignore[union-attr]  # stdin is buffered
+            raise UsageError(*NO_PATHS)
+
     def rows(self, start: int = 0) -> Iterator[Row]:
-        return map(image_row, islice(_paths(sys.stdin.buffer), start, None))
+        """The rows as they come. Raises UsageError where there are only empty lines."""
+        paths = _paths(sys.stdin.buffer)
+        first = next(paths, None)
+        if first is None and not start:
+            raise UsageError(*NO_PATHS)
+        listed = chain([] if first is None else [first], paths)
+        return map(image_row, islice(listed, start, None))
 
 
 class ListFile(Manifest):

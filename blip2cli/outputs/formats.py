@@ -77,6 +77,10 @@ class Output(Protocol):
         """Whether a row is to be computed; asked for every row, in order."""
         return True
 
+    def skipped(self) -> str:
+        """How many rows it did not want, why, and how to have them computed; empty if it wanted all."""
+        return ""
+
     def write(self, results: Sequence[Result]) -> None:
         """Take rows, the last of which is its input row's last; they may wait in memory."""
 

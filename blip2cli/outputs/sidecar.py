@@ -76,6 +76,7 @@ class SidecarOutput(Output):
             self.errors = AppendedFile(errors, stamp_in(self.committed.state, *OF_ERRORS))
         self.done = self.committed
         self.text_owners = TextOwners()
+        self.with_texts = 0
         self.committed = Commit(errors=self.done.errors)  # all rows are looked at, so that no two share a text file
 
     def wants(self, row: Row) -> bool:
@@ -91,7 +92,20 @@ class SidecarOutput(Output):
             is_there = place is not None and text_fault(place) is None and place.exists()
         except (OSError, ValueError):  # no file can have this name, which is reported when it is written
             return not before
-        return not before and (shared or self.existing != "skip" or not is_there)
+        if before:
+            return False
+        skip = self.existing == "skip" and is_there and not shared
+        self.with_texts += skip
+        return not skip
+
+    def skipped(self) -> str:
+        """The images that have a text file, if those are skipped."""
+        if not self.with_texts:
+            return ""
+        images, have = ("image", "it has") if self.with_texts == 1 else ("images", "they have")
+        where = f" in {self.out}" if self.out is not None else ""
+        replaces = "replaces it" if self.with_texts == 1 else "replaces them"
+        return f"{self.with_texts:,} {images} skipped: {have} a .txt{where}; --existing overwrite {replaces}"
 
     def _check_same(self, row: Row) -> None:
         """See that the last row that is done is the one on record. Raises UsageError."""

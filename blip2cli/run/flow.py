@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import chain
 
 from blip2cli.host.signals import stopping
 from blip2cli.host.terminal import Progress
@@ -21,14 +22,25 @@ def run(plan: Plan) -> Tally:
     if plan.is_complete(done):
         output.finish()
         return Tally(done)
+    with closing(Progress(plan.total, done.rows, plan.job.output.quiet)) as progress:
+        rows = _known(_wanted(plan.rows(done), output, progress))
+        if rows is None:
+            output.finish()
+            tally = Tally(done)
+        else:
+            tally = _computed(plan, output, rows, progress)
+    tally.skipped = output.skipped()
+    return tally
+
+
+def _computed(plan: Plan, output: Output, rows: Iterator[Row], progress: Progress) -> Tally:
+    """Compute the rows, write them, and finish the output. Raises KeyboardInterrupt if the run was stopped."""
     with (
         closing(plan.open_pipeline()) as pipeline,
         BackgroundOutput(output, plan.job.output.commit_every) as writer,
-        closing(Progress(plan.total, done.rows, plan.job.output.quiet)) as progress,
         stopping() as stop,
     ):
-        tally = Tally(done)
-        rows = _wanted(plan.rows(done), output, progress)
+        tally = Tally(output.committed)
         for results in by_input_row(pipeline.results(rows, stop)):
             writer.write(results)
             progress.advance(*tally.add(results))
@@ -37,6 +49,12 @@ def run(plan: Plan) -> Tally:
     output.finish()
     tally.finish(pipeline.stats(), writer.seconds, plan.layout.late)
     return tally
+
+
+def _known(rows: Iterator[Row]) -> Iterator[Row] | None:
+    """The rows, once the first has been read; None if there are none, for which no model is loaded."""
+    first = next(rows, None)
+    return None if first is None else chain([first], rows)
 
 
 def by_input_row(results: Iterator[Result]) -> Iterator[list[Result]]:

@@ -103,13 +103,13 @@ class _KeepingPipeline:
         self.pipeline.close()
 
 
-def retry_errors(plan: Plan) -> None:
-    """Compute the error rows of the plan's output again, if it has any."""
+def retry_errors(plan: Plan) -> int:
+    """Compute the error rows of the plan's output again, if it has any; returns how many there were."""
     if not plan.target.is_begun():
-        return
+        return 0
     old = plan.open_output()
     if not old.committed.errors:
-        return
+        return 0
     if plan.target.format.no_retry:
         raise no_retry(plan.target)
     target = plan.target.retried
@@ -120,6 +120,7 @@ def retry_errors(plan: Plan) -> None:
     tally = run(replace(plan, job=replace(plan.job, output=output), target=target, source=source, kept=kept))
     _show(plan, tally, len(kept.retried))
     swap_in(plan.target)
+    return len(kept.retried)
 
 
 def _show(plan: Plan, tally: Tally, retried: int) -> None:

@@ -21,14 +21,19 @@ if TYPE_CHECKING:
 
 
 class Tally:
-    """Counts of the results of this run, and of those committed earlier. Its clock starts when it is made."""
+    """Counts of the results of this run, and of those committed earlier. Its clock starts when it is made.
+
+    `skipped` says which rows the output did not want, and why; it is empty if it wanted all. `retried` rows of the
+    earlier ones were computed again before this run.
+    """
 
     def __init__(self, earlier: Commit) -> None:
         self.earlier = earlier
-        self.rows = self.images = self.left_out = 0
+        self.rows = self.images = self.left_out = self.retried = 0
         self.kinds: Counter[str] = Counter()
         self.watch = Stopwatch()
         self.batch_size: int | None = None
+        self.skipped = ""
 
     @property
     def errors(self) -> int:
@@ -71,10 +76,25 @@ def close(job: Job, tally: Tally, unread: Mapping[str, int]) -> None:
     summary = {**_summary(job, tally), "not_read": dict(unread)}
     if not job.output.quiet:
         show_summary(summary)
+        for line in filter(None, (_nothing_new(job, tally), tally.skipped)):
+            show_note(f"  {line}")
         if unread:
             show_note(unread_summary(unread))
     if job.output.summary is not None:
         write_atomically(job.output.summary, json.dumps(summary, indent=2).encode() + b"\n")
+
+
+def _nothing_new(job: Job, tally: Tally) -> str:
+    """Why there are no rows, if it is because of the input; else an empty text."""
+    if tally.rows or tally.left_out or tally.skipped:
+        return ""
+    if tally.retried:
+        return "the other rows of the input were there already"
+    if tally.earlier.rows:
+        return f"nothing new: {job.output.out} has all rows of the input already"
+    inputs = ", ".join(map(str, job.input.inputs)) or "the input"
+    part = f"part {job.input.shard} of " if job.input.shard else ""
+    return f"{part}{inputs} has no rows"
 
 
 def _summary(job: Job, tally: Tally) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from io import BytesIO, TextIOWrapper
+from io import BufferedReader, BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -216,7 +216,7 @@ def test_a_script_that_is_interrupted_ends(typed: Run, monkeypatch: pytest.Monke
 def test_a_terminal_shows_a_script_as_it_goes_and_nothing_steers_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(b"what?\n\n \x1b[31mhow? \xff\n")))
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BufferedReader(BytesIO(b"what?\n\n \x1b[31mhow? \xff\n"))))
     screen = ChatTerminal()
     assert list(screen.lines()) == ["what?", "\x1b[31mhow? \\xff"]
     screen.piece("\x1b[2J")

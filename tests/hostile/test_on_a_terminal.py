@@ -9,7 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from io import BytesIO, StringIO, TextIOWrapper
+from io import BufferedReader, BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -48,7 +48,9 @@ def on_screens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
         with monkeypatch.context() as patch:
             out, err = Screen(), Screen()
             patch.setattr(sys, "argv", ["blip2", *map(str, words)])
-            patch.setattr(sys, "stdin", TextIOWrapper(BytesIO(stdin.encode("utf-8", "surrogateescape"))))
+            patch.setattr(
+                sys, "stdin", TextIOWrapper(BufferedReader(BytesIO(stdin.encode("utf-8", "surrogateescape"))))
+            )
             patch.setattr(sys, "stdout", out)
             patch.setattr(sys, "stderr", err)
             try:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from io import BytesIO, TextIOWrapper
+from io import BufferedReader, BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -101,7 +101,7 @@ def test_several_inputs_keep_the_order_in_which_they_are_given() -> None:
 
 def test_a_list_on_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     listed = "a.jpg\n\nsub/b.png\r\nwith blanks .jpg \nno suffix\nlast.jpg"
-    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(listed.encode())))
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BufferedReader(BytesIO(listed.encode()))))
     assert names("-") == ["a.jpg", "sub/b.png", "with blanks .jpg ", "no suffix", "last.jpg"]
 
 

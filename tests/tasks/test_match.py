@@ -98,7 +98,7 @@ def test_the_threshold_keeps_the_rows_that_reach_it_and_errors(match: Match, cap
     done = match(captions, "--threshold", middle, "--threshold-on", score)
     assert done.rows == approximate([row for row in rows if row["error"] or row[score] >= middle])
     assert len(done.rows) == 13
-    assert "13 rows, 11 left out, 2 with errors" in done.err
+    assert "13 rows, 11 left out (below --threshold), 2 with errors" in done.err
 
 
 def median(rows: list[dict], score: str = "itm") -> float:
@@ -129,7 +129,7 @@ def test_an_output_from_which_all_is_left_out_is_whole(match: Match, photos: Pat
     assert done.code == 0 and done.err.startswith("0 rows") and "5 left out" in done.err
     assert Path(out).exists()
     done = match(*words, "--resume")
-    assert done.code == 0 and "5 before, 7 left out" in done.err
+    assert done.code == 0 and "5 before, 7 left out (below --threshold)" in done.err
     assert match(*words, "--resume").err.startswith("0 rows")
 
 

@@ -31,12 +31,14 @@ def show_summary(summary: dict[str, Any]) -> None:
     where = f" to {summary['out']}" if summary["out"] else ""
     earlier = f", {summary['resumed_at']:,} before" if summary["resumed_at"] else ""
     earlier += f" ({summary['errors_before']:,} with errors)" if summary["errors_before"] else ""
-    left_out = f"{summary['left_out']:,} left out, " if summary["left_out"] else ""
+    left_out = f"{summary['left_out']:,} left out (below --threshold), " if summary["left_out"] else ""
     rows = "row" if summary["rows"] == 1 else "rows"
+    speed = ""
+    if summary["images"]:
+        speed = f" ({summary['images_per_second']:.1f} images/s{'; seconds: ' + phases if phases else ''})"
     tell(
         f"{summary['rows']:,} {rows}{where}{earlier}, {left_out}{summary['errors']:,} with errors, "
-        f"in {summary['seconds']:.1f} s "
-        f"({summary['images_per_second']:.1f} images/s{'; seconds: ' + phases if phases else ''})"
+        f"in {summary['seconds']:.1f} s{speed}"
     )
     for kind, count in Counter(summary["errors_by_kind"]).most_common():
         tell(f"  {count:,} {kind}")

@@ -36,6 +36,7 @@ def _run(plan: Plan) -> Tally:
     from blip2cli.run.retry import retry_errors
 
     hush_libraries()
-    if plan.job.output.retry_errors:
-        retry_errors(plan)
-    return run(plan)
+    retried = retry_errors(plan) if plan.job.output.retry_errors else 0
+    tally = run(plan)
+    tally.retried = retried
+    return tally
