@@ -7,29 +7,17 @@ import gzip
 import io
 import os
 import re
-import time
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 
 from blip2cli.errors import UsageError, reason
+from blip2cli.host.retries import retried
+from blip2cli.host.spans import spans_as_file
 
 T = TypeVar("T")
-
-TRANSIENT = {
-    *(errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EBUSY, errno.ECONNRESET, errno.ECONNABORTED),
-    *(errno.ENETRESET, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH),
-}
-"""Errors of reading that may be temporary."""
-
-WAITS = (0.1, 0.3, 0.9)
-"""Seconds between the attempts to read."""
-
-BLOCK = 4 << 20
-"""Bytes of a remote file that are fetched at a time."""
 
 PACKAGES = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf", "http": "http", "https": "http"}
 """Scheme of a URL → our extra that brings the package for it."""
@@ -68,11 +56,6 @@ def open_binary(name: str) -> BinaryIO:
     if size is None:
         raise OSError(errno.EINVAL, "not a file")
     return spans_as_file(lambda start, stop: filesystem.cat_file(path, start=start, end=stop), size)
-
-
-def spans_as_file(read_span: Callable[[int, int], bytes], size: int) -> BinaryIO:
-    """A file of `size` bytes, open for reading, from a function that returns the bytes from a start up to a stop."""
-    return io.BufferedReader(_Remote(read_span, size), BLOCK)
 
 
 @dataclass(frozen=True)
@@ -201,83 +184,6 @@ def _answered(function: Callable[[], T]) -> T:
         return retried(function)
     except ValueError as error:
         raise OSError(errno.EINVAL, reason(error)) from None
-
-
-def retried(function: Callable[[], T]) -> T:
-    """The function's result; temporary errors of a busy disk or a network (TRANSIENT) are tried again after WAITS.
-
-    Raises OSError, whatever exception a file system's package raises.
-    """
-    for wait in (*WAITS, None):
-        try:
-            return function()
-        except OSError as error:
-            failure = error
-        except (UsageError, ValueError):
-            raise
-        except Exception as error:  # each package has its own exceptions
-            failure = OSError(errno.EIO, reason(error, named=True))
-        if failure.errno is not None and failure.errno not in TRANSIENT:
-            break
-        if isinstance(failure, (FileNotFoundError, PermissionError, IsADirectoryError)):
-            break
-        if wait is not None:
-            time.sleep(wait)
-    raise failure
-
-
-class _Remote(io.RawIOBase):
-    """A remote file read by ranges; a range that fails is tried again, and the next range is fetched ahead."""
-
-    def __init__(self, read_span: Callable[[int, int], bytes], size: int) -> None:
-        self.read_span, self.size = read_span, size
-        self.at = 0
-        self.ahead: tuple[int, Future[bytes]] | None = None
-        self.fetcher = ThreadPoolExecutor(1)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.at, os.SEEK_END: self.size}[whence]
-        self.at = max(0, start + offset)
-        return self.at
-
-    def readinto(self, buffer: Any) -> int:
-        size = min(len(buffer), self.size - self.at)
-        if size <= 0:
-            return 0
-        data = self._taken(self.at, size)
-        buffer[: len(data)] = data
-        self.at += len(data)
-        if len(data) == BLOCK and self.at < self.size:
-            self.ahead = (self.at, self.fetcher.submit(self._fetch, self.at, min(BLOCK, self.size - self.at)))
-        return len(data)
-
-    def close(self) -> None:
-        self.fetcher.shutdown(wait=False, cancel_futures=True)
-        super().close()
-
-    def _taken(self, start: int, length: int) -> bytes:
-        ahead, self.ahead = self.ahead, None
-        if ahead is not None and ahead[0] == start:
-            fetched = ahead[1].result()
-            if len(fetched) <= length:
-                return fetched
-            return fetched[:length]
-        return self._fetch(start, length)
-
-    def _fetch(self, start: int, length: int) -> bytes:
-        data = retried(lambda: self.read_span(start, start + length))
-        if not data:
-            raise OSError(errno.EIO, "the file ends early")
-        return bytes(data)
 
 
 def _opened(url: str) -> tuple[Any, str]:

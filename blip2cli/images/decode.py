@@ -22,7 +22,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from blip2cli.errors import Blip2Error, ImageError, one_line, reason
-from blip2cli.host import storage
+from blip2cli.host import retries, storage
 from blip2cli.host.containment import OUTSIDE, is_below, open_below
 from blip2cli.images.fetch import fetch
 from blip2cli.inputs.image_formats import IMAGE_FORMATS, install_hint
@@ -114,14 +114,14 @@ def read_file(path: str, offset: int = 0, size: int | None = None, within: str |
     Raises ImageError for one that is missing, too large, or not a regular file.
     """
     try:
-        return storage.retried(lambda: _read(path, offset, size, within))
+        return retries.retried(lambda: _read(path, offset, size, within))
     except FileNotFoundError:
         raise ImageError("missing", "no such file") from None
     except (OSError, ValueError) as error:
         if getattr(error, "errno", None) == errno.EFBIG:
             raise ImageError("too-large", reason(error)) from None
-        tried = getattr(error, "errno", None) in storage.TRANSIENT
-        times = f", tried {len(storage.WAITS) + 1} times" if tried else ""
+        tried = getattr(error, "errno", None) in retries.TRANSIENT
+        times = f", tried {len(retries.WAITS) + 1} times" if tried else ""
         raise ImageError("unreadable", f"{reason(error)}{times}") from None
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import errno
 
 from blip2cli.errors import Blip2Error, ImageError, one_line, reason
-from blip2cli.host import storage
+from blip2cli.host import retries, storage
+from blip2cli.host.web.bounds import Bounds
 from blip2cli.host.web.deadline import Deadline, TooSlowError
-from blip2cli.host.web.exchange import Bounds, WebError, get, repeated
+from blip2cli.host.web.exchange import get, repeated
+from blip2cli.host.web.faults import WebError
 from blip2cli.records import ErrorKind
 
 MAX_BYTES = 256 << 20
@@ -40,7 +42,7 @@ def fetch(url: str, allow_private: bool = False) -> bytes:
 def _from_web(url: str, bounds: Bounds) -> bytes:
     """A file by http or https. Temporary faults are tried again as long as there is time."""
     try:
-        return repeated(lambda: get(url, bounds), storage.WAITS, bounds.deadline)
+        return repeated(lambda: get(url, bounds), retries.WAITS, bounds.deadline)
     except WebError as error:
         raise ImageError(error.kind, error.detail) from None
 

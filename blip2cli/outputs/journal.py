@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from blip2cli.errors import UsageError, reason
 from blip2cli.host.files import HIDDEN, cannot_write
-from blip2cli.host.storage import retried
+from blip2cli.host.retries import retried
 from blip2cli.outputs.commits import (
     Commit,
     Damaged,

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from blip2cli.host.storage import retried
+from blip2cli.host.retries import retried
 from blip2cli.outputs.shards import ShardedOutput
 
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from blip2cli.errors import OutputError, reason
 from blip2cli.host.files import publish
-from blip2cli.host.storage import retried
+from blip2cli.host.retries import retried
 from blip2cli.outputs.formats import Output
 from blip2cli.outputs.journal import NoJournal, parts_folder
 from blip2cli.outputs.layout import Layout

@@ -12,11 +12,12 @@ from typing import ClassVar
 import pytest
 
 from blip2cli.errors import ImageError
-from blip2cli.host import storage
-from blip2cli.host.web import exchange
+from blip2cli.host import retries, storage
+from blip2cli.host.web import connections
 from blip2cli.images import fetch as fetching
 from blip2cli.images.fetch import fetch
 from tests.conftest import Typed, rows_of
+from tests.host.web.conftest import SLOW, failure
 
 KINDS = ("unsupported", "unreadable", "missing", "empty")
 CIRCLE = (Path(__file__).parents[2] / "docs" / "examples" / "red-circle.png").read_bytes()
@@ -78,7 +79,7 @@ def server() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(retries, "WAITS", (0.0, 0.0, 0.0))
 
 
 def test_a_file_is_fetched_also_behind_a_redirect_and_a_busy_server(server: str) -> None:
@@ -96,7 +97,7 @@ def test_loopback_is_never_asked_under_any_of_its_names(server: str, host: str) 
 
 
 def test_a_redirect_into_a_private_network_is_not_followed(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr(connections, "is_public", lambda address: address == "127.0.0.1")
     assert fetch(f"{server}/a.png") == CIRCLE
     with pytest.raises(ImageError, match=r"private network"):
         fetch(f"{server}/to?{server.replace('127.0.0.1', '127.0.0.2')}/secret")
@@ -188,3 +189,27 @@ def test_manifests_and_archives_behind_urls(typed: Callable[..., Typed], tmp_pat
         ("a.png", "a red circle"),
         (f"{root}/a.tar/a.png", "a red circle"),
     ]
+
+
+@pytest.mark.parametrize(
+    "fault", [RuntimeError("any"), ValueError("bad\x1b bucket"), KeyError("x"), TimeoutError(), OSError("no")]
+)
+def test_whatever_an_object_store_raises_is_an_image_error(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
+    def failing(*_: object) -> bytes:
+        raise fault
+
+    monkeypatch.setattr(storage, "read", failing)
+    assert failure("s3://bucket/a.png").startswith("unreadable: ")
+
+
+def test_an_object_store_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(fetching, "SECONDS", 0.4)
+    monkeypatch.setattr(storage, "read", lambda *_: over.wait(10))
+    assert failure("s3://bucket/a.png") == SLOW
+    over.set()
+
+
+def test_a_store_whose_package_is_missing_costs_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "SECONDS", 20.0)
+    assert "the package for gs:// is not installed. Install it: pip install" in failure("gs://bucket/a.png")

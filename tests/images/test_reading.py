@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from blip2cli.errors import ImageError
-from blip2cli.host import storage
-from blip2cli.host.storage import WAITS
+from blip2cli.host import retries, storage
+from blip2cli.host.retries import WAITS
 from blip2cli.images.decode import read_file
 
 Fail = Callable[[int, int], list[float]]
@@ -33,7 +33,7 @@ def fail(monkeypatch: pytest.MonkeyPatch) -> Fail:
             return builtins.open(*arguments)
 
         monkeypatch.setattr(storage, "open", opened, raising=False)
-        monkeypatch.setattr(storage.time, "sleep", waits.append)
+        monkeypatch.setattr(retries.time, "sleep", waits.append)
         return waits
 
     return failing

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from blip2cli.host import storage
+from blip2cli.host import retries
 from blip2cli.outputs.remote import RemoteShards
 from tests.conftest import Typed
 
@@ -112,7 +112,7 @@ def test_a_bucket_that_cannot_be_reached_is_told_in_two_lines(
     def refused(*_: Any, **__: Any) -> bool:
         raise RuntimeError("no credentials")
 
-    monkeypatch.setattr(storage, "WAITS", ())
+    monkeypatch.setattr(retries, "WAITS", ())
     monkeypatch.setattr(s3, "isdir", refused)
     ran = typed("caption", "list.csv", "--out", OUT)
     assert ran.code == 2 and f"cannot reach {OUT}: RuntimeError: no credentials" in ran.err

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from blip2cli.errors import UsageError
-from blip2cli.host import storage
+from blip2cli.host import retries, spans, storage
 
 
 def test_a_remote_file_reads_like_a_local_one(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "BLOCK", 1000)
+    monkeypatch.setattr(spans, "BLOCK", 1000)
     data = os.urandom(4567)
     s3.pipe_file("bucket/f.bin", data)
     with storage.open_binary("s3://bucket/f.bin") as file:
@@ -45,8 +45,8 @@ def test_what_is_not_there(s3: Any) -> None:
 
 
 def test_a_block_that_fails_is_asked_for_again(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "WAITS", (0.0, 0.0))
-    monkeypatch.setattr(storage, "BLOCK", 1000)
+    monkeypatch.setattr(retries, "WAITS", (0.0, 0.0))
+    monkeypatch.setattr(spans, "BLOCK", 1000)
     data = os.urandom(2500)
     s3.pipe_file("bucket/f.bin", data)
     ask, left = s3.cat_file, [OSError(errno.ECONNRESET, "reset"), RuntimeError("any")]

@@ -8,14 +8,18 @@ from collections.abc import Callable
 from typing import BinaryIO, TypeVar
 
 from blip2cli.errors import reason
-from blip2cli.host import storage
+from blip2cli.host import retries
+from blip2cli.host.spans import spans_as_file
+from blip2cli.host.web.answers import Span
+from blip2cli.host.web.bounds import Bounds
 from blip2cli.host.web.deadline import Deadline
-from blip2cli.host.web.exchange import Bounds, NoSpansError, Span, WebError, get, get_span, repeated
+from blip2cli.host.web.exchange import get, get_span, repeated
+from blip2cli.host.web.faults import NoSpansError, WebError
 
 T = TypeVar("T")
 
 SPAN_SECONDS = 60.0
-"""Time for one span of a file, which is storage.BLOCK long at most; all attempts together."""
+"""Time for one span of a file, which is BLOCK long at most; all attempts together."""
 
 WHOLE_SECONDS = 600.0
 """Time for a file that has to be read as a whole."""
@@ -37,7 +41,7 @@ def open_web(url: str) -> BinaryIO:
             raise OSError(errno.ESPIPE, "the file changed while it was read")
         return span.data
 
-    return storage.spans_as_file(read_span, size)
+    return spans_as_file(read_span, size)
 
 
 def web_file_exists(url: str) -> bool:
@@ -58,13 +62,13 @@ def _size(url: str) -> int:
 
 def _span(url: str, start: int, stop: int) -> Span:
     bounds = Bounds(Deadline.after(SPAN_SECONDS), stop - start, allow_private=True)
-    return repeated(lambda: get_span(url, bounds, start, stop), storage.WAITS, bounds.deadline)
+    return repeated(lambda: get_span(url, bounds, start, stop), retries.WAITS, bounds.deadline)
 
 
 def _whole(url: str) -> bytes:
     bounds = Bounds(Deadline.after(WHOLE_SECONDS), MOST_WHOLE, allow_private=True)
     try:
-        return as_os_error(lambda: repeated(lambda: get(url, bounds), storage.WAITS, bounds.deadline))
+        return as_os_error(lambda: repeated(lambda: get(url, bounds), retries.WAITS, bounds.deadline))
     except OSError as error:
         if error.errno != errno.EFBIG:
             raise

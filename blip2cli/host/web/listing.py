@@ -10,9 +10,10 @@ import urllib.parse
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
-from blip2cli.host import storage
+from blip2cli.host import retries
+from blip2cli.host.web.bounds import Bounds
 from blip2cli.host.web.deadline import Deadline
-from blip2cli.host.web.exchange import Bounds, get, repeated
+from blip2cli.host.web.exchange import get, repeated
 from blip2cli.host.web.files import as_os_error
 
 SECONDS = 120.0
@@ -66,7 +67,7 @@ def files_matching(pattern: str) -> list[str]:
 def _links(page: str, deadline: Deadline) -> Iterator[str]:
     """The URLs that a page links to."""
     bounds = Bounds(deadline, MOST_PAGE, allow_private=True)
-    text = as_os_error(lambda: repeated(lambda: get(page, bounds), storage.WAITS, deadline)).decode("utf-8", "replace")
+    text = as_os_error(lambda: repeated(lambda: get(page, bounds), retries.WAITS, deadline)).decode("utf-8", "replace")
     for match in LINK.finditer(text):
         try:
             link = urllib.parse.urlsplit(urllib.parse.urljoin(page, html.unescape(match[1])))

@@ -2,13 +2,28 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
+from blip2cli.errors import ImageError
+from blip2cli.host import retries
+from blip2cli.host.web import bounds
+from blip2cli.images import fetch as fetching
+from blip2cli.images.fetch import fetch
+
 Script = Callable[[socket.socket, bytes], None]
 """What a server does with a connection and the request that came through it."""
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+SLOW = "unreadable: took longer than 0.4 s"
+LARGE = "too-large: more than 1 MiB"
+"""What is said of an image that is above `small_bounds`."""
 
 
 class ScriptedServer:
@@ -46,6 +61,9 @@ class ScriptedServer:
             self.sent += len(piece)
 
 
+Serve = Callable[[Script], ScriptedServer]
+
+
 @pytest.fixture
 def serve() -> Iterator[Callable[[Script], ScriptedServer]]:
     """Start servers with scripts."""
@@ -64,3 +82,21 @@ def body(data: bytes, *headers: str, status: str = "200 OK") -> bytes:
     """A whole answer."""
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(data)}", *headers, "", ""]
     return "\r\n".join(lines).encode() + data
+
+
+@pytest.fixture
+def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Little time and few bytes for an image."""
+    monkeypatch.setattr(retries, "WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(fetching, "SECONDS", 0.4)
+    monkeypatch.setattr(fetching, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(bounds, "OVERHEAD", 1 << 18)
+
+
+def failure(url: str, **given: Any) -> str:
+    """What a URL fails of, within the deadline and the time of a busy machine."""
+    started = time.monotonic()
+    with pytest.raises(ImageError) as raised:
+        fetch(url, **{"allow_private": True, **given})
+    assert time.monotonic() - started < 3
+    return str(raised.value)

@@ -9,8 +9,8 @@ from functools import partial
 
 import pytest
 
-from blip2cli.host import storage
-from blip2cli.host.web import exchange, listing
+from blip2cli.host import retries, storage
+from blip2cli.host.web import bounds, listing
 from tests.host.web.conftest import Script, ScriptedServer, body
 
 Serve = Callable[[Script], ScriptedServer]
@@ -65,7 +65,7 @@ def test_links_to_elsewhere_are_left_out(serve: Serve) -> None:
 
 
 def test_pages_without_end_are_given_up(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "WAITS", ())
+    monkeypatch.setattr(retries, "WAITS", ())
     monkeypatch.setattr(listing, "SECONDS", 0.4)
     server = serve(lambda connection, _: connection.sendall(body(b"<a href=deeper/>x</a>")))
     started = time.monotonic()
@@ -75,7 +75,7 @@ def test_pages_without_end_are_given_up(serve: Serve, monkeypatch: pytest.Monkey
 
 
 def test_a_page_without_end_is_given_up(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "OVERHEAD", 1 << 18)
+    monkeypatch.setattr(bounds, "OVERHEAD", 1 << 18)
     monkeypatch.setattr(listing, "MOST_PAGE", 1 << 20)
 
     def script(connection: socket.socket, _request: bytes) -> None:

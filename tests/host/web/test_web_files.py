@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from blip2cli.host import storage
-from blip2cli.host.web import exchange, files
+from blip2cli.host import retries, spans, storage
+from blip2cli.host.web import bounds, files
 from tests.host.web.conftest import Script, ScriptedServer, body
 
 Serve = Callable[[Script], ScriptedServer]
@@ -18,12 +18,12 @@ DATA = bytes(range(256)) * 20
 
 @pytest.fixture(autouse=True)
 def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "WAITS", (0.0,))
-    monkeypatch.setattr(storage, "BLOCK", 1000)
+    monkeypatch.setattr(retries, "WAITS", (0.0,))
+    monkeypatch.setattr(spans, "BLOCK", 1000)
     monkeypatch.setattr(files, "SPAN_SECONDS", 0.4)
     monkeypatch.setattr(files, "WHOLE_SECONDS", 0.4)
     monkeypatch.setattr(files, "MOST_WHOLE", 1 << 20)
-    monkeypatch.setattr(exchange, "OVERHEAD", 1 << 18)
+    monkeypatch.setattr(bounds, "OVERHEAD", 1 << 18)
 
 
 def span_of(request: bytes) -> tuple[int, int]:
