@@ -11,7 +11,7 @@ ELSEWHERE := tests/cli tests/host tests/images tests/model tests/tasks tests/ver
 	tests/outputs/test_carried_columns.py tests/outputs/test_resume.py tests/outputs/test_retry.py \
 	tests/outputs/test_shards.py
 
-.PHONY: demo test test-avx2 test-oldest test-pythons test-elsewhere test-cluster lint chaos soak cluster-demo scale fuzz \
+.PHONY: demo test test-avx2 test-oldest test-pythons test-elsewhere test-cluster lint chaos soak cluster-demo scale replicas fuzz \
 	bench bench-gpu accuracy reference docs docs-pictures clean
 
 # What running needs. Python compiles modules ahead when they are first imported: pip would compile all of them, which
@@ -94,6 +94,10 @@ cluster-demo: $(VENV)/.ready  ## Caption on a Ray cluster of two nodes on this m
 
 scale: $(VENV)/.ready  ## Simulate the driver of a cluster run over a hundred million rows.
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.run.engines.simulation
+
+replicas: $(VENV)/.ready  ## Measure what the parent of --devices feeds and writes, also with a slow replica.
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.run.engines.feeding
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.run.engines.feeding --slow --rows 100000
 
 fuzz: $(VENV)/.ready  ## Read 5,000 images, archives and manifests that were tampered with.
 	$(BIN)/python -m tests.hostile.fuzz --cases 5000

@@ -2,7 +2,8 @@
 
 Replicas pull rows, so a fast one gets more. The unfinished rows of a replica are remembered until their results
 arrive; if it dies, those rows go to the replica that pulls next, and it is started again. A row that was unfinished
-at several deaths is tried alone, and becomes an error row if the replica crashes again.
+at several deaths is tried alone, and becomes an error row if the replica crashes again. While many rows wait for those
+of a slow replica, others compute these too, and the first result counts.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ PULLED_BYTES = 64 << 20
 """Bytes of these rows at which no more are added."""
 
 HELD = 2048
-"""Finished rows that may wait for an earlier one. Above this, only the replica that has the earliest row is fed."""
+"""Finished rows that may wait for an earlier one. Above this, only replicas that have the earliest row get new ones;
+the others get rows that a slow one has not finished."""
 
 LOOK = 0.5
 """Seconds between checks whether the processes live."""
@@ -161,6 +163,8 @@ class Replicas:
         self.stopping = False
         self.suspicion: dict[int, int] = {}
         self.finished: dict[int, tuple[Row, Outputs]] = {}
+        self.due: deque[int] = deque()  # rows given out whose results are not yielded yet, in input order
+        self.unfinished: dict[int, _Replica] = {}  # rows in the hands of replicas → the first to get it
         self.inbox: Inbox = queue.SimpleQueue()
         self.closed = threading.Event()
         try:
@@ -174,18 +178,17 @@ class Replicas:
             raise
 
     def results(self, rows: Iterator[Row], stop: Stop) -> Iterator[Result]:
-        due: deque[int] = deque()  # indices of the rows given out whose results are not yielded yet, in input order
-        source_rows = self._noted(stop.before(rows), due)
+        due = self.due
+        source_rows = self._noted(stop.before(rows))
         while True:
             if stop.asked and not self.stopping:
                 self._tell_all_to_stop()
-            self._answer(source_rows, due, stop)
+            self._answer(source_rows, stop)
             while due and due[0] in self.finished:
                 yield from self._taken(due.popleft())
-            idle = not any(replica.hand for replica in self.replicas)
-            if idle and self.stopping:
+            if not self.unfinished and self.stopping:
                 return
-            if idle and not self.again and not self._more(source_rows):
+            if not self.unfinished and not self.again and not self._more(source_rows):
                 assert not due, "a row was given out and never came back"
                 return
             self._listen()
@@ -209,9 +212,9 @@ class Replicas:
                 replica.process.kill()
             raise
 
-    def _noted(self, rows: Iterator[Row], due: deque[int]) -> Iterator[Row]:
+    def _noted(self, rows: Iterator[Row]) -> Iterator[Row]:
         for row in rows:
-            due.append(row.index)
+            self.due.append(row.index)
             yield row
 
     def _more(self, source_rows: Iterator[Row]) -> bool:
@@ -229,18 +232,19 @@ class Replicas:
             except OSError:
                 continue  # dead, which will be noticed
 
-    def _answer(self, source_rows: Iterator[Row], due: deque[int], stop: Stop) -> None:
-        """Give rows to the replicas that pull, if there is room for their results."""
+    def _answer(self, source_rows: Iterator[Row], stop: Stop) -> None:
+        """Give rows to the replicas that pull: new ones if there is room for their results."""
         for replica in self.replicas:
-            earliest = bool(due) and due[0] in replica.hand
-            is_full = len(self.finished) >= HELD and not earliest and not self.again
-            if not replica.pulling or stop.asked or is_full:
+            if not replica.pulling or stop.asked:
                 continue
-            rows = self._rows_for(replica, source_rows)
-            if not rows and not replica.hand:
+            is_full = self._waits_for_another(replica)
+            rows = self._rows_of_slow_replica() if is_full else self._rows_for(replica, source_rows)
+            if not rows and (is_full or not replica.hand):
                 continue  # it waits: it may get the rows of a dead replica
             replica.pulling = False
-            replica.hand.update((row.index, row) for row in rows)
+            for row in rows:
+                replica.hand[row.index] = row
+                self.unfinished.setdefault(row.index, replica)
             try:
                 replica.connection.send((ROWS, rows))
             except OSError:
@@ -260,6 +264,24 @@ class Replicas:
         while self.again and len(rows) < PULLED and self.suspicion.get(self.again[0].index, 0) < SUSPECT:
             rows.append(self.again.popleft())
         return rows or _next_rows(source_rows)
+
+    def _waits_for_another(self, replica: _Replica) -> bool:
+        """Whether so many rows wait for one that this replica does not have that it gets no new ones."""
+        if len(self.finished) < HELD or self.again or not self.due:
+            return False
+        return self.due[0] in self.unfinished and self.due[0] not in replica.hand
+
+    def _rows_of_slow_replica(self) -> list[Row]:
+        """Unfinished rows of the replica that all others wait for, but those that another has too."""
+        slow = self.unfinished[self.due[0]]
+        others = [replica.hand for replica in self.replicas if replica is not slow]
+        rows: list[Row] = []
+        for index, row in slow.hand.items():
+            if len(rows) == PULLED or index in self.suspicion:
+                break
+            if index in self.unfinished and not any(index in hand for hand in others):
+                rows.append(row)
+        return rows
 
     def _watch(self) -> None:
         """Kill replicas that were stopped, so that nothing waits for them, not even other threads of this program."""
@@ -290,11 +312,12 @@ class Replicas:
         elif kind == DONE:
             for index, outputs in content[0]:
                 row = replica.hand.pop(index)
-                self.finished[index] = (row if self.keep_bytes else row.without_bytes(), outputs)
+                if self.unfinished.pop(index, None):  # unless another replica was faster
+                    self.finished[index] = (row if self.keep_bytes else row.without_bytes(), outputs)
         elif kind == DRY:
             replica.stats = content[0]
             if self.stopping:
-                replica.hand.clear()  # rows that it had not started
+                self._unfinished_of(replica)  # rows that it had not started
 
     def _taken(self, index: int) -> Iterator[Result]:
         row, outputs = self.finished.pop(index)
@@ -302,13 +325,24 @@ class Replicas:
         for number, (values, error, left_out) in enumerate(outputs, 1):
             yield Result(row, values, error, number == len(outputs), left_out)
 
+    def _unfinished_of(self, replica: _Replica) -> list[Row]:
+        """Take a replica's rows away from it; returns those that are not finished."""
+        hand, replica.hand = replica.hand, {}
+        rows = [row for index, row in hand.items() if index in self.unfinished]
+        for row in rows:
+            another = next((other for other in self.replicas if row.index in other.hand), None)
+            if another is None:
+                del self.unfinished[row.index]
+            else:
+                self.unfinished[row.index] = another
+        return rows
+
     def _bury(self, replica: _Replica) -> None:
         """Give the rows of a dead replica to the others, and start it again, unless it has died too often."""
         replica.process.join(timeout=5)
         replica.end()
         cause = "no answer" if replica.silent else _cause(replica.process.exitcode)
-        hand = list(replica.hand.values())
-        replica.hand = {}
+        hand = self._unfinished_of(replica)
         proven = len(hand) == 1 and self.suspicion.get(hand[0].index, 0) >= SUSPECT
         if proven:
             fault = RowError("crashed", f"the model's process crashed on this row ({cause})")
@@ -318,7 +352,8 @@ class Replicas:
             replica.deaths += 1
             for row in hand:
                 self.suspicion[row.index] = self.suspicion.get(row.index, 0) + 1
-        self.again = deque(sorted([*hand, *self.again], key=lambda row: row.index))
+        lost = [row for row in hand if row.index not in self.unfinished]
+        self.again = deque(sorted([*lost, *self.again], key=lambda row: row.index))
         logger.debug("replica %s died (%s) with %d rows unfinished", replica.name, cause, len(hand))
         if self.stopping:
             self.replicas.remove(replica)
