@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from blip2cli.cli.options import command
-from blip2cli.commands.search import SearchOptions
+from blip2cli.commands.search.options import SearchOptions
 from blip2cli.settings import Job, ModelSettings, OutputSettings
 
 Arguments = Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from blip2cli.errors import Blip2Error, ImageError, Terminated, UsageError, reason
 from blip2cli.records import RowError
-from blip2cli.settings import Job, Opt
+from blip2cli.settings import Job, Opt, TaskOptions
 from blip2cli.tasks.template import Template, check_place
 
 if TYPE_CHECKING:
@@ -34,10 +34,11 @@ SHARED = 2
 
 
 @dataclass(frozen=True)
-class ChatOptions:
+class ChatOptions(TaskOptions):
     """The options of `blip2 chat` alone."""
 
     panel = "Chat"
+    takes = "an image file"
     turns: Annotated[
         int | None,
         Opt(
@@ -280,7 +281,7 @@ def _begun(job: Job, path: str) -> Conversation:
     from blip2cli.tasks.generation import check_length, with_length
     from blip2cli.tasks.vqa import MAX_NEW_TOKENS
 
-    options: ChatOptions = job.options
+    options = job.options_as(ChatOptions)
     asked = options.template and Template(options.template, "--template")
     if asked:
         asked.check(())
@@ -302,7 +303,7 @@ def _begun(job: Job, path: str) -> Conversation:
 
 def _alone(job: Job) -> bool:
     """Whether each question is asked alone although --turns was not given."""
-    return job.model_name == "tiny" and job.options.turns is None
+    return job.model_name == "tiny" and job.options_as(ChatOptions).turns is None
 
 
 def _only(inputs: tuple[Any, ...]) -> str:

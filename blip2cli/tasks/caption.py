@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from blip2cli.errors import UsageError
 from blip2cli.records import Batch, Column, Result, Row
-from blip2cli.settings import Job, Opt
+from blip2cli.settings import Job, Opt, TaskOptions
 from blip2cli.tasks import Needs
 from blip2cli.tasks.template import MissingColumn, Template, empty_column, lines_of
 
@@ -26,7 +26,7 @@ MAX_NEW_TOKENS = 30
 
 
 @dataclass(frozen=True)
-class CaptionOptions:
+class CaptionOptions(TaskOptions):
     """The options of `blip2 caption` alone."""
 
     panel = "Caption"
@@ -59,7 +59,7 @@ class CaptionTask:
     needs = Needs()
 
     def __init__(self, job: Job) -> None:
-        self.options: CaptionOptions = job.options
+        self.options = job.options_as(CaptionOptions)
         self.settings = job.generation
         several = self.options.num_captions
         if several > 1 and not self.settings.samples and self.settings.num_beams < several:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from blip2cli.errors import UsageError
 from blip2cli.records import Batch, Column, Result, RowError
-from blip2cli.settings import Job, Kind, Opt
+from blip2cli.settings import Job, Kind, Opt, TaskOptions
 from blip2cli.tasks import Needs
 from blip2cli.tasks.template import empty_column
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class EmbedOptions:
+class EmbedOptions(TaskOptions):
     """The options of `blip2 embed` alone."""
 
     panel = "Features"
@@ -76,7 +76,7 @@ class EmbedTask:
     several_rows = False
 
     def __init__(self, job: Job) -> None:
-        self.options: EmbedOptions = job.options
+        self.options = job.options_as(EmbedOptions)
         column = self.options.texts_column
         self.needs = Needs(
             images=column is None,

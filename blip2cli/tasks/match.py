@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from blip2cli.errors import UsageError
 from blip2cli.records import Batch, Column, Result, Row, RowError
-from blip2cli.settings import Job, Kind, Opt
+from blip2cli.settings import Job, Kind, Opt, TaskOptions
 from blip2cli.tasks import Needs
 from blip2cli.tasks.template import MissingColumn, Template, empty_column, lines_of
 
@@ -28,11 +28,10 @@ PAIRS = 1024
 
 
 @dataclass(frozen=True)
-class MatchOptions:
+class MatchOptions(TaskOptions):
     """The options of `blip2 match` alone."""
 
     panel = "Matching"
-    kind: ClassVar[Kind] = "retrieval"
     text: Annotated[
         tuple[str, ...],
         Opt("Text for every image; may be repeated. {NAME} stands for a column.", ("--text", "-t"), "TEXT"),
@@ -52,6 +51,11 @@ class MatchOptions:
     threshold_on: Annotated[
         Literal["itm", "itc"] | None, Opt("Score that --threshold applies to. [default: itm, if it is computed]")
     ] = None
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of checkpoint that compares images with texts."""
+        return "retrieval"
 
     @property
     def computed(self) -> tuple[str, ...]:
@@ -98,7 +102,7 @@ class MatchTask:
     several_rows = True
 
     def __init__(self, job: Job) -> None:
-        self.options: MatchOptions = job.options
+        self.options = job.options_as(MatchOptions)
         if self.options.threshold is not None and job.output.retry_errors:
             raise UsageError(
                 "--retry-errors cannot be used with --threshold",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from blip2cli.errors import UsageError
 from blip2cli.records import Batch, Column, Result, Row, RowError
-from blip2cli.settings import Job, Opt
+from blip2cli.settings import Job, Opt, TaskOptions
 from blip2cli.tasks import Needs
 from blip2cli.tasks.template import MissingColumn, Template, check_place, empty_column, lines_of
 
@@ -26,7 +26,7 @@ MAX_NEW_TOKENS = 10
 
 
 @dataclass(frozen=True)
-class VqaOptions:
+class VqaOptions(TaskOptions):
     """The options of `blip2 vqa` alone."""
 
     panel = "Questions"
@@ -68,7 +68,7 @@ class VqaTask:
     several_rows = True
 
     def __init__(self, job: Job) -> None:
-        self.options: VqaOptions = job.options
+        self.options = job.options_as(VqaOptions)
         self.settings = job.generation
         asked = self.options.prompt + (
             lines_of("--questions", self.options.questions) if self.options.questions else ()

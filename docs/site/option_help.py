@@ -12,7 +12,7 @@ class OptionHelp(Extension):
     """Gives every field annotated `Annotated[type, Opt(help, ...)]` its help as docstring, and leaves it the type."""
 
     def on_class_members(self, *, cls: Class, **_: Any) -> None:
-        if cls.module.path != Opt.__module__:
+        if not any("Opt(" in str(field.annotation) for field in cls.attributes.values()):
             return
         hints = get_type_hints(getattr(import_module(cls.module.path), cls.name), include_extras=True)
         for name, field in cls.attributes.items():

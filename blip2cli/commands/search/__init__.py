@@ -3,76 +3,16 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING
 
+from blip2cli.commands.search.options import SearchOptions
 from blip2cli.errors import UsageError
-from blip2cli.settings import Job, Kind, Opt
+from blip2cli.settings import Job
 
 if TYPE_CHECKING:
     from blip2cli.commands.search.pictures import Pictures
     from blip2cli.commands.search.results import QueryHits
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """The options of `blip2 search` alone."""
-
-    panel = "Search"
-    kind: ClassVar[Kind] = "retrieval"
-    needs_input: ClassVar[bool] = False
-    image: Annotated[
-        tuple[str, ...], Opt("An image to search for others like it; may be repeated.", metavar="FILE")
-    ] = ()
-    top_k: Annotated[int, Opt("Rows for each query.", ("--top-k", "-k"), "K", min=1, max=100_000)] = 10
-    rerank: Annotated[
-        int | None, Opt("Rank the best N again by ITC + ITM, which reads their images.", metavar="N", min=1)
-    ] = None
-    index: Annotated[
-        Path | None,
-        Opt(
-            "Index file for many rows (needs the extra `search`), built if missing. Without it, search is exact.",
-            metavar="FILE",
-        ),
-    ] = None
-    images: Annotated[
-        tuple[str, ...],
-        Opt("Input of embed, to find images that are not at their row's name; may be repeated.", metavar="INPUT"),
-    ] = ()
-    image_root: Annotated[
-        str | None,
-        Opt(
-            "Folder of the images; nothing outside it is read. [default: the current, else that of the features]",
-            metavar="FOLDER",
-        ),
-    ] = None
-    allow_remote: Annotated[bool, Opt("Fetch the images behind URLs, for --rerank and --report.")] = False
-    allow_private: Annotated[bool, Opt("With --allow-remote: also from this machine and private networks.")] = False
-    report: Annotated[Path | None, Opt("Write the rows as an HTML page too.", metavar="FILE")] = None
-
-    @property
-    def outputs(self) -> dict[str, Path | None]:
-        """Files written in addition to the rows, by their option."""
-        return {"--report": self.report, "--index": self.index}
-
-    def validate(self) -> None:
-        if self.allow_private and not self.allow_remote:
-            raise UsageError("--allow-private needs --allow-remote", "Give both, or neither.")
-        looks = self.rerank is not None or self.report is not None
-        for name, value in (
-            ("images", self.images),
-            ("image-root", self.image_root),
-            ("allow-remote", self.allow_remote),
-        ):
-            if value and not looks:
-                raise UsageError(f"--{name} needs --rerank or --report", "Without them no image of a row is read.")
-        if self.rerank is not None and self.image:
-            raise UsageError("--rerank cannot be used with --image", "ITM compares images with texts.")
-        if self.rerank is not None and self.rerank < self.top_k:
-            raise UsageError(
-                f"--rerank {self.rerank} is below --top-k {self.top_k}", f"Give --rerank {self.top_k} or more."
-            )
 
 
 def search(job: Job) -> bool:
@@ -91,7 +31,7 @@ def search(job: Job) -> bool:
         raise UsageError("no features are given", "For example: blip2 search feats.parquet 'a red circle'.")
     started = time.perf_counter()
     file, *texts = map(str, job.input.inputs)
-    options: SearchOptions = job.options
+    options = job.options_as(SearchOptions)
     if not texts and not options.image:
         raise UsageError("no query is given", f"For example: blip2 search {file} 'a red circle', or --image FILE.")
     target = target_of(job.output, FORMATS)
@@ -123,7 +63,7 @@ def _found(job: Job, pictures: Pictures, texts: list[str]) -> list[QueryHits]:
     from blip2cli.commands.search.rerank import rerank
     from blip2cli.commands.search.results import QueryHits
 
-    options: SearchOptions = job.options
+    options = job.options_as(SearchOptions)
     features = pictures.features
     most = max(options.top_k, options.rerank or 0)
     index = Index.of(features, options.index, job.output.quiet, most) if options.index is not None else None

@@ -13,7 +13,7 @@ from blip2cli.inputs.originals import Originals
 from blip2cli.records import Row
 
 if TYPE_CHECKING:
-    from blip2cli.commands.search import SearchOptions
+    from blip2cli.commands.search.options import SearchOptions
 
 COLUMN = "image"
 """The column that names them."""

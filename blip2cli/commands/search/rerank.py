@@ -8,6 +8,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.commands.search.exact import Hit
+from blip2cli.commands.search.options import SearchOptions
 from blip2cli.commands.search.pictures import Pictures
 from blip2cli.commands.search.results import QueryHits
 from blip2cli.model.batches import Failed, for_each_row
@@ -25,10 +26,8 @@ Scores = dict[int, "float | Failed"]
 def rerank(model: RetrievalModel, job: Job, pictures: Pictures, results: Sequence[QueryHits]) -> list[QueryHits]:
     """The best results for each text, by ITC + ITM; after them those that ITM cannot score, by ITC."""
     scores = _scores(model, job, pictures, results)
-    return [
-        _ranked(result, scores_of_query, job.options.top_k)
-        for result, scores_of_query in zip(results, scores, strict=True)
-    ]
+    most = job.options_as(SearchOptions).top_k
+    return [_ranked(result, scores_of_query, most) for result, scores_of_query in zip(results, scores, strict=True)]
 
 
 def _scores(model: RetrievalModel, job: Job, pictures: Pictures, results: Sequence[QueryHits]) -> list[Scores]:

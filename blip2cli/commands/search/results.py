@@ -18,7 +18,8 @@ from blip2cli.settings import Job
 if TYPE_CHECKING:
     from blip2cli.commands.search.exact import Hit
     from blip2cli.commands.search.features import Features
-    from blip2cli.commands.search.pictures import Pictures
+    from blip2cli.commands.search.options import SearchOptions
+from blip2cli.commands.search.pictures import Pictures
 
 OWN = ("image", "error")
 """Columns of a feature file that are not copied: the first names the row, and no row with an error is found."""
@@ -45,7 +46,7 @@ def write(job: Job, target: Target, pictures: Pictures, found_by_query: Sequence
     unranked = {hit.row: hit for query in found_by_query for hit in query.unranked}
     if unranked:
         _warn(features, list(unranked.values()))
-    if job.options.report is not None:
+    if job.options_as(SearchOptions).report is not None:
         _report(job, pictures, layout, results)
     return all(result.error is None for result in results)
 
@@ -62,8 +63,9 @@ def _warn(features: Features, unranked: Sequence[Hit]) -> None:
 def _layout(job: Job, features: Features) -> Layout:
     import pyarrow as pa
 
+    options = job.options_as(SearchOptions)
     columns = [Column("query", "string"), Column("rank", "integer"), Column("itc", "number")]
-    if job.options.rerank is not None:
+    if options.rerank is not None:
         columns.append(Column("itm", "number"))
     schema = pa.schema([field for field in features.schema if field.name not in OWN])
     metadata = {
@@ -71,9 +73,9 @@ def _layout(job: Job, features: Features) -> Layout:
         "searched": str(features.path),
         "model": job.model_name,
         "revision": job.model.revision,
-        "top_k": job.options.top_k,
-        "rerank": job.options.rerank,
-        "index": str(job.options.index) if job.options.index else None,
+        "top_k": options.top_k,
+        "rerank": options.rerank,
+        "index": str(options.index) if options.index else None,
         "version": __version__,
     }
     return Layout(carried_names(schema.names, tuple(columns)), tuple(columns), lambda: schema, metadata)
@@ -96,8 +98,10 @@ def _results(features: Features, layout: Layout, found_by_query: Sequence[QueryH
 
 
 def report_settings(job: Job) -> ReportSettings:
-    """The page of --report."""
-    return ReportSettings(job.options.report, job.output.overwrite, quiet=job.output.quiet)
+    """The page of --report, which is given."""
+    page = job.options_as(SearchOptions).report
+    assert page is not None
+    return ReportSettings(page, job.output.overwrite, quiet=job.output.quiet)
 
 
 def _report(job: Job, pictures: Pictures, layout: Layout, results: Sequence[Result]) -> None:

@@ -1,23 +1,16 @@
-"""The settings of a run: small frozen records, validated when they are made; the command line is generated from them.
-
-Each field carries an `Opt` with its help text, so that name, type, default and help are in one place. A record's
-`validate` names the option at fault. `Job.fingerprint` is what a resumed run is compared by.
-"""
+"""The records of options that several commands share: the input, the output, the model, how it writes, and where."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from blip2cli.errors import UsageError
-from blip2cli.host.files import check_name
 from blip2cli.host.storage import is_url
+from blip2cli.settings.devices import check_device, devices_named
+from blip2cli.settings.option import Opt, Options, check_private
 
 FormatName = Literal["parquet", "jsonl", "csv", "arrow", "sidecar", "imagefolder", "webdataset", "npy", "coco", "vqa"]
 
@@ -49,20 +42,7 @@ DAY = 86_400.0
 
 
 @dataclass(frozen=True)
-class Opt:
-    """How a field appears on the command line: its help, extra flag names, bounds, and the variable that sets it."""
-
-    help: str
-    flags: tuple[str, ...] = ()
-    metavar: str | None = None
-    min: float | None = None
-    max: float | None = None
-    env: str | None = None
-    parse: Callable[[str], Any] | None = None
-
-
-@dataclass(frozen=True)
-class InputSettings:
+class InputSettings(Options):
     """The input."""
 
     panel = "Input"
@@ -93,12 +73,11 @@ class InputSettings:
                 raise UsageError(
                     f"--shard {self.shard} is not a part such as 3/16", "Parts count from 1: 1/16 to 16/16."
                 )
-        if self.allow_private and not self.allow_remote:
-            raise UsageError("--allow-private needs --allow-remote", "Give both, or neither.")
+        check_private(self.allow_private, self.allow_remote)
 
 
 @dataclass(frozen=True)
-class OutputSettings:
+class OutputSettings(Options):
     """The output."""
 
     panel = "Output"
@@ -139,7 +118,7 @@ class OutputSettings:
 
 
 @dataclass(frozen=True)
-class ModelSettings:
+class ModelSettings(Options):
     """Which model, and how it runs."""
 
     panel = "Model"
@@ -202,37 +181,8 @@ class ModelSettings:
                 raise UsageError(f"--{name} cannot be used with --device-map", "Leave one of them out.")
 
 
-MOST_REPLICAS = 1024
-"""Replicas on one machine."""
-
-
-def check_device(device: str) -> str:
-    """The name of a device, which need not exist here. Raises UsageError for other texts."""
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,4})?", device, re.ASCII):
-        raise UsageError(f"--device {device} is not a device", "Use auto, cpu, cuda, cuda:N or mps.")
-    return device
-
-
-def devices_named(devices: str) -> list[str]:
-    """The devices of --devices, one for each replica; ["all"] for all. Raises UsageError."""
-    if devices == "all":
-        return ["all"]
-    if match := re.fullmatch(r"cpu:(\d{1,4})", devices):
-        if not 1 <= int(match[1]) <= MOST_REPLICAS:
-            raise UsageError(f"--devices {devices} asks for {int(match[1])} replicas", f"Give 1 to {MOST_REPLICAS}.")
-        return ["cpu"] * int(match[1])
-    named = [name.strip() for name in devices.split(",")]
-    if not all(re.fullmatch(r"cuda:\d{1,4}", name) for name in named):
-        raise UsageError(
-            f"--devices {devices} is not a list of devices", "For example: cuda:0,cuda:1, or all, or cpu:4."
-        )
-    if len(set(named)) < len(named):
-        raise UsageError(f"--devices {devices} names a device twice", "A GPU holds one replica.")
-    return named
-
-
 @dataclass(frozen=True)
-class GenerationSettings:
+class GenerationSettings(Options):
     """How text is decoded; the names and meanings are those of transformers' GenerationConfig."""
 
     panel = "Generation"
@@ -274,7 +224,7 @@ class GenerationSettings:
 
 
 @dataclass(frozen=True)
-class EngineSettings:
+class EngineSettings(Options):
     """Where it runs."""
 
     panel = "Cluster"
@@ -312,9 +262,15 @@ class EngineSettings:
         return int(fewest), int(most or fewest)
 
     def validate(self) -> None:
-        for name in ("ray_address", "replicas", "gpus_per_replica", "cpus_per_replica"):
-            if self.engine == "local" and getattr(self, name) is not None:
-                raise UsageError(f"--{name.replace('_', '-')} needs --engine ray", "On one machine, use --devices.")
+        given = {
+            "--ray-address": self.ray_address,
+            "--replicas": self.replicas,
+            "--gpus-per-replica": self.gpus_per_replica,
+            "--cpus-per-replica": self.cpus_per_replica,
+        }
+        for option, value in given.items():
+            if self.engine == "local" and value is not None:
+                raise UsageError(f"{option} needs --engine ray", "On one machine, use --devices.")
         if self.replicas is not None:
             if not re.fullmatch(r"\d{1,6}(-\d{1,6})?", self.replicas, re.ASCII):
                 raise UsageError(
@@ -323,84 +279,3 @@ class EngineSettings:
             fewest, most = self.fewest_and_most or (1, 1)
             if not 1 <= fewest <= most:
                 raise UsageError(f"--replicas {self.replicas} is not a range of numbers from 1", "For example: 2-16.")
-
-
-@dataclass(frozen=True)
-class Job:
-    """All settings of one run. `task` names the task, `options` is that task's own record."""
-
-    task: str
-    options: Any
-    input: InputSettings
-    output: OutputSettings
-    model: ModelSettings
-    generation: GenerationSettings
-    engine: EngineSettings = EngineSettings()
-
-    def __post_init__(self) -> None:
-        for record in (self.input, self.output, self.model, self.generation, self.engine, self.options):
-            record.validate()
-        if not self.input.inputs and getattr(self.options, "needs_input", True):
-            several = "image files, folders, globs or manifests, or - for a list on stdin"
-            raise UsageError("no input given", f"Give {'an image file' if self.task == 'chat' else several}.")
-        for path in (self.output.out, *self.side_outputs.values()):
-            if isinstance(path, Path):
-                check_name(path)
-
-    @property
-    def side_outputs(self) -> dict[str, Path]:
-        """Files written in addition to the rows, by their option."""
-        of_options: dict[str, Path | None] = getattr(self.options, "outputs", {})
-        paths = {"--summary": self.output.summary, **of_options}
-        return {option: path for option, path in paths.items() if isinstance(path, Path)}
-
-    @property
-    def files_of_options(self) -> list[str]:
-        """The files that the task's options tell it to read."""
-        written: dict[str, Path | None] = getattr(self.options, "outputs", {})
-        paths = [path for path in vars(self.options).values() if isinstance(path, Path)]
-        return [str(path) for path in paths if path not in written.values()]
-
-    @property
-    def kind(self) -> Kind:
-        """The kind of checkpoint that the task needs."""
-        kind: Kind = getattr(self.options, "kind", "generation")
-        return kind
-
-    @property
-    def model_name(self) -> str:
-        """The name of the checkpoint."""
-        return self.model.name(self.kind)
-
-    def fingerprint(self) -> dict[str, Any]:
-        """The settings that determine the rows, as plain JSON values: a resumed run must have the same."""
-        chosen = {
-            "task": self.task,
-            **_plain(self.options),
-            **_plain(self.generation),
-            "model": absolute(self.model_name),
-            "revision": self.model.revision,
-            "dtype": self.model.dtype,
-            "exact_pixels": self.model.exact_pixels,
-            "image_column": self.input.image_column,
-            "image_root": self.input.image_root,
-            "shard": self.input.shard,
-        }
-        if self.input.encoding is not None:
-            chosen["encoding"] = self.input.encoding
-        return chosen
-
-
-def _plain(record: Any) -> dict[str, Any]:
-    return {f.name: _jsonable(getattr(record, f.name)) for f in dataclasses.fields(record)}
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, Path):  # the content of the file counts, not its name
-        return f"{value.name} (sha256 {hashlib.sha256(value.read_bytes()).hexdigest()[:12]})"
-    return list(value) if isinstance(value, tuple) else value
-
-
-def absolute(model: str) -> str:
-    """A checkpoint's name; that of a folder as an absolute path."""
-    return os.path.abspath(model) if os.path.isdir(model) else model

@@ -1,0 +1,129 @@
+"""All settings of one run, and what a resumed run is compared by."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from blip2cli.errors import UsageError
+from blip2cli.host.files import check_name
+from blip2cli.settings.option import Options
+from blip2cli.settings.shared import (
+    EngineSettings,
+    GenerationSettings,
+    InputSettings,
+    Kind,
+    ModelSettings,
+    OutputSettings,
+)
+
+T = TypeVar("T", bound="TaskOptions")
+
+
+@dataclass(frozen=True)
+class TaskOptions(Options):
+    """The options of one task or command alone, and what they ask of a job."""
+
+    takes: ClassVar[str] = "image files, folders, globs or manifests, or - for a list on stdin"
+    """What may be given as INPUT."""
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of checkpoint that is needed."""
+        return "generation"
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether there is nothing to do without INPUT."""
+        return True
+
+    @property
+    def outputs(self) -> dict[str, Path | None]:
+        """Files written in addition to the rows, by their option."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Job:
+    """All settings of one run. `task` names the task, `options` is that task's own record."""
+
+    task: str
+    options: TaskOptions
+    input: InputSettings
+    output: OutputSettings
+    model: ModelSettings
+    generation: GenerationSettings
+    engine: EngineSettings = field(default_factory=EngineSettings)
+
+    def __post_init__(self) -> None:
+        for record in (self.input, self.output, self.model, self.generation, self.engine, self.options):
+            record.validate()
+        if not self.input.inputs and self.options.needs_input:
+            raise UsageError("no input given", f"Give {self.options.takes}.")
+        for path in (self.output.out, *self.side_outputs.values()):
+            if isinstance(path, Path):
+                check_name(path)
+
+    def options_as(self, kind: type[T]) -> T:
+        """The task's own options, which are a record of this kind."""
+        assert isinstance(self.options, kind)
+        return self.options
+
+    @property
+    def side_outputs(self) -> dict[str, Path]:
+        """Files written in addition to the rows, by their option."""
+        paths = {"--summary": self.output.summary, **self.options.outputs}
+        return {option: path for option, path in paths.items() if isinstance(path, Path)}
+
+    @property
+    def files_of_options(self) -> list[str]:
+        """The files that the task's options tell it to read."""
+        written = self.options.outputs
+        paths = [path for path in vars(self.options).values() if isinstance(path, Path)]
+        return [str(path) for path in paths if path not in written.values()]
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of checkpoint that the task needs."""
+        return self.options.kind
+
+    @property
+    def model_name(self) -> str:
+        """The name of the checkpoint."""
+        return self.model.name(self.kind)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The settings that determine the rows, as plain JSON values: a resumed run must have the same."""
+        chosen = {
+            "task": self.task,
+            **_plain(self.options),
+            **_plain(self.generation),
+            "model": absolute(self.model_name),
+            "revision": self.model.revision,
+            "dtype": self.model.dtype,
+            "exact_pixels": self.model.exact_pixels,
+            "image_column": self.input.image_column,
+            "image_root": self.input.image_root,
+            "shard": self.input.shard,
+        }
+        if self.input.encoding is not None:
+            chosen["encoding"] = self.input.encoding
+        return chosen
+
+
+def _plain(record: Options) -> dict[str, Any]:
+    return {name: _jsonable(value) for name, value in vars(record).items()}
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Path):  # the content of the file counts, not its name
+        return f"{value.name} (sha256 {hashlib.sha256(value.read_bytes()).hexdigest()[:12]})"
+    return list(value) if isinstance(value, tuple) else value
+
+
+def absolute(model: str) -> str:
+    """A checkpoint's name; that of a folder as an absolute path."""
+    return os.path.abspath(model) if os.path.isdir(model) else model

@@ -1,0 +1,47 @@
+"""What an option is, and what every record of options has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from blip2cli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Opt:
+    """How a field appears on the command line: its help, extra flag names, bounds, and the variable that sets it."""
+
+    help: str
+    flags: tuple[str, ...] = ()
+    metavar: str | None = None
+    min: float | None = None
+    max: float | None = None
+    env: str | None = None
+    parse: Callable[[str], Any] | None = None
+
+
+@dataclass(frozen=True)
+class Arg:
+    """How the field of a command's arguments appears on the command line."""
+
+    metavar: str
+    help: str
+
+
+@dataclass(frozen=True)
+class Options:
+    """A record of options. Fields that a user can set are annotated with their `Opt`, or `Arg`."""
+
+    panel: ClassVar[str | None] = None
+    """The heading of these options in the help."""
+
+    def validate(self) -> None:
+        """Check the values, also against each other. Raises UsageError, which names the option."""
+
+
+def check_private(allow_private: bool, allow_remote: bool) -> None:
+    """Check that --allow-private is not given alone. Raises UsageError."""
+    if allow_private and not allow_remote:
+        raise UsageError("--allow-private needs --allow-remote", "Give both, or neither.")
