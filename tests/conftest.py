@@ -21,7 +21,7 @@ from PIL import Image
 from blip2cli.cli import main
 from blip2cli.host.processor import isa_limit, processor
 from blip2cli.model.checkpoint import packing
-from blip2cli.model.checkpoint.quantize import fast
+from blip2cli.model.checkpoint.quantize import has_fast_int8
 from blip2cli.tiny import MODEL_DIR
 
 SIDE = 32
@@ -47,7 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say what the tests ran on: all that the processor has, or what the environment limits it to."""
     limit = f"limited to {isa_limit()}" if isa_limit() else "not limited"
-    layers = f"bf16 packed: {'yes' if packing.available() else 'no'}, int8 by oneDNN: {'yes' if fast() else 'no'}"
+    packed, fast = ("yes" if has else "no" for has in (packing.is_available(), has_fast_int8()))
+    layers = f"bf16 packed: {packed}, int8 by oneDNN: {fast}"
     capability = torch.backends.cpu.get_cpu_capability()
     terminalreporter.write_line(f"processor: {processor()}; oneDNN {limit}, ATen {capability}; {layers}")
 

@@ -258,10 +258,10 @@ def _told(error: Exception) -> str:
 def converse(job: Job) -> int:
     """Run the conversation; returns how many questions failed. Raises Blip2Error."""
     from blip2cli.host.terminal import chat_screen, hush_libraries
-    from blip2cli.model.checkpoint.hub import check_name
+    from blip2cli.model.checkpoint.hub import check_model_name
 
     path = _only(job.input.inputs)
-    check_name(job.model_name)
+    check_model_name(job.model_name)
     hush_libraries()
     screen = chat_screen()
     if not screen.scripted:

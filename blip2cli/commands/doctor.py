@@ -159,7 +159,7 @@ def devices(settings: ModelSettings) -> Iterator[Check]:
 def dtype(settings: ModelSettings) -> Iterator[Check]:
     """The precision of --dtype auto, and why."""
     from blip2cli.model.checkpoint.devices import device_named
-    from blip2cli.model.checkpoint.precision import automatic, native_bf16
+    from blip2cli.model.checkpoint.precision import automatic_dtypes, native_bf16
     from blip2cli.model.families import FAMILIES
 
     device = device_named(settings.device).type
@@ -169,7 +169,7 @@ def dtype(settings: ModelSettings) -> Iterator[Check]:
         "mps": "nothing else was tried on MPS",
         "cpu": f"the processor has {'' if native_bf16() else 'no '}bf16 instructions",
     }[device]
-    yield Check("dtype auto", "ok", f"{automatic(device)} on {device}: {because}")
+    yield Check("dtype auto", "ok", f"{automatic_dtypes(device)} on {device}: {because}")
 
 
 def memory(settings: ModelSettings) -> Iterator[Check]:

@@ -11,9 +11,9 @@ from typing import Any
 
 from blip2cli.errors import CheckpointError, UsageError
 from blip2cli.model.checkpoint.anatomy import Anatomy, examine
-from blip2cli.model.checkpoint.catalogue import KNOWN, Known
-from blip2cli.model.checkpoint.hub import Cached, cached_models, check_name
-from blip2cli.model.checkpoint.precision import automatic, native_bf16, resolve_dtype
+from blip2cli.model.checkpoint.catalogue import PUBLISHED, PublishedCheckpoint
+from blip2cli.model.checkpoint.hub import CachedModel, cached_models, check_model_name
+from blip2cli.model.checkpoint.precision import automatic_dtypes, native_bf16, resolve_dtype
 from blip2cli.model.memory import free_ram
 from blip2cli.settings import ModelSettings
 from blip2cli.tiny import MODEL_DIR, RETRIEVAL_DIR
@@ -81,7 +81,7 @@ def listed(machine: Machine) -> Iterator[Listed]:
     cached = cached_models()
     for folder in TINY:
         yield _listed("tiny", examine(folder), machine)
-    for known in KNOWN:
+    for known in PUBLISHED:
         yield _listed(known.name, known, machine, cached.pop(known.name, None))
     for name, cached_entry in sorted(cached.items()):
         try:
@@ -91,7 +91,9 @@ def listed(machine: Machine) -> Iterator[Listed]:
         yield _listed(name, anatomy, machine, cached_entry)
 
 
-def _listed(name: str, facts: Known | Anatomy, machine: Machine, cached: Cached | None = None) -> Listed:
+def _listed(
+    name: str, facts: PublishedCheckpoint | Anatomy, machine: Machine, cached: CachedModel | None = None
+) -> Listed:
     memory = dict(_memory(facts, machine))
     return Listed(
         name,
@@ -105,7 +107,7 @@ def _listed(name: str, facts: Known | Anatomy, machine: Machine, cached: Cached 
     )
 
 
-def _memory(facts: Known | Anatomy, machine: Machine) -> Iterator[tuple[str, int]]:
+def _memory(facts: PublishedCheckpoint | Anatomy, machine: Machine) -> Iterator[tuple[str, int]]:
     """Bytes of the loaded weights in each precision that runs there."""
     other_bytes = 2 if machine.device != "cpu" or native_bf16() else 4
     for precision in PRECISIONS:
@@ -116,7 +118,7 @@ def _memory(facts: Known | Anatomy, machine: Machine) -> Iterator[tuple[str, int
         yield precision, facts.weights.bytes(precision, other_bytes)
 
 
-def _place(cached: Cached) -> tuple[str, str, str, int]:
+def _place(cached: CachedModel) -> tuple[str, str, str, int]:
     return ("whole" if cached.whole else "in part", cached.revision, str(cached.folder), cached.size)
 
 
@@ -168,12 +170,12 @@ def _tried(folder: Path) -> tuple[str | None, tuple[str, ...]]:
     return None, checkpoint.unused
 
 
-def _folders(model: str) -> list[tuple[Path, Cached | None]]:
+def _folders(model: str) -> list[tuple[Path, CachedModel | None]]:
     if model == "tiny":
         return [(folder, None) for folder in TINY]
     if os.path.isdir(model):
         return [(Path(model), None)]
-    check_name(model)
+    check_model_name(model)
     cached = cached_models().get(model)
     if cached is None:
         raise CheckpointError(
@@ -226,7 +228,7 @@ def _show_list(entries: Sequence[Listed], machine: Machine) -> None:
     print(
         f"\nMemory of the loaded weights in GB, estimated from their number.\n"
         f"* fits the {gigabytes(machine.free)} GB free on {machine.device}, with 1 GB to spare. "
-        f"--dtype auto picks {automatic(machine.device)} here."
+        f"--dtype auto picks {automatic_dtypes(machine.device)} here."
     )
 
 

@@ -7,9 +7,9 @@ from collections import Counter
 from typing import Any
 
 from blip2cli.inputs.image_formats import unread_summary
-from blip2cli.model.checkpoint.hub import NotHere
+from blip2cli.model.checkpoint.hub import NotCached
 from blip2cli.model.checkpoint.load import Checkpoint
-from blip2cli.model.checkpoint.placement import placed
+from blip2cli.model.checkpoint.placement import place_layers
 from blip2cli.model.checkpoint.size import shown_bytes, weight_bytes
 from blip2cli.model.memory import free_bytes
 from blip2cli.outputs.layout import carried_names
@@ -29,7 +29,7 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
         lines.append(("shard", job.input.shard))
     try:
         checkpoint = plan.find_checkpoint(fetch=False)
-    except NotHere:
+    except NotCached:
         lines.append(("model", f"{job.model_name}, which would be fetched from the hub"))
         return [*lines, *_output(plan)]
     columns = plan.task.columns(checkpoint)
@@ -50,7 +50,7 @@ def _model(job: Job, checkpoint: Checkpoint) -> list[tuple[str, str]]:
     if checkpoint.caution:
         lines.append(("warning", checkpoint.caution))
     if checkpoint.others:
-        layers = Counter(placed(checkpoint).values())
+        layers = Counter(place_layers(checkpoint).values())
         lines.append(("layers", ", ".join(f"{layers[device]} on {device}" for device in checkpoint.devices)))
     return lines
 

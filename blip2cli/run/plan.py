@@ -148,7 +148,7 @@ class Plan:
         return Layout(carried, columns, cache(self.source.schema), metadata)
 
     def find_checkpoint(self, fetch: bool) -> Checkpoint:
-        """The model's checkpoint. Raises NotHere if it would have to be downloaded, and must not be."""
+        """The model's checkpoint. Raises NotCached if it would have to be downloaded, and must not be."""
         from blip2cli.model.checkpoint.find import find_checkpoint
 
         settings = self.job.model

@@ -13,7 +13,7 @@ import torch
 
 from blip2cli.commands import models
 from blip2cli.commands.models import this_machine
-from blip2cli.model.checkpoint.catalogue import KNOWN
+from blip2cli.model.checkpoint.catalogue import PUBLISHED
 from tests.conftest import Typed
 
 Run = Callable[..., Typed]
@@ -53,7 +53,7 @@ def by_name(ran: Typed) -> dict[str, dict]:
 
 def test_every_known_checkpoint_is_listed_with_what_fits(typed: Run, cache: Callable[..., Path]) -> None:
     ran = typed("models")
-    assert [row["model"] for row in ran.rows] == ["tiny", "tiny", *(known.name for known in KNOWN)]
+    assert [row["model"] for row in ran.rows] == ["tiny", "tiny", *(known.name for known in PUBLISHED)]
     rows = by_name(ran)
     assert rows["Salesforce/blip2-opt-2.7b"]["memory"]["fp32"] == 4 * rows["Salesforce/blip2-opt-2.7b"]["parameters"]
     assert rows["Salesforce/blip2-opt-2.7b"]["fits"] == ["fp16", "bf16", "int8"], "8 GB and one to spare"

@@ -1,4 +1,4 @@
-"""Devices by the names that options give them: which are there, and which `auto` is."""
+"""Devices by the names that options give them: which ones exist, and what `auto` means."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from blip2cli.settings import check_device, devices_named
 
 
 def device_named(device: str) -> torch.device:
+    """The device of --device. Raises UsageError if it does not exist."""
     if device == "auto":
-        mps = torch.backends.mps.is_available()
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+        return torch.device(_fastest())
     chosen = torch.device(check_device(device))
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(
@@ -27,7 +27,7 @@ def device_named(device: str) -> torch.device:
 
 
 def every_cuda_device() -> list[torch.device]:
-    """The devices of --device-map auto. Raises UsageError where there are not several."""
+    """The devices of --device-map auto. Raises UsageError if there are fewer than two."""
     count = torch.cuda.device_count()
     if count < 2:
         raise UsageError(
@@ -37,10 +37,16 @@ def every_cuda_device() -> list[torch.device]:
 
 
 def devices_of(devices: str) -> list[torch.device]:
-    """The devices of --devices, one for each replica. Raises UsageError where one is not there."""
+    """The devices of --devices, one for each replica. Raises UsageError if one does not exist."""
     named = devices_named(devices)
     if named != ["all"]:
         return [device_named(name) for name in named]
     if not torch.cuda.is_available():
         raise UsageError("--devices all: this PyTorch sees no CUDA device", "Use --devices cpu:N, or a CUDA build.")
     return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+
+
+def _fastest() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

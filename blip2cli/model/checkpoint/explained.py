@@ -1,4 +1,4 @@
-"""Errors of the libraries that read checkpoints, as one that a user understands."""
+"""Errors of the libraries that read checkpoints, turned into errors that a user understands."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def explained(fault: str, hint: str) -> Iterator[None]:
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether it is a panic of a library written in Rust, which is no Exception."""
+    """Whether it is a panic of a library written in Rust, which is not an Exception."""
     return type(error).__module__ == "pyo3_runtime"
 
 

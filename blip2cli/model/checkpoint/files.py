@@ -1,4 +1,4 @@
-"""A checkpoint's files: which ones are its weights, and reading its JSON. Files that are broken are named.
+"""A checkpoint's files: which of them are its weights, and reading its JSON. Errors name the file.
 
 Nothing heavy is imported, and nothing outside the checkpoint's folder is read. Symbolic links are followed: the hub's
 cache is made of them.
@@ -18,25 +18,25 @@ INDEX = "model.safetensors.index.json"
 """Names the shards of weights that are too large for one file, as transformers does."""
 
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
-"""What PEFT saves: a difference to another model's weights."""
+"""The files of an adapter (PEFT): changes to another model's weights."""
 
-TOKENIZERS = (
+TOKENIZER_FILES = (
     ("tokenizer.json",),
     ("vocab.json", "merges.txt"),
     ("spiece.model",),
     ("tokenizer.model",),
     ("vocab.txt",),
 )
-"""Any of these sets of files holds the words of a tokenizer."""
+"""Sets of files; any one of them holds a tokenizer's vocabulary."""
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
-"""Says which tokenizer the words are for; without it another's would be taken, which parts texts otherwise."""
+"""Says which tokenizer the vocabulary is for; without it, a tokenizer that splits texts differently would be loaded."""
 
 LFS_POINTER = b"version https://git-lfs"
 
-AGAIN = "Copy or fetch it again."
+COPY_AGAIN = "Copy or fetch it again."
 
-PULL = "Run `git lfs pull` in the folder, or download the file itself."
+LFS_PULL = "Run `git lfs pull` in the folder, or download the file itself."
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -44,7 +44,7 @@ def weight_files(folder: Path) -> list[Path]:
 
     Raises CheckpointError for an index that is broken, or that names files which are missing or outside the folder.
     """
-    named = named_weight_files(folder)
+    named = weight_files_named(folder)
     missing = [path for path in named if not path.exists()]
     if missing:
         raise CheckpointError(
@@ -54,8 +54,8 @@ def weight_files(folder: Path) -> list[Path]:
     return named
 
 
-def named_weight_files(folder: Path) -> list[Path]:
-    """The same, whether they are there or not."""
+def weight_files_named(folder: Path) -> list[Path]:
+    """The files that should hold the weights, whether they exist or not."""
     single, index = folder / WEIGHTS, folder / INDEX
     if single.exists():
         return [single]
@@ -66,7 +66,7 @@ def shard_names(index: Path) -> list[str]:
     """The files that an index names. Raises CheckpointError for a broken index, or names outside its folder."""
     weight_map = json_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index} has no weight_map", AGAIN)
+        raise CheckpointError(f"{index} has no weight_map", COPY_AGAIN)
     names = sorted({str(name) for name in weight_map.values()})
     for name in names:
         parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
@@ -76,16 +76,22 @@ def shard_names(index: Path) -> list[str]:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether the files of a tokenizer are there."""
+    """Whether a folder has the files of a tokenizer."""
     return not missing_of_tokenizer(folder)
 
 
 def missing_of_tokenizer(folder: Path) -> list[str]:
     """The names of files that a tokenizer needs and the folder does not have."""
-    sets = [[name for name in names if not (folder / name).exists()] for names in TOKENIZERS]
-    begun = [missing for missing, names in zip(sets, TOKENIZERS, strict=True) if len(missing) < len(names)]
-    missing = min(begun or sets, key=len)
-    return [*missing, *([] if (folder / TOKENIZER_CONFIG).exists() else [TOKENIZER_CONFIG])]
+
+    def missing(names: tuple[str, ...]) -> list[str]:
+        return [name for name in names if not (folder / name).exists()]
+
+    def distance(names: tuple[str, ...]) -> tuple[bool, int]:
+        """How far a set is from complete; sets without any existing file are furthest."""
+        return len(missing(names)) == len(names), len(missing(names))
+
+    closest = min(TOKENIZER_FILES, key=distance)
+    return missing((*closest, TOKENIZER_CONFIG))
 
 
 def json_object(path: Path) -> dict[str, Any]:
@@ -96,26 +102,26 @@ def json_object(path: Path) -> dict[str, Any]:
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
-        raise CheckpointError(f"{path} is nested too deeply", AGAIN) from None
+        raise CheckpointError(f"{path} is nested too deeply", COPY_AGAIN) from None
     except UnicodeDecodeError:
-        raise CheckpointError(f"{path} is not UTF-8 text", AGAIN) from None
+        raise CheckpointError(f"{path} is not UTF-8 text", COPY_AGAIN) from None
     except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path} is not JSON: {error}", AGAIN) from None
+        raise CheckpointError(f"{path} is not JSON: {error}", COPY_AGAIN) from None
     if not isinstance(loaded, dict):
-        raise CheckpointError(f"{path} is not a JSON object, but {type(loaded).__name__}", AGAIN)
+        raise CheckpointError(f"{path} is not a JSON object, but {type(loaded).__name__}", COPY_AGAIN)
     return loaded
 
 
 def check_file(path: Path) -> None:
     """Raise CheckpointError for a file that is empty, cannot be read, or is only git-lfs's pointer to it."""
     if not path.is_file():
-        raise CheckpointError(f"{path} is not a regular file", AGAIN)
+        raise CheckpointError(f"{path} is not a regular file", COPY_AGAIN)
     try:
         with path.open("rb") as file:
             start = file.read(len(LFS_POINTER))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {reason(error)}", "Check its permissions.") from None
     if start == LFS_POINTER:
-        raise CheckpointError(f"{path} is a git-lfs pointer, not the file itself", PULL)
+        raise CheckpointError(f"{path} is a git-lfs pointer, not the file itself", LFS_PULL)
     if not start:
-        raise CheckpointError(f"{path} is empty", AGAIN)
+        raise CheckpointError(f"{path} is empty", COPY_AGAIN)

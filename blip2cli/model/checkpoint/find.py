@@ -1,4 +1,4 @@
-"""Finding the checkpoint that a name stands for, and checking that it may run as asked, before it is loaded."""
+"""Finding the checkpoint that a name refers to, and checking, before it is loaded, that it may run as asked."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from blip2cli.errors import CheckpointError, UsageError
 from blip2cli.model.checkpoint.devices import device_named, every_cuda_device
 from blip2cli.model.checkpoint.explained import explained
-from blip2cli.model.checkpoint.files import ADAPTER, AGAIN, WEIGHTS, json_object, weight_files
-from blip2cli.model.checkpoint.hub import USE_ANOTHER, check_name, get
+from blip2cli.model.checkpoint.files import ADAPTER, COPY_AGAIN, WEIGHTS, json_object, weight_files
+from blip2cli.model.checkpoint.hub import USE_ANOTHER, check_model_name, hub_folder
 from blip2cli.model.checkpoint.load import CLASSES, Checkpoint
 from blip2cli.model.checkpoint.precision import resolve_dtype
 from blip2cli.model.checkpoint.processor import image_settings
-from blip2cli.model.checkpoint.size import headers
+from blip2cli.model.checkpoint.size import weight_headers
 from blip2cli.model.checkpoint.tokenizer import check_tokenizer_files
 from blip2cli.model.checkpoint.weights import MERGE, check_weights
 from blip2cli.model.families import FAMILIES, Family
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 TINY: dict[Kind, Path] = {"generation": MODEL_DIR, "retrieval": RETRIEVAL_DIR}
 
-REFUSED: dict[Kind, tuple[str, str]] = {
+WRONG_KIND: dict[Kind, tuple[str, str]] = {
     "generation": (
         "is for retrieval: it has no language model, and cannot write texts",
         "Use it with match, search and embed --features itc; or another, such as Salesforce/blip2-opt-2.7b.",
@@ -36,38 +36,49 @@ REFUSED: dict[Kind, tuple[str, str]] = {
         "Use a retrieval checkpoint, such as Salesforce/blip2-itm-vit-g.",
     ),
 }
-"""Kind of checkpoint that is needed → what is said of one of the other kind, and what to do."""
+"""The kind that is needed → what is wrong with a checkpoint of the other kind, and what to do."""
 
 GENERATION_CONFIG = "generation_config.json"
 
 
 def find_checkpoint(settings: ModelSettings, kind: Kind | None = None, fetch: bool = True) -> Checkpoint:
-    """Find the checkpoint that the settings name, which must be of that kind if one is given; decide device, precision.
+    """Find the checkpoint that the settings name, check it, and choose its devices and precision.
 
-    Raises UsageError for a device or precision that cannot be had, CheckpointError for a checkpoint that cannot;
-    NotHere where it would have to be fetched from the hub, and is not to be.
+    Args:
+        settings: its name, and what is asked for.
+        kind: the kind that it must be of; None for any.
+        fetch: whether it may be downloaded.
+
+    Raises UsageError for a device or precision that is not available, CheckpointError for a checkpoint that cannot be
+    used, NotCached for one that would have to be downloaded.
     """
     name = settings.name(kind)
-    check_name(name)
-    device, *others = [device_named(settings.device)] if settings.device_map is None else every_cuda_device()
+    check_model_name(name)
+    spread = settings.device_map is not None
+    devices = every_cuda_device() if spread else [device_named(settings.device)]
     folder = TINY[kind or "generation"] if name == "tiny" else _folder(name, settings.revision, fetch)
     config = _config(name, folder)
-    found = _kind(folder, config)
-    if kind is not None and kind != found:
-        fault, hint = REFUSED[kind]
-        raise CheckpointError(f"{name} {fault}", hint)
-    if others and found == "retrieval":
-        raise UsageError(f"--device-map spreads a language model, and {name} has none", "Leave it out.")
-    precision = resolve_dtype(settings.dtype, device.type, _family(name, config, found))
+    actual = _kind(folder, config)
+    _check_kind(name, actual, kind, spread)
+    precision = resolve_dtype(settings.dtype, devices[0].type, _family(name, config, actual))
     check_tokenizer_files(name, folder)
-    report = check_weights(name, folder, config, CLASSES[found])
-    _check_width(name, config, found)
-    images = image_settings(folder, config.vision_config.image_size)
-    return Checkpoint(name, folder, config, images, device, precision, found, tuple(others), report.unused)
+    report = check_weights(name, folder, config, CLASSES[actual])
+    _check_width(name, config, actual)
+    return Checkpoint(
+        name=name,
+        folder=folder,
+        config=config,
+        images=image_settings(folder, config.vision_config.image_size),
+        device=devices[0],
+        precision=precision,
+        kind=actual,
+        others=tuple(devices[1:]),
+        unused=report.unused,
+    )
 
 
 def _folder(name: str, revision: str | None, fetch: bool) -> Path:
-    return Path(name) if os.path.isdir(name) else get(name, revision, fetch)
+    return Path(name) if os.path.isdir(name) else hub_folder(name, revision, fetch)
 
 
 def _config(name: str, folder: Path) -> Any:
@@ -77,31 +88,45 @@ def _config(name: str, folder: Path) -> Any:
     path = folder / "config.json"
     if any((folder / file).exists() for file in ADAPTER):
         raise CheckpointError(f"{name} holds an adapter (LoRA), which changes another checkpoint's weights", MERGE)
-    saved = json_object(path)
-    kind = saved.get("model_type")
-    if not saved:
+    _check_type(name, json_object(path))
+    with explained(f"{path} is not valid", COPY_AGAIN):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    side = config.vision_config.image_size
+    if not isinstance(side, int):
+        raise CheckpointError(f"{path}: image_size {side} is not a number", COPY_AGAIN)
+    if not weight_files(folder):
+        raise CheckpointError(f"{name} has no weights in {WEIGHTS}", _hint_without_weights(folder))
+    _check_generation_config(folder)
+    return config
+
+
+def _check_type(name: str, config: dict[str, Any]) -> None:
+    """Check that config.json describes a BLIP-2 model that is not quantised. Raises CheckpointError."""
+    model_type = config.get("model_type")
+    if not config:
         raise CheckpointError(f"{name} contains no checkpoint (no config.json)", USE_ANOTHER)
-    if kind not in ("blip-2", "blip_2"):
+    if model_type not in ("blip-2", "blip_2"):
         raise CheckpointError(
-            f"{name} is a {kind} checkpoint, not BLIP-2", "docs/models.md lists the supported checkpoints."
+            f"{name} is a {model_type} checkpoint, not BLIP-2", "docs/models.md lists the supported checkpoints."
         )
-    if saved.get("quantization_config"):
+    if config.get("quantization_config"):
         raise CheckpointError(
             f"{name} was saved in quantised form, which is not supported",
             "Use the checkpoint that it was made from, with --dtype int8 or int4.",
         )
-    with explained(f"{path} is not valid", AGAIN):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    if not isinstance(config.vision_config.image_size, int):
-        raise CheckpointError(f"{path}: image_size {config.vision_config.image_size} is not a number", AGAIN)
-    if not weight_files(folder):
-        raise CheckpointError(f"{name} has no weights in {WEIGHTS}", _instead(folder))
-    _check_others(folder)
-    return config
 
 
-def _instead(folder: Path) -> str:
-    """What to do about a folder without weights, by what it has."""
+def _check_kind(name: str, actual: Kind, needed: Kind | None, spread: bool) -> None:
+    """Raises CheckpointError for the wrong kind, UsageError if there is no language model to spread over devices."""
+    if needed is not None and needed != actual:
+        fault, hint = WRONG_KIND[needed]
+        raise CheckpointError(f"{name} {fault}", hint)
+    if spread and actual == "retrieval":
+        raise UsageError(f"--device-map spreads a language model, and {name} has none", "Leave it out.")
+
+
+def _hint_without_weights(folder: Path) -> str:
+    """What to do about a folder without weights, depending on its other files."""
     others = sorted(path.name for path in folder.glob("*.safetensors"))
     if others:
         return f"The folder has {others[0]}; only the names that save_pretrained gives are read."
@@ -110,23 +135,25 @@ def _instead(folder: Path) -> str:
     return "Save or fetch them: the model's save_pretrained writes them."
 
 
-def _check_others(folder: Path) -> None:
-    """Raise CheckpointError for a broken file that transformers would take for none."""
+def _check_generation_config(folder: Path) -> None:
+    """Raise CheckpointError for a broken generation_config.json, which transformers would ignore."""
     ends = json_object(folder / GENERATION_CONFIG).get("eos_token_id")
-    if not all(isinstance(end, int) for end in (ends if isinstance(ends, list) else [ends or 0])):
-        raise CheckpointError(f"{folder / GENERATION_CONFIG}: eos_token_id {ends} is not a token's number", AGAIN)
+    end_ids = ends if isinstance(ends, list) else [ends or 0]
+    if not all(isinstance(end, int) for end in end_ids):
+        raise CheckpointError(f"{folder / GENERATION_CONFIG}: eos_token_id {ends} is not a token's number", COPY_AGAIN)
 
 
 def _kind(folder: Path, config: Any) -> Kind:
-    """What the checkpoint is made for, by the class it was saved as; where that says nothing, by its weights."""
+    """What the checkpoint is made for: from the class it was saved as, or else from its weights."""
     for kind, name in CLASSES.items():
         if name in (config.architectures or ()):
             return kind
-    return "retrieval" if any(name.startswith("itm_head.") for name in headers(folder)) else "generation"
+    has_heads = any(name.startswith("itm_head.") for name in weight_headers(folder))
+    return "retrieval" if has_heads else "generation"
 
 
 def _family(name: str, config: Any, kind: Kind) -> Family | None:
-    """The language model's family; retrieval checkpoints only have its config. Raises CheckpointError."""
+    """The language model's family; None for retrieval, where there is only its config. Raises CheckpointError."""
     if kind == "retrieval":
         return None
     model_type = config.text_config.model_type
@@ -139,7 +166,7 @@ def _family(name: str, config: Any, kind: Kind) -> Family | None:
 
 
 def _check_width(name: str, config: Any, kind: Kind) -> None:
-    """Raise CheckpointError where the tokens of the language model are wider than what the image is projected to."""
+    """Raise CheckpointError if the language model's tokens are wider than the images' projections."""
     text = config.text_config
     tokens, layers = getattr(text, "word_embed_proj_dim", 0), text.hidden_size
     if kind == "generation" and tokens > layers:

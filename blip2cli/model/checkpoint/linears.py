@@ -1,4 +1,4 @@
-"""Putting other linear layers into a model, one at a time, together with the activation that follows them."""
+"""Replacing the linear layers of a model, one at a time, together with the activation that follows them."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from torch import nn
 from blip2cli.errors import CheckpointError
 
 PostOp = tuple[str, str]
-"""oneDNN's name of what is done to a layer's output in the same call, and the algorithm it does it by."""
+"""An operation on a layer's output within the same call: oneDNN's name for it, and for its algorithm."""
 
-NOTHING: PostOp = ("none", "none")
+NO_POST_OP: PostOp = ("none", "none")
 
 FUSED = (
     ("Blip2MLP", "fc1", "activation_fn"),
     ("Blip2QFormerIntermediate", "dense", "intermediate_act_fn"),
     ("OPTDecoderLayer", "fc1", "activation_fn"),
 )
-"""Where a linear layer is followed by an activation: the module's class, the layer's name, the activation's."""
+"""Modules in which an activation follows a linear layer: the class, the names of the layer and of the activation."""
 
 POST_OPS: dict[str, PostOp] = {"GELUActivation": ("gelu", "none"), "GELU": ("gelu", "none"), "ReLU": ("relu", "none")}
-"""Activation class → the same as a post-op."""
+"""Class of an activation → the post-op that does the same."""
 
 
 def replace_linears(model: nn.Module, make: Callable[[nn.Linear, PostOp], nn.Module], fuse: bool = True) -> None:
-    """Replace every linear layer by what `make` makes of it and its post-op, in place.
+    """Replace every linear layer in place by what `make` makes of the layer and its post-op.
 
-    The old layer is let go of before the next is made, so that no second copy of the model is ever in memory. Raises
-    CheckpointError for weights that are NaN or infinite, of which int8 would make numbers.
+    Each layer is freed before the next is made, so that there is never a second copy of the model in memory. Raises
+    CheckpointError for weights that are NaN or infinite, which int8 would turn into numbers.
     """
-    parents = [module for module in model.modules() if type(module) is not nn.Linear]  # or all weights would stay
+    # the list must not hold the linear layers, which would keep all their weights
+    parents = [module for module in model.modules() if type(module) is not nn.Linear]
     for parent in parents:
-        fused = {linear: act for cls, linear, act in FUSED if fuse and cls == type(parent).__name__}
+        fused = _fused_activations(parent) if fuse else {}
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:
                 _check_finite(type(parent).__name__, name, child.weight)
@@ -42,7 +43,7 @@ def replace_linears(model: nn.Module, make: Callable[[nn.Linear, PostOp], nn.Mod
 
 
 def works(make: Callable[[nn.Linear, PostOp], nn.Module], dtype: torch.dtype) -> bool:
-    """Whether a kind of layer runs here and gives what PyTorch's own gives: tried on a small one of that dtype."""
+    """Whether a kind of layer runs here and agrees with PyTorch's own: tried on a small layer of that dtype."""
     generator = torch.Generator().manual_seed(0)
     linear = nn.Linear(64, 32)
     for parameter in linear.parameters():
@@ -52,16 +53,21 @@ def works(make: Callable[[nn.Linear, PostOp], nn.Module], dtype: torch.dtype) ->
         with torch.inference_mode():
             expected = linear(x).relu()
             output = make(linear.to(dtype), ("relu", "none"))(x.to(dtype)).float()
-    except (AttributeError, RuntimeError, TypeError):  # what an operator that is missing or refuses may raise
+    except (AttributeError, RuntimeError, TypeError):  # the operator is missing, or refuses
         return False
     return bool((output - expected).norm() < 0.05 * expected.norm())
 
 
+def _fused_activations(parent: nn.Module) -> dict[str, str]:
+    """Names of a module's linear layers → names of the activations that follow them."""
+    return {linear: activation for module, linear, activation in FUSED if module == type(parent).__name__}
+
+
 def _take_activation(parent: Any, name: str | None) -> PostOp:
-    """The post-op for a module's activation, which is taken out of it; nothing where it has no such activation."""
+    """The post-op for a module's activation, which is removed from it; NO_POST_OP if there is none for it."""
     post_op = POST_OPS.get(type(getattr(parent, name)).__name__) if name else None
     if name is None or post_op is None:
-        return NOTHING
+        return NO_POST_OP
     setattr(parent, name, nn.Identity())
     return post_op
 

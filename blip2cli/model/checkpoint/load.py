@@ -1,4 +1,4 @@
-"""`Checkpoint`: one that was found and may run as asked, and loading its model and its tokenizer.
+"""`Checkpoint`: a checkpoint that was found and may run as asked, which loads its model and its tokenizer.
 
 Weights come from safetensors only and no remote code is run. What checkpoints saved before transformers 4.46 lack
 (`num_query_tokens` in the processor, `image_token_index`, the `<image>` token) is never read here.
@@ -18,7 +18,7 @@ from blip2cli.model.checkpoint.explained import explained
 from blip2cli.model.checkpoint.precision import native_bf16
 from blip2cli.model.checkpoint.processor import ImageSettings
 from blip2cli.model.checkpoint.tokenizer import load_tokenizer
-from blip2cli.model.checkpoint.weights import SAVE_WHOLE, judge, loaded_report
+from blip2cli.model.checkpoint.weights import SAVE_WHOLE, check_report, report_of_loading
 from blip2cli.model.families import FAMILIES, Family
 from blip2cli.settings import Kind
 
@@ -28,21 +28,29 @@ if TYPE_CHECKING:
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 QUANTIZED = ("int8", "int4")
+"""Precisions of quantised weights."""
 
 CLASSES: dict[Kind, str] = {
     "generation": "Blip2ForConditionalGeneration",
     "retrieval": "Blip2ForImageTextRetrieval",
 }
-"""Kind of checkpoint → the class of transformers that it is."""
+"""Kind of checkpoint → its class in transformers."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that has been found and may run as asked; its weights are not loaded yet.
+    """A checkpoint that was found and may run as asked; its weights are not loaded yet.
 
-    `kind` says what it is made for. `precision` is the choice made for `dtype` (auto settled): fp32, fp16, bf16, int8
-    or int4. Where the language model's layers are to be spread, `others` are the devices beside the first. `unused` are
-    weights that are no part of the model, such as heads for another use.
+    Args:
+        name: as the user gave it.
+        folder: where its files are.
+        config: transformers' configuration.
+        images: what its image processor does.
+        device: where the model runs.
+        precision: the one chosen: fp32, fp16, bf16, int8 or int4.
+        kind: what it is made for.
+        others: where the language model's layers are spread over several devices, those after the first.
+        unused: names of weights that belong to no part of the model, such as heads for another use.
     """
 
     name: str
@@ -57,21 +65,21 @@ class Checkpoint:
 
     @property
     def devices(self) -> tuple[torch.device, ...]:
-        """All devices that the model lies on."""
+        """All devices that the model is on."""
         return (self.device, *self.others)
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the weights that are not quantised, and of activations."""
-        if self.precision in QUANTIZED and self.device.type == "cpu":
-            return torch.bfloat16 if native_bf16() and quantize.fast() else torch.float32
-        if self.precision in QUANTIZED:
-            return DTYPES["fp16" if self.family is None else self.family.half]
-        return DTYPES[self.precision]
+        if self.precision not in QUANTIZED:
+            return DTYPES[self.precision]
+        if self.device.type == "cpu":
+            return torch.bfloat16 if native_bf16() and quantize.has_fast_int8() else torch.float32
+        return DTYPES["fp16" if self.family is None else self.family.half]
 
     @property
     def caution(self) -> str | None:
-        """What a user should know of the precision before the model is loaded."""
+        """A warning about the precision, to be shown before the model is loaded; None if there is none."""
         if self.precision == "bf16" and self.device.type == "cpu" and not native_bf16():
             return "this processor has no bf16 instructions: --dtype fp32 or int8 is several times faster"
         return None
@@ -83,37 +91,55 @@ class Checkpoint:
 
     def load_model(self) -> PreTrainedModel:
         """The model in its dtype on its device or devices, ready to run. Raises CheckpointError."""
-        import transformers
-
-        on_cpu, quantized = self.device.type == "cpu", self.precision in QUANTIZED
-        how: dict[str, Any] = {"dtype": self.dtype}
-        parts = placement.device_map(self.config, placement.placed(self), self.device) if self.others else {}
-        if parts or not on_cpu:
-            how["device_map"] = parts or {"": self.device}
-        if quantized and on_cpu:
-            how["dtype"] = "auto"  # as saved: the layers are quantised from the mapped file, one by one
-        elif quantized:
-            how["quantization_config"] = quantize.bitsandbytes_config(self.precision, self.dtype)
-        architecture = getattr(transformers, CLASSES[self.kind])
-        with explained(f"cannot load {self.name}", SAVE_WHOLE), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The following device_map keys")  # query_tokens are no module
-            model, info = architecture.from_pretrained(
-                self.folder, use_safetensors=True, output_loading_info=True, **how
-            )
-        if "quantization_config" not in how:  # bitsandbytes adds weights of its own
-            judge(self.name, loaded_report(info, model))
+        parts: placement.Placement = {}
+        if self.others:
+            parts = placement.device_map(self.config, placement.place_layers(self), self.device)
+        model = self._load_weights(parts)
         if parts:
-            placement.connect(model, parts)
-        if quantized and on_cpu:
-            quantize.quantize_linears(model, self.dtype)
-        if self.precision == "bf16" and on_cpu and packing.available():
-            packing.pack_linears(model)
-        if on_cpu and self.dtype == torch.bfloat16:
-            model.vision_model.set_attn_implementation("eager")  # half the time of the fused one, for so few patches
+            placement.move_inputs_of_parts(model, parts)
+        if self.device.type == "cpu":
+            self._prepare_for_cpu(model)
         ready: PreTrainedModel = model.eval()
         return ready
 
+    def _load_weights(self, parts: placement.Placement) -> Any:
+        """The model as transformers loads it, with its `parts` on these devices. Raises CheckpointError."""
+        import transformers
+
+        architecture = getattr(transformers, CLASSES[self.kind])
+        options = self._loading_options(parts)
+        with explained(f"cannot load {self.name}", SAVE_WHOLE), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The following device_map keys")  # query_tokens are not a module
+            model, info = architecture.from_pretrained(
+                self.folder, use_safetensors=True, output_loading_info=True, **options
+            )
+        if "quantization_config" not in options:  # bitsandbytes adds weights of its own
+            check_report(self.name, report_of_loading(info, model))
+        return model
+
+    def _loading_options(self, parts: placement.Placement) -> dict[str, Any]:
+        """Arguments of from_pretrained."""
+        options: dict[str, Any] = {"dtype": self.dtype}
+        if parts:
+            options["device_map"] = parts
+        elif self.device.type != "cpu":
+            options["device_map"] = {"": self.device}
+        if self.precision in QUANTIZED and self.device.type == "cpu":
+            options["dtype"] = "auto"  # as saved: the layers are quantised from the mapped file, one by one
+        elif self.precision in QUANTIZED:
+            options["quantization_config"] = quantize.bitsandbytes_config(self.precision, self.dtype)
+        return options
+
+    def _prepare_for_cpu(self, model: Any) -> None:
+        """Replace layers by those that are fast on this processor, in place."""
+        if self.precision in QUANTIZED:
+            quantize.quantize_linears(model, self.dtype)
+        if self.precision == "bf16" and packing.is_available():
+            packing.pack_linears(model)
+        if self.dtype == torch.bfloat16:
+            model.vision_model.set_attn_implementation("eager")  # half the time of the fused one, for so few patches
+
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer of what goes in, to which `</s>` or `<image>` in a text is text. Raises CheckpointError."""
+        """The tokenizer, to which special tokens in a text, such as `</s>`, are text. Raises CheckpointError."""
         reader = self.config.text_config if self.kind == "generation" else self.config.qformer_config
         return load_tokenizer(self.name, self.folder, reader.vocab_size)

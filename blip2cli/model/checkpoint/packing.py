@@ -1,8 +1,8 @@
-"""bf16 on the CPU: linear layers whose weights are laid out for the processor once, not at every call.
+"""bf16 on the CPU: linear layers whose weights are arranged for the processor once, not at every call.
 
-PyTorch's bf16 linear hands oneDNN the plain weights, which oneDNN reorders each time it runs. Here they are reordered
+PyTorch's bf16 linear gives oneDNN the plain weights, which oneDNN reorders each time it runs. Here they are reordered
 once, by the operators that torch.compile's freezing uses, and the activation that follows is part of the same call.
-`make bench` measures what comes of it.
+`make bench` measures the gain.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from functools import cache
 import torch
 from torch import nn
 
-from blip2cli.model.checkpoint.linears import NOTHING, PostOp, replace_linears, works
+from blip2cli.model.checkpoint.linears import NO_POST_OP, PostOp, replace_linears, works
 
 
 @cache
-def available() -> bool:
-    """Whether processor and PyTorch have what PackedLinear needs; tried on a small layer.
+def is_available() -> bool:
+    """Whether processor and PyTorch have what PackedLinear needs: tried on a small layer.
 
-    oneDNN takes bf16 on processors with AVX-512 only, and refuses it on others.
+    oneDNN supports bf16 on processors with AVX-512 only.
     """
     return torch.backends.mkldnn.is_available() and works(PackedLinear, torch.bfloat16)
 
 
 class PackedLinear(nn.Module):
-    """A linear layer in bf16, with an activation if one is fused: [*, in] to [*, out]."""
+    """A linear layer in bf16, perhaps with a fused activation: [*, in] to [*, out]."""
 
-    def __init__(self, linear: nn.Linear, post_op: PostOp = NOTHING) -> None:
+    def __init__(self, linear: nn.Linear, post_op: PostOp = NO_POST_OP) -> None:
         super().__init__()
         self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
         self.bias = None if linear.bias is None else linear.bias.detach()
@@ -40,8 +40,8 @@ class PackedLinear(nn.Module):
 
 
 def pack_linears(model: nn.Module) -> None:
-    """Replace every bf16 linear layer by a packed one, in place, and fuse the activations that are known.
+    """Replace every linear layer by a packed one, in place, and fuse the activations that can be fused.
 
-    A model is all bf16, or not meant for this: layers that transformers keeps in fp32 would have lost their activation.
+    All of the model must be in bf16.
     """
     replace_linears(model, PackedLinear)

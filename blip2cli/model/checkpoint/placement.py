@@ -1,7 +1,7 @@
-"""One model over several devices (`--device-map auto`): which layer of the language model lies where.
+"""One model on several devices (`--device-map auto`): which layer of the language model is on which.
 
-All that is no layer of the language model (image side, embeddings, head) stays together on the first device, so what
-the layers are given, and the logits, are there. Layers keep to their order. Not measured: no GPU was at hand.
+Everything but the language model's layers (image side, embeddings, head) stays together on the first device; so do
+the layers' inputs and the logits. Layers keep their order. Not measured: no GPU was available.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from blip2cli.errors import CheckpointError
-from blip2cli.model.checkpoint.size import shapes, shown_bytes, weights_of
+from blip2cli.model.checkpoint.size import count_weights, shown_bytes, weight_shapes
 from blip2cli.model.families import FAMILIES
 from blip2cli.model.memory import free_bytes
 
@@ -25,57 +25,60 @@ FULLEST = 90
 """Percent of a device's free memory that weights may fill; the rest is for what is computed with them."""
 
 Placement = dict[str, torch.device]
-"""A layer's name → the device that it lies on."""
+"""The name of a layer or another part → its device."""
 
 
-def placed(checkpoint: Checkpoint) -> Placement:
-    """Where the layers of a checkpoint's language model go, in order. Raises CheckpointError where there is no room."""
-    names, named = layer_names(checkpoint.config), shapes(checkpoint.folder)
+def place_layers(checkpoint: Checkpoint) -> Placement:
+    """The devices of the language model's layers, in order. Raises CheckpointError if there is not enough room."""
+    shapes = weight_shapes(checkpoint.folder)
 
-    def size(prefix: str) -> int:
-        part = {weight: shape for weight, shape in named.items() if weight.startswith(prefix)}
-        return weights_of(part).bytes(checkpoint.precision, checkpoint.dtype.itemsize)
+    def size_of(prefix: str) -> int:
+        part = {name: shape for name, shape in shapes.items() if name.startswith(prefix)}
+        return count_weights(part).bytes(checkpoint.precision, checkpoint.dtype.itemsize)
 
-    total, layers = size(""), [size(f"{name}.") for name in names]
-    rooms = [free_bytes(device) for device in checkpoint.devices]
-    numbers = place(total - sum(layers), layers, rooms)
+    names = layer_names(checkpoint.config)
+    total = size_of("")
+    layers = [size_of(f"{name}.") for name in names]
+    free = [free_bytes(device) for device in checkpoint.devices]
+    numbers = assign(total - sum(layers), layers, free)
     if numbers is None:
         raise CheckpointError(
             f"{checkpoint.name} takes {shown_bytes(total)} in {checkpoint.precision}, too much for the "
-            f"{' + '.join(map(shown_bytes, rooms))} that are free on {', '.join(map(str, checkpoint.devices))}",
+            f"{' + '.join(map(shown_bytes, free))} that are free on {', '.join(map(str, checkpoint.devices))}",
             "Use --dtype int8 or int4, or free the GPUs; layers are not placed on the CPU or the disk.",
         )
-    return {name: checkpoint.devices[at] for name, at in zip(names, numbers, strict=True)}
+    return {name: checkpoint.devices[number] for name, number in zip(names, numbers, strict=True)}
 
 
-def place(rest: int, layers: Sequence[int], rooms: Sequence[int]) -> list[int] | None:
-    """For each layer, in order, the number of its device: all devices are filled to about the same share.
+def assign(rest: int, layers: Sequence[int], free: Sequence[int]) -> list[int] | None:
+    """The number of each layer's device, in order, so that all devices are filled to about the same share.
 
     Args:
         rest: bytes of what stays together on the first device.
         layers: bytes of each layer.
-        rooms: bytes that are free on each device.
+        free: bytes that are free on each device.
 
-    None where FULLEST percent of the devices do not hold it.
+    None if it does not fit into FULLEST percent of the devices.
     """
     for percent in range(1, FULLEST + 1):
-        placed = _filled(rest, layers, [room * percent // 100 for room in rooms])
-        if placed is not None:
-            return placed
+        numbers = _assign_within(rest, layers, [size * percent // 100 for size in free])
+        if numbers is not None:
+            return numbers
     return None
 
 
-def _filled(rest: int, layers: Sequence[int], rooms: Sequence[int]) -> list[int] | None:
-    left = [rooms[0] - rest, *rooms[1:]]
-    placed, device = [], 0
+def _assign_within(rest: int, layers: Sequence[int], room: Sequence[int]) -> list[int] | None:
+    """The same, with so many bytes on each device."""
+    left = [room[0] - rest, *room[1:]]
+    numbers, device = [], 0
     for size in layers:
         while device < len(left) and left[device] < size:
             device += 1
         if device == len(left):
             return None
         left[device] -= size
-        placed.append(device)
-    return placed if left[0] >= 0 else None
+        numbers.append(device)
+    return numbers if left[0] >= 0 else None
 
 
 def layer_names(config: Any) -> list[str]:
@@ -84,9 +87,9 @@ def layer_names(config: Any) -> list[str]:
 
 
 def device_map(config: Any, layers: Placement, first: torch.device) -> Placement:
-    """For transformers' from_pretrained: the layers' devices, and the first one for all parts without layers.
+    """For transformers' from_pretrained: the layers' devices, and the first device for all parts without layers.
 
-    No part lies in another: accelerate would move all of the outer one to its device before the inner ones.
+    No part contains another: accelerate would move all of the outer one to its device before the inner ones.
     """
     from transformers import Blip2ForConditionalGeneration
 
@@ -96,7 +99,7 @@ def device_map(config: Any, layers: Placement, first: torch.device) -> Placement
 
 
 def _without_layers(module: nn.Module, layers: Placement, prefix: str = "") -> Iterator[str]:
-    """The names of the largest parts of a module that hold no layer."""
+    """The names of the largest parts of a module that contain no layer."""
     yield from (prefix + name for name, _ in module.named_parameters(recurse=False))
     for name, child in module.named_children():
         full = prefix + name
@@ -106,12 +109,12 @@ def _without_layers(module: nn.Module, layers: Placement, prefix: str = "") -> I
             yield full
 
 
-def connect(model: Any, parts: Placement) -> None:
-    """Make each part of a model that from_pretrained has spread move what it is given to its device.
+def move_inputs_of_parts(model: Any, parts: Placement) -> None:
+    """Make each part of a model that was loaded onto several devices move its inputs to its own device.
 
-    In place of accelerate's hooks, which do so at every linear layer, and leave the query tokens on any of the devices.
-    What is called inside a layer moves nothing: decoding does it. Logits and tokens on different devices, which BLIP-2
-    has failed of (transformers#26806), cannot be: what follows the last layer is on the first device with all the rest.
+    This replaces accelerate's hooks, which do so at every linear layer, and may leave the query tokens on any of the
+    devices. Inside a layer nothing is moved: decoding does it. Logits and tokens cannot be on different devices, as in
+    transformers#26806: what follows the last layer is on the first device with all the rest.
     """
     from accelerate.hooks import remove_hook_from_module
 
@@ -119,13 +122,14 @@ def connect(model: Any, parts: Placement) -> None:
     model.query_tokens = nn.Parameter(model.query_tokens.to(parts["query_tokens"]), requires_grad=False)
     for name, device in parts.items():
         if name != "query_tokens":
-            model.get_submodule(name).register_forward_pre_hook(partial(_bring, device), with_kwargs=True)
+            model.get_submodule(name).register_forward_pre_hook(partial(_move_inputs, device), with_kwargs=True)
 
 
-def _bring(
+def _move_inputs(
     device: torch.device, part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return tuple(_moved(arg, device) for arg in args), {name: _moved(arg, device) for name, arg in kwargs.items()}
+    moved_kwargs = {name: _moved(value, device) for name, value in kwargs.items()}
+    return tuple(_moved(value, device) for value in args), moved_kwargs
 
 
 def _moved(value: Any, device: torch.device) -> Any:
@@ -133,5 +137,5 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 
 def device_of(layer: nn.Module) -> torch.device:
-    """The device that a layer lies on."""
+    """The device that a layer is on."""
     return next(layer.parameters()).device

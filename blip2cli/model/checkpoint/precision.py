@@ -1,4 +1,4 @@
-"""Precisions: which may be asked for on which device, and which `auto` is. Nothing heavy is imported."""
+"""Precisions: which ones a device has, and which one `auto` is. Nothing heavy is imported."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from blip2cli.host.processor import beyond_limit, instructions
 from blip2cli.model.families import FAMILIES, Family
 
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "amx_tile")
-"""Instruction sets by which a processor multiplies bf16 itself."""
+"""Instruction sets with which a processor multiplies bf16."""
 
 
 def resolve_dtype(asked: str, device: str, family: Family | None) -> str:
-    """The precision asked for, with auto settled.
+    """The precision that --dtype means.
 
     Args:
         asked: auto, fp32, fp16, bf16, int8 or int4.
         device: its type: cuda, mps or cpu.
-        family: the language model's; None where there is no language model.
+        family: the language model's; None if there is no language model.
 
-    Raises UsageError for one that cannot be had.
+    Raises UsageError for a precision that is not available.
     """
     if family is not None and asked in family.refused:
         raise UsageError(f"--dtype {asked} gives garbage with {family.name}", f"Use --dtype {family.refused[asked]}.")
@@ -37,19 +37,20 @@ def resolve_dtype(asked: str, device: str, family: Family | None) -> str:
     return "bf16" if device == "cpu" and native_bf16() else "fp32"
 
 
-def automatic(device: str) -> str:
-    """What auto picks on a type of device, as it is shown: "fp16, bf16 with Flan-T5"."""
-    picked = {family.name: resolve_dtype("auto", device, family) for family in FAMILIES.values()}
-    first = next(iter(picked.values()))
-    return ", ".join([first, *(f"{dtype} with {name}" for name, dtype in picked.items() if dtype != first)])
+def automatic_dtypes(device: str) -> str:
+    """What auto means on a type of device, as it is shown: "fp16, bf16 with Flan-T5"."""
+    dtypes = {family.name: resolve_dtype("auto", device, family) for family in FAMILIES.values()}
+    first = next(iter(dtypes.values()))
+    exceptions = [f"{dtype} with {name}" for name, dtype in dtypes.items() if dtype != first]
+    return ", ".join([first, *exceptions])
 
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Whether fp32 products and convolutions on CUDA may round what they multiply to TF32, for a while.
+    """A context in which fp32 products and convolutions on CUDA may, or may not, round their inputs to TF32.
 
-    With it the Q-Former's features stay within 1.5e-3 of 4.7, in a fifth of the time. PyTorch allows it for
-    convolutions, unless told otherwise, which is enough to change texts.
+    With TF32 the Q-Former's features, of up to 4.7, stay within 1.5e-3, in a fifth of the time. PyTorch's default
+    allows it for convolutions, which is enough to change texts.
     """
     import torch
 
@@ -65,16 +66,16 @@ def tf32(allowed: bool) -> Iterator[None]:
 
 
 def native_bf16() -> bool:
-    """Whether this processor multiplies bf16 itself (avx512_bf16 or AMX)."""
-    return has_any(NATIVE_BF16)
+    """Whether this processor has instructions for bf16 (avx512_bf16 or AMX)."""
+    return has_instructions(NATIVE_BF16)
 
 
-def has_any(wanted: Iterable[str]) -> bool:
-    """Whether any of these instruction sets may be used, by what Linux or else PyTorch says of the processor."""
-    known = instructions()
-    if known is None:  # not Linux
+def has_instructions(wanted: Iterable[str]) -> bool:
+    """Whether any of these instruction sets may be used, according to Linux or else PyTorch."""
+    available = instructions()
+    if available is None:  # not Linux
         import torch
 
         capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-        known = frozenset(name for name, there in capabilities.items() if there is True) - beyond_limit()
-    return not known.isdisjoint(wanted)
+        available = frozenset(name for name, value in capabilities.items() if value is True) - beyond_limit()
+    return not available.isdisjoint(wanted)

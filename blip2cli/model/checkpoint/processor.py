@@ -1,7 +1,7 @@
 """What a checkpoint's image processor does to images, from its settings.
 
-Matches transformers' `BlipImageProcessorPil`. A setting that is not followed is refused by name, and so is one that
-gives images of another size than the model's: they would be read at the wrong positions, without an error.
+Matches transformers' `BlipImageProcessorPil`. A setting that is not supported is refused by name. So is one that gives
+images of another size than the model's: without an error, the model would read them at the wrong positions.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 CHANNELS = 3
 
 LARGEST_SIDE = 1 << 14
-"""Pixels; the class's own images are of 224, 364 or 384."""
+"""Pixels. BLIP-2's images have 224, 364 or 384."""
 
 FILTERS = range(6)
 """Pillow's numbers of resampling filters: nearest, Lanczos, bilinear, bicubic, box, Hamming."""
 
-KINDS = ("BlipImageProcessor", "BlipImageProcessorFast", "BlipImageProcessorPil")
-"""Names under which transformers saves the one image processor of BLIP-2."""
+PROCESSOR_NAMES = ("BlipImageProcessor", "BlipImageProcessorFast", "BlipImageProcessorPil")
+"""Names under which transformers saves BLIP-2's image processor."""
 
-COPY = "Copy the processor of the checkpoint that this one was made from."
+COPY_PROCESSOR = "Copy the processor of the checkpoint that this one was made from."
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class ImageSettings:
 
     Args:
         side: of the square of pixels that the model takes.
-        mean: of each channel; subtracted where `normalize`.
-        std: deviation of each channel, by which is divided where `normalize`.
-        rescale: what pixels of 0 to 255 are multiplied by; None where they are left as they are.
-        normalize: whether mean and deviation are taken out.
+        mean: of each channel; subtracted if `normalize`.
+        std: standard deviation of each channel; divided by if `normalize`.
+        rescale: factor for pixels of 0 to 255; None if they are left as they are.
+        normalize: whether mean and standard deviation are used.
         fitting: how images are brought to the square.
     """
 
@@ -55,8 +55,8 @@ class ImageSettings:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """The settings of a file, each read with its type. All methods raise CheckpointError, naming file and setting."""
+class SavedSettings:
+    """The settings in a file, each read as its type. All methods raise CheckpointError, naming file and setting."""
 
     path: Path
     values: Mapping[str, Any]
@@ -76,7 +76,7 @@ class Settings:
         return float(value)
 
     def channels(self, name: str, default: tuple[float, ...]) -> tuple[float, ...]:
-        """A number for each channel, which may stand there as one number for all."""
+        """A number for each channel; the file may have one number for all."""
         value = self.values.get(name)
         if value is None:
             return default
@@ -86,7 +86,7 @@ class Settings:
         return tuple(map(float, values))
 
     def size(self, name: str, square: bool) -> dict[str, int] | None:
-        """A size as transformers takes it: a number, a list of height and width, or an object; None where unset."""
+        """A size as transformers takes it: a number, a list of height and width, or an object; None if unset."""
         value = self.values.get(name)
         if value is None:
             return None
@@ -94,24 +94,25 @@ class Settings:
             value = {"height": value, "width": value} if square else {"shortest_edge": value}
         elif isinstance(value, list) and len(value) == 2:
             value = dict(zip(("height", "width"), value, strict=True))
-        found = {key: edge for key, edge in value.items() if edge is not None} if isinstance(value, dict) else {}
-        if not found or not all(isinstance(edge, int) and 0 < edge <= LARGEST_SIDE for edge in found.values()):
+        edges = value if isinstance(value, dict) else {}
+        edges = {key: edge for key, edge in edges.items() if edge is not None}
+        if not edges or not all(isinstance(edge, int) and 0 < edge <= LARGEST_SIDE for edge in edges.values()):
             raise self.refused(name, "is not a size in pixels")
-        return found
+        return edges
 
-    def refused(self, name: str, why: str, hint: str = COPY) -> CheckpointError:
+    def refused(self, name: str, why: str, hint: str = COPY_PROCESSOR) -> CheckpointError:
         return CheckpointError(f"{self.path}: {name} {self.values.get(name)} {why}", hint)
 
 
 def image_settings(folder: Path, side: int) -> ImageSettings:
-    """The settings of a folder's image processor, whose images must be of the model's side in pixels.
+    """The settings of a folder's image processor, whose images must have the model's side in pixels.
 
-    They stand in processor_config.json (transformers 5) or preprocessor_config.json. What neither says is as
-    transformers' class has it, but for the size, which is then the model's. Raises CheckpointError.
+    They are in processor_config.json (transformers 5) or preprocessor_config.json. The defaults are those of
+    transformers' class, but for the size, which is then the model's. Raises CheckpointError.
     """
-    saved = _saved(folder)
+    saved = _saved_settings(folder)
     kind = saved.values.get("image_processor_type")
-    if kind is not None and kind not in KINDS:
+    if kind is not None and kind not in PROCESSOR_NAMES:
         raise saved.refused("image_processor_type", "is not supported; BLIP-2's is BlipImageProcessor")
     normalize = saved.flag("do_normalize", True)
     std = saved.channels("image_std", CLIP_STD)
@@ -127,18 +128,18 @@ def image_settings(folder: Path, side: int) -> ImageSettings:
     )
 
 
-def _saved(folder: Path) -> Settings:
+def _saved_settings(folder: Path) -> SavedSettings:
     path = folder / "processor_config.json"
     inner = json_object(path).get("image_processor")
     if inner is None:
         path = folder / "preprocessor_config.json"
         inner = json_object(path)
     if not isinstance(inner, dict):
-        raise CheckpointError(f"{path}: image_processor is not a JSON object", COPY)
-    return Settings(path, inner)
+        raise CheckpointError(f"{path}: image_processor is not a JSON object", COPY_PROCESSOR)
+    return SavedSettings(path, inner)
 
 
-def _fitting(saved: Settings, side: int) -> Fitting:
+def _fitting(saved: SavedSettings, side: int) -> Fitting:
     size = saved.size("size", saved.flag("default_to_square", True))
     square = {"height": side, "width": side}
     fits = f"is not the model's size, {side} x {side} pixels"
@@ -163,7 +164,7 @@ def _fitting(saved: Settings, side: int) -> Fitting:
     )
 
 
-def _filter(saved: Settings) -> int:
+def _filter(saved: SavedSettings) -> int:
     """Pillow's number of the resampling filter."""
     resample = saved.values.get("resample")
     if resample is None:
@@ -173,8 +174,8 @@ def _filter(saved: Settings) -> int:
     return int(resample)
 
 
-def _check_size(saved: Settings, size: dict[str, int], square: dict[str, int], crop: bool) -> None:
-    """Raise CheckpointError for a size that is not followed, or that does not end in the model's square."""
+def _check_size(saved: SavedSettings, size: dict[str, int], square: dict[str, int], crop: bool) -> None:
+    """Raise CheckpointError for a size that is not supported, or that does not give the model's square."""
     if size.keys() not in ({"height", "width"}, {"shortest_edge"}, {"shortest_edge", "longest_edge"}):
         raise saved.refused("size", "is not supported; give height and width, or shortest_edge")
     if not crop and size != square:

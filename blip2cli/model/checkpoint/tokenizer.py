@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer: whether its files are there and go with the model, and loading it."""
+"""A checkpoint's tokenizer: whether its files exist and fit the model, and loading it."""
 
 from __future__ import annotations
 
@@ -9,27 +9,33 @@ from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import CheckpointError, reason
 from blip2cli.model.checkpoint.explained import explained, is_panic
-from blip2cli.model.checkpoint.files import TOKENIZER_CONFIG, TOKENIZERS, check_file, json_object, missing_of_tokenizer
+from blip2cli.model.checkpoint.files import (
+    TOKENIZER_CONFIG,
+    TOKENIZER_FILES,
+    check_file,
+    json_object,
+    missing_of_tokenizer,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SAVE_PROCESSOR = "Save the processor there too: Blip2Processor's save_pretrained(FOLDER)."
 
-COPY = "Copy the tokenizer of the checkpoint that this one was made from."
+COPY_TOKENIZER = "Copy the tokenizer of the checkpoint that this one was made from."
 
 NEWER = "Fetch its files again; one saved by a newer version needs newer transformers and tokenizers here."
 
 PROBE = "Question: how many cats? Answer:"
-"""A text that any tokenizer of a language model knows words of."""
+"""A text of which every language model's tokenizer knows some words."""
 
 
 def check_tokenizer_files(name: str, folder: Path) -> None:
-    """Raise CheckpointError where the files of a tokenizer are missing, or are plainly broken."""
+    """Raise CheckpointError if files of the tokenizer are missing, or are plainly broken."""
     missing = missing_of_tokenizer(folder)
     if missing:
         raise CheckpointError(f"{name} has no tokenizer (no {', no '.join(missing)})", SAVE_PROCESSOR)
-    for file in itertools.chain(*TOKENIZERS):
+    for file in itertools.chain(*TOKENIZER_FILES):
         if (folder / file).exists():
             check_file(folder / file)
     for file in (TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json"):
@@ -37,26 +43,26 @@ def check_tokenizer_files(name: str, folder: Path) -> None:
 
 
 def load_tokenizer(name: str, folder: Path, embeddings: int) -> PreTrainedTokenizerBase:
-    """The tokenizer of what goes in, to which `</s>` or `<image>` in a text is text.
+    """The tokenizer, to which special tokens in a text, such as `</s>` or `<image>`, are text.
 
     `embeddings` is how many tokens the model knows. Raises CheckpointError.
     """
     from transformers import AutoTokenizer
 
-    with explained(f"cannot load the tokenizer of {name} ({_words(folder)})", NEWER):
+    with explained(f"cannot load the tokenizer of {name} ({_vocabulary_file(folder)})", NEWER):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     tokenizer.split_special_tokens = True
     if getattr(tokenizer, "is_fast", False):
         backend = tokenizer.backend_tokenizer
-        backend.no_padding()  # settings of a saved tokenizer would cut or fill prompts
+        backend.no_padding()  # settings in its file would pad or truncate prompts
         backend.no_truncation()
         _split_special_tokens(backend, tokenizer.all_special_tokens)
-    _check(name, tokenizer, embeddings)
+    _check_vocabulary(name, tokenizer, embeddings)
     return tokenizer
 
 
 class TokenizerFailed(CheckpointError):
-    """A tokenizer fails on a text, such as one on which its pattern gives up."""
+    """A tokenizer fails on a text, for example because the text is too much for its pattern."""
 
 
 def token_ids(tokenizer: Any, text: str, **options: Any) -> tuple[int, ...]:
@@ -66,32 +72,33 @@ def token_ids(tokenizer: Any, text: str, **options: Any) -> tuple[int, ...]:
     except BaseException as error:
         if not (isinstance(error, Exception) or is_panic(error)):
             raise
-        raise TokenizerFailed(f"the checkpoint's tokenizer fails on a text: {reason(error)}", COPY) from error
+        raise TokenizerFailed(f"the checkpoint's tokenizer fails on a text: {reason(error)}", COPY_TOKENIZER) from error
 
 
-def _words(folder: Path) -> str:
-    """The file that holds the tokenizer's words."""
-    return next(names[0] for names in TOKENIZERS if (folder / names[0]).exists())
+def _vocabulary_file(folder: Path) -> str:
+    """The file with the tokenizer's vocabulary."""
+    return next(names[0] for names in TOKENIZER_FILES if (folder / names[0]).exists())
 
 
-def _check(name: str, tokenizer: Any, embeddings: int) -> None:
-    """Raise CheckpointError for a tokenizer that has no vocabulary, or more than the model does."""
-    with explained(f"the tokenizer of {name} fails on a simple text", COPY):
+def _check_vocabulary(name: str, tokenizer: Any, embeddings: int) -> None:
+    """Raise CheckpointError for a tokenizer that has no vocabulary, or a larger one than the model."""
+    with explained(f"the tokenizer of {name} fails on a simple text", COPY_TOKENIZER):
         ids = tokenizer(PROBE)["input_ids"]
-    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
     unknown = {tokenizer.unk_token_id}
     if not set(ids) - special - unknown:
-        raise CheckpointError(f"the tokenizer of {name} has no vocabulary", COPY)
-    words = (number for number in tokenizer.get_vocab().values() if number not in special)
-    largest = max(itertools.chain(ids, words))
+        raise CheckpointError(f"the tokenizer of {name} has no vocabulary", COPY_TOKENIZER)
+    ordinary = (token_id for token_id in tokenizer.get_vocab().values() if token_id not in special)
+    largest = max(itertools.chain(ids, ordinary))
     if largest >= embeddings:
         raise CheckpointError(
-            f"the tokenizer of {name} has tokens up to number {largest}, and the model knows {embeddings}", COPY
+            f"the tokenizer of {name} has tokens up to number {largest}, and the model knows {embeddings}",
+            COPY_TOKENIZER,
         )
 
 
 def _split_special_tokens(backend: Any, special_tokens: list[str]) -> None:
-    """Part the first character of each special token from the rest: T5's pieces have them among the words."""
+    """Split the first character of each special token from the rest: T5's vocabulary has them among its words."""
     from tokenizers import Regex, pre_tokenizers
 
     starts = "|".join(f"{re.escape(token[0])}(?={re.escape(token[1:])})" for token in special_tokens if token[1:])

@@ -1,12 +1,12 @@
 """Whether a checkpoint's weights are those of its model: by name, shape and dtype, from the headers of their files.
 
-Nothing is loaded. What may be absent (tied weights, buffers) or left over is known by the declarations of transformers'
-model, which is made without memory (on PyTorch's meta device); transformers reports what it would do with the weights.
+Nothing is loaded. The model is made without memory (on PyTorch's meta device), and transformers reports what it would
+do with the weights: the model's declarations say which may be missing (tied weights, buffers) or left over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,16 @@ import torch
 from blip2cli.errors import CheckpointError
 from blip2cli.model.checkpoint.explained import explained
 from blip2cli.model.checkpoint.files import json_object
-from blip2cli.model.checkpoint.size import headers
-
-Shape = tuple[int, ...]
+from blip2cli.model.checkpoint.size import Shape, weight_headers
 
 FLOATING = {"F64", "F32", "F16", "BF16"}
-"""How weights may be stored, in safetensors' words."""
+"""Dtypes in which weights may be stored, as safetensors names them."""
 
-LAYERS = ("num_hidden_layers", "num_layers", "num_decoder_layers")
-"""Names of the numbers of layers in configurations."""
+LAYER_COUNTS = ("num_hidden_layers", "num_layers", "num_decoder_layers")
+"""Fields of configurations that hold numbers of layers."""
 
-NAMED = 3
-"""As many weights are named in an error."""
+MOST_NAMED = 3
+"""The most weights that an error names."""
 
 SAVE_WHOLE = "Save it again with the model's save_pretrained, which writes all of it, or fetch it again."
 
@@ -39,22 +37,22 @@ CONVERT = "Convert it first, with transformers' convert_blip_2_original_to_pytor
 
 SAME_MODEL = "config.json and the weights are of different models: copy both from the same one."
 
-LEFT_OVER = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
-"""A weight of T5 that was saved once and never used: older transformers report it as unexpected."""
+NEVER_USED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+"""A weight of T5 that old checkpoints have and no version uses: older transformers report it as unexpected."""
 
-LAVIS = ("Qformer.", "visual_encoder.", "opt_model.", "t5_model.", "opt_proj.", "t5_proj.")
-"""Beginnings of the names of weights in checkpoints of LAVIS, from which transformers' are converted."""
+LAVIS_PREFIXES = ("Qformer.", "visual_encoder.", "opt_model.", "t5_model.", "opt_proj.", "t5_proj.")
+"""Prefixes of weights in LAVIS's own checkpoints, which have to be converted for transformers."""
 
 
 @dataclass(frozen=True)
-class Report:
-    """What transformers would make of the weights.
+class WeightReport:
+    """How a checkpoint's weights differ from its model's.
 
     Args:
         expected: how many weights the model has.
         missing: the model's weights that would be random.
-        unexpected: the checkpoint's weights that no part of the model is made for.
-        mismatched: weights of another shape than the model's, with both shapes: the checkpoint's, the model's.
+        unexpected: the checkpoint's weights that the model does not have.
+        mismatched: weights whose shapes differ: name, shape in the checkpoint, shape in the model.
         parts: names of the model's parts.
     """
 
@@ -66,30 +64,40 @@ class Report:
 
     @property
     def inside(self) -> tuple[str, ...]:
-        """Unexpected weights that lie in a part of the model, which would therefore compute something else."""
+        """Unexpected weights in a part of the model, which would therefore compute something else."""
         return tuple(name for name in self.unexpected if name.partition(".")[0] in self.parts)
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """Unexpected weights that belong to no part of the model, such as heads for another use."""
+        """Unexpected weights outside the model's parts, such as heads for another use."""
         return tuple(name for name in self.unexpected if name.partition(".")[0] not in self.parts)
 
 
-def check_weights(name: str, folder: Path, config: Any, architecture: str) -> Report:
-    """Compare a folder's weights with its model's, a class of transformers. Raises CheckpointError."""
-    stored = headers(folder)
+def check_weights(name: str, folder: Path, config: Any, architecture: str) -> WeightReport:
+    """Compare a folder's weights with those of its model.
+
+    Args:
+        name: the checkpoint's, for messages.
+        folder: where its files are.
+        config: transformers' configuration.
+        architecture: the model's class in transformers.
+
+    Raises CheckpointError if they do not fit.
+    """
+    stored = weight_headers(folder)
     with explained(f"{folder / 'config.json'} is not valid", SAME_MODEL):
         _check_layers(name, config, architecture, len(stored))
         model = _empty_model(config, architecture)
     wanted = model.state_dict()
-    shapes = {  # an integer that the model does not have is no weight, but a buffer of an earlier version
-        weight: shape for weight, (shape, dtype) in stored.items() if weight in wanted or dtype in FLOATING
-    }
-    report = _compared(model, shapes) or _reported(config, architecture, shapes, model)
+    shapes = {}
+    for weight, (shape, dtype) in stored.items():
+        if weight in wanted or dtype in FLOATING:  # an unknown integer is a buffer of an earlier version
+            shapes[weight] = shape
+    report = _report_of_equal_names(model, shapes) or _report_by_transformers(config, architecture, shapes, model)
     head = _own_head(folder, model)
     if head is not None and head not in shapes:
         report = replace(report, missing=(*report.missing, head))
-    judge(name, report)
+    check_report(name, report)
     for weight, (_, dtype) in stored.items():
         if weight in wanted and dtype not in FLOATING:
             raise CheckpointError(
@@ -99,30 +107,31 @@ def check_weights(name: str, folder: Path, config: Any, architecture: str) -> Re
     return report
 
 
-def judge(name: str, report: Report) -> None:
-    """Raise CheckpointError where the model would not be the one that was saved, and say what is likely wrong."""
-    faults = [
-        *_told("is missing", report.missing, f"of the {report.expected} weights of its model"),
-        *_told(
-            "has", [weight for weight, _, _ in report.mismatched], "weights whose shape differs from its config.json"
-        ),
-        *_told("has", report.inside, "weights that its model does not have"),
-    ]
-    if faults:
-        cause, hint = _cause(report)
-        raise CheckpointError(f"{name} {faults[0]}: {cause}", hint)
+def check_report(name: str, report: WeightReport) -> None:
+    """Raise CheckpointError if the model would not be the one that was saved, and say what is likely wrong."""
+    misshapen = [weight for weight, _, _ in report.mismatched]
+    if report.missing:
+        fault = _fault("is missing", report.missing, f"of the {report.expected} weights of its model")
+    elif misshapen:
+        fault = _fault("has", misshapen, "weights whose shape differs from its config.json")
+    elif report.inside:
+        fault = _fault("has", report.inside, "weights that its model does not have")
+    else:
+        return
+    cause, hint = _cause_and_hint(report)
+    raise CheckpointError(f"{name} {fault}: {cause}", hint)
 
 
-def loaded_report(info: dict[str, Any], model: Any) -> Report:
-    """The report of a model that has been loaded, from what transformers' `output_loading_info` gives."""
-    tied: dict[str, str] = getattr(model, "all_tied_weights_keys", {})  # they follow from others
-    return Report(
+def report_of_loading(info: dict[str, Any], model: Any) -> WeightReport:
+    """The report of a model that was loaded, from transformers' `output_loading_info`."""
+    tied = _tied(model)
+    unexpected = [name for name in info["unexpected_keys"] if not name.endswith(NEVER_USED)]
+    mismatched = [(name, tuple(stored), tuple(wanted)) for name, stored, wanted in info["mismatched_keys"]]
+    return WeightReport(
         expected=len(model.state_dict().keys() - tied.keys()),
         missing=tuple(sorted({*info["missing_keys"]} - tied.keys())),
-        unexpected=tuple(sorted(name for name in info["unexpected_keys"] if not name.endswith(LEFT_OVER))),
-        mismatched=tuple(
-            sorted((name, tuple(found), tuple(wanted)) for name, found, wanted in info["mismatched_keys"])
-        ),
+        unexpected=tuple(sorted(unexpected)),
+        mismatched=tuple(sorted(mismatched)),
         parts=_parts(model),
     )
 
@@ -135,9 +144,9 @@ def _empty_model(config: Any, architecture: str) -> Any:
 
 
 def _own_head(folder: Path, model: Any) -> str | None:
-    """The name of the language model's head where config.json says that it is not tied to the embeddings.
+    """The name of the language model's head, if config.json says that it is not tied to the embeddings.
 
-    transformers ties that of T5 where it is missing, whatever the configuration says (Flan-T5's is not tied).
+    If T5's head is missing, transformers ties it, whatever the configuration says (Flan-T5's is not tied).
     """
     text = json_object(folder / "config.json").get("text_config")
     tied = text.get("tie_word_embeddings") if isinstance(text, dict) else None
@@ -147,19 +156,19 @@ def _own_head(folder: Path, model: Any) -> str | None:
     return next((f"{name}.weight" for name, module in model.named_modules() if module is head), None)
 
 
-def _compared(model: Any, shapes: dict[str, Shape]) -> Report | None:
-    """The report where names and shapes are just the model's; else None. Ten times as fast as transformers' own."""
+def _report_of_equal_names(model: Any, shapes: dict[str, Shape]) -> WeightReport | None:
+    """The report if names and shapes are exactly the model's; else None. Ten times as fast as transformers' own."""
     wanted = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
-    tied: dict[str, str] = getattr(model, "all_tied_weights_keys", {})
-    absent = wanted.keys() - shapes.keys()
-    same = all(wanted.get(name) == shape for name, shape in shapes.items())
-    if not same or any(tied.get(name) not in shapes for name in absent):
+    tied = _tied(model)
+    if any(wanted.get(name) != shape for name, shape in shapes.items()):
         return None
-    return Report(len(wanted.keys() - tied.keys()), (), (), (), _parts(model))
+    if any(tied.get(name) not in shapes for name in wanted.keys() - shapes.keys()):
+        return None
+    return WeightReport(len(wanted.keys() - tied.keys()), (), (), (), _parts(model))
 
 
-def _reported(config: Any, architecture: str, shapes: dict[str, Shape], model: Any) -> Report:
-    """The report of transformers' own loading, of weights without memory into a model without memory."""
+def _report_by_transformers(config: Any, architecture: str, shapes: dict[str, Shape], model: Any) -> WeightReport:
+    """The report of transformers' own loading; neither the weights nor the model take memory."""
     import transformers
     from transformers.utils import logging
 
@@ -178,7 +187,13 @@ def _reported(config: Any, architecture: str, shapes: dict[str, Shape], model: A
     logging.set_verbosity(verbosity)
     if bar:
         logging.enable_progress_bar()
-    return loaded_report(info, model)
+    return report_of_loading(info, model)
+
+
+def _tied(model: Any) -> dict[str, str]:
+    """Weights that a checkpoint may leave out → the ones that they are equal to."""
+    tied: dict[str, str] = getattr(model, "all_tied_weights_keys", {})
+    return tied
 
 
 def _parts(model: Any) -> frozenset[str]:
@@ -187,10 +202,12 @@ def _parts(model: Any) -> frozenset[str]:
 
 
 def _check_layers(name: str, config: Any, architecture: str, weights: int) -> None:
-    """Refuse more layers than there are weights before a model of so many is made."""
-    writes = [config.text_config] if architecture == "Blip2ForConditionalGeneration" else []
-    for part in (config.vision_config, config.qformer_config, *writes):
-        for field in LAYERS:
+    """Raise CheckpointError for more layers than there are weights, before a model with so many is made."""
+    parts = [config.vision_config, config.qformer_config]
+    if architecture == "Blip2ForConditionalGeneration":
+        parts.append(config.text_config)
+    for part in parts:
+        for field in LAYER_COUNTS:
             layers = getattr(part, field, 0) or 0
             if layers > weights:
                 raise CheckpointError(
@@ -198,55 +215,48 @@ def _check_layers(name: str, config: Any, architecture: str, weights: int) -> No
                 )
 
 
-def _told(verb: str, names: Iterable[str], of_what: str) -> Iterator[str]:
-    """That some weights are at fault, naming a few; nothing where none are."""
-    found = list(names)
-    if found:
-        shown = ", ".join(_spread(found))
-        such_as = f" such as {shown}" if len(found) > NAMED else f" {shown}"
-        yield f"{verb} {len(found)} {of_what},{such_as}"
+def _fault(verb: str, names: Sequence[str], of_what: str) -> str:
+    """The part of a message that says how many weights are wrong, and names a few."""
+    shown = ", ".join(_examples(names))
+    such_as = f"such as {shown}" if len(names) > MOST_NAMED else shown
+    return f"{verb} {len(names)} {of_what}, {such_as}"
 
 
-def _spread(names: list[str]) -> list[str]:
-    """A few of the names, from different parts of the model as far as there are."""
-    first_of_part = list({name.partition(".")[0]: name for name in reversed(names)}.values())[::-1]
-    return list(dict.fromkeys([*first_of_part, *names]))[:NAMED]
+def _examples(names: Sequence[str]) -> list[str]:
+    """A few of the names, from different parts of the model if possible."""
+    first_of_part: dict[str, str] = {}
+    for name in names:
+        first_of_part.setdefault(name.partition(".")[0], name)
+    return list(dict.fromkeys([*first_of_part.values(), *names]))[:MOST_NAMED]
 
 
-def _cause(report: Report) -> tuple[str, str]:
-    """What is likely wrong, and what to do."""
+def _cause_and_hint(report: WeightReport) -> tuple[str, str]:
+    """The likely cause, and what to do."""
     extra = report.unexpected
     if any(".base_layer." in name or "lora_" in name or ".modules_to_save." in name for name in extra):
         return "an adapter (LoRA) is not merged into its weights", MERGE
-    prefix = _prefix(report)
+    prefix = _common_prefix(report)
     if prefix:
         return f"the names of its weights begin with {prefix}", UNWRAP
-    if any(name.startswith(LAVIS) for name in extra):
+    if any(name.startswith(LAVIS_PREFIXES) for name in extra):
         return "its weights are named as LAVIS names them", CONVERT
     if not report.missing and report.mismatched:
-        name, found, wanted = report.mismatched[0]
-        return f"{name} is {list(found)} and should be {list(wanted)}", SAME_MODEL
+        name, stored, wanted = report.mismatched[0]
+        return f"{name} is {list(stored)} and should be {list(wanted)}", SAME_MODEL
     if not report.missing:
         return "its config.json describes a smaller model, or another one", SAME_MODEL
-    absent = _whole_parts(report)
-    if absent:
-        return f"{' and '.join(absent)} would be random", SAVE_WHOLE
-    return "they would be random", SAVE_WHOLE
+    parts = sorted({name.partition(".")[0] for name in report.missing})
+    return f"{' and '.join(parts[:MOST_NAMED])} would be random", SAVE_WHOLE
 
 
-def _prefix(report: Report) -> str | None:
-    """What stands before the names of most missing weights in the checkpoint, if anything does."""
+def _common_prefix(report: WeightReport) -> str | None:
+    """The prefix under which the checkpoint has most of the missing weights, if there is one."""
     extra = set(report.unexpected)
-    for missing in report.missing[:NAMED]:
+    for missing in report.missing[:MOST_NAMED]:
         for name in extra:
             if name.endswith(f".{missing}"):
-                prefix = name[: -len(missing)]
-                found = sum(prefix + other in extra for other in report.missing)
-                if found * 2 > len(report.missing):
+                prefix = name.removesuffix(missing)
+                with_prefix = sum(prefix + other in extra for other in report.missing)
+                if with_prefix * 2 > len(report.missing):
                     return prefix
     return None
-
-
-def _whole_parts(report: Report) -> list[str]:
-    """Parts of the model all of whose weights might be missing, by the names of those that are."""
-    return sorted({name.partition(".")[0] for name in report.missing})[:NAMED]

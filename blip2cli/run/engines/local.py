@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blip2cli.model.checkpoint.hub import check_name
+from blip2cli.model.checkpoint.hub import check_model_name
 from blip2cli.run.plan import Plan, locked_plan, make_plan
 from blip2cli.run.summary import Tally, close
 from blip2cli.settings import Job
@@ -24,13 +24,13 @@ def show(plan: Plan) -> None:
     from blip2cli.host.terminal import hush_libraries, show_plan
     from blip2cli.run.dry_run import describe
 
-    check_name(plan.job.model_name)
+    check_model_name(plan.job.model_name)
     hush_libraries()
     show_plan(describe(plan))
 
 
 def _run(plan: Plan) -> Tally:
-    check_name(plan.job.model_name)  # before torch is imported: a misspelt name is reported at once
+    check_model_name(plan.job.model_name)  # before torch is imported: a misspelt name is reported at once
     from blip2cli.host.terminal import hush_libraries
     from blip2cli.run.flow import run
     from blip2cli.run.retry import retry_errors

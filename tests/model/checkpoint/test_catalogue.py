@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from blip2cli.model.checkpoint.catalogue import KNOWN, Known
-from blip2cli.model.checkpoint.size import weights_of
+from blip2cli.model.checkpoint.catalogue import PUBLISHED, PublishedCheckpoint
+from blip2cli.model.checkpoint.size import count_weights
 from blip2cli.model.families import FLAN_T5
 
 PAGE = Path(__file__).parents[3] / "docs" / "models.md"
@@ -21,12 +21,15 @@ T5 = {
 }
 
 
-@pytest.mark.parametrize("known", [known for known in KNOWN if not known.tuned_on_coco] + [KNOWN[4], KNOWN[-1]])
-def test_weights_are_as_many_as_transformers_makes(known: Known) -> None:
-    assert weights_of(saved_shapes(known)) == known.weights
+ONE_OF_EACH_SIZE = [known for known in PUBLISHED if not known.name.endswith("-coco")] + [PUBLISHED[4], PUBLISHED[-1]]
 
 
-def saved_shapes(known: Known) -> dict[str, tuple[int, ...]]:
+@pytest.mark.parametrize("known", ONE_OF_EACH_SIZE)
+def test_weights_are_as_many_as_transformers_makes(known: PublishedCheckpoint) -> None:
+    assert count_weights(saved_shapes(known)) == known.weights
+
+
+def saved_shapes(known: PublishedCheckpoint) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the weights in the checkpoint's files."""
     from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval, OPTConfig, T5Config
 
@@ -50,16 +53,16 @@ def saved_shapes(known: Known) -> dict[str, tuple[int, ...]]:
 
 def test_the_page_shows_the_catalogue() -> None:
     rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `Salesforce/")]
-    assert rows == [shown(known) for known in KNOWN]
+    assert rows == [shown(known) for known in PUBLISHED]
 
 
-def shown(known: Known) -> str:
+def shown(known: PublishedCheckpoint) -> str:
     """A checkpoint's row in docs/models.md."""
     sizes = [f"{known.weights.bytes(name) / 1e9:.1f}" for name in ("fp32", "fp16", "bf16", "int8", "int4")]
     if known.family and "fp16" in known.family.refused:
         sizes[1] = ""
     language_model = known.language_model or "none: retrieval heads"
-    tuned = ", tuned on COCO" if known.tuned_on_coco else ""
+    tuned = ", tuned on COCO" if known.name.endswith("-coco") else ""
     side = f"{known.image_side} × {known.image_side}"
     cells = [
         f"`{known.name}`", f"{language_model}{tuned}", side, f"{known.weights.total / 1e9:.1f} B", *sizes

@@ -16,7 +16,7 @@ from blip2cli.errors import CheckpointError
 from blip2cli.model import load_model
 from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.checkpoint.load import Checkpoint
-from blip2cli.model.checkpoint.weights import judge, loaded_report
+from blip2cli.model.checkpoint.weights import check_report, report_of_loading
 from blip2cli.settings import ModelSettings
 from tests.conftest import Typed
 
@@ -188,7 +188,7 @@ def test_what_transformers_reports_of_loading_is_judged_by_the_same_rule(opt: Pa
     change_weights(opt, without("language_projection"))
     model, info = Blip2ForConditionalGeneration.from_pretrained(opt, output_loading_info=True)
     with pytest.raises(CheckpointError) as error:
-        judge(str(opt), loaded_report(info, model))
+        check_report(str(opt), report_of_loading(info, model))
     assert refused(opt).startswith(error.value.message)
 
 

@@ -11,8 +11,8 @@ from threading import Thread
 import pytest
 
 from blip2cli.errors import CheckpointError
-from blip2cli.model.checkpoint.catalogue import KNOWN
-from blip2cli.model.checkpoint.hub import NotHere, check_name, get, nearest
+from blip2cli.model.checkpoint.catalogue import PUBLISHED
+from blip2cli.model.checkpoint.hub import NotCached, check_model_name, closest_name, hub_folder
 from tests.conftest import Typed
 
 Run = Callable[..., Typed]
@@ -60,7 +60,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def told(name: str, revision: str | None = None) -> str:
     with pytest.raises(CheckpointError) as error:
-        get(name, revision, fetch=True)
+        hub_folder(name, revision, fetch=True)
     assert error.value.hint and "\n" not in error.value.message
     return f"{error.value.message} | {error.value.hint}"
 
@@ -128,9 +128,9 @@ def test_what_is_cached_without_a_tokenizer_is_fetched_again(
     for file in ("config.json", "model.safetensors"):
         (tmp_path / "part" / file).symlink_to(opt_checkpoint / file)
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    assert get("somebody/model", None, fetch=True) == opt_checkpoint and asked == [True, False]
-    with pytest.raises(NotHere):
-        get("somebody/model", None, fetch=False)
+    assert hub_folder("somebody/model", None, fetch=True) == opt_checkpoint and asked == [True, False]
+    with pytest.raises(NotCached):
+        hub_folder("somebody/model", None, fetch=False)
 
 
 @pytest.mark.parametrize(
@@ -158,22 +158,22 @@ def test_names_that_lead_nowhere_are_told_without_a_network(
     monkeypatch.chdir(tmp_path)
     Path("file.bin").touch()
     with pytest.raises(CheckpointError) as error:
-        check_name(name)
+        check_model_name(name)
     assert all(part in f"{error.value.message} | {error.value.hint}" for part in parts), error.value
 
 
 def test_names_that_may_be_right_are_let_through(cache: Path, tmp_path: Path) -> None:
-    for known in KNOWN:
-        check_name(known.name)
+    for known in PUBLISHED:
+        check_model_name(known.name)
     for name in ("tiny", str(tmp_path), "somebody/model", "Salesforce/blip2-opt-2.7"):
-        check_name(name)
+        check_model_name(name)
     (cache / "models--tinny").mkdir(parents=True)
-    check_name("tinny")  # it is in the cache
+    check_model_name("tinny")  # it is in the cache
 
 
 def test_the_nearest_name_is_one_that_is_known() -> None:
-    assert nearest("BLIP2-OPT-6.7B-coco") == "Salesforce/blip2-opt-6.7b-coco"
-    assert nearest("somebody/else") is None
+    assert closest_name("BLIP2-OPT-6.7B-coco") == "Salesforce/blip2-opt-6.7b-coco"
+    assert closest_name("somebody/else") is None
 
 
 def test_the_command_line_tells_it_before_torch_is_imported(tmp_path: Path) -> None:

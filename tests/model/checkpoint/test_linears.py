@@ -10,11 +10,11 @@ from torch import nn
 
 from blip2cli.model.checkpoint import packing, precision, quantize
 from blip2cli.model.checkpoint.find import find_checkpoint
-from blip2cli.model.checkpoint.linears import NOTHING, PostOp, replace_linears
+from blip2cli.model.checkpoint.linears import NO_POST_OP, PostOp, replace_linears
 from blip2cli.settings import ModelSettings
 
-ACTIVATIONS = [(NOTHING, nn.Identity()), (("relu", "none"), nn.ReLU()), (("gelu", "none"), nn.GELU())]
-needs_int8 = pytest.mark.skipif(not quantize.fast(), reason="this processor has no int8 instructions")
+ACTIVATIONS = [(NO_POST_OP, nn.Identity()), (("relu", "none"), nn.ReLU()), (("gelu", "none"), nn.GELU())]
+needs_int8 = pytest.mark.skipif(not quantize.has_fast_int8(), reason="this processor has no int8 instructions")
 
 
 def layer(bias: bool = True) -> nn.Linear:
@@ -57,7 +57,7 @@ def test_int8_layers_survive_what_is_not_finite(stray: float) -> None:
 
 @pytest.mark.parametrize(("post_op", "activation"), ACTIVATIONS)
 def test_packed_layers_are_those_of_bf16(post_op: PostOp, activation: nn.Module) -> None:
-    if not packing.available():
+    if not packing.is_available():
         pytest.skip("this processor has no AVX-512, or this PyTorch no oneDNN")
     linear, x = layer().bfloat16(), torch.randn(2, 5, 96).bfloat16()
     with torch.inference_mode():
@@ -78,15 +78,15 @@ def test_an_activation_is_fused_only_where_it_is_known() -> None:
 
     known, unknown = Blip2MLP(nn.GELU()), Blip2MLP(nn.SiLU())
     replace_linears(nn.ModuleList([known, unknown]), make)
-    assert made == [("gelu", "none"), NOTHING, NOTHING, NOTHING]
+    assert made == [("gelu", "none"), NO_POST_OP, NO_POST_OP, NO_POST_OP]
     assert type(known.activation_fn) is nn.Identity and type(unknown.activation_fn) is nn.SiLU
 
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_either_way_of_int8_is_close_to_fp32(opt_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
-    if fast and not quantize.fast():
+    if fast and not quantize.has_fast_int8():
         pytest.skip("this processor has no int8 instructions")
-    monkeypatch.setattr(quantize, "fast", lambda: fast)
+    monkeypatch.setattr(quantize, "has_fast_int8", lambda: fast)
     settings = ModelSettings(model=str(opt_checkpoint), dtype="int8", device="cpu")
     checkpoint = find_checkpoint(settings)
     given = checkpoint.load_model()
@@ -101,7 +101,7 @@ def test_either_way_of_int8_is_close_to_fp32(opt_checkpoint: Path, monkeypatch: 
 
 
 def test_a_processor_without_the_instructions_gets_the_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    check: Callable[[], bool] = quantize.fast.__wrapped__
+    check: Callable[[], bool] = quantize.has_fast_int8.__wrapped__
     monkeypatch.setattr(precision, "instructions", lambda: frozenset({"avx2"}))
     assert not check()
     monkeypatch.setattr(precision, "instructions", lambda: frozenset({"avx2", "avx512_vnni"}))
@@ -110,13 +110,13 @@ def test_a_processor_without_the_instructions_gets_the_stand_in(monkeypatch: pyt
 
 
 def test_packing_is_used_only_where_it_works(opt_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: packing.PackedLinear, linear: nn.Linear, post_op: PostOp = NOTHING) -> None:
+    def refuse(self: packing.PackedLinear, linear: nn.Linear, post_op: PostOp = NO_POST_OP) -> None:
         raise RuntimeError("mkldnn_reorder_linear_weight: bf16 path needs the cpu support avx_ne_convert or avx512bw")
 
     monkeypatch.setattr(packing.PackedLinear, "__init__", refuse)
-    available: Callable[[], bool] = packing.available.__wrapped__
+    available: Callable[[], bool] = packing.is_available.__wrapped__
     assert not available()
-    monkeypatch.setattr(packing, "available", available)
+    monkeypatch.setattr(packing, "is_available", available)
     model = find_checkpoint(ModelSettings(str(opt_checkpoint), dtype="bf16", device="cpu")).load_model()
     assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
     with torch.inference_mode():

@@ -53,14 +53,14 @@ def checkpoint(request: pytest.FixtureRequest) -> Checkpoint:
 def test_layers_fill_the_devices_to_the_same_share(
     rest: int, layers: list[int], rooms: list[int], expected: list[int] | None
 ) -> None:
-    placed = placement.place(*(rest * GB, [size * GB for size in layers], [room * GB for room in rooms]))
+    placed = placement.assign(*(rest * GB, [size * GB for size in layers], [room * GB for room in rooms]))
     assert placed == expected
 
 
 def test_all_but_layers_is_on_the_first_device(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     spread = dataclasses.replace(checkpoint, device=CUDA[0], others=CUDA[1:])
     monkeypatch.setattr(placement, "free_bytes", lambda device: weight_bytes(spread))
-    layers = placement.placed(spread)
+    layers = placement.place_layers(spread)
     parts = placement.device_map(spread.config, layers, CUDA[0])
     model = checkpoint.load_model()
     with warnings.catch_warnings():
@@ -94,7 +94,7 @@ def test_loading_leaves_no_hook_of_accelerate(checkpoint: Checkpoint, monkeypatc
     model = spread.load_model()
     assert dispatched == [model]
     assert not any(hasattr(module, "_hf_hook") or hasattr(module, "_old_forward") for module in model.modules())
-    layers = placement.placed(spread)
+    layers = placement.place_layers(spread)
     for name, weight in model.named_parameters():
         layer = next((layer for layer in layers if name.startswith(f"{layer}.")), None)
         assert weight.device == (layers[layer] if layer else HERE), name
@@ -102,7 +102,7 @@ def test_loading_leaves_no_hook_of_accelerate(checkpoint: Checkpoint, monkeypatc
 
 def test_query_tokens_that_accelerate_left_elsewhere_are_brought_to_the_first_device(checkpoint: Checkpoint) -> None:
     model = checkpoint.load_model()
-    placement.connect(model, {"query_tokens": torch.device("meta")})
+    placement.move_inputs_of_parts(model, {"query_tokens": torch.device("meta")})
     assert model.query_tokens.device == torch.device("meta")
 
 
@@ -115,7 +115,7 @@ def spread(checkpoint: Checkpoint, request: pytest.FixtureRequest) -> tuple[Blip
     parts = placement.device_map(checkpoint.config, layers, HERE)
     for name in names:
         place_module(two.model.get_submodule(name), layers[name])
-    placement.connect(two.model, parts)
+    placement.move_inputs_of_parts(two.model, parts)
     return one, two
 
 

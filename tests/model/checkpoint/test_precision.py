@@ -77,7 +77,7 @@ def test_limits_on_instruction_sets_are_heeded(
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
     monkeypatch.setattr(processor, "_flags", lambda: everything)
     assert precision.native_bf16() == bf16
-    assert precision.has_any(["avx512_vnni"]) == vnni
+    assert precision.has_instructions(["avx512_vnni"]) == vnni
     monkeypatch.setattr(processor, "_flags", lambda: None)  # not Linux: what PyTorch says, within the same limit
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(everything, True), raising=False)
     assert precision.native_bf16() == bf16
