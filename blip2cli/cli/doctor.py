@@ -2,40 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
-from blip2cli.settings import DEFAULT_MODEL, check_device
+from blip2cli.cli.options import command_of
+from blip2cli.settings import DEFAULT_MODEL, ModelSettings, Opt, Options, check_device
 
 
-def doctor(
+@dataclass(frozen=True)
+class DoctorOptions(Options):
+    """The options of `blip2 doctor`."""
+
     model: Annotated[
-        str,
-        typer.Option(
-            "--model", "-m", metavar="MODEL", envvar="BLIP2_MODEL", help="Hub id, local folder, or 'tiny' (bundled)."
-        ),
-    ] = DEFAULT_MODEL,
+        str, Opt("Hub id, local folder, or 'tiny' (bundled).", ("--model", "-m"), "MODEL", env="BLIP2_MODEL")
+    ] = DEFAULT_MODEL
     device: Annotated[
-        str,
-        typer.Option(
-            metavar="DEVICE", parser=check_device, help="Where the self-test runs: auto, cpu, cuda, cuda:N or mps."
-        ),
-    ] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON lines, even to a terminal.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, and messages for developers.")] = False,
-) -> None:
+        str, Opt("Where the self-test runs: auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE", parse=check_device)
+    ] = "auto"
+    as_json: Annotated[bool, Opt("Write JSON lines, even to a terminal.", ("--json",))] = False
+
+
+@command_of(DoctorOptions)
+def doctor(options: DoctorOptions) -> None:
     """Check this machine: versions, devices, memory, cache, hub, and a self-test.
 
     [bold]blip2 doctor[/bold]
     """
     import sys
 
-    from blip2cli.cli.failures import reported
+    from blip2cli.commands.doctor import examine_machine
 
-    with reported(debug):
-        from blip2cli.commands.doctor import examine_machine
-        from blip2cli.settings import ModelSettings
-
-        if not examine_machine(ModelSettings(model, device=device), as_json or not sys.stdout.isatty()):
-            raise typer.Exit(1)
+    settings = ModelSettings(options.model, device=options.device)
+    if not examine_machine(settings, options.as_json or not sys.stdout.isatty()):
+        raise typer.Exit(1)

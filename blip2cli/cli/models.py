@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
+from blip2cli.cli.options import command_of
+from blip2cli.settings import Arg, Opt, Options
 
-def models(
-    model: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[MODEL]...", help="Local folders, cached hub ids or 'tiny', to show in detail.", show_default=False
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON lines, even to a terminal.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, and messages for developers.")] = False,
-) -> None:
+
+@dataclass(frozen=True)
+class ModelsOptions(Options):
+    """The options of `blip2 models`."""
+
+    models: Annotated[
+        tuple[str, ...], Arg("[MODEL]...", "Local folders, cached hub ids or 'tiny', to show in detail.")
+    ] = ()
+    as_json: Annotated[bool, Opt("Write JSON lines, even to a terminal.", ("--json",))] = False
+
+
+@command_of(ModelsOptions)
+def models(options: ModelsOptions) -> None:
     """List known and cached checkpoints, the memory they take, and which fit this machine.
 
     [bold]blip2 models[/bold]
     """
     import sys
 
-    from blip2cli.cli.failures import reported
+    from blip2cli.commands.models import show
 
-    with reported(debug):
-        from blip2cli.commands.models import show
-
-        if not show(model or (), as_json or not sys.stdout.isatty()):
-            raise typer.Exit(1)
+    if not show(options.models, options.as_json or not sys.stdout.isatty()):
+        raise typer.Exit(1)

@@ -7,24 +7,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 from blip2cli.errors import UsageError
-from blip2cli.settings import ModelSettings
+from blip2cli.settings import DEFAULT_MODEL, ModelSettings, Opt, Options, check_device
 
 BATCH_SIZES = (1, 4, 8, 16, 32, 64)
-
-
-@dataclass(frozen=True)
-class BenchSettings:
-    """What is measured; no `dtypes` means those of the device."""
-
-    model: str
-    device: str
-    dtypes: tuple[str, ...] | None
-    batch_sizes: tuple[int, ...]
-    images: int
-    tokens: int
 
 
 def dtypes_named(listed: str) -> tuple[str, ...]:
@@ -45,3 +33,25 @@ def batch_sizes_named(listed: str) -> tuple[int, ...]:
             f"--batch-sizes {listed} is not a list of numbers above 0", "Separate them with commas: 1,4,16."
         )
     return tuple(sorted({int(size) for size in named}))
+
+
+@dataclass(frozen=True)
+class BenchSettings(Options):
+    """What is measured; no `dtypes` means those of the device."""
+
+    model: Annotated[
+        str, Opt("Hub id, local folder, or 'tiny' (bundled).", ("--model", "-m"), "MODEL", env="BLIP2_MODEL")
+    ] = DEFAULT_MODEL
+    device: Annotated[str, Opt("auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE", parse=check_device)] = "auto"
+    dtypes: Annotated[
+        tuple[str, ...] | None,
+        Opt("Precisions to try; by default those of the device.", metavar="A,B,...", parse=dtypes_named),
+    ] = None
+    batch_sizes: Annotated[
+        tuple[int, ...],
+        Opt("Batch sizes to try. [default: 1,4,8,16,32,64]", metavar="N,N,...", parse=batch_sizes_named),
+    ] = BATCH_SIZES
+    images: Annotated[
+        int, Opt("Photographs, generated, to caption in each trial.", metavar="N", min=1, max=100_000)
+    ] = 64
+    tokens: Annotated[int, Opt("Tokens to write for each photograph.", metavar="N", min=1, max=10_000)] = 10

@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from blip2cli.errors import UsageError
 from blip2cli.host.files import check_apart, check_new_file, write_atomically
+from blip2cli.settings import Arg, Opt, Options, check_private
 
 if TYPE_CHECKING:
     from blip2cli.records import Row
@@ -22,26 +23,28 @@ SIDE = 144
 
 
 @dataclass(frozen=True)
-class ReportSettings:
-    """Where a report goes, and how large it may be.
+class ReportSettings(Options):
+    """Where a report goes, and how large it may be."""
 
-    Args:
-        out: the page.
-        overwrite: whether an existing page is replaced.
-        limit: rows at most.
-        thumbnail: longer side of a thumbnail in pixels, 0 for none, None to choose it by the number of rows.
-        thumbnails_mb: megabytes that the thumbnails may take in the page.
-        quiet: no progress and no summary.
-    """
+    panel = "Page"
+    out: Annotated[Path, Opt("HTML file to write.", ("--out", "-o"), "FILE")] = Path("gallery.html")
+    overwrite: Annotated[bool, Opt("Replace the page if it exists.")] = False
+    limit: Annotated[int, Opt("Number of rows to show.", metavar="N", min=1, max=50_000)] = 10_000
+    thumbnail: Annotated[
+        int | None,
+        Opt(
+            "Longer side of thumbnails in pixels; 0: none. [default: 320; above 500 rows 224, above 2,500 144]",
+            metavar="PIXELS",
+            min=0,
+            max=1024,
+        ),
+    ] = None
+    thumbnails_mb: Annotated[float, Opt("Total size of the thumbnails at most, in megabytes.", metavar="MB", min=0)] = (
+        64.0
+    )
+    quiet: Annotated[bool, Opt("Show no progress and no summary on stderr.", ("--quiet", "-q"))] = False
 
-    out: Path = Path("gallery.html")
-    overwrite: bool = False
-    limit: int = 10_000
-    thumbnail: int | None = None
-    thumbnails_mb: float = 64.0
-    quiet: bool = False
-
-    def check(self) -> None:
+    def validate(self) -> None:
         """Check that the page can be written. Raises UsageError."""
         check_new_file(self.out, self.overwrite, "gallery.html")
 
@@ -53,31 +56,29 @@ class ReportSettings:
 
 
 @dataclass(frozen=True)
-class ResultFiles:
-    """Result files, and how they are read.
+class ResultFiles(Options):
+    """Result files, and how they are read. Without `images`, the rows' names are used as paths."""
 
-    Args:
-        names: the files, or folders of shards.
-        images: inputs of the run, in which images are found by the rows' names; without them, the names are used as
-            paths.
-        image_column: column with the image's path or bytes, None for the first of the usual names.
-        image_root: folder that image paths start from, outside of which none is read; None for the working folder or
-            else the results' own, and no bound.
-        allow_remote: whether images behind URLs are fetched.
-        allow_private: whether from this machine and private networks too.
-    """
+    panel = "Images"
+    names: Annotated[tuple[str, ...], Arg("RESULTS...", "Result files of any format, or folders of shards.")]
+    images: Annotated[
+        tuple[str, ...],
+        Opt("Input of the run, to find images that are not at their row's name; may be repeated.", metavar="INPUT"),
+    ] = ()
+    image_column: Annotated[str | None, Opt("Column with the image's path or bytes.", metavar="NAME")] = None
+    image_root: Annotated[
+        str | None,
+        Opt(
+            "Folder of the images; nothing outside it is read. [default: the current, else that of the results]",
+            metavar="FOLDER",
+        ),
+    ] = None
+    allow_remote: Annotated[bool, Opt("Fetch the images behind URLs.")] = False
+    allow_private: Annotated[bool, Opt("With --allow-remote: also from this machine and private networks.")] = False
 
-    names: tuple[str, ...]
-    images: tuple[str, ...] = ()
-    image_column: str | None = None
-    image_root: str | None = None
-    allow_remote: bool = False
-    allow_private: bool = False
-
-    def check(self) -> None:
+    def validate(self) -> None:
         """Check that the options can be used together. Raises UsageError."""
-        if self.allow_private and not self.allow_remote:
-            raise UsageError("--allow-private needs --allow-remote", "Give both, or neither.")
+        check_private(self.allow_private, self.allow_remote)
         if "-" in self.names:
             raise UsageError("results are not read from stdin", "Write them to a file, and give its name.")
 
@@ -118,7 +119,7 @@ def write_report(
     from blip2cli.commands.report.thumbnails import album_of
     from blip2cli.host.terminal import show_report
 
-    settings.check()
+    settings.validate()
     table = table_of(rows, settings.limit, total)
     album = album_of(table.pictures if pictures is None else pictures, table, settings)
     page = Page(title, table, album, runs, settings)
@@ -135,10 +136,10 @@ def report(files: ResultFiles, settings: ReportSettings) -> ReportContent:
     from blip2cli.commands.report.results import ResultRows
 
     check_apart({"--out": settings.out}, files.names)
-    files.check()
+    files.validate()
     results = ResultRows(files, settings.limit)
     total = results.source.count()
     check_apart({"--out": settings.out}, results.originals.files)
-    settings.check()
+    settings.validate()
     title = ", ".join(os.path.basename(os.path.normpath(name)) for name in files.names)
     return write_report(results.rows(), settings, title, results.runs, results.pictures(), total)

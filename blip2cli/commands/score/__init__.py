@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from blip2cli.errors import UsageError
 from blip2cli.host.files import check_apart, check_new_file
 from blip2cli.host.imports import load_object
+from blip2cli.settings import Arg, Opt, Options
 
 if TYPE_CHECKING:
     from blip2cli.commands.score.matching import Matched
@@ -46,20 +47,43 @@ class Metrics(Protocol):
         """A figure for each metric."""
 
 
+def _names(listed: str) -> tuple[str, ...] | None:
+    return tuple(name.strip() for name in listed.split(",") if name.strip()) or None
+
+
 @dataclass(frozen=True)
-class ScoreSettings:
+class ScoreSettings(Options):
     """The results and references, the metrics, and where the figures are written."""
 
-    results: tuple[str, ...]
-    references: tuple[str, ...]
-    column: str | None = None
-    reference_column: str | None = None
-    metrics: tuple[str, ...] | None = None
-    by: tuple[str, ...] = ()
-    partial: bool = False
-    out: Path | None = None
-    per_row: Path | None = None
-    overwrite: bool = False
+    results: Annotated[tuple[str, ...], Arg("RESULTS...", "Results of caption or vqa: files, or a folder of shards.")]
+    references: Annotated[
+        tuple[str, ...],
+        Opt(
+            "References written by people: COCO, VQAv2, OK-VQA or GQA JSON, or a table; may be repeated.",
+            ("--references", "-r"),
+            "FILE",
+        ),
+    ]
+    column: Annotated[
+        str | None, Opt("Column of the results to score. [default: answer, caption(s) or text]", metavar="NAME")
+    ] = None
+    reference_column: Annotated[
+        str | None, Opt("Column of the references. [default: answer(s) or caption(s)]", metavar="NAME")
+    ] = None
+    metrics: Annotated[
+        tuple[str, ...] | None,
+        Opt("Metrics to compute (see docs/score.md). [default: all that apply]", metavar="A,B,...", parse=_names),
+    ] = None
+    by: Annotated[
+        tuple[str, ...],
+        Opt("Break the figures down by this column; may be repeated. [default: answer_type]", metavar="NAME"),
+    ] = ()
+    partial: Annotated[bool, Opt("Leave out references without a result.")] = False
+    out: Annotated[Path | None, Opt("Write the figures to this file as JSON.", ("--out", "-o"), "FILE")] = None
+    per_row: Annotated[Path | None, Opt("Write each row's own figures to this file as JSON lines.", metavar="FILE")] = (
+        None
+    )
+    overwrite: Annotated[bool, Opt("Replace these files if they exist.")] = False
 
     def __post_init__(self) -> None:
         known_metrics = [name for names in METRICS.values() for name in names]

@@ -43,7 +43,7 @@ def search(job: Job) -> bool:
     files = (str(file) for part in features.parts for file in part.files)
     check_inputs(target, job, [*files, *pictures.originals.files, *options.image])
     if options.report is not None:
-        report_settings(job).check()
+        report_settings(job).validate()
     hush_libraries()
     found = _found(job, pictures, texts)
     with locked_output(target, keep=False):
