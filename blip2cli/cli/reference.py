@@ -10,6 +10,7 @@ from typing import Any, get_args
 from typer.models import OptionInfo
 
 from blip2cli.cli import app
+from blip2cli.cli.options import REQUIRED
 from blip2cli.cli.values import Value
 
 TOP = """\
@@ -51,7 +52,9 @@ def _section(name: str, call: Callable[..., Any]) -> str:
     parts += [f"`{info.metavar}`: {_plain(info.help)}\n" for info in arguments]
     for panel in dict.fromkeys(info.rich_help_panel for _, info, _ in options):
         rows = [_row(p, info, value) for p, info, value in options if info.rich_help_panel == panel]
-        parts.append(f"\n### {panel}\n\n| option | default | what it does |\n|---|---|---|\n{''.join(rows)}")
+        parts.append(
+            f"\n### {panel or 'Options'}\n\n| option | default | what it does |\n|---|---|---|\n{''.join(rows)}"
+        )
     return "".join(parts)
 
 
@@ -61,7 +64,9 @@ def _row(parameter: inspect.Parameter, info: OptionInfo, value: Value) -> str:
     words = " ".join(filter(None, [flags, _shown(value)]))
     text, _, default_text = _plain(info.help).partition(" [default: ")
     default = default_text.removesuffix("]")
-    if not default and parameter.default not in (None, "") and parameter.default is not False:
+    if parameter.default is REQUIRED:
+        default = "required"
+    elif not default and parameter.default not in (None, "") and parameter.default is not False:
         default = f"`{parameter.default}`"
     variable = f" Environment variable: `{info.envvar}`." if info.envvar else ""
     cells = (words, default, text + variable)
