@@ -8,16 +8,14 @@ from typing import Annotated
 import typer
 
 from blip2cli.cli.options import command_of
-from blip2cli.settings import DEFAULT_MODEL, ModelSettings, Opt, Options, check_device
+from blip2cli.settings import DEFAULT_MODEL, ModelName, ModelSettings, Opt, Options, check_device
 
 
 @dataclass(frozen=True)
 class DoctorOptions(Options):
     """The options of `blip2 doctor`."""
 
-    model: Annotated[
-        str, Opt("Hub id, local folder, or 'tiny' (bundled).", ("--model", "-m"), "MODEL", env="BLIP2_MODEL")
-    ] = DEFAULT_MODEL
+    model: ModelName = DEFAULT_MODEL
     device: Annotated[
         str, Opt("Where the self-test runs: auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE", parse=check_device)
     ] = "auto"

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from blip2cli.host.stepping import taken_within
+
 T = TypeVar("T")
 
 
@@ -35,13 +37,7 @@ class Stopwatch:
 
     def timed(self, name: str, items: Iterator[T]) -> Iterator[T]:
         """The items; the time it takes to get each is the phase's."""
-        while True:
-            with self.phase(name):
-                try:
-                    item = next(items)
-                except StopIteration:
-                    return
-            yield item
+        return taken_within(lambda: self.phase(name), items)
 
     def _book(self) -> None:
         now = time.perf_counter()

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError, reason
 from blip2cli.host import storage
+from blip2cli.inputs.columns import IMAGE_COLUMNS, ColumnChoice, choose_columns
 from blip2cli.inputs.encoding import SAY_ENCODING, NotText, decoded
+from blip2cli.inputs.image_paths import joined
 from blip2cli.inputs.inference import infer_schema
 from blip2cli.inputs.jsonl import JsonlManifest
-from blip2cli.inputs.manifest import IMAGE_COLUMNS, Manifest, choose_columns, joined, root_of
+from blip2cli.inputs.manifest import Manifest
 from blip2cli.records import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from blip2cli.inputs.columns import ColumnChoice
     from blip2cli.inputs.source import Source
 
 NOT_CARRIED = ("id", "file_name", "image_id", "captions", "license", "date_captured", "flickr_url")
@@ -84,7 +85,7 @@ def open_annotations(name: str, columns: ColumnChoice) -> Source:
         raise UsageError(f"cannot read {name}: {error}", READ) from None
     except (ValueError, RecursionError):
         raise UsageError(f"cannot read {name}: it is not JSON", READ) from None
-    table = _table(parsed, root_of(name, columns))
+    table = _table(parsed, columns.root_for(name))
     if table is None:
         raise UsageError(f"{name} is not a kind of JSON that is read", READ)
     return AnnotationManifest(name, table, columns)

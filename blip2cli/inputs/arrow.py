@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, TypeAlias
 from blip2cli.errors import UsageError, reason
 from blip2cli.host import storage
 from blip2cli.inputs.batches import BYTES_AT_ONCE, ROWS_AT_ONCE, broken, measured, rows_of
-from blip2cli.inputs.manifest import Manifest, choose_columns
+from blip2cli.inputs.columns import ColumnChoice, choose_columns
+from blip2cli.inputs.manifest import Manifest
 from blip2cli.records import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from blip2cli.inputs.columns import ColumnChoice
 
     Reader: TypeAlias = pa.RecordBatchFileReader | pa.RecordBatchStreamReader
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import Blip2Error, reason
+from blip2cli.inputs.columns import ManifestColumns
 from blip2cli.inputs.fields import field_at_best, field_of, merge_fields
-from blip2cli.inputs.manifest import ManifestColumns
 from blip2cli.records import Row
 
 if TYPE_CHECKING:

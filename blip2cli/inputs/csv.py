@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blip2cli.errors import UsageError
+from blip2cli.inputs.columns import ColumnChoice, choose_columns, image_column
 from blip2cli.inputs.encoding import LINE, file_encoding, text_file
 from blip2cli.inputs.image_formats import is_image
-from blip2cli.inputs.manifest import Manifest, choose_columns, image_column
+from blip2cli.inputs.manifest import Manifest
 from blip2cli.records import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from blip2cli.inputs.columns import ColumnChoice
 
 CELL = 16 << 20
 """Longest cell, in characters, that is read."""

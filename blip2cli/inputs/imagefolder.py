@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from blip2cli.errors import UsageError
 from blip2cli.inputs.folder import image_row
 from blip2cli.inputs.image_formats import suffix_in
+from blip2cli.inputs.manifest import Table
 from blip2cli.inputs.names import printable
-from blip2cli.inputs.source import Source, Sources
+from blip2cli.inputs.source import Sources
 from blip2cli.inputs.walk import images_below
 from blip2cli.records import Row
 
@@ -25,7 +26,7 @@ METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
 @dataclass(frozen=True)
-class ImageFolder(Source):
+class ImageFolder(Table):
     """The rows of the metadata, in their order, then the images that it does not name, so that none is lost.
 
     Args:
@@ -36,14 +37,6 @@ class ImageFolder(Source):
     name: str
     metadata: Sources
     not_images: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def files(self) -> Sequence[str]:
-        return (self.name,)
-
-    @property
-    def holds_texts(self) -> bool:
-        return True
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         named: set[str] = set()

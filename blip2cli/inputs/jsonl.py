@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
+from blip2cli.inputs.columns import ColumnChoice, choose_columns
 from blip2cli.inputs.encoding import LINE, file_encoding, lines_of, not_text, unreadable
 from blip2cli.inputs.inference import infer_schema
-from blip2cli.inputs.manifest import Manifest, choose_columns
+from blip2cli.inputs.manifest import Manifest
 from blip2cli.records import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from blip2cli.inputs.columns import ColumnChoice
 
 MOST_LEVELS = 200
 """Levels of objects and lists within each other that a line may have."""

@@ -7,19 +7,16 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import TYPE_CHECKING
 
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
+from blip2cli.inputs.columns import ColumnChoice, choose_columns
 from blip2cli.inputs.encoding import LINE, UTF_8, file_encoding, lines_of, not_text, unreadable
 from blip2cli.inputs.folder import image_row
 from blip2cli.inputs.image_formats import is_image
-from blip2cli.inputs.manifest import Manifest, choose_columns
+from blip2cli.inputs.manifest import Manifest
 from blip2cli.inputs.source import Source
 from blip2cli.records import Row
-
-if TYPE_CHECKING:
-    from blip2cli.inputs.columns import ColumnChoice
 
 IMAGE = "image"
 

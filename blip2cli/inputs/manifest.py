@@ -1,110 +1,17 @@
-"""What all manifests share: which column is the image's, which are carried, and how a record becomes a Row."""
+"""What sources share whose rows come from a table under one name."""
 
 from __future__ import annotations
 
-import os
-import posixpath
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
-from blip2cli.errors import UsageError
-from blip2cli.host import storage
-from blip2cli.inputs.columns import ColumnChoice
-from blip2cli.inputs.names import existing_spelling, is_unicode, printable
+from blip2cli.inputs.columns import ManifestColumns
 from blip2cli.inputs.source import Source
-from blip2cli.records import ImageRef, Row, RowError
-
-IMAGE_COLUMNS = ("image", "image_path", "path", "file_name", "filename", "filepath", "file", "img")
-"""Names that are tried, in this order, where --image-column is not given."""
-
-URL_COLUMNS = ("url", "image_url", "img_url", "URL")
-"""Names of columns that hold URLs, as data sets of the web have them."""
-
-REMOTE_COLUMNS = (*IMAGE_COLUMNS, *URL_COLUMNS)
-"""The same with --allow-remote."""
-
-FETCHED = ("http", "https", "s3", "gs", "hf")
-"""Schemes of the URLs that a manifest may hold."""
-
-LOCAL_IN_REMOTE = RowError("unsupported", "a local path in a remote manifest")
 
 
-@dataclass(frozen=True)
-class ManifestColumns:
-    """The columns of one manifest: the image's, the text's (None where it has none), and those carried through.
-
-    Image paths start from `root`. Where only texts are used, `images_needed` is false: the image column names the rows,
-    and no image is read.
-    """
-
-    manifest: str
-    image: str | None
-    text: str | None
-    carried: tuple[str, ...]
-    root: str
-    images_needed: bool = True
-    allow_remote: bool = False
-    allow_private: bool = False
-
-    def row(self, record: Mapping[str, Any], number: int) -> Row:
-        """The Row of one record; `number` counts the manifest's rows from 0 and names an image that has no path."""
-        columns = {name: record.get(name) for name in self.carried}
-        text = record.get(self.text) if self.text else None
-        error = None
-        if self.text and not isinstance(text, str):
-            error = RowError("missing", f"no text in column {self.text}") if text is None else None
-            text = None if text is None else str(text)
-        text = text and printable(text)
-        unnamed = f"{printable(self.manifest)}#{number}"
-        if self.image is None:
-            return Row(0, unnamed, None, columns, text, error)
-        name, image, fault = self._image(record.get(self.image), unnamed)
-        if not self.images_needed:
-            return Row(0, name, None, columns, text, error)
-        return Row(0, name, image, columns, text, fault or error)
-
-    def broken(self, number: int, reason: str) -> Row:
-        """The error row for a record that cannot be read."""
-        return Row(0, f"{printable(self.manifest)}#{number}", error=RowError("unreadable", reason))
-
-    def _image(self, cell: Any, unnamed: str) -> tuple[str, ImageRef | None, RowError | None]:
-        if isinstance(cell, Mapping) and ("bytes" in cell or "path" in cell):  # the Hugging Face struct
-            path, data = cell.get("path"), cell.get("bytes")
-            if isinstance(data, bytes) and (data or not path):
-                return (printable(path) if isinstance(path, str) and path else unnamed), ImageRef(data=data), None
-            cell = path
-        if isinstance(cell, bytes):
-            return unnamed, ImageRef(data=cell), None
-        if isinstance(cell, str) and cell:
-            return printable(cell), *self._place(cell)
-        if cell is None or cell == "":
-            return unnamed, None, RowError("missing", f"column {self.image} is empty")
-        return unnamed, None, RowError("unsupported", f"column {self.image} holds {type(cell).__name__}")
-
-    def _place(self, cell: str) -> tuple[ImageRef | None, RowError | None]:
-        """Where the image of a path or URL is, or why it is not looked for."""
-        if storage.is_url(cell):
-            scheme = cell.partition(":")[0].lower()
-            if storage.is_url(self.manifest) and scheme == "file":
-                return None, LOCAL_IN_REMOTE
-            if scheme not in FETCHED:
-                return None, RowError("unsupported", f"{scheme} URLs in a manifest are not fetched")
-            if not self.allow_remote:
-                return None, RowError("unsupported", "a URL in a manifest; --allow-remote fetches it")
-            return ImageRef(url=cell, private=self.allow_private), None
-        local = os.path.isabs(cell) or (_leaves(cell) and not storage.is_url(self.root))
-        if local and storage.is_url(self.manifest):
-            return None, LOCAL_IN_REMOTE
-        path = joined(self.root, cell)
-        return ImageRef(path=path if storage.is_url(path) else existing_spelling(path)), None
-
-
-class Manifest(Source):
-    """A source that is one table; its class sets `name` and `columns`."""
+class Table(Source):
+    """A source whose rows are described by a table, and can hold texts; its class sets `name`."""
 
     name: str
-    columns: ManifestColumns
 
     @property
     def files(self) -> Sequence[str]:
@@ -114,83 +21,11 @@ class Manifest(Source):
     def holds_texts(self) -> bool:
         return True
 
+
+class Manifest(Table):
+    """A source that is one table; its class also sets `columns`."""
+
+    columns: ManifestColumns
+
     def column_names(self) -> list[str]:
         return list(self.columns.carried)
-
-
-def joined(root: str, path: str) -> str:
-    """A path from a folder on, which may be a URL; the path alone where it is absolute."""
-    if not storage.is_url(root) or os.path.isabs(path):
-        return os.path.join(root, path)
-    if not {".", ".."} & set(path.split("/")):
-        return f"{root.rstrip('/')}/{path}"
-    scheme, _, place = root.partition("://")  # object stores do not resolve dots
-    host, _, folder = place.partition("/")
-    return f"{scheme}://{host}{posixpath.normpath('/' + f'{folder}/{path}'.lstrip('/'))}"
-
-
-def root_of(manifest: str, columns: ColumnChoice) -> str:
-    """The folder that a manifest's image paths start from."""
-    if columns.root is not None:
-        return columns.root
-    if not storage.is_url(manifest):
-        return os.path.dirname(manifest)
-    without_query = manifest.partition("?")[0] if manifest.startswith("http") else manifest
-    return without_query.rpartition("/")[0]
-
-
-def _leaves(path: str) -> bool:
-    """Whether a relative path leads out of the folder that it starts from."""
-    return os.path.normpath(path).partition(os.sep)[0] == ".."
-
-
-def choose_columns(manifest: str, names: list[str], columns: ColumnChoice) -> ManifestColumns:
-    """Choose the columns of a manifest. Raises UsageError, naming the columns that it has, where one is missing."""
-    there = f"It has: {', '.join(names) or 'no columns'}."
-    _check_names(manifest, names)
-    twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
-    if twice is not None:
-        raise UsageError(f"{manifest} has several columns named {twice!r}", "Rename them; one would hide the other.")
-    image = columns.image or image_column(names, columns)
-    if image is None and columns.image_required:
-        raise _no_image_column(manifest, names, columns)
-    if image is not None and image not in names:
-        raise UsageError(f"{manifest} has no column {image}", there)
-    text = columns.text if columns.text in names else None
-    if text is None and columns.text_required:
-        raise UsageError(f"{manifest} has no column {columns.text}", there)
-    carried = tuple(name for name in names if name not in (image, text))
-    root = root_of(manifest, columns)
-    return ManifestColumns(
-        manifest, image, text, carried, root, columns.image_required, columns.allow_remote, columns.allow_private
-    )
-
-
-def _check_names(manifest: str, names: Sequence[str]) -> None:
-    """See that the columns' names are Unicode, which every output holds. Raises UsageError."""
-    for name in names:
-        if not is_unicode(name):
-            raise UsageError(f"{manifest} has a column whose name is not Unicode: {name!r}", "Rename it.")
-
-
-def image_column(names: Sequence[str], columns: ColumnChoice) -> str | None:
-    """The column of images by its name, for when the user names none; None where no name is known."""
-    if not columns.imagefolder:
-        return next(
-            (name for name in (REMOTE_COLUMNS if columns.allow_remote else IMAGE_COLUMNS) if name in names), None
-        )
-    others = [name for name in names if name.endswith("_file_name")]
-    return "file_name" if "file_name" in names else others[0] if len(others) == 1 else None
-
-
-def _no_image_column(manifest: str, names: Sequence[str], columns: ColumnChoice) -> UsageError:
-    there = f"It has: {', '.join(names) or 'no columns'}."
-    if columns.imagefolder:
-        images = os.path.join(os.path.dirname(manifest), "**", "*.jpg")
-        return UsageError(
-            f"{manifest} has no column file_name",
-            f"{there} Name it with --image-column, or give the images alone: {images!r}.",
-        )
-    urls = not columns.allow_remote and not set(URL_COLUMNS).isdisjoint(names)
-    hint = "--allow-remote to fetch the URLs" if urls else "--image-column"
-    return UsageError(f"{manifest} has no image column ({', '.join(IMAGE_COLUMNS)})", f"{there} Give {hint}.")

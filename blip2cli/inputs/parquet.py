@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 from blip2cli.errors import Blip2Error, UsageError, reason
 from blip2cli.host import storage
 from blip2cli.inputs.batches import BYTES_AT_ONCE, ROWS_AT_ONCE, ROWS_MEASURED, measured, rows_of
-from blip2cli.inputs.manifest import Manifest, choose_columns
+from blip2cli.inputs.columns import ColumnChoice, choose_columns
+from blip2cli.inputs.manifest import Manifest
 from blip2cli.records import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
-
-    from blip2cli.inputs.columns import ColumnChoice
 
 
 BUFFER = 1 << 20

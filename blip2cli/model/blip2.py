@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 
 from blip2cli.errors import Blip2Error
+from blip2cli.host.stepping import taken_within
 from blip2cli.model.batches import Failed
 from blip2cli.model.checkpoint.load import Checkpoint
 from blip2cli.model.checkpoint.tokenizer import token_ids
@@ -164,13 +165,7 @@ class Blip2Model(LoadedCheckpoint):
 
     def _computed(self, items: Iterator[T]) -> Iterator[T]:
         """The items, each made in inference mode, which must not leak to whoever takes what is yielded."""
-        while True:
-            with self.computing():
-                try:
-                    item = next(items)
-                except StopIteration:
-                    return
-            yield item
+        return taken_within(self.computing, items)
 
     @contextmanager
     def _decoder(self, settings: GenerationSettings, returned: int, slots: int) -> Iterator[Decoder]:

@@ -21,6 +21,12 @@ DEFAULT_MODEL = "Salesforce/blip2-opt-2.7b"
 DEFAULT_RETRIEVAL_MODEL = "Salesforce/blip2-itm-vit-g"
 
 
+ModelName = Annotated[
+    str, Opt("Hub id, local folder, or 'tiny' (bundled).", ("--model", "-m"), "MODEL", env="BLIP2_MODEL")
+]
+"""The one model of a command that has no other options for it."""
+
+
 def place(text: str) -> Path:
     """The place of an output: a path, or for a URL an object with the methods of a path. Raises ValueError."""
     if not is_url(text):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from blip2cli.errors import Blip2Error, UsageError
 from blip2cli.inputs import ColumnChoice, Sources, open_source
 from blip2cli.inputs.arrow import ArrowManifest
-from blip2cli.inputs.manifest import ManifestColumns, choose_columns
+from blip2cli.inputs.columns import ManifestColumns, choose_columns
 from blip2cli.records import ImageRef, Row, RowError
 from tests.conftest import Typed
 

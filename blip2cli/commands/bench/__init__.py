@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_type_hints
 
 from blip2cli.errors import UsageError
-from blip2cli.settings import DEFAULT_MODEL, ModelSettings, Opt, Options, check_device
+from blip2cli.settings import DEFAULT_MODEL, ModelName, ModelSettings, Opt, Options, check_device
 
 BATCH_SIZES = (1, 4, 8, 16, 32, 64)
 
@@ -39,9 +39,7 @@ def batch_sizes_named(listed: str) -> tuple[int, ...]:
 class BenchSettings(Options):
     """What is measured; no `dtypes` means those of the device."""
 
-    model: Annotated[
-        str, Opt("Hub id, local folder, or 'tiny' (bundled).", ("--model", "-m"), "MODEL", env="BLIP2_MODEL")
-    ] = DEFAULT_MODEL
+    model: ModelName = DEFAULT_MODEL
     device: Annotated[str, Opt("auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE", parse=check_device)] = "auto"
     dtypes: Annotated[
         tuple[str, ...] | None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from blip2cli.commands.search.features import Features
 from blip2cli.inputs import ColumnChoice
-from blip2cli.inputs.manifest import choose_columns
+from blip2cli.inputs.columns import choose_columns
 from blip2cli.inputs.originals import Originals
 from blip2cli.records import Row
 
