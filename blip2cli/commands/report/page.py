@@ -1,7 +1,7 @@
 """The page itself: a template, a style sheet and a script, filled with data as text, never as markup.
 
 The page's own content security policy allows it no other style and script than these, by their digests, and only
-images inside the page.
+images inside the page or in files on the reader's machine: nothing is loaded from the network.
 """
 
 from __future__ import annotations
@@ -17,14 +17,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blip2cli import __version__
-from blip2cli.commands.report.table import Field, PageTable
+from blip2cli.commands.report.cards import Cards, cards_of
+from blip2cli.commands.report.table import ANSWERS, Field, PageTable
 from blip2cli.commands.report.thumbnails import Album
 from blip2cli.records import RowError
 
 if TYPE_CHECKING:
     from blip2cli.commands.report import ReportSettings
 
-HERE = Path(__file__).parent
+BROWSER = Path(__file__).parent / "browser"
+"""The folder of what runs in the browser."""
+
+SCRIPTS = (
+    "data",
+    "words",
+    "pictures",
+    "facets",
+    "filters",
+    "cards",
+    "panel",
+    "charts",
+    "lightbox",
+    "selection",
+    "start",
+)
+"""The files of the page's script, in their order: they are one script, and later ones use what earlier ones declare."""
 
 BLOCK = 128
 """Thumbnails of one block: a browser reads a block when it first shows one of them."""
@@ -44,10 +61,15 @@ class Page:
     settings: ReportSettings
 
     @cached_property
+    def cards(self) -> Cards:
+        """The images of the page."""
+        return cards_of(self.table, self.album, self.settings.out)
+
+    @cached_property
     def left_out(self) -> tuple[str, ...]:
         """What was left out, in words."""
-        table, album = self.table, self.album
-        bare = len(table) - len({*album.place, *album.faults}) if album.side else 0
+        table = self.table
+        bare = self.cards.bare if self.album.side else 0
         notes = []
         if table.more:
             of = f" of {table.total:,}" if table.total is not None else ""
@@ -55,7 +77,7 @@ class Page:
             notes.append(f"The first {len(table):,}{of} rows are shown ({bound}).")
         if bare:
             bound = f"--thumbnails-mb {self.settings.thumbnails_mb:g}"
-            notes.append(f"{bare:,} rows are shown without thumbnails, because the limit was reached ({bound}).")
+            notes.append(f"{bare:,} images are shown without thumbnails, because the limit was reached ({bound}).")
         return tuple(notes)
 
     @property
@@ -72,24 +94,37 @@ class Page:
 
     def data(self) -> dict[str, Any]:
         """What the script reads."""
-        table = self.table
-        numbers = {id(field): at for at, field in enumerate(table.fields)}
-
-        def number(field: Field | None) -> int | None:
-            return None if field is None else numbers[id(field)]
-
+        table, cards = self.table, self.cards
+        at = {field: number for number, field in enumerate(table.fields)}
+        answers = table.answers
         return {
-            "names": table.names,
-            "errors": {at: error for at, error in enumerate(table.errors) if error is not None},
-            "faults": {row: str(fault) for row, fault in self.album.faults.items()},
-            "places": [self.album.place.get(at, -1) for at in range(len(table))],
-            "fields": [{"name": field.name, "kind": field.kind, "values": field.values} for field in table.fields],
-            "answer": number(table.answer),
-            "question": number(table.question),
-            "scores": [number(field) for field in table.scores],
+            "rows": len(table),
+            "names": cards.names,
+            "places": cards.places,
+            "links": cards.links,
+            "faults": cards.faults,
+            "cards": None if len(cards) == len(table) else cards.of_row,
+            "errors": {row: error for row, error in enumerate(table.errors) if error is not None},
+            "fields": [packed(field) for field in table.fields],
+            "question": None if table.question is None else at[table.question],
+            "answers": [at[field] for field in answers],
+            "named": bool(answers) and answers[0].name not in ANSWERS,
+            "scores": [[at[score] for score in scores] for scores in table.scores()],
+            "numbers": [at[field] for field in table.numbers],
             "side": self.album.side,
             "block": BLOCK,
         }
+
+
+def packed(field: Field) -> dict[str, Any]:
+    """A column as the script reads it: repeated texts are held once, and each row has a number."""
+    column = {"name": field.name, "kind": field.kind}
+    texts = [value if isinstance(value, str) else None for value in field.values]
+    choices = [text for text in dict.fromkeys(texts) if text is not None]
+    if field.kind != "text" or 2 * len(choices) > len(texts):
+        return {**column, "values": field.values}
+    numbers = {choice: number for number, choice in enumerate(choices)}
+    return {**column, "choices": choices, "codes": [-1 if text is None else numbers[text] for text in texts]}
 
 
 def kind_of(error: str) -> str:
@@ -104,16 +139,21 @@ def render(page: Page) -> bytes:
     from markupsafe import Markup
 
     environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+        loader=FileSystemLoader(BROWSER),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
     )
-    style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    style = (BROWSER / "page.css").read_text(encoding="utf-8")
+    script = "\n".join((BROWSER / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     album = page.album.thumbnails
     blocks = [album[at : at + BLOCK] for at in range(0, len(album), BLOCK)]
     text = environment.get_template("page.html").render(
         page=page,
         style=Markup(style),
         script=Markup(script),
-        policy=f"default-src 'none'; img-src data:; style-src {digest(style)}; script-src {digest(script)}; "
+        policy=f"default-src 'none'; img-src data: file:; style-src {digest(style)}; script-src {digest(script)}; "
         "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
         data=Markup(embedded(page.data())),
         blocks=[Markup(embedded(block)) for block in blocks],

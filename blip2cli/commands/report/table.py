@@ -20,7 +20,10 @@ ANSWERS = ("answer", "caption", "captions", "text")
 QUESTIONS = ("question", "prompt", "query")
 """Names of the column that it answers."""
 
-SCORES = ("rank", "score", "itm", "itc", "logprob", "probability")
+JOINTS = ("_", ".", " ", "-")
+"""What stands between the name of one of several answers and that of its score."""
+
+SCORES = ("rank", "score", "itm", "itc", "probability", "logprob")
 """Names of numbers that are shown first."""
 
 LISTS = ("captions", "logprobs", "probabilities")
@@ -42,13 +45,21 @@ EXACT = 1 << 53
 """Up to this number JavaScript represents integers exactly."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Field:
-    """One column: `values` has a cell for each row."""
+    """One column: `values` has a cell for each row. `was_text` is whether its numbers were written as text."""
 
     name: str
     kind: Literal["text", "texts", "number"]
     values: list[Cell]
+    was_text: bool = False
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether it may hold answers: texts, or whole numbers that were written as text."""
+        if self.kind != "number":
+            return True
+        return self.was_text and all(value is None or isinstance(value, int) for value in self.values)
 
 
 @dataclass
@@ -75,10 +86,29 @@ class PageTable:
         return sum(error is not None for error in self.errors)
 
     @property
-    def answer(self) -> Field | None:
-        """The column that the page is about."""
-        texts = [field for field in self.fields if field.kind != "number" and field.name not in QUESTIONS]
-        return self._first(ANSWERS) or next(iter(texts), None)
+    def answers(self) -> list[Field]:
+        """The columns that the page is about.
+
+        The first of the usual names; or else those that have scores beside them, as `vqa --wide` writes them; or else
+        all columns of text, and of text that is whole numbers.
+        """
+        if answer := self._first(ANSWERS):
+            return [answer]
+        others = [field for field in self.fields if field.name not in (*QUESTIONS, *SCORES)]
+        scored = [field for field in others if self.scores_beside(field)]
+        return scored or [field for field in others if field.is_answer]
+
+    def scores_beside(self, answer: Field) -> list[Field]:
+        """The numbers that are named after one of several answers: `people_probability` after `people`."""
+        names = {f"{answer.name}{joint}{score}" for joint in JOINTS for score in SCORES}
+        return [field for field in self.numbers if field.name in names]
+
+    def scores(self) -> list[list[Field]]:
+        """For each answer the numbers that belong to it: all, if there is only one answer."""
+        answers = self.answers
+        if len(answers) == 1 or not answers:
+            return [[field for field in self.numbers if field not in answers]]
+        return [self.scores_beside(answer) for answer in answers]
 
     @property
     def question(self) -> Field | None:
@@ -86,7 +116,7 @@ class PageTable:
         return self._first(QUESTIONS)
 
     @property
-    def scores(self) -> list[Field]:
+    def numbers(self) -> list[Field]:
         """The columns of numbers, those that are scores first."""
         numbers = [field for field in self.fields if field.kind == "number"]
         return sorted(numbers, key=lambda field: SCORES.index(field.name) if field.name in SCORES else len(SCORES))
@@ -126,7 +156,7 @@ def _field(name: str, values: list[Cell]) -> Field:
     if name not in (*ANSWERS, *QUESTIONS):
         if all(isinstance(value, str) and (not value or NUMBER.fullmatch(value)) for value in present) and any(present):
             values = [json.loads(value) if isinstance(value, str) and value else None for value in values]
-            return Field(name, "number", values)
+            return Field(name, "number", values, was_text=any(isinstance(value, str) for value in present))
         if present and all(isinstance(value, (int, float)) for value in present):
             return Field(name, "number", values)
     if any(isinstance(value, list) for value in present):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from blip2cli.commands.report.table import PageTable
 from blip2cli.errors import ImageError
 from blip2cli.host import storage
+from blip2cli.host.containment import is_below
 from blip2cli.host.processor import cores
 from blip2cli.host.terminal import Progress
 from blip2cli.images.decode import PIXELS, bytes_of, failure, failure_in, thumbnail
@@ -132,9 +133,10 @@ class UnfinishedAlbum:
 
 
 def _is_file(image: ImageRef) -> bool:
-    """Whether an image is a file of its own on this machine, not a part of an archive."""
-    whole = image.size is None and not image.offset
-    return image.path is not None and whole and not storage.is_url(image.path)
+    """Whether an image is a file of its own on this machine, in the folder that it has to be in."""
+    if image.path is None or image.size is not None or image.offset or storage.is_url(image.path):
+        return False
+    return image.within is None or is_below(image.within, image.path)
 
 
 def _identity(image: ImageRef) -> Hashable:

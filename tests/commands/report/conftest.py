@@ -49,20 +49,31 @@ def thumbnails_of(page: Path) -> list[str]:
 
 
 def column(page: Path, name: str) -> list[Any]:
-    """The values of a column."""
-    return next(field["values"] for field in data_of(page)["fields"] if field["name"] == name)
+    """The values of a column, one a row."""
+    return values_of(next(field for field in data_of(page)["fields"] if field["name"] == name))
+
+
+def values_of(field: dict[str, Any]) -> list[Any]:
+    """The values of a column of the page's data."""
+    if "values" in field:
+        return field["values"]
+    return [None if code < 0 else field["choices"][code] for code in field["codes"]]
 
 
 @pytest.fixture
 def look(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Open a page, in a context with the given settings. What it logs, asks for or throws fails the test."""
-    contexts, faults = [], []
+    """Open a page, in a context with the given settings. What it logs, asks for or throws fails the test.
 
-    def opened(page: Path, width: int = 1280, **settings: Any) -> Any:
-        contexts.append(browser.new_context(viewport={"width": width, "height": 800}, **settings))
+    `expected` is in messages that it may log.
+    """
+    contexts: list[Any] = []
+    faults: list[str] = []
+
+    def opened(page: Path, width: int = 1280, height: int = 800, expected: str = "", **settings: Any) -> Any:
+        contexts.append(browser.new_context(viewport={"width": width, "height": height}, **settings))
         tab = contexts[-1].new_page()
-        tab.set_default_timeout(10_000)
-        tab.on("console", lambda message: faults.append(message.text))
+        tab.set_default_timeout(60_000)
+        tab.on("console", lambda told: None if expected and expected in told.text else faults.append(told.text))
         tab.on("pageerror", lambda error: faults.append(str(error)))
         tab.on("dialog", lambda dialog: faults.append(f"dialog: {dialog.message}"))
         tab.on("request", lambda asked: None if asked.url.startswith(("file:", "data:")) else faults.append(asked.url))

@@ -1,6 +1,7 @@
 """How fast a page of many rows is: `python -m tests.commands.report.speed` makes one and uses it in headless Chromium.
 
-The rows are questions with answers, scores and errors, each with a photograph of its own.
+The rows are questions with answers, scores and errors. By default every row has a photograph of its own; with
+`--questions 3`, three rows one after the other are about the same photograph.
 """
 
 from __future__ import annotations
@@ -36,6 +37,13 @@ CHANGE = """([id, value]) => {
     document.body.getBoundingClientRect();
     return performance.now() - began;
 }"""
+PRESS = """selector => {
+    const button = document.querySelector(selector), began = performance.now();
+    button.click();
+    document.body.getBoundingClientRect();
+    return performance.now() - began;
+}"""
+CARD = "() => performance.getEntriesByName('first card')[0]?.startTime ?? NaN"
 SCROLL = """async () => {
     const frames = [];
     for (let at = 0, before = performance.now(); at < 200; at += 1) {
@@ -48,37 +56,44 @@ SCROLL = """async () => {
 }"""
 
 
-def rows_of(count: int, photographs: list[bytes]) -> Iterator[Row]:
-    """Rows whose images differ in their last bytes at least."""
+def rows_of(count: int, photographs: list[bytes], questions: int) -> Iterator[Row]:
+    """Rows, so many one after the other about the same image; images differ in their last bytes at least."""
     rng = random.Random(0)
     for number in range(count):
         failed = number % 97 == 0
-        answer = None if failed else " ".join(rng.choices(WORDS, k=rng.randint(4, 18)))
+        image = number // questions
+        few = [rng.choice(WORDS[:8])] if number % 3 == 2 else rng.choices(WORDS, k=rng.randint(4, 18))
+        answer = None if failed else " ".join(few)
         columns = {
             "question": QUESTIONS[number % 3],
             "answer": answer,
             "logprob": None if failed else round(rng.gauss(-1, 0.4), 4),
             "error": "truncated: image file is truncated" if failed else None,
         }
-        data = photographs[number % len(photographs)] + number.to_bytes(4, "little")
-        yield Row(number, f"photos/{number:06}.jpg", ImageRef(data=data), columns)
+        data = photographs[image % len(photographs)] + image.to_bytes(4, "little")
+        yield Row(number, f"photos/{image:06}.jpg", ImageRef(data=data), columns)
 
 
 def measure(browser: Any, page: Path) -> dict[str, float]:
     """Milliseconds of each thing that is done."""
     tab = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
     tab.goto(page.as_uri(), wait_until="load")
-    tab.wait_for_timeout(100)  # until the event of loading has ended
+    tab.wait_for_timeout(1500)  # until the event of loading has ended, and the search is prepared
     frames = tab.evaluate(SCROLL)
     found = {
         "first paint": tab.evaluate(PAINT),
+        "first cards": tab.evaluate(CARD),
         "loaded": tab.evaluate(LOAD),
         "search, first letter": tab.evaluate(CHANGE, ["search", "d"]),
         "search, two words": tab.evaluate(CHANGE, ["search", "dog park"]),
         "search, emptied": tab.evaluate(CHANGE, ["search", ""]),
-        "filter": tab.evaluate(CHANGE, ["state", "bad"]),
-        "filter, undone": tab.evaluate(CHANGE, ["state", "all"]),
-        "sort": tab.evaluate(CHANGE, ["sort", "score:logprob"]),
+        "filter by an answer": tab.evaluate(PRESS, ".facet:nth-child(4) .label"),
+        "another answer": tab.evaluate(PRESS, ".facet:nth-child(4) li:nth-child(2) .label"),
+        "filter by an error": tab.evaluate(PRESS, ".facet:nth-child(1) .label"),
+        "filters, undone": tab.evaluate(PRESS, "#reset"),
+        "filter by question": tab.evaluate(CHANGE, ["question", "1"]),
+        "filter by question, undone": tab.evaluate(CHANGE, ["question", ""]),
+        "sort": tab.evaluate(CHANGE, ["sort", "number:logprob"]),
         "a frame while scrolling, median": statistics.median(frames),
         "a frame while scrolling, slowest of 20": statistics.quantiles(frames, n=20)[-1],
     }
@@ -92,13 +107,15 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000)
-    count = parser.parse_args().rows
+    parser.add_argument("--questions", type=int, default=1)
+    options = parser.parse_args()
+    count = options.rows
     with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
         folder = Path(temporary)
         photographs = [path.read_bytes() for path in save_photos(folder / "photos", PHOTOGRAPHS, (640, 480)).iterdir()]
         began = time.monotonic()
         settings = ReportSettings(folder / "page.html", limit=count, quiet=True)
-        written = write_report(rows_of(count, photographs), settings, "speed", {})
+        written = write_report(rows_of(count, photographs, options.questions), settings, "speed", {})
         print(f"{count:,} rows: written in {time.monotonic() - began:.0f} s, {written.size / 1e6:.1f} MB")
         command = next(filter(None, map(shutil.which, BROWSERS)))
         browser = playwright.chromium.launch(executable_path=command, args=FLAGS)

@@ -1,0 +1,144 @@
+/* Histograms of numbers, of the rows that are shown in front of all rows, with the bounds that filter them. */
+
+const BARS = 24;
+const MOST_WHOLE = 40; /* different whole numbers that have a bar each */
+const MOST_CHARTS = 8;
+const charts = [];
+
+function addCharts() {
+  if (answers.length === 1 && answers[0].kind !== "number") {
+    const title = answers[0].name === "captions" ? "caption" : answers[0].name;
+    addChart(`${capitalised(title)} length in words`, lengthsOf, 0, null);
+  }
+  for (const field of numbers.slice(0, MOST_CHARTS)) {
+    addChart(capitalised(field.name), (row) => (field.values[row] === null ? [] : [field.values[row]]), decimalsOf(field), field);
+  }
+  byId("charts-panel").hidden = !charts.length;
+}
+
+const lengthsOf = (row) => (data.errors[row] ? [] : textsOf(answers[0], row).map(wordsIn));
+
+/* `valuesOf` gives the numbers of a row, `field` is the column that they come from, if they do. */
+function addChart(title, valuesOf, places, field) {
+  const values = Float64Array.from(data.rows ? Array.from({ length: rowCount }, (_, row) => valuesOf(row)).flat() : []).sort();
+  if (!values.length || values[0] === values.at(-1)) return;
+  const figure = make("figure"), caption = make("figcaption", "", title), summary = make("span");
+  const svg = svgElement("svg", { class: "chart", role: "img", preserveAspectRatio: "none" });
+  caption.append(summary);
+  figure.append(caption, svg, field ? boundsOf(field, values, places) : endsOf(values));
+  byId("charts").append(figure);
+  const bins = binsOf(values);
+  charts.push({ title, valuesOf, places, summary, svg, bins, all: countsIn(values, bins) });
+}
+
+function endsOf(values) {
+  const ends = make("div", "ends");
+  ends.append(make("span", "", String(values[0])), make("span", "", String(values.at(-1))));
+  return ends;
+}
+
+/* ---- bounds ---- */
+
+const boundInputs = new Map(); /* column → its two inputs */
+
+function boundsOf(field, values, places) {
+  const bounds = make("div", "bounds");
+  const inputs = [["at least", values[0]], ["at most", values.at(-1)]].map(([words, value]) => {
+    const input = make("input");
+    input.type = "number";
+    input.step = "any";
+    input.placeholder = shownNumber(value, places).replace("−", "-");
+    input.setAttribute("aria-label", `${capitalised(field.name)} ${words}`);
+    input.addEventListener("input", () => setRange(field));
+    bounds.append(input);
+    return input;
+  });
+  boundInputs.set(field, inputs);
+  return bounds;
+}
+
+function setRange(field) {
+  const [lowest, highest] = boundInputs.get(field).map((input) => input.valueAsNumber);
+  if (Number.isNaN(lowest) && Number.isNaN(highest)) filters.ranges.delete(field);
+  else filters.ranges.set(field, [Number.isNaN(lowest) ? -Infinity : lowest, Number.isNaN(highest) ? Infinity : highest]);
+  update();
+}
+
+function clearRange(field) {
+  filters.ranges.delete(field);
+  for (const input of boundInputs.get(field)) input.value = "";
+}
+
+function rangeText(field, [lowest, highest]) {
+  if (highest === Infinity) return `at least ${lowest}`;
+  return lowest === -Infinity ? `at most ${highest}` : `${lowest} to ${highest}`;
+}
+
+/* ---- bars ---- */
+
+/* Whole numbers have a bar each as long as there are few. The values are sorted. */
+function binsOf(values) {
+  const low = values[0], high = values.at(-1);
+  const whole = high - low < MOST_WHOLE && values.every(Number.isInteger);
+  return whole ? { low, width: 1, count: high - low + 1, whole } : { low, width: (high - low) / BARS, count: BARS, whole };
+}
+
+function countsIn(values, { low, width, count }) {
+  const counts = new Array(count).fill(0);
+  for (const value of values) counts[Math.min(count - 1, Math.floor((value - low) / width))] += 1;
+  return counts;
+}
+
+function shownValues(valuesOf) {
+  const values = [];
+  for (const card of shown) {
+    for (const row of rowsOf(card)) if (isVisible(row)) values.push(...valuesOf(row));
+  }
+  return Float64Array.from(values).sort();
+}
+
+function drawCharts() {
+  if (!byId("charts-panel").open) return;
+  for (const chart of charts) {
+    const values = shownValues(chart.valuesOf);
+    const words = summaryOf(values, chart.places);
+    chart.summary.textContent = words;
+    chart.svg.setAttribute("aria-label", `Histogram of ${chart.title}, ${plural(values.length, "value")}: ${words}`);
+    drawBars(chart, countsIn(values, chart.bins));
+  }
+}
+
+/* Of sorted values. */
+function summaryOf(values, places) {
+  if (!values.length) return "no value";
+  const median = values[Math.floor((values.length - 1) / 2)];
+  const [low, middle, high] = [values[0], median, values.at(-1)].map((value) => shownNumber(value, places));
+  return `${low} to ${high}, median ${middle}`;
+}
+
+function drawBars(chart, now) {
+  const count = chart.bins.count, most = Math.max(...chart.all);
+  chart.svg.setAttribute("viewBox", `0 0 ${count} 100`);
+  const bars = [["all", chart.all], ["now", now]].flatMap(([look, counts]) => counts.map((number, at) => {
+    const height = number ? Math.max(2, (100 * number) / most) : 0;
+    const bar = svgElement("rect", { class: look, x: at + 0.06, width: 0.88, y: 100 - height, height });
+    const title = svgElement("title", {});
+    title.textContent = `${binName(chart, at)}: ${counted(number)}`;
+    bar.append(title);
+    return bar;
+  }));
+  chart.svg.replaceChildren(...bars, svgElement("line", { x1: 0, x2: count, y1: 100, y2: 100 }));
+}
+
+function binName({ bins: { low, width, whole }, places }, at) {
+  if (whole) return shownNumber(low + at, 0);
+  return `${shownNumber(low + at * width, places)} to ${shownNumber(low + (at + 1) * width, places)}`;
+}
+
+function svgElement(name, attributes) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  return element;
+}
+
+byId("charts-panel").addEventListener("toggle", drawCharts);
