@@ -1,5 +1,6 @@
 """--shard I/N: fixed parts of any input."""
 
+import io
 import zipfile
 from collections.abc import Callable
 from itertools import chain
@@ -58,6 +59,7 @@ def test_where_the_number_of_rows_is_not_known_every_nth_is_taken(monkeypatch: p
         return map(image_row, every[start:])
 
     monkeypatch.setattr(Listing, "rows", listed)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(b"0.jpg"))))  # not read, not empty
     assert [names(["-"], (number, 4)) for number in range(1, 5)] == [every[at::4] for at in range(4)]
     assert names(["-"], (2, 4), 2) == every[1::4][2:]
 
