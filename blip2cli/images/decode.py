@@ -118,9 +118,10 @@ def read_file(path: str, offset: int = 0, size: int | None = None, within: str |
     except FileNotFoundError:
         raise ImageError("missing", "no such file") from None
     except (OSError, ValueError) as error:
-        if getattr(error, "errno", None) == errno.EFBIG:
+        code = error.errno if isinstance(error, OSError) else None
+        if code == errno.EFBIG:
             raise ImageError("too-large", reason(error)) from None
-        tried = getattr(error, "errno", None) in retries.TRANSIENT
+        tried = code in retries.TRANSIENT
         times = f", tried {len(retries.WAITS) + 1} times" if tried else ""
         raise ImageError("unreadable", f"{reason(error)}{times}") from None
 

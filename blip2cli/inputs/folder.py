@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from blip2cli.errors import UsageError
-from blip2cli.inputs.image_formats import unread_summary
+from blip2cli.inputs.image_formats import NO_IMAGES_HINT, unread_summary
 from blip2cli.inputs.names import printable
 from blip2cli.inputs.source import Source
 from blip2cli.inputs.walk import images_below
@@ -44,9 +44,7 @@ class Folder(Source):
         if next(images_below(self.name), None) is None:
             self.count()
             others = f"; {unread_summary(self.not_images)}" if self.not_images else ""
-            raise UsageError(
-                f"no images found in {self.name}{others}", "Images end in .jpg, .png, .webp, .tif, .avif and so on."
-            )
+            raise UsageError(f"no images found in {self.name}{others}", NO_IMAGES_HINT)
 
     @property
     def files(self) -> Sequence[str]:

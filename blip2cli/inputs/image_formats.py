@@ -12,6 +12,9 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import PurePosixPath
 
+NO_IMAGES_HINT = "Images end in .jpg, .png, .webp, .tif, .avif and so on."
+"""What to know where no images are found."""
+
 
 @dataclass(frozen=True)
 class ImageFormat:

@@ -27,7 +27,7 @@ from blip2cli.inputs.archive import (
     visible,
     wanted,
 )
-from blip2cli.inputs.image_formats import is_image, note_unread
+from blip2cli.inputs.image_formats import NO_IMAGES_HINT, is_image, note_unread
 from blip2cli.inputs.links import BrokenLink, Links, normal
 from blip2cli.inputs.names import printable
 from blip2cli.records import ImageRef, Row, RowError
@@ -76,7 +76,7 @@ class TarShards(Archive):
                     storage.reading_hint(error, "Is it a tar archive?"),
                 ) from None
         if not first and len(self.names) == 1:
-            raise UsageError(f"no images found in {name}", "Images end in .jpg, .png, .webp, .tif, .avif and so on.")
+            raise UsageError(f"no images found in {name}", NO_IMAGES_HINT)
         self.samples = samples_of(self.names[0], first, columns)
 
     def rows(self, start: int = 0) -> Iterator[Row]:

@@ -27,7 +27,7 @@ from blip2cli.inputs.archive import (
     visible,
     wanted,
 )
-from blip2cli.inputs.image_formats import is_image, note_unread
+from blip2cli.inputs.image_formats import NO_IMAGES_HINT, is_image, note_unread
 from blip2cli.inputs.links import BrokenLink, Links, normal
 from blip2cli.records import Row, RowError
 
@@ -63,7 +63,7 @@ class ZipArchive(Archive):
                 f"cannot read {name}: {reason(error)}", storage.reading_hint(error, "Is it a zip archive?")
             ) from None
         if not self._infos:
-            raise UsageError(f"no images found in {name}", "Images end in .jpg, .png, .webp, .tif, .avif and so on.")
+            raise UsageError(f"no images found in {name}", NO_IMAGES_HINT)
         self.samples = samples_of(name, first, columns)
 
     @property

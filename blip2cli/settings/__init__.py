@@ -6,7 +6,7 @@ Each field carries an `Opt` with its help text, so that name, type, default and 
 
 from blip2cli.settings.devices import check_device, devices_named
 from blip2cli.settings.job import Job, TaskOptions, absolute
-from blip2cli.settings.option import Arg, Opt, Options, check_private
+from blip2cli.settings.option import AllowPrivate, Arg, Opt, Options, check_private
 from blip2cli.settings.shared import (
     DEFAULT_MODEL,
     DEFAULT_RETRIEVAL_MODEL,
@@ -24,6 +24,7 @@ from blip2cli.settings.shared import (
 __all__ = [
     "DEFAULT_MODEL",
     "DEFAULT_RETRIEVAL_MODEL",
+    "AllowPrivate",
     "Arg",
     "EngineSettings",
     "FormatName",

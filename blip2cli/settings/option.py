@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from blip2cli.errors import UsageError
 
@@ -39,6 +39,10 @@ class Options:
 
     def validate(self) -> None:
         """Check the values, also against each other. Raises UsageError, which names the option."""
+
+
+AllowPrivate = Annotated[bool, Opt("With --allow-remote: also from this machine and private networks.")]
+"""The flag of every command that may fetch images."""
 
 
 def check_private(allow_private: bool, allow_remote: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from blip2cli.errors import UsageError
 from blip2cli.host.storage import is_url
 from blip2cli.settings.devices import check_device, devices_named
-from blip2cli.settings.option import Opt, Options, check_private
+from blip2cli.settings.option import AllowPrivate, Opt, Options, check_private
 
 FormatName = Literal["parquet", "jsonl", "csv", "arrow", "sidecar", "imagefolder", "webdataset", "npy", "coco", "vqa"]
 
@@ -65,7 +65,7 @@ class InputSettings(Options):
         str | None, Opt("Read only the I-th of N parts of the input, the same in every run.", metavar="I/N")
     ] = None
     allow_remote: Annotated[bool, Opt("Fetch the URLs that a manifest holds.")] = False
-    allow_private: Annotated[bool, Opt("With --allow-remote: also from this machine and private networks.")] = False
+    allow_private: AllowPrivate = False
 
     @property
     def share(self) -> tuple[int, int] | None:

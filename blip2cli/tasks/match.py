@@ -136,10 +136,10 @@ class MatchTask:
 
     def _pairs(self, batch: Batch, images: Sequence[Any]) -> Iterator[_Pair]:
         """A pair for every text of every row."""
-        from blip2cli.model.batches import for_each_row
+        from blip2cli.model.batches import Failed, for_each_row
 
         for row, image in zip(batch.rows, for_each_row(batch, images), strict=True):
-            failure = getattr(image, "error", None)
+            failure = image.error if isinstance(image, Failed) else None
             texts = self._texts(row)
             for number, (text, fault) in enumerate(texts, 1):
                 yield _Pair(row, image, text, failure or fault, number == len(texts))
@@ -162,11 +162,18 @@ class MatchTask:
 
     def _read(self, model: RetrievalModel, pairs: Sequence[_Pair]) -> list[tuple[_Pair, ReadText]]:
         """The pairs with their tokenized texts, without those that the model cannot read."""
+        from blip2cli.model.batches import Failed
+
         texts = list(dict.fromkeys(pair.text or "" for pair in pairs))
-        read: dict[str, Any] = dict(zip(texts, model.read(texts), strict=True))
+        read_texts = dict(zip(texts, model.read(texts), strict=True))
+        good = []
         for pair in pairs:
-            pair.error = getattr(read[pair.text or ""], "error", None)
-        return [(pair, read[pair.text or ""]) for pair in pairs if pair.error is None]
+            read = read_texts[pair.text or ""]
+            if isinstance(read, Failed):
+                pair.error = read.error
+            else:
+                good.append((pair, read))
+        return good
 
     def _left_out(self, pair: _Pair) -> bool:
         """Whether the score of the threshold exists, and is below it."""

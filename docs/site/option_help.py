@@ -19,12 +19,12 @@ class OptionHelp(Extension):
             option = next((told for told in get_args(hints.get(name)) if isinstance(told, Opt)), None)
             if option is not None:
                 field.docstring = Docstring(option.help, parent=field)
-                field.annotation = _type(field)
+                field.annotation = _type(field, get_args(hints[name])[0])
 
 
-def _type(field: Attribute) -> Expr | str | None:
-    """The first of what stands in the brackets of Annotated."""
+def _type(field: Attribute, kind: Any) -> Expr | str | None:
+    """The first of what stands in the brackets of Annotated, which may have a name of its own."""
     annotation = field.annotation
     if isinstance(annotation, ExprSubscript) and isinstance(annotation.slice, ExprTuple):
         return annotation.slice.elements[0]
-    return annotation
+    return kind.__name__ if isinstance(kind, type) else annotation

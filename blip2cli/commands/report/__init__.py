@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from blip2cli.errors import UsageError
 from blip2cli.host.files import check_apart, check_new_file, write_atomically
-from blip2cli.settings import Arg, Opt, Options, check_private
+from blip2cli.settings import AllowPrivate, Arg, Opt, Options, check_private
 
 if TYPE_CHECKING:
     from blip2cli.records import Row
@@ -74,7 +74,7 @@ class ResultFiles(Options):
         ),
     ] = None
     allow_remote: Annotated[bool, Opt("Fetch the images behind URLs.")] = False
-    allow_private: Annotated[bool, Opt("With --allow-remote: also from this machine and private networks.")] = False
+    allow_private: AllowPrivate = False
 
     def validate(self) -> None:
         """Check that the options can be used together. Raises UsageError."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from blip2cli.errors import UsageError
-from blip2cli.settings import Kind, Opt, TaskOptions, check_private
+from blip2cli.settings import AllowPrivate, Kind, Opt, TaskOptions, check_private
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class SearchOptions(TaskOptions):
         ),
     ] = None
     allow_remote: Annotated[bool, Opt("Fetch the images behind URLs, for --rerank and --report.")] = False
-    allow_private: Annotated[bool, Opt("With --allow-remote: also from this machine and private networks.")] = False
+    allow_private: AllowPrivate = False
     report: Annotated[Path | None, Opt("Write the rows as an HTML page too.", metavar="FILE")] = None
 
     @property
