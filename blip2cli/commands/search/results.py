@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from blip2cli import __version__
 from blip2cli.commands.report import ReportSettings, write_report
+from blip2cli.commands.search.options import SearchOptions
 from blip2cli.host.terminal import show_warning
 from blip2cli.outputs import open_output
 from blip2cli.outputs.layout import Layout, carried_names
@@ -18,8 +19,7 @@ from blip2cli.settings import Job
 if TYPE_CHECKING:
     from blip2cli.commands.search.exact import Hit
     from blip2cli.commands.search.features import Features
-    from blip2cli.commands.search.options import SearchOptions
-from blip2cli.commands.search.pictures import Pictures
+    from blip2cli.commands.search.pictures import Pictures
 
 OWN = ("image", "error")
 """Columns of a feature file that are not copied: the first names the row, and no row with an error is found."""
