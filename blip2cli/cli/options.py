@@ -1,4 +1,5 @@
-"""The command line's options, made from the settings records, which define their names, types, defaults and help."""
+"""The command line's options, made from the settings records, which define their names,
+types, defaults and help."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def command(
     argument: Any = Inputs,
     without: Collection[str] = (),
 ) -> Callable[[Callable[[Job], None]], Callable[..., None]]:
-    """Turn a function of a Job into a Typer command with the options of the task and of the records it needs.
+    """Turn a function of a Job into a Typer command with the options of the task and of
+    the records it needs.
 
     Args:
         task: the task's name.
@@ -75,7 +77,8 @@ def command(
 
 
 def command_of(*records: type[Options], interrupted: str = "") -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Turn a function of records of options, made from what is typed, into a Typer command with all their options.
+    """Turn a function of records of options, made from what is typed, into a Typer
+    command with all their options.
 
     Args:
         records: whose options are offered.
@@ -99,7 +102,8 @@ def command_of(*records: type[Options], interrupted: str = "") -> Callable[[Call
 def _with_parameters(
     command: Callable[..., None], parameters: list[inspect.Parameter], function: Callable[..., None]
 ) -> Callable[..., None]:
-    """The command with these parameters, and with the function's name and help, as Typer reads them."""
+    """The command with these parameters, and with the function's name and help, as Typer
+    reads them."""
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by Typer
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     command.__doc__ = function.__doc__
@@ -108,7 +112,10 @@ def _with_parameters(
 
 
 def run(job: Job) -> None:
-    """Run the job with its engine. Exits with SOME_ERRORS if rows of the output have errors."""
+    """Run the job with its engine.
+
+    Exits with SOME_ERRORS if rows of the output have errors.
+    """
     from blip2cli.cli.failures import SOME_ERRORS
     from blip2cli.run.engines import launch
 
@@ -142,7 +149,8 @@ def _record(kind: type[R], values_by_option: dict[str, Any]) -> R:
 
 
 def _parameters(record: type[Options]) -> list[inspect.Parameter]:
-    """The options and arguments of a record; other fields are not set on the command line."""
+    """The options and arguments of a record; other fields are not set on the command
+    line."""
     hints = get_type_hints(record, include_extras=True)
     described = [(field, get_args(hints[field.name])) for field in fields(record) if _is_option(hints[field.name])]
     return [_parameter(field, kind, mark, record.panel) for field, (kind, mark) in described]

@@ -1,4 +1,7 @@
-"""The command-line reference as Markdown, made from the app: `python -m blip2cli.cli.reference > docs/cli.md`."""
+"""The command-line reference as Markdown, made from the app.
+
+`python -m blip2cli.cli.reference > docs/cli.md` writes it.
+"""
 
 from __future__ import annotations
 

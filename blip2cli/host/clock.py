@@ -9,7 +9,10 @@ TICK = 0.25
 
 
 class Clock:
-    """Seconds in which a process was waited for. None pass while all are stopped by Ctrl-Z, or the machine sleeps."""
+    """Seconds in which a process was waited for.
+
+    None pass while all are stopped by Ctrl-Z, or the machine sleeps.
+    """
 
     def __init__(self) -> None:
         self.restart()

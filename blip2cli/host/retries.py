@@ -22,7 +22,8 @@ WAITS = (0.1, 0.3, 0.9)
 
 
 def retried(function: Callable[[], T]) -> T:
-    """The function's result; temporary errors of a busy disk or a network (TRANSIENT) are tried again after WAITS.
+    """The function's result; temporary errors of a busy disk or a network (TRANSIENT) are
+    tried again after WAITS.
 
     Raises OSError, whatever exception a file system's package raises.
     """

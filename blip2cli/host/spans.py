@@ -16,12 +16,14 @@ BLOCK = 4 << 20
 
 
 def spans_as_file(read_span: Callable[[int, int], bytes], size: int) -> BinaryIO:
-    """A file of `size` bytes, open for reading, from a function that returns the bytes from a start up to a stop."""
+    """A file of `size` bytes, open for reading, from a function that returns the bytes
+    from a start up to a stop."""
     return io.BufferedReader(_RemoteFile(read_span, size), BLOCK)
 
 
 class _RemoteFile(io.RawIOBase):
-    """A remote file read by ranges; a range that fails is tried again, and the next range is fetched ahead."""
+    """A remote file read by ranges; a range that fails is tried again, and the next range
+    is fetched ahead."""
 
     def __init__(self, read_span: Callable[[int, int], bytes], size: int) -> None:
         self.read_span, self.size = read_span, size

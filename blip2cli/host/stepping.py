@@ -10,7 +10,8 @@ T = TypeVar("T")
 
 
 def taken_within(context: Callable[[], AbstractContextManager[object]], items: Iterator[T]) -> Iterator[T]:
-    """The items; each is taken inside a new context, which has ended when the item is yielded."""
+    """The items; each is taken inside a new context, which has ended when the item is
+    yielded."""
     while True:
         with context():
             try:

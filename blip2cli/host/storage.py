@@ -1,4 +1,7 @@
-"""Files by their names, on this machine or behind a URL that fsspec opens. Nothing here knows what is in them."""
+"""Files by their names, on this machine or behind a URL that fsspec opens.
+
+Nothing here knows what is in them.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,10 @@ def is_web(name: str) -> bool:
 
 
 def open_binary(name: str) -> BinaryIO:
-    """A file open for reading, with `seek`. Raises OSError, and UsageError where a URL's package is missing."""
+    """A file open for reading, with `seek`.
+
+    Raises OSError, and UsageError where a URL's package is missing.
+    """
     if not is_url(name):
         return open(name, "rb")
     if is_web(name):
@@ -60,7 +66,8 @@ def open_binary(name: str) -> BinaryIO:
 
 @dataclass(frozen=True)
 class Unpacked:
-    """A file open for reading, decompressed if it was compressed; `raw_path` is its path if it was not."""
+    """A file open for reading, decompressed if it was compressed; `raw_path` is its path
+    if it was not."""
 
     file: Any
     raw_path: str | None
@@ -68,7 +75,8 @@ class Unpacked:
 
 @contextmanager
 def decompressed(name: str) -> Iterator[Unpacked]:
-    """A file open for reading, decompressed if its first bytes are those of gzip or Zstandard. Raises OSError."""
+    """A file open for reading, decompressed if its first bytes are those of gzip or
+    Zstandard. Raises OSError."""
     with open_binary(name) as packed:
         magic = packed.read(4)
         packed.seek(0)
@@ -93,7 +101,8 @@ def _unpacked(packed: BinaryIO, name: str, magic: bytes) -> Any:
 
 
 class _Zstandard(io.RawIOBase):
-    """The unpacked bytes of a Zstandard file of any number of frames; its damage is an OSError."""
+    """The unpacked bytes of a Zstandard file of any number of frames; its damage is an
+    OSError."""
 
     def __init__(self, zstandard: Any, packed: BinaryIO) -> None:
         self.damage = zstandard.ZstdError
@@ -110,7 +119,10 @@ class _Zstandard(io.RawIOBase):
 
 
 def read(name: str, most: int, offset: int = 0, size: int | None = None) -> bytes:
-    """The bytes of a file, or `size` of them from `offset` on. Raises OSError; EFBIG for more than `most`."""
+    """The bytes of a file, or `size` of them from `offset` on.
+
+    Raises OSError; EFBIG for more than `most`.
+    """
     with open_binary(name) as file:
         return read_from(file, most, offset, size)
 
@@ -145,7 +157,8 @@ def exists(name: str) -> bool:
 
 
 def walk(url: str) -> Iterator[str]:
-    """The URLs of all files below a remote folder, sorted; hidden files and folders left out."""
+    """The URLs of all files below a remote folder, sorted; hidden files and folders left
+    out."""
     if is_web(url):
         from blip2cli.host.web.listing import files_below
 
@@ -179,7 +192,10 @@ def check_package(url: str) -> None:
 
 
 def _answered(function: Callable[[], T]) -> T:
-    """The file system of a package for URLs. Raises OSError, also for a URL that it does not accept."""
+    """The file system of a package for URLs.
+
+    Raises OSError, also for a URL that it does not accept.
+    """
     try:
         return retried(function)
     except ValueError as error:
@@ -187,7 +203,10 @@ def _answered(function: Callable[[], T]) -> T:
 
 
 def _opened(url: str) -> tuple[Any, str]:
-    """The file system of a URL, and the path in it. Raises UsageError where the package for it is missing."""
+    """The file system of a URL, and the path in it.
+
+    Raises UsageError where the package for it is missing.
+    """
     scheme = url.partition("://")[0].lower()
     try:
         import fsspec
@@ -205,5 +224,6 @@ def _opened(url: str) -> tuple[Any, str]:
 
 
 def reading_hint(error: Exception, otherwise: str) -> str:
-    """The hint for a file that cannot be read: check its permissions, or else the given text."""
+    """The hint for a file that cannot be read: check its permissions, or else the given
+    text."""
     return READING_HINT if isinstance(error, PermissionError) else otherwise

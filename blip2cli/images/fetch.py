@@ -1,7 +1,8 @@
 """Fetches URLs of manifests, which may come from anybody, with limits on size and time.
 
-Web addresses lead to public networks only, see `host/web/`. Those of object stores lead to the store that the
-environment names, with its credentials; the manifest cannot choose an address.
+Web addresses lead to public networks only, see `host/web/`. Those of object stores lead
+to the store that the environment names, with its credentials; the manifest cannot choose
+an address.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ STORES = ("s3", "gs", "hf")
 
 
 def fetch(url: str, allow_private: bool = False) -> bytes:
-    """The bytes behind a URL. Raises ImageError, whatever fails, and no other exception."""
+    """The bytes behind a URL.
+
+    Raises ImageError, whatever fails, and no other exception.
+    """
     scheme = url.partition("://")[0].lower()
     deadline = Deadline.after(SECONDS)
     if scheme in WEB:
@@ -40,7 +44,10 @@ def fetch(url: str, allow_private: bool = False) -> bytes:
 
 
 def _from_web(url: str, bounds: Bounds) -> bytes:
-    """A file by http or https. Temporary faults are tried again as long as there is time."""
+    """A file by http or https.
+
+    Temporary faults are tried again as long as there is time.
+    """
     try:
         return repeated(lambda: get(url, bounds), retries.WAITS, bounds.deadline)
     except WebError as error:
@@ -48,7 +55,8 @@ def _from_web(url: str, bounds: Bounds) -> bytes:
 
 
 def _from_store(url: str, deadline: Deadline) -> bytes:
-    """A file of an object store, by its own package, which has no deadline and may raise anything."""
+    """A file of an object store, by its own package, which has no deadline and may raise
+    anything."""
     try:
         return deadline.run(lambda: storage.read(_with_lower_scheme(url), MAX_BYTES))
     except FileNotFoundError:

@@ -1,4 +1,7 @@
-"""Arrow record batches as rows: what Parquet and Arrow manifests share. Nothing here opens a file."""
+"""Arrow record batches as rows: what Parquet and Arrow manifests share.
+
+Nothing here opens a file.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,8 @@ BYTES_AT_ONCE = 16 << 20
 
 
 def rows_of(columns: ManifestColumns, batches: Iterable[pa.RecordBatch], number: int, start: int) -> Iterator[Row]:
-    """The rows from the start-th on, of batches of which the first begins with the number-th.
+    """The rows from the start-th on, of batches of which the first begins with the
+    number-th.
 
     Raises Blip2Error where the file is broken in the middle.
     """
@@ -43,7 +47,8 @@ def rows_of(columns: ManifestColumns, batches: Iterable[pa.RecordBatch], number:
 
 
 def measured(manifest: str, field: pa.Field, batches: Iterable[pa.RecordBatch]) -> pa.Field:
-    """The field of a column, marked as the values in the batches are, which hold nothing else. Raises Blip2Error."""
+    """The field of a column, marked as the values in the batches are, which hold nothing
+    else. Raises Blip2Error."""
     import pyarrow as pa
 
     number = 0
@@ -71,7 +76,8 @@ def _records(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """Python values; arrays of tensors; Arrow's own scalars where Python has no such value (nanoseconds, far dates)."""
+    """Python values; arrays of tensors; Arrow's own scalars where Python has no such
+    value (nanoseconds, far dates)."""
     import pyarrow as pa
 
     if isinstance(column.type, pa.FixedShapeTensorType):
@@ -86,7 +92,8 @@ def _values(column: pa.Array) -> list[Any]:
 
 
 def _in_nanoseconds(kind: pa.DataType) -> bool:
-    """Whether values of a type are times that count nanoseconds, for which Python has no type."""
+    """Whether values of a type are times that count nanoseconds, for which Python has no
+    type."""
     import pyarrow as pa
 
     has_unit = pa.types.is_timestamp(kind) or pa.types.is_time(kind) or pa.types.is_duration(kind)

@@ -1,4 +1,5 @@
-"""Which columns of a manifest are the image's and the text's, which are carried, and how a record becomes a Row."""
+"""Which columns of a manifest are the image's and the text's, which are carried, and how
+a record becomes a Row."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ LOCAL_IN_REMOTE = RowError("unsupported", "a local path in a remote manifest")
 
 @dataclass(frozen=True)
 class ColumnChoice:
-    """How manifests are read: which columns mean something, and what image paths may lead to.
+    """How manifests are read: which columns mean something, and what image paths may lead
+    to.
 
     Args:
         image: the column of the images; None to take the first of the usual names.
@@ -73,10 +75,11 @@ class ColumnChoice:
 
 @dataclass(frozen=True)
 class ManifestColumns:
-    """The columns of one manifest: the image's, the text's (None where it has none), and those carried through.
+    """The columns of one manifest: the image's, the text's (None where it has none), and
+    those carried through.
 
-    Image paths start from `root`. Where only texts are used, `images_needed` is false: the image column names the rows,
-    and no image is read.
+    Image paths start from `root`. Where only texts are used, `images_needed` is false:
+    the image column names the rows, and no image is read.
     """
 
     manifest: str
@@ -89,7 +92,8 @@ class ManifestColumns:
     allow_private: bool = False
 
     def row(self, record: Mapping[str, Any], number: int) -> Row:
-        """The Row of one record; `number` counts the manifest's rows from 0 and names an image that has no path."""
+        """The Row of one record; `number` counts the manifest's rows from 0 and names an
+        image that has no path."""
         columns = {name: record.get(name) for name in self.carried}
         text = record.get(self.text) if self.text else None
         error = None
@@ -142,7 +146,10 @@ class ManifestColumns:
 
 
 def choose_columns(manifest: str, names: list[str], columns: ColumnChoice) -> ManifestColumns:
-    """Choose the columns of a manifest. Raises UsageError, naming the columns that it has, where one is missing."""
+    """Choose the columns of a manifest.
+
+    Raises UsageError, naming the columns that it has, where one is missing.
+    """
     there = f"It has: {', '.join(names) or 'no columns'}."
     _check_names(manifest, names)
     twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
@@ -164,14 +171,18 @@ def choose_columns(manifest: str, names: list[str], columns: ColumnChoice) -> Ma
 
 
 def _check_names(manifest: str, names: Sequence[str]) -> None:
-    """See that the columns' names are Unicode, which every output holds. Raises UsageError."""
+    """See that the columns' names are Unicode, which every output holds.
+
+    Raises UsageError.
+    """
     for name in names:
         if not is_unicode(name):
             raise UsageError(f"{manifest} has a column whose name is not Unicode: {name!r}", "Rename it.")
 
 
 def image_column(names: Sequence[str], columns: ColumnChoice) -> str | None:
-    """The column of images by its name, for when the user names none; None where no name is known."""
+    """The column of images by its name, for when the user names none; None where no name
+    is known."""
     if not columns.imagefolder:
         return next(
             (name for name in (REMOTE_COLUMNS if columns.allow_remote else IMAGE_COLUMNS) if name in names), None

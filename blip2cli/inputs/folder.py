@@ -17,7 +17,10 @@ from blip2cli.records import ImageRef, Row
 
 @dataclass(frozen=True)
 class Files(Source):
-    """Image files named one by one. `not_images` counts, by suffix, the other files of a glob or a remote folder."""
+    """Image files named one by one.
+
+    `not_images` counts, by suffix, the other files of a glob or a remote folder.
+    """
 
     names: tuple[str, ...]
     not_images: Counter[str] = field(default_factory=Counter)
@@ -35,7 +38,8 @@ class Files(Source):
 
 @dataclass(frozen=True)
 class Folder(Source):
-    """The images below a folder, with suffixes in any case; hidden files and folders, and other files, are left out."""
+    """The images below a folder, with suffixes in any case; hidden files and folders, and
+    other files, are left out."""
 
     name: str
     not_images: Counter[str] = field(default_factory=Counter, compare=False)
@@ -63,5 +67,6 @@ class Folder(Source):
 
 
 def image_row(path: str) -> Row:
-    """The row of an image file; in the name shown, bytes that are not UTF-8 are escaped."""
+    """The row of an image file; in the name shown, bytes that are not UTF-8 are
+    escaped."""
     return Row(0, printable(path), ImageRef(path=path))

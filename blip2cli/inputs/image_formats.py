@@ -1,4 +1,5 @@
-"""Formats of images: the suffixes of their files, and what reads them. The one table for inputs, decoding and outputs.
+"""Formats of images: the suffixes of their files, and what reads them. The one table for
+inputs, decoding and outputs.
 
 Nothing here opens a file.
 """
@@ -18,7 +19,8 @@ NO_IMAGES_HINT = "Images end in .jpg, .png, .webp, .tif, .avif and so on."
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """One format: the suffixes of its files, of which the first is written, and the package it needs besides Pillow.
+    """One format: the suffixes of its files, of which the first is written, and the
+    package it needs besides Pillow.
 
     `extra` is our extra that brings the package.
     """
@@ -51,16 +53,19 @@ IMAGE_FORMATS = {
     "DIB": ImageFormat((".dib",)),
     "PCX": ImageFormat((".pcx",)),
 }
-"""Pillow's name of a format → the format, in the order in which they are tried: those without a magic number last.
+"""Pillow's name of a format → the format, in the order in which they are tried: those
+without a magic number last.
 
-No others are opened, whatever else Pillow can read: no EPS (runs a program), no PDF, no stub plug-ins.
+No others are opened, whatever else Pillow can read: no EPS (runs a program), no PDF, no
+stub plug-ins.
 """
 
 BESIDE_IMAGES = frozenset(
     ".txt .caption .captions .tags .cls .json .jsonl .csv .tsv .xml .xmp .yaml .yml .toml .ini .md .html .pdf .log .db "
     ".npy .npz .pt .pth .safetensors .aae .journal .lock .py .sh".split()
 )
-"""Suffixes of files that are often in folders of images: texts, tables, caches, files of programs."""
+"""Suffixes of files that are often in folders of images: texts, tables, caches, files of
+programs."""
 
 
 MAX_NAMED = 8
@@ -89,7 +94,8 @@ def read_suffixes() -> frozenset[str]:
 
 
 def install_hint(suffix: str) -> str | None:
-    """The command that installs what reads files of a suffix; None where nothing of ours does, or it is here."""
+    """The command that installs what reads files of a suffix; None where nothing of ours
+    does, or it is here."""
     for kind in IMAGE_FORMATS.values():
         if suffix in kind.suffixes and not kind.installed:
             return f"pip install 'blip2cli[{kind.extra}]'"
@@ -97,7 +103,8 @@ def install_hint(suffix: str) -> str | None:
 
 
 def not_read(name: str) -> str | None:
-    """The suffix under which a file that is not read is counted; None for images and what is often beside them."""
+    """The suffix under which a file that is not read is counted; None for images and what
+    is often beside them."""
     suffix = suffix_in(name)
     return None if suffix in read_suffixes() or suffix in BESIDE_IMAGES else suffix
 
@@ -119,7 +126,8 @@ def unread_among(names: Iterable[str]) -> Counter[str]:
 
 
 def unread_summary(counts: Mapping[str, int]) -> str:
-    """A line that says what was not read, by suffix: "12 files were not read: 10 .heic (pip install …), 2 .mov"."""
+    """A line that says what was not read, by suffix: "12 files were not read: 10 .heic
+    (pip install …), 2 .mov"."""
     ranked = Counter(counts).most_common()
     parts = []
     for suffix, count in ranked[:MAX_NAMED]:

@@ -1,4 +1,5 @@
-"""Paths of images as manifests have them: what folder they start from, and where they lead."""
+"""Paths of images as manifests have them: what folder they start from, and where they
+lead."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from blip2cli.host import storage
 
 
 def joined(root: str, path: str) -> str:
-    """A path from a folder on, which may be a URL; the path alone where it is absolute."""
+    """A path from a folder on, which may be a URL; the path alone where it is
+    absolute."""
     if not storage.is_url(root) or os.path.isabs(path):
         return os.path.join(root, path)
     if not {".", ".."} & set(path.split("/")):

@@ -1,4 +1,5 @@
-"""Hugging Face's imagefolder: images with a metadata file beside them, at the top of a folder or in its subfolders."""
+"""Hugging Face's imagefolder: images with a metadata file beside them, at the top of a
+folder or in its subfolders."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 @dataclass(frozen=True)
 class ImageFolder(Table):
-    """The rows of the metadata, in their order, then the images that it does not name, so that none is lost.
+    """The rows of the metadata, in their order, then the images that it does not name, so
+    that none is lost.
 
     Args:
         name: the folder as typed.
@@ -78,7 +80,8 @@ class ImageFolder(Table):
 
 
 def metadata_files(folder: str, written: str | None = None) -> list[str]:
-    """The metadata files of a folder and its direct subfolders, except one in the folder that is being written to.
+    """The metadata files of a folder and its direct subfolders, except one in the folder
+    that is being written to.
 
     Raises UsageError for two in one folder.
     """

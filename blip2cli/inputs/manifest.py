@@ -9,7 +9,8 @@ from blip2cli.inputs.source import Source
 
 
 class Table(Source):
-    """A source whose rows are described by a table, and can hold texts; its class sets `name`."""
+    """A source whose rows are described by a table, and can hold texts; its class sets
+    `name`."""
 
     name: str
 

@@ -1,4 +1,5 @@
-"""Names of devices, as options have them; whether this machine has such a device is not asked here."""
+"""Names of devices, as options have them; whether this machine has such a device is not
+asked here."""
 
 from __future__ import annotations
 
@@ -11,14 +12,20 @@ MOST_REPLICAS = 1024
 
 
 def check_device(device: str) -> str:
-    """The name of a device, which need not exist here. Raises UsageError for other texts."""
+    """The name of a device, which need not exist here.
+
+    Raises UsageError for other texts.
+    """
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,4})?", device, re.ASCII):
         raise UsageError(f"--device {device} is not a device", "Use auto, cpu, cuda, cuda:N or mps.")
     return device
 
 
 def devices_named(devices: str) -> list[str]:
-    """The devices of --devices, one for each replica; ["all"] for all. Raises UsageError."""
+    """The devices of --devices, one for each replica; ["all"] for all.
+
+    Raises UsageError.
+    """
     if devices == "all":
         return ["all"]
     if match := re.fullmatch(r"cpu:(\d{1,4})", devices):

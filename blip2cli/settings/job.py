@@ -48,7 +48,10 @@ class TaskOptions(Options):
 
 @dataclass(frozen=True)
 class Job:
-    """All settings of one run. `task` names the task, `options` is that task's own record."""
+    """All settings of one run.
+
+    `task` names the task, `options` is that task's own record.
+    """
 
     task: str
     options: TaskOptions
@@ -96,7 +99,8 @@ class Job:
         return self.model.name(self.kind)
 
     def fingerprint(self) -> dict[str, Any]:
-        """The settings that determine the rows, as plain JSON values: a resumed run must have the same."""
+        """The settings that determine the rows, as plain JSON values: a resumed run must
+        have the same."""
         chosen = {
             "task": self.task,
             **_plain(self.options),

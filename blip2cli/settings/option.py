@@ -11,7 +11,8 @@ from blip2cli.errors import UsageError
 
 @dataclass(frozen=True)
 class Opt:
-    """How a field appears on the command line: its help, extra flag names, bounds, and the variable that sets it."""
+    """How a field appears on the command line: its help, extra flag names, bounds, and
+    the variable that sets it."""
 
     help: str
     flags: tuple[str, ...] = ()
@@ -32,13 +33,19 @@ class Arg:
 
 @dataclass(frozen=True)
 class Options:
-    """A record of options. Fields that a user can set are annotated with their `Opt`, or `Arg`."""
+    """A record of options.
+
+    Fields that a user can set are annotated with their `Opt`, or `Arg`.
+    """
 
     panel: ClassVar[str | None] = None
     """The heading of these options in the help."""
 
     def validate(self) -> None:
-        """Check the values, also against each other. Raises UsageError, which names the option."""
+        """Check the values, also against each other.
+
+        Raises UsageError, which names the option.
+        """
 
 
 AllowPrivate = Annotated[bool, Opt("With --allow-remote: also from this machine and private networks.")]

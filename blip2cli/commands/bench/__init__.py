@@ -1,6 +1,8 @@
-"""Measuring: `make bench` (against reference loops) and `blip2 bench` (the user's own machine and model).
+"""Measuring: `make bench` (against reference loops) and `blip2 bench` (the user's own
+machine and model).
 
-Here are the settings of `blip2 bench`, and how they are parsed; nothing heavy is imported.
+Here are the settings of `blip2 bench`, and how they are parsed; nothing heavy is
+imported.
 """
 
 from __future__ import annotations
@@ -26,7 +28,10 @@ def dtypes_named(listed: str) -> tuple[str, ...]:
 
 
 def batch_sizes_named(listed: str) -> tuple[int, ...]:
-    """The sizes of --batch-sizes, the smallest first, without repetitions. Raises UsageError."""
+    """The sizes of --batch-sizes, the smallest first, without repetitions.
+
+    Raises UsageError.
+    """
     named = [size.strip() for size in listed.split(",")]
     if not all(re.fullmatch(r"0*[1-9]\d{0,5}", size, re.ASCII) for size in named):
         raise UsageError(

@@ -29,17 +29,24 @@ METRICS: dict[str, tuple[str, ...]] = {
         *("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider", "spice"),
     ),
 }
-"""Class → the metrics that it measures. It is made from (pairs, names asked for or None)."""
+"""Class → the metrics that it measures.
+
+It is made from (pairs, names asked for or None).
+"""
 
 DEFAULT: dict[Kind, str] = dict(zip(("answers", "captions"), METRICS, strict=True))
 """The class that measures results of a kind, if no metrics are given."""
 
 GROUPED_BY = "answer_type"
-"""The column by which figures are broken down, if the references have it and no other is given."""
+"""The column by which figures are broken down, if the references have it and no other is
+given."""
 
 
 class Metrics(Protocol):
-    """Measures pairs. `left_out` are the metrics that cannot be computed, each with the reason."""
+    """Measures pairs.
+
+    `left_out` are the metrics that cannot be computed, each with the reason.
+    """
 
     left_out: dict[str, str]
 
@@ -109,7 +116,8 @@ class Group:
 
 @dataclass(frozen=True)
 class Scores:
-    """The matched pairs and their figures: of all pairs together, and of groups by column and value."""
+    """The matched pairs and their figures: of all pairs together, and of groups by column
+    and value."""
 
     matched: Matched
     every: Group
@@ -167,7 +175,10 @@ def _open(settings: ScoreSettings, kind: Kind, pairs: Sequence[Pair]) -> list[Me
 
 
 def _groups(columns: Sequence[str], pairs: Sequence[Pair]) -> dict[str, dict[str, list[Pair]]]:
-    """The pairs by column and value. Raises UsageError for a column that none of them has."""
+    """The pairs by column and value.
+
+    Raises UsageError for a column that none of them has.
+    """
     groups = {column: _grouped(pairs, column) for column in columns or (GROUPED_BY,)}
     unknown = [column for column, grouped in groups.items() if list(grouped) == [""]]
     if columns and unknown:
@@ -179,7 +190,8 @@ def _groups(columns: Sequence[str], pairs: Sequence[Pair]) -> dict[str, dict[str
 
 
 def _grouped(pairs: Sequence[Pair], column: str) -> dict[str, list[Pair]]:
-    """The pairs by their values in a column of the references, or of the results; "" for none. Sorted."""
+    """The pairs by their values in a column of the references, or of the results; "" for
+    none. Sorted."""
     grouped: dict[str, list[Pair]] = {}
     for pair in pairs:
         value: Any = pair.reference.columns.get(column, pair.prediction.columns.get(column))

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 def search(job: Job) -> bool:
-    """Search, and write the results; returns whether all of them are without errors. Raises Blip2Error.
+    """Search, and write the results; returns whether all of them are without errors.
+    Raises Blip2Error.
 
     The job's first input is the feature file, the others are texts to search for.
     """

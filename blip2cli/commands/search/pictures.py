@@ -21,7 +21,10 @@ COLUMN = "image"
 
 @dataclass(frozen=True)
 class Pictures:
-    """Finds the images that rows are about. A feature file may come from anybody, and is treated as a manifest is."""
+    """Finds the images that rows are about.
+
+    A feature file may come from anybody, and is treated as a manifest is.
+    """
 
     features: Features
     originals: Originals
@@ -39,7 +42,8 @@ class Pictures:
         return Pictures(features, Originals(columns, options.images, told if isinstance(told, str) else None))
 
     def rows(self, named: Iterable[tuple[int, str]]) -> Iterator[Row]:
-        """Rows of these numbers and names, in the order in which their images come by: each with it, or an error."""
+        """Rows of these numbers and names, in the order in which their images come by:
+        each with it, or an error."""
         columns = choose_columns(str(self.features.path), [COLUMN], self.originals.columns)
         rows = (replace(columns.row({COLUMN: name}, number), index=number) for number, name in named)
         return self.originals.of(rows)

@@ -24,14 +24,18 @@ Scores = dict[int, "float | Failed"]
 
 
 def rerank(model: RetrievalModel, job: Job, pictures: Pictures, results: Sequence[QueryHits]) -> list[QueryHits]:
-    """The best results for each text, by ITC + ITM; after them those that ITM cannot score, by ITC."""
+    """The best results for each text, by ITC + ITM; after them those that ITM cannot
+    score, by ITC."""
     scores = _scores(model, job, pictures, results)
     most = job.options_as(SearchOptions).top_k
     return [_ranked(result, scores_of_query, most) for result, scores_of_query in zip(results, scores, strict=True)]
 
 
 def _scores(model: RetrievalModel, job: Job, pictures: Pictures, results: Sequence[QueryHits]) -> list[Scores]:
-    """The scores of the results of each text. Each image is read once, and only those of one batch are held."""
+    """The scores of the results of each text.
+
+    Each image is read once, and only those of one batch are held.
+    """
     texts: list[Any] = model.read([result.query for result in results])  # none is Failed: they were queries before
     finders: dict[int, list[int]] = {}
     for number, result in enumerate(results):
@@ -48,7 +52,8 @@ def _scores(model: RetrievalModel, job: Job, pictures: Pictures, results: Sequen
 def _matched(
     model: RetrievalModel, batch: Batch, texts: Sequence[ReadText], finders: Mapping[int, Sequence[int]]
 ) -> Iterator[tuple[int, int, float | Failed]]:
-    """The number of a text, that of a row that it found, and their score: for all rows of the batch."""
+    """The number of a text, that of a row that it found, and their score: for all rows of
+    the batch."""
     images = zip(batch.rows, for_each_row(batch, model.see(batch)), strict=True)
     pairs = [(number, row.index, image) for row, image in images for number in finders[row.index]]
     pairs.sort(key=itemgetter(0))  # pairs with the same text together: they are padded alike

@@ -22,12 +22,16 @@ if TYPE_CHECKING:
     from blip2cli.commands.search.pictures import Pictures
 
 OWN = ("image", "error")
-"""Columns of a feature file that are not copied: the first names the row, and no row with an error is found."""
+"""Columns of a feature file that are not copied: the first names the row, and no row with
+an error is found."""
 
 
 @dataclass(frozen=True)
 class QueryHits:
-    """The rows for one query, best first. `unranked` are all those that ITM could not score."""
+    """The rows for one query, best first.
+
+    `unranked` are all those that ITM could not score.
+    """
 
     query: str
     hits: Sequence[Hit]
@@ -52,7 +56,8 @@ def write(job: Job, target: Target, pictures: Pictures, found_by_query: Sequence
 
 
 def _warn(features: Features, unranked: Sequence[Hit]) -> None:
-    """Say how many images ITM has not scored, and why for the first; its row may not be among those written."""
+    """Say how many images ITM has not scored, and why for the first; its row may not be
+    among those written."""
     single = len(unranked) == 1
     images = "1 image was not ranked again:" if single else f"{len(unranked):,} images were not ranked again, such as"
     name, error = features.records([unranked[0].row])[0]["image"], unranked[0].error

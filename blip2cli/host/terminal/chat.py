@@ -12,8 +12,8 @@ from blip2cli.host.terminal.text import printable
 
 
 class ChatTerminal:
-    """A conversation on a terminal: lines can be edited if stdin is one too; answers are shown as they are
-    written."""
+    """A conversation on a terminal: lines can be edited if stdin is one too; answers are
+    shown as they are written."""
 
     scripted = False
 
@@ -23,7 +23,8 @@ class ChatTerminal:
             _edit_lines()
 
     def lines(self) -> Iterator[str]:
-        """The lines that are typed, until Ctrl-D, or those of the script; Ctrl-C drops the current line."""
+        """The lines that are typed, until Ctrl-D, or those of the script; Ctrl-C drops
+        the current line."""
         if not self.typed:
             for line in _piped_lines():
                 print(f"> {printable(line)}")
@@ -62,7 +63,8 @@ class ChatTerminal:
 
 
 class ChatPipe:
-    """A conversation whose questions come from stdin, and whose answers go to stdout as JSON lines."""
+    """A conversation whose questions come from stdin, and whose answers go to stdout as
+    JSON lines."""
 
     scripted = True
 

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 
 def hush_libraries() -> None:
-    """No progress bars and no advice from transformers and the hub: this program alone writes to stderr."""
+    """No progress bars and no advice from transformers and the hub: this program alone
+    writes to stderr."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging

@@ -12,7 +12,8 @@ from blip2cli.host.terminal.text import escaped
 
 
 class GuardedStream:
-    """A text stream that escapes what could control a terminal: tracebacks, logs and warnings of libraries."""
+    """A text stream that escapes what could control a terminal: tracebacks, logs and
+    warnings of libraries."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -30,7 +31,8 @@ class GuardedStream:
 
 
 def guard_streams() -> None:
-    """Make stderr safe to write to, and open a substitute for a closed standard stream, before a file takes its number.
+    """Make stderr safe to write to, and open a substitute for a closed standard stream,
+    before a file takes its number.
 
     If stdout is closed, writing to it fails as on a full disk.
     """

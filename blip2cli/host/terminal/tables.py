@@ -20,7 +20,8 @@ def show_plan(plan: Sequence[tuple[str, str]]) -> None:
 
 
 def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str] = ()) -> None:
-    """A complete table on stdout, each column as wide as it needs; numbers are aligned right.
+    """A complete table on stdout, each column as wide as it needs; numbers are aligned
+    right.
 
     If the terminal is too narrow, the `spare` columns are left out, in their order.
     """
@@ -99,7 +100,8 @@ class TablePrinter:
         self.headed = False
 
     def print_row(self, cells: Sequence[str], error: str | None) -> None:
-        """Print one row above the progress line; an error replaces the task's last columns."""
+        """Print one row above the progress line; an error replaces the task's last
+        columns."""
         from rich.text import Text
         from tqdm import tqdm
 

@@ -1,1 +1,2 @@
-"""The web: files by http and https, with limits on time, size, redirects and addresses."""
+"""The web: files by http and https, with limits on time, size, redirects and
+addresses."""

@@ -1,10 +1,12 @@
 """IP addresses: which of them are on the public internet.
 
-An explicit list, so that the answer is the same with every version of Python, whose `ipaddress.is_global` follows the
-registries with years of delay. Sources: IANA's special-purpose address registries,
-https://www.iana.org/assignments/iana-ipv4-special-registry and https://www.iana.org/assignments/iana-ipv6-special-registry
-(every block whose column "Globally Reachable" does not say True), and IANA's IPv6 address space registry, by which all
-global unicast addresses are in 2000::/3.
+An explicit list, so that the answer is the same with every version of Python, whose
+`ipaddress.is_global` follows the registries with years of delay. Sources: IANA's
+special-purpose address registries,
+https://www.iana.org/assignments/iana-ipv4-special-registry and
+https://www.iana.org/assignments/iana-ipv6-special-registry (every block whose column
+"Globally Reachable" does not say True), and IANA's IPv6 address space registry, by which
+all global unicast addresses are in 2000::/3.
 """
 
 from __future__ import annotations
@@ -31,10 +33,12 @@ NOT_PUBLIC_IPV4 = (
     "224.0.0.0/4",  # multicast
     "240.0.0.0/4",  # reserved, and limited broadcast
 )
-"""IPv4 addresses that are not public. 192.0.0.9 and 192.0.0.10, which lead to the nearest gateway, are refused too."""
+"""IPv4 addresses that are not public. 192.0.0.9 and 192.0.0.10, which lead to the nearest
+gateway, are refused too."""
 
 GLOBAL_UNICAST = "2000::/3"
-"""All IPv6 addresses that may be public: loopback, local, mapped and multicast addresses are outside of it."""
+"""All IPv6 addresses that may be public: loopback, local, mapped and multicast addresses
+are outside of it."""
 
 NOT_PUBLIC_IPV6 = (
     "2001::/23",  # IETF protocol assignments: Teredo, benchmarking, ORCHID and anycast addresses among them
@@ -49,7 +53,8 @@ NAT64 = "64:ff9b::/96"
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is on the public internet. Raises ValueError for what is not an address.
+    """Whether an IP address is on the public internet. Raises ValueError for what is not
+    an address.
 
     It may have a zone, as in fe80::1%eth0.
     """

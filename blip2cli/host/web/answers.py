@@ -99,7 +99,8 @@ def _unpacked(body: bytes, encoding: str, most: int) -> bytes:
 
 
 def _wait_asked(answer: http.client.HTTPResponse) -> float | None:
-    """Seconds to wait by Retry-After, which holds a number or a date; None where the header is not valid."""
+    """Seconds to wait by Retry-After, which holds a number or a date; None where the
+    header is not valid."""
     value = str(answer.headers.get("Retry-After", "")).strip()[:64]
     if value.isascii() and value.isdigit():
         return float(min(int(value), LONGEST_WAIT))

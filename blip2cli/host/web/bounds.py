@@ -8,7 +8,8 @@ from blip2cli.host.web.deadline import Deadline
 from blip2cli.host.web.faults import too_large
 
 OVERHEAD = 1 << 20
-"""Bytes that an exchange may take in addition to its file: status lines, headers, chunk sizes."""
+"""Bytes that an exchange may take in addition to its file: status lines, headers, chunk
+sizes."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""Connections to addresses that were checked first, whose reads and writes all count for their exchange."""
+"""Connections to addresses that were checked first, whose reads and writes all count for
+their exchange."""
 
 from __future__ import annotations
 
@@ -15,7 +16,10 @@ from blip2cli.host.web.faults import WebError
 
 
 def connected(target: urllib.parse.SplitResult, meter: Meter) -> socket.socket:
-    """A connection to the first of the host's addresses that answers. Raises WebError where none may be asked."""
+    """A connection to the first of the host's addresses that answers.
+
+    Raises WebError where none may be asked.
+    """
     host, secure = target.hostname or "", target.scheme == "https"
     port = target.port if target.port is not None else (443 if secure else 80)
     addresses = meter.bounds.deadline.run(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
@@ -49,7 +53,8 @@ def tls() -> ssl.SSLContext:
 
 
 class MeteredSocket:
-    """A socket as http.client uses one, each of whose reads and writes has the time that the exchange has left.
+    """A socket as http.client uses one, each of whose reads and writes has the time that
+    the exchange has left.
 
     Its `close` closes nothing: http.client calls it before the body is read.
     """

@@ -1,4 +1,5 @@
-"""Deadlines: one time limit for several steps together, also for functions that take no timeout."""
+"""Deadlines: one time limit for several steps together, also for functions that take no
+timeout."""
 
 from __future__ import annotations
 
@@ -38,8 +39,8 @@ class Deadline:
     def run(self, function: Callable[[], T]) -> T:
         """The result of a function that takes no timeout.
 
-        Raises its exceptions, and TooSlowError. It runs in its own thread, which is abandoned if it takes too long,
-        and does not keep the process alive.
+        Raises its exceptions, and TooSlowError. It runs in its own thread, which is
+        abandoned if it takes too long, and does not keep the process alive.
         """
         outcome: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
 

@@ -1,8 +1,9 @@
 """One file by http or https, fetched within one deadline and one number of bytes.
 
-Both hold for the exchange as a whole: look-up of names, connecting, TLS handshakes, interim answers, headers,
-redirects and the body. Each connection, also after redirects, is made to an address that was checked first, so that
-no name can lead to a private network. No proxy, no cookies, no credentials.
+Both hold for the exchange as a whole: look-up of names, connecting, TLS handshakes,
+interim answers, headers, redirects and the body. Each connection, also after redirects,
+is made to an address that was checked first, so that no name can lead to a private
+network. No proxy, no cookies, no credentials.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ REDIRECT_CODES = (301, 302, 303, 307, 308)
 
 
 def get(url: str, bounds: Bounds) -> bytes:
-    """The bytes behind a URL, after redirects. Raises WebError, and no other exception."""
+    """The bytes behind a URL, after redirects.
+
+    Raises WebError, and no other exception.
+    """
     return _exchange(url, bounds, {}, lambda answer: file_of(answer, bounds.most))
 
 
@@ -46,10 +50,11 @@ def get_span(url: str, bounds: Bounds, start: int, stop: int) -> Span:
 
 
 def repeated(attempt: Callable[[], T], waits: Iterable[float], deadline: Deadline) -> T:
-    """The result of an attempt; one that fails with a temporary fault is repeated after each of the waits, in seconds.
+    """The result of an attempt; one that fails with a temporary fault is repeated after
+    each of the waits, in seconds.
 
-    A wait that the server asks for is respected. Raises WebError: that of the last attempt, also if the deadline
-    leaves no time for another.
+    A wait that the server asks for is respected. Raises WebError: that of the last
+    attempt, also if the deadline leaves no time for another.
     """
     remaining_waits = iter(waits)
     while True:
@@ -67,7 +72,10 @@ def repeated(attempt: Callable[[], T], waits: Iterable[float], deadline: Deadlin
 
 
 def _exchange(url: str, bounds: Bounds, headers: Mapping[str, str], read: Callable[[http.client.HTTPResponse], T]) -> T:
-    """What `read` reads from the answer behind a URL, after redirects. Raises WebError, and no other exception."""
+    """What `read` reads from the answer behind a URL, after redirects.
+
+    Raises WebError, and no other exception.
+    """
     meter = Meter(bounds)
     asked: set[str] = set()
     try:

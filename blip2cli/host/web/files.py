@@ -1,4 +1,5 @@
-"""Files of web servers that the user names, such as manifests and archives: read by ranges, or else as a whole."""
+"""Files of web servers that the user names, such as manifests and archives: read by
+ranges, or else as a whole."""
 
 from __future__ import annotations
 
@@ -56,7 +57,10 @@ def web_file_exists(url: str) -> bool:
 
 
 def _size(url: str) -> int:
-    """How many bytes a file has. Raises OSError, and NoSpansError if its server does not support range requests."""
+    """How many bytes a file has.
+
+    Raises OSError, and NoSpansError if its server does not support range requests.
+    """
     return as_os_error(lambda: _span(url, 0, 1)).total
 
 
@@ -78,7 +82,10 @@ def _whole(url: str) -> bytes:
 
 
 def as_os_error(asked: Callable[[], T]) -> T:
-    """The result of the request. Raises OSError, of a kind that is not tried again, and NoSpansError."""
+    """The result of the request.
+
+    Raises OSError, of a kind that is not tried again, and NoSpansError.
+    """
     try:
         return asked()
     except NoSpansError:

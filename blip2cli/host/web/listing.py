@@ -1,4 +1,7 @@
-"""Files that the pages of a web server link to, as of a folder. Limited in time, in pages and in their sizes."""
+"""Files that the pages of a web server link to, as of a folder.
+
+Limited in time, in pages and in their sizes.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +32,11 @@ LINK = re.compile(r"""<a\s[^<>]*?href\s*=\s*["']?([^"'<>\s]+)""", re.IGNORECASE)
 
 
 def files_below(url: str, levels: int | None = None) -> list[str]:
-    """The URLs of the files that are listed below a folder, sorted; down to `levels` levels if that is given.
+    """The URLs of the files that are listed below a folder, sorted; down to `levels`
+    levels if that is given.
 
-    Links to other places and links with a query are left out; one that ends in a slash is a folder. Raises OSError.
+    Links to other places and links with a query are left out; one that ends in a slash is
+    a folder. Raises OSError.
     """
     root = url.partition("?")[0].partition("#")[0].rstrip("/") + "/"
     deadline = Deadline.after(SECONDS)
@@ -52,7 +57,8 @@ def files_below(url: str, levels: int | None = None) -> list[str]:
 
 
 def files_matching(pattern: str) -> list[str]:
-    """The URLs of listed files that a pattern matches, sorted: * and [...] within a name, ** for any folders.
+    """The URLs of listed files that a pattern matches, sorted: * and [...] within a name,
+    ** for any folders.
 
     Raises OSError.
     """

@@ -17,7 +17,10 @@ HOST_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-._~%:")
 
 
 def parsed(url: str) -> urllib.parse.SplitResult:
-    """The URL as it is requested. Raises WebError if it is not one that may be fetched."""
+    """The URL as it is requested.
+
+    Raises WebError if it is not one that may be fetched.
+    """
     if len(url) > LONGEST_URL:
         raise WebError("unsupported", f"a URL of {len(url):,} characters")
     try:
@@ -38,7 +41,10 @@ def parsed(url: str) -> urllib.parse.SplitResult:
 
 
 def redirected(target: urllib.parse.SplitResult, answer: http.client.HTTPResponse) -> str:
-    """The URL that an answer redirects to. Raises WebError if the redirect is not followed."""
+    """The URL that an answer redirects to.
+
+    Raises WebError if the redirect is not followed.
+    """
     location = answer.headers.get("Location")
     if not location:
         raise WebError("unreadable", f"HTTP {answer.status} without a target")

@@ -1,10 +1,13 @@
-"""Processes that read and decode images, and may crash on one. Nothing here knows what an image is, or imports torch.
+"""Processes that read and decode images, and may crash on one. Nothing here knows what an
+image is, or imports torch.
 
-A process is a fresh interpreter below this one, at the other end of a socket. Items go out as pickles; results come
-back as bytes, which are not unpickled here, as a hostile image may have taken the process over. There is no shared
-memory, no lock that two processes hold, and no descriptor that is passed on: whatever happens to a process affects
-only its own socket. A thread for each process sends it work and waits for it. Every wait has a limit: a process
-that sends nothing for too long (it hangs, or was stopped) is killed.
+A process is a fresh interpreter below this one, at the other end of a socket. Items go
+out as pickles; results come back as bytes, which are not unpickled here, as a hostile
+image may have taken the process over. There is no shared memory, no lock that two
+processes hold, and no descriptor that is passed on: whatever happens to a process affects
+only its own socket. A thread for each process sends it work and waits for it. Every wait
+has a limit: a process that sends nothing for too long (it hangs, or was stopped) is
+killed.
 """
 
 from __future__ import annotations
@@ -64,7 +67,10 @@ def work_through(
 
 
 def _in_processes(pool: Pool[T], backlog: _Backlog[T]) -> Generator[list[bytes | Death]]:
-    """The results of all lists. Raises CannotStart; the lists without results are then still in the backlog."""
+    """The results of all lists.
+
+    Raises CannotStart; the lists without results are then still in the backlog.
+    """
     with closing(pool):
         while backlog.top_up(pool):
             results = pool.take()
@@ -81,7 +87,8 @@ def _in_this_process(work: Work[T], backlog: _Backlog[T]) -> Generator[list[byte
 
 
 class _Backlog(Generic[T]):
-    """The lists that are not worked through yet: those that a pool has in hand, and the rest."""
+    """The lists that are not worked through yet: those that a pool has in hand, and the
+    rest."""
 
     def __init__(self, lists: Iterable[Sequence[T]], has_room: Callable[[], bool]) -> None:
         self.rest = iter(lists)

@@ -1,8 +1,9 @@
 """What goes through the socket between a process that decodes and its parent.
 
-To the process: pickles. First (work, seconds); then for each item a tuple that holds it, and an empty tuple at the end
-of a list. From the process: the length of each result and its bytes, which are not unpickled, as a hostile image may
-have taken the process over; an empty result says that it has started.
+To the process: pickles. First (work, seconds); then for each item a tuple that holds it,
+and an empty tuple at the end of a list. From the process: the length of each result and
+its bytes, which are not unpickled, as a hostile image may have taken the process over; an
+empty result says that it has started.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from typing import Any, BinaryIO, TypeVar
 T = TypeVar("T")
 
 Work = Callable[[Iterator[T]], Iterator[bytes]]
-"""From items to their results, one for each, in order. It can be pickled, and raises nothing."""
+"""From items to their results, one for each, in order.
+
+It can be pickled, and raises nothing.
+"""
 
 LENGTH = struct.Struct("<I")
 """What goes before a result: its length in bytes."""

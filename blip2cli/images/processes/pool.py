@@ -18,7 +18,8 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class _Job(Generic[T]):
-    """A list of items, their results so far, and what a process died of when it had the next item."""
+    """A list of items, their results so far, and what a process died of when it had the
+    next item."""
 
     items: Sequence[T]
     results: list[bytes | Death] = field(default_factory=list)
@@ -35,10 +36,12 @@ class _Job(Generic[T]):
 
 
 class Pool(Generic[T]):
-    """Processes that work on lists of items; they start when there is work, and start again when they die.
+    """Processes that work on lists of items; they start when there is work, and start
+    again when they die.
 
-    An item that killed a process is tried once more when no other process has work, because memory may have run
-    out. An item that took too long is tried once more by the next free process.
+    An item that killed a process is tried once more when no other process has work,
+    because memory may have run out. An item that took too long is tried once more by the
+    next free process.
     """
 
     def __init__(self, work: Work[T], workers: int, seconds: float) -> None:
@@ -67,7 +70,10 @@ class Pool(Generic[T]):
             self.changed.notify_all()
 
     def take(self) -> list[bytes | Death]:
-        """The results of the earliest list. Raises CannotStart if no process is left to work on it."""
+        """The results of the earliest list.
+
+        Raises CannotStart if no process is left to work on it.
+        """
         job = self.order.popleft()
         with self.changed:
             while not job.finished:
@@ -102,7 +108,8 @@ class Pool(Generic[T]):
             process.end()
 
     def _await_work(self) -> bool:
-        """Wait until there is a list to take; false if this process is not wanted any more."""
+        """Wait until there is a list to take; false if this process is not wanted any
+        more."""
         with self.changed:
             while not self.closed.is_set() and self.alive <= self.workers:
                 if self._queue():
@@ -121,7 +128,10 @@ class Pool(Generic[T]):
             return jobs.popleft()
 
     def _queue(self) -> deque[_Job[T]] | None:
-        """Where the next list is taken from. A suspect waits for all others to be free, and everything else for it."""
+        """Where the next list is taken from.
+
+        A suspect waits for all others to be free, and everything else for it.
+        """
         if self.suspects:
             return None if self.busy else self.suspects
         return self.waiting
@@ -162,8 +172,8 @@ class Pool(Generic[T]):
                 self.changed.notify_all()
 
     def _fail(self, problem: Exception) -> None:
-        """Remove one process. An unexpected exception ends everything, and so does a failed start of the last
-        one."""
+        """Remove one process. An unexpected exception ends everything, and so does a
+        failed start of the last one."""
         with self.changed:
             self.alive -= 1
             self.workers = max(1, min(self.workers, self.alive))

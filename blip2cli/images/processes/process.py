@@ -1,4 +1,5 @@
-"""One process that decodes, as its parent sees it: started, given items, waited for with a limit, and killed."""
+"""One process that decodes, as its parent sees it: started, given items, waited for with
+a limit, and killed."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ BUFFER = 1 << 20
 """Bytes that a socket holds, as far as the system allows it."""
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-"""Environment of the processes: one thread each, because there are as many processes as cores."""
+"""Environment of the processes: one thread each, because there are as many processes as
+cores."""
 
 BOOT = f"""
 import signal, sys
@@ -51,16 +53,21 @@ sys.path[:] = sys.argv[1:]
 from {worker.__name__} import serve
 serve()
 """
-"""What a process runs. Signals that go to all processes are for the parent, which ends the others."""
+"""What a process runs.
+
+Signals that go to all processes are for the parent, which ends the others.
+"""
 
 
 @dataclass(frozen=True)
 class Death:
-    """Why there is no result: the item killed two processes, one after the other, or took too long twice."""
+    """Why there is no result: the item killed two processes, one after the other, or took
+    too long twice."""
 
     error: RowError
     of_no_item: bool = False
-    """Whether the item may not be the cause: the kernel kills the process that takes the most memory."""
+    """Whether the item may not be the cause: the kernel kills the process that takes the
+    most memory."""
 
 
 class CannotStart(Exception):
@@ -98,7 +105,10 @@ class Process(Generic[T]):
                     raise CannotStart(reason(error)) from None
 
     def results_of(self, items: Sequence[T]) -> Iterator[bytes]:
-        """Send the items, and give their results as they come. Raises Died at an item that the process died of."""
+        """Send the items, and give their results as they come.
+
+        Raises Died at an item that the process died of.
+        """
         unsent = iter(items)
         self.clock.restart()
         for item in islice(unsent, ITEMS_AHEAD):

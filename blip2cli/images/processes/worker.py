@@ -1,4 +1,5 @@
-"""What runs in a process that decodes: it takes items through its socket, which is its stdin, and sends results."""
+"""What runs in a process that decodes: it takes items through its socket, which is its
+stdin, and sends results."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from typing import Any
 from blip2cli.images.processes.messages import send_result, unpacked
 
 ORPHAN_SECONDS = 30.0
-"""Seconds after an item's time at which its process ends by itself, if its parent is dead."""
+"""Seconds after an item's time at which its process ends by itself, if its parent is
+dead."""
 
 
 def serve() -> None:
@@ -35,7 +37,8 @@ def serve() -> None:
 
 
 def keep_quiet() -> None:
-    """Close stdin, stdout and stderr, to which native libraries write complaints; errors are results here."""
+    """Close stdin, stdout and stderr, to which native libraries write complaints; errors
+    are results here."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for standard in range(3):
         os.dup2(nowhere, standard)
@@ -43,7 +46,8 @@ def keep_quiet() -> None:
 
 
 def _take_in(incoming: Any, items: queue.SimpleQueue[Any]) -> None:
-    """Store what arrives, whatever the other thread does; if the parent closes its socket, this process ends."""
+    """Store what arrives, whatever the other thread does; if the parent closes its
+    socket, this process ends."""
     try:
         while True:
             items.put(unpacked(incoming))

@@ -27,7 +27,10 @@ LARGE = "too-large: more than 1 MiB"
 
 
 class ScriptedServer:
-    """Answers each connection as its script says; `requests` holds what came. What a client breaks off is no fault."""
+    """Answers each connection as its script says; `requests` holds what came.
+
+    What a client breaks off is no fault.
+    """
 
     def __init__(self, script: Script) -> None:
         self.script = script

@@ -1,4 +1,5 @@
-"""Which IP addresses are taken for public: both of IANA's special-purpose registries, block by block."""
+"""Which IP addresses are taken for public: both of IANA's special-purpose registries,
+block by block."""
 
 import ipaddress
 import socket
@@ -63,7 +64,8 @@ fc00::/7 False
 fe80::/10 False
 """
 REFUSED_ALL_THE_SAME = [ipaddress.ip_network(block) for block in ("192.0.0.0/24", "2001::/23")]
-"""Blocks of protocol assignments, which hold no web server although parts of them are routed."""
+"""Blocks of protocol assignments, which hold no web server although parts of them are
+routed."""
 
 NOT_IN_THE_REGISTRIES = "224.0.0.0/4 168.63.129.16/32 ::/96 ::ffff:0:0:0/96 fec0::/10 ff00::/8 4000::/3 200::/7".split()
 

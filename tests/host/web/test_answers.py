@@ -1,4 +1,5 @@
-"""What an answer holds, up to its bounds, and how long a busy server wants to be left alone."""
+"""What an answer holds, up to its bounds, and how long a busy server wants to be left
+alone."""
 
 import email.utils
 import gzip

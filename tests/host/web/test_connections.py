@@ -16,7 +16,8 @@ pytestmark = pytest.mark.usefixtures("small_bounds")
 
 
 def test_the_address_that_is_judged_is_the_one_connected_to(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that leads elsewhere when it is looked up again gains nothing: it is looked up once."""
+    """A name that leads elsewhere when it is looked up again gains nothing: it is looked
+    up once."""
     server = serve(lambda connection, _: connection.sendall(body(b"x")))
     port = int(server.url.rpartition(":")[2])
     looked_up: list[str] = []

@@ -1,4 +1,5 @@
-"""One exchange by http, with servers that do all they can to take long, to send much, or to lead elsewhere."""
+"""One exchange by http, with servers that do all they can to take long, to send much, or
+to lead elsewhere."""
 
 import socket
 import time

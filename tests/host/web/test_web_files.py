@@ -1,4 +1,5 @@
-"""Files of web servers that the user names: read by spans where the server gives them, and within bounds where not."""
+"""Files of web servers that the user names: read by spans where the server gives them,
+and within bounds where not."""
 
 import os
 import re
