@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 import typer
 
 from blip2cli.cli.config import Config
+from blip2cli.cli.misplaced import check_words
 from blip2cli.settings import (
     Arg,
     EngineSettings,
@@ -64,6 +65,7 @@ def command(
 
             go_on = GO_ON if given.get("out") else START_ANEW
             with reported(debug, go_on if "resume" in given else ""):
+                check_words(task, tuple(inputs or ()))
                 function(_job(task, records, tuple(inputs or ()), given))
 
         parameters = [inspect.Parameter("inputs", _KIND, default=None, annotation=argument)]

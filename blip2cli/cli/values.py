@@ -126,9 +126,10 @@ def parser(option: str, value: Value) -> Callable[[Any], Any]:
             raise WrongValue(f"{option} is empty", f"It takes {value.metavar}; or leave it out.")
         if value.kind in (int, float):
             return _number(option, text, value)
-        if value.choices and text not in value.choices:
+        parsed = _parsed(option, text, value)
+        if value.choices and parsed not in value.choices:
             raise WrongValue(f"{option} {text} is not one of the choices", f"Use {' or '.join(value.choices)}.")
-        return _parsed(option, text, value)
+        return parsed
 
     return parse
 

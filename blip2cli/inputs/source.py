@@ -241,5 +241,5 @@ def _check_unchanged(name: str, before: str | None, number: int) -> None:
     if name != before:
         raise UsageError(
             f"the input has changed: row {number} was {before}, is {name}",
-            "Give the same input as the interrupted run, or use --overwrite.",
+            "Use --update to add the rows that the output does not have yet, or --overwrite to start again.",
         )

@@ -47,6 +47,7 @@ FORMATS = {
         copies_images=True,
         one_caption=True,
         no_retry="Caption the images of metadata.errors.jsonl again.",
+        no_update="Its rows have other names than those of the input; write JSONL, and convert that.",
     ),
     "webdataset": Format(
         "blip2cli.outputs.webdataset:WebDatasetOutput",
@@ -62,11 +63,17 @@ FORMATS = {
         layout="shards",
         files=("img_emb/img_emb_{:05}.npy", "metadata/metadata_{:05}.parquet"),
     ),
-    "coco": Format("blip2cli.outputs.results:CocoResults", tasks=("caption",), one_caption=True),
+    "coco": Format(
+        "blip2cli.outputs.results:CocoResults",
+        tasks=("caption",),
+        one_caption=True,
+        no_update="Its rows have no names; use --overwrite, or keep the captions as JSONL.",
+    ),
     "vqa": Format(
         "blip2cli.outputs.results:VqaResults",
         tasks=("vqa",),
         needs_column=("question_id", "Give the questions as JSON or in a manifest, with their ids."),
+        no_update="Its rows have no names; use --overwrite, or keep the answers as JSONL.",
     ),
 }
 """Name, as --format has it, → format."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ class ArrowOutput(ParquetOutput):
 
     as_parquet = False
 
-    def _batches(self, path: Path) -> Iterator[pa.RecordBatch]:
+    def _batches(self, path: Path, names: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
         with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as file:

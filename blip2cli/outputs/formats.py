@@ -32,6 +32,7 @@ class Format:
         one_caption: whether it holds one caption for each image.
         needs_column: a column of the input that it needs, and what to do where it is missing.
         no_retry: what to do instead of --retry-errors; empty for formats whose rows can be read back.
+        no_update: what to do instead of --update; empty for formats whose rows have the names of their input rows.
         resumes: whether --resume means something.
         adds_to_existing: whether --existing means something.
     """
@@ -49,6 +50,7 @@ class Format:
     one_caption: bool = False
     needs_column: tuple[str, str] | None = None
     no_retry: str = ""
+    no_update: str = ""
     resumes: bool = True
     adds_to_existing: bool = False
 
@@ -93,3 +95,8 @@ class Output(Protocol):
     def records(self) -> Iterator[dict[str, Any]]:
         """The committed rows, by the names of their columns; none where they cannot be read back."""
         return iter(())
+
+    def values(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """The values of these columns in the committed rows. A format overrides it that need not read all columns."""
+        for record in self.records():
+            yield tuple(record[name] for name in names)

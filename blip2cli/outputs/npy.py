@@ -86,6 +86,18 @@ class NpyOutput(ParquetOutput):
                 yield pa.Table.from_arrays([columns[field.name] for field in self.schema], schema=self.schema)
                 at += len(batch)
 
+    def values(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """The columns of the metadata, where images have the name that clip-retrieval reads."""
+        import pyarrow.parquet as pq
+
+        if not self.journal.commit.finished:
+            yield from super().values(*names)
+            return
+        with pq.ParquetFile(self.metadata_path) as file:
+            stored = [IMAGE if name == "image" else name for name in names]
+            for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=stored):
+                yield from zip(*(batch.column(name).to_pylist() for name in stored), strict=True)
+
     def _reopen(self) -> None:
         self._accept(self.out)
         self._write(self._part(0), self._whole())

@@ -114,6 +114,11 @@ class ParquetOutput(Output):
         for table in self._whole() if self.journal.commit.finished else self._tables(self._parts()):
             yield from records_of(table)
 
+    def values(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        for path in [self.out] if self.journal.commit.finished else self._parts():
+            for batch in self._batches(path, names):
+                yield from zip(*(batch.column(name).to_pylist() for name in names), strict=True)
+
     def _reopen(self) -> None:
         """Make the file of an earlier, finished run the first part of this one, which it stays until it is replaced."""
         self._accept(self.out)
@@ -170,11 +175,12 @@ class ParquetOutput(Output):
             for batch in self._batches(path):
                 yield pa.Table.from_batches([batch]).replace_schema_metadata(self.schema.metadata)
 
-    def _batches(self, path: Path) -> Iterator[pa.RecordBatch]:
+    def _batches(self, path: Path, names: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows of a file; with `names`, at least these columns of them."""
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(path, pre_buffer=False) as file:
-            yield from file.iter_batches(batch_size=ROWS_READ, use_threads=False)
+            yield from file.iter_batches(batch_size=ROWS_READ, columns=names and list(names), use_threads=False)
 
     def _write(self, path: Path, tables: Iterator[pa.Table], announce: Callable[[Path], None] | None = None) -> None:
         def write(file: object) -> None:

@@ -32,7 +32,7 @@ def settings_of(target: Target, settings: OutputSettings, fingerprint: Mapping[s
 def open_journal(target: Target, settings: OutputSettings, header: Header) -> Journal:
     """The output's journal: taken up, or begun in place of an output there may be. Raises UsageError."""
     journal = _journal(target, header)
-    if settings.resume and target.is_begun():
+    if settings.continues and target.is_begun():
         journal.resume()
     else:
         _clear(target)

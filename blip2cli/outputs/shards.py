@@ -83,13 +83,22 @@ class ShardedOutput(Output):
         shutil.rmtree(self.workspace, ignore_errors=True)
 
     def records(self) -> Iterator[dict[str, Any]]:
+        for shard in self._each():
+            yield from shard.records()
+
+    def values(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        for shard in self._each():
+            yield from shard.values(*names)
+
+    def _each(self) -> Iterator[Output]:
+        """The shards with committed rows."""
         for shard in range(self.shard + 1):
             path = self._published(shard)[0]
             if path.exists():
                 finished = Commit(finished=True, state={"size": path.stat().st_size})
-                yield from self.make(path, self.layout, ShardJournal(self.journal, shard, 0, finished)).records()
+                yield self.make(path, self.layout, ShardJournal(self.journal, shard, 0, finished))
         if self.inner is not None:
-            yield from self.inner.records()
+            yield self.inner
 
     @property
     def _room(self) -> int:

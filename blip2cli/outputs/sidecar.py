@@ -69,7 +69,7 @@ class SidecarOutput(Output):
             self.out.mkdir(exist_ok=True)
             errors = self.out.with_name(self.out.name + ".errors.jsonl")
             if self.existing == "append":
-                self.journal = self._begun(self.out, settings.resume, header)
+                self.journal = self._begun(self.out, settings.continues, header)
                 self.committed = self.journal.commit
                 check_appended(errors, stamp_in(self.committed.state, *OF_ERRORS), False, lambda data: True)
                 self._remove_uncommitted(self.out, self.committed.state.get("touched", {}))

@@ -26,6 +26,18 @@ STDOUT = Format(opener="blip2cli.outputs.stdout:open_stdout", layout="stream", r
 """What rows go to where no output is named."""
 
 
+OTHER_SUFFIXES = {
+    ".txt": "For a text file next to each image, use --format txt without --out; for one file, --out {}.csv.",
+    ".json": "For rows, use --out {}.jsonl; for result files of benchmarks, add --format coco or --format vqa.",
+    ".npy": "For arrays of features, use --out {} --format npy, which writes a folder.",
+    ".npz": "For arrays of features, use --out {} --format npy, which writes a folder.",
+    ".tar": "For tar shards, use --out {} --format webdataset, which writes a folder.",
+    ".html": "Write rows first, --out {}.jsonl; then: blip2 report {}.jsonl --out {}.html",
+    ".xlsx": "Use --out {}.csv, which Excel opens.",
+}
+"""Suffixes that are not those of a format, and what is meant by them."""
+
+
 @dataclass(frozen=True)
 class Target:
     """Where an output goes.
@@ -139,9 +151,28 @@ def target_of(settings: OutputSettings, formats: Mapping[str, Format]) -> Target
         raise UsageError("--existing append needs --out", "The journal next to that folder records what was appended.")
     if settings.retry_errors and not known.has_journal and known.resumes:
         raise no_retry(target)
-    if settings.resume and not known.resumes:
-        raise UsageError("--resume needs --out", "Rows written to stdout cannot be read back; give a file.")
+    if settings.continues and not known.resumes:
+        given = "--update" if settings.update else "--resume"
+        raise UsageError(f"{given} needs --out", "Rows written to stdout cannot be read back; give a file.")
+    if settings.update:
+        _check_update(target, settings)
     return target
+
+
+def _check_update(target: Target, settings: OutputSettings) -> None:
+    """See that it can be told which rows an output has. Raises UsageError."""
+    known = target.format
+    if known.no_update:
+        raise UsageError(f"--update is not for --format {target.name}", known.no_update)
+    if target.is_remote:
+        raise UsageError(
+            "--update is not for remote outputs", f"Copy the folder and its {target.journal_path.name} here first."
+        )
+    if settings.existing in ("append", "overwrite"):
+        raise UsageError(
+            f"--update cannot be used with --existing {settings.existing}",
+            "It skips images that have a text file; leave out --existing.",
+        )
 
 
 def no_retry(target: Target) -> UsageError:
@@ -170,6 +201,8 @@ def _target(settings: OutputSettings, formats: Mapping[str, Format]) -> Target:
 
 def _folder_of_texts(named: Path, name: str) -> Path:
     hint = "Give a folder, or leave it out."
+    if named.suffix == ".txt":
+        raise UsageError(f"--format {name} writes a text file for each image, and {named} is one file", hint)
     if not isinstance(named, Path):
         raise UsageError(f"--format {name} writes on this machine, and {named} is a URL", hint)
     if named.exists() and not named.is_dir():
@@ -189,6 +222,9 @@ def _folder_target(out: Path, named: Path, name: str, formats: Mapping[str, Form
 def _file_target(out: Path, named: Path, name: str | None, formats: Mapping[str, Format]) -> Target:
     by_suffix = _format_of_suffix(out, formats)
     chosen = name or by_suffix
+    if chosen is None and out.suffix.lower() in OTHER_SUFFIXES:
+        hint = OTHER_SUFFIXES[out.suffix.lower()].replace("{}", str(named.with_suffix("")))
+        raise UsageError(f"the name of {named} does not say which format is meant", hint)
     if chosen is None:
         suffixes = ", ".join(suffix for entry in formats.values() for suffix in entry.suffixes)
         raise UsageError(
@@ -266,9 +302,11 @@ def check_output(target: Target, settings: OutputSettings, task: str, resumes: b
         _check_remote(target, settings)
     if target.shards:
         _check_shards(target.path, known.shard_files)
-    if not settings.resume and not settings.overwrite and target.is_begun():
+    if not settings.continues and not settings.overwrite and target.is_begun():
         state = "exists" if target.is_there() else "was started and not finished"
         go_on = "--resume to continue it, " if resumes else ""
+        if resumes and not known.no_update and not target.is_remote:
+            go_on += "--update to add new rows, "
         shown = target.path if known.index else settings.out
         raise UsageError(f"{shown} {state}", f"Use {go_on}--overwrite to replace it, or choose another name.")
 

@@ -83,6 +83,9 @@ class WebDatasetOutput(Output):
     def records(self) -> Iterator[dict[str, Any]]:
         return self.table.records()
 
+    def values(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        return self.table.values(*names)
+
     def _pack(self, result: Result) -> Result:
         """Put a row into the tar; gives it, with an error where its image cannot be had any more."""
         if result.error is not None or result.row.image is None:

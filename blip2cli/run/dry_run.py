@@ -21,7 +21,11 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
     """Headings and lines. Raises Blip2Error if the job could not be run. Counts the input, however long it takes."""
     job, done = plan.job, plan.committed
     rows = plan.total if plan.total is not None else sum(1 for _ in plan.source.rows())
-    rows_text = f"{rows:,} rows" if not done.rows else f"{rows:,} rows, {done.rows:,} of them done before"
+    rows_text = f"{rows:,} rows"
+    if done.rows and job.output.update:
+        rows_text += f"; those that are not among the {done.rows:,} of the output are added"
+    elif done.rows:
+        rows_text += f", {done.rows:,} of them done before"
     lines = [("input", ", ".join(map(str, job.input.inputs)) or "texts"), ("rows", rows_text)]
     if unread := plan.source.unread():
         lines.append(("not read", unread_summary(unread)))

@@ -13,22 +13,26 @@ from blip2cli.outputs.formats import Output
 from blip2cli.records import Result, Row
 from blip2cli.run.plan import Plan
 from blip2cli.run.summary import Tally
+from blip2cli.run.update import NewRows
 
 
 def run(plan: Plan) -> Tally:
     """Run the plan. Raises Blip2Error if it cannot continue, KeyboardInterrupt if it was stopped."""
     output = plan.open_output()
     done = output.committed
-    if plan.is_complete(done):
+    new = _new_rows(plan, output)
+    if new is None and plan.is_complete(done):
         output.finish()
         return Tally(done)
-    with closing(Progress(plan.total, done.rows, plan.job.output.quiet)) as progress:
-        rows = _known(_wanted(plan.rows(done), output, progress))
+    with closing(Progress(plan.total, 0 if new else done.rows, plan.job.output.quiet)) as progress:
+        wanted = new.rows(progress) if new else _wanted(plan.rows(done), output, progress)
+        rows = _known(wanted)
         if rows is None:
             output.finish()
             tally = Tally(done)
         else:
             tally = _computed(plan, output, rows, progress)
+    tally.already_there = new.already_there if new else 0
     tally.skipped = output.skipped()
     return tally
 
@@ -65,6 +69,13 @@ def by_input_row(results: Iterator[Result]) -> Iterator[list[Result]]:
         if result.last:
             yield group
             group = []
+
+
+def _new_rows(plan: Plan, output: Output) -> NewRows | None:
+    """With --update, the rows that the output does not have yet. Text files are told by their names anyway."""
+    if not plan.job.output.update or not plan.target.format.has_journal:
+        return None
+    return NewRows(plan, output)
 
 
 def _wanted(rows: Iterator[Row], output: Output, progress: Progress) -> Iterator[Row]:

@@ -97,14 +97,14 @@ class Plan:
     @cached_property
     def committed(self) -> Commit:
         """What an earlier run has committed, after which this one continues; read without changing anything."""
-        if not self.job.output.resume or not self.target.is_begun():
+        if not self.job.output.continues or not self.target.is_begun():
             return Commit()
         return already_done(self.target, self.header(self.carried_types))
 
     @cached_property
     def finished(self) -> Commit | None:
         """What an earlier run has committed, if nothing is left to do. Raises UsageError for a changed input."""
-        if not self.job.output.resume or not self.target.is_there():
+        if not self.job.output.resume or self.job.output.update or not self.target.is_there():
             return None
         untyped = dict.fromkeys(self.source.column_names(), UNKNOWN)  # types may take reading all of the input
         done = finished(self.target, self.header(untyped))
@@ -197,7 +197,7 @@ def locked_plan(job: Job) -> Iterator[Plan]:
     if target.format.index:
         make_folder(target.path.parent)
     with locked_output(target):
-        if job.output.resume:
+        if job.output.continues:
             swap_in(target)  # of a retry that ended too early
         yield _plan(job, target)
 

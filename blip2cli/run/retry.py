@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from blip2cli.errors import UsageError
 from blip2cli.host.signals import Stop
 from blip2cli.host.terminal import show_note
 from blip2cli.outputs.formats import Output
@@ -25,6 +26,7 @@ from blip2cli.run.flow import run
 from blip2cli.run.pipeline import Pipeline, PipelineStats
 from blip2cli.run.plan import Plan, RowSource
 from blip2cli.run.summary import Tally
+from blip2cli.run.update import in_output_order
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class KeptRows:
             before = islice(records, self.done * self.each, None)
             for result in results:
                 record = next(before)
+                if record["image"] != result.row.name:
+                    raise _changed(record["image"], result.row)
                 if not result.row.kept:
                     yield result
                     continue
@@ -115,12 +119,20 @@ def retry_errors(plan: Plan) -> int:
     target = plan.target.retried
     record = read_journal(target.journal_path)
     kept = KeptRows(old, plan.layout, record.commit.rows if record else 0)
-    source = CommittedRows(plan.source, old.committed.rows, kept.retried)
-    output = replace(plan.job.output, retry_errors=False, summary=None)
+    updated = plan.job.output.update
+    source = CommittedRows(in_output_order(plan, old) if updated else plan.source, old.committed.rows, kept.retried)
+    output = replace(plan.job.output, resume=True, update=False, retry_errors=False, summary=None)
     tally = run(replace(plan, job=replace(plan.job, output=output), target=target, source=source, kept=kept))
     _show(plan, tally, len(kept.retried))
     swap_in(plan.target)
     return len(kept.retried)
+
+
+def _changed(name: str, row: Row) -> UsageError:
+    return UsageError(
+        f"the input has changed: row {row.index + 1} was {name}, is {row.name}",
+        "Use --update --retry-errors, which finds rows by their names.",
+    )
 
 
 def _show(plan: Plan, tally: Tally, retried: int) -> None:

@@ -28,7 +28,8 @@ class Tally:
     """
 
     def __init__(self, earlier: Commit) -> None:
-        self.earlier = earlier
+        """`already_there` counts the rows of the input that --update found in the output."""
+        self.earlier, self.already_there = earlier, 0
         self.rows = self.images = self.left_out = self.retried = 0
         self.kinds: Counter[str] = Counter()
         self.watch = Stopwatch()
@@ -107,6 +108,7 @@ def _summary(job: Job, tally: Tally) -> dict[str, Any]:
         "images": tally.images,
         "left_out": tally.left_out,
         "resumed_at": tally.earlier.rows,
+        "already_there": tally.already_there,
         "errors_before": tally.earlier.errors,
         "errors": tally.errors,
         "errors_by_kind": dict(tally.kinds),

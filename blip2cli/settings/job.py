@@ -66,6 +66,10 @@ class Job:
             record.validate()
         if not self.input.inputs and self.options.needs_input:
             raise UsageError("no input given", f"Give {self.options.takes}.")
+        if self.output.update and self.input.shard is not None:
+            raise UsageError(
+                "--update cannot be used with --shard", "Parts of a grown input hold other rows than before."
+            )
         for path in (self.output.out, *self.side_outputs.values()):
             if isinstance(path, Path):
                 check_name(path)

@@ -14,6 +14,12 @@ from blip2cli.settings.option import AllowPrivate, Opt, Options, check_private
 
 FormatName = Literal["parquet", "jsonl", "csv", "arrow", "sidecar", "imagefolder", "webdataset", "npy", "coco", "vqa"]
 
+
+def format_name(text: str) -> str:
+    """A format's name; people call sidecar files by their suffix, too."""
+    return "sidecar" if text == "txt" else text
+
+
 Kind = Literal["generation", "retrieval"]
 """Kinds of checkpoint: with a language model that writes, or with heads that compare images with texts."""
 
@@ -97,11 +103,18 @@ class OutputSettings(Options):
         ),
     ] = None
     format: Annotated[
-        FormatName | None, Opt("Format of the output (see docs/outputs.md). [default: by the suffix]")
+        FormatName | None,
+        Opt(
+            "Format of the output (see docs/outputs.md); txt means sidecar. [default: by the suffix]",
+            parse=format_name,
+        ),
     ] = None
     shard_size: Annotated[int, Opt("Rows in each shard of a folder.", metavar="N", min=1)] = 10_000
     resume: Annotated[bool, Opt("Continue an interrupted run.")] = False
-    retry_errors: Annotated[bool, Opt("With --resume: first compute the rows with errors again.")] = False
+    update: Annotated[
+        bool, Opt("Add the rows of a grown input that the output does not have yet, wherever they stand in the input.")
+    ] = False
+    retry_errors: Annotated[bool, Opt("With --resume or --update: first compute the rows with errors again.")] = False
     overwrite: Annotated[bool, Opt("Replace the output if it exists.")] = False
     commit_every: Annotated[
         float, Opt("Seconds between commits to the output.", metavar="SECONDS", min=0.0, max=DAY)
@@ -114,13 +127,19 @@ class OutputSettings(Options):
     summary: Annotated[Path | None, Opt("Write the closing summary to this file as JSON.", metavar="FILE")] = None
     quiet: Annotated[bool, Opt("Show no progress and no summary on stderr.", ("--quiet", "-q"))] = False
 
+    @property
+    def continues(self) -> bool:
+        """Whether rows are added to an output that is there."""
+        return self.resume or self.update
+
     def validate(self) -> None:
-        if self.resume and self.overwrite:
+        if self.continues and self.overwrite:
+            given = "--update" if self.update else "--resume"
             raise UsageError(
-                "both --resume and --overwrite are given", "Use --resume to continue, or --overwrite to start again."
+                f"both {given} and --overwrite are given", f"Use {given} to continue, or --overwrite to start again."
             )
-        if self.retry_errors and not self.resume:
-            raise UsageError("--retry-errors needs --resume", "It continues an existing output.")
+        if self.retry_errors and not self.continues:
+            raise UsageError("--retry-errors needs --resume or --update", "It continues an existing output.")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from blip2cli.host.imports import load_object
-from blip2cli.records import Batch, Column, Result
+from blip2cli.records import Batch, Column, Result, Row
 
 if TYPE_CHECKING:
     from blip2cli.host.stopwatch import Stopwatch
@@ -47,6 +47,10 @@ class Task(Protocol):
     needs: Needs
     several_rows: bool
     """Whether an image may have several output rows."""
+    rows_each: int
+    """How many output rows an input row has, or with a threshold at most."""
+    own_text: str | None
+    """The output's column with the text that a row itself brings, such as its question; None if rows bring none."""
 
     def check_columns(self, names: Sequence[str], text_column: str | None) -> None:
         """Check that the input has the columns that the task's texts refer to. Raises UsageError.
@@ -55,6 +59,10 @@ class Task(Protocol):
             names: the input's columns, without those of the image and of the text.
             text_column: the column that a row's text is read from.
         """
+
+    def text_of(self, row: Row) -> str | None:
+        """The text that a row itself brings, as `own_text` has it."""
+        return row.text
 
     def columns(self, checkpoint: Checkpoint) -> tuple[Column, ...]:
         """The columns that the task adds, from a checkpoint that is not loaded yet."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from blip2cli.errors import UsageError
 from blip2cli.records import Batch, Column, Result, Row
 from blip2cli.settings import Job, Opt, TaskOptions
-from blip2cli.tasks import Needs
+from blip2cli.tasks import Needs, Task
 from blip2cli.tasks.template import MissingColumn, Template, empty_column, lines_of
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class CaptionOptions(TaskOptions):
             raise UsageError("--prompt-column cannot be used with --prompt and --prompts", "Give one of them.")
 
 
-class CaptionTask:
+class CaptionTask(Task):
     """The caption task; a column `caption`, or with several captions an image a list column `captions`."""
 
     needs = Needs()
@@ -72,12 +72,18 @@ class CaptionTask:
         self.around = (Template(self.options.prefix, "--prefix"), Template(self.options.suffix, "--suffix"))
         self.shows_prompt = len(texts) > 1 or bool(self.options.prompts or self.options.prompt_column)
         self.several_rows = len(texts) > 1
+        self.rows_each = max(len(texts), 1)
+        self.own_text = "prompt" if self.options.prompt_column else None
 
     def check_columns(self, names: Sequence[str], text_column: str | None) -> None:
         for template in (*self.prompts, *self.around):
             template.check(names)
         if self.options.prompt_column:
             Template(f"{{{self.options.prompt_column}}}", "--prompt-column").check(names)
+
+    def text_of(self, row: Row) -> str | None:
+        value = row.columns.get(self.options.prompt_column or "")
+        return None if value is None else str(value)
 
     @property
     def several(self) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from blip2cli.errors import UsageError
 from blip2cli.records import Batch, Column, Result, RowError
 from blip2cli.settings import Job, Kind, Opt, TaskOptions
-from blip2cli.tasks import Needs
+from blip2cli.tasks import Needs, Task
 from blip2cli.tasks.template import empty_column
 
 if TYPE_CHECKING:
@@ -70,14 +70,16 @@ class EmbedOptions(TaskOptions):
             )
 
 
-class EmbedTask:
+class EmbedTask(Task):
     """The embed task; a tensor column `features`, and for texts a column `text` before it."""
 
     several_rows = False
+    rows_each = 1
 
     def __init__(self, job: Job) -> None:
         self.options = job.options_as(EmbedOptions)
         column = self.options.texts_column
+        self.own_text = "text" if column else None
         self.needs = Needs(
             images=column is None,
             text_columns=(column,) if column else (),

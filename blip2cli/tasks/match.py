@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from blip2cli.errors import UsageError
 from blip2cli.records import Batch, Column, Result, Row, RowError
 from blip2cli.settings import Job, Kind, Opt, TaskOptions
-from blip2cli.tasks import Needs
+from blip2cli.tasks import Needs, Task
 from blip2cli.tasks.template import MissingColumn, Template, empty_column, lines_of
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class _Pair:
     scores: dict[str, float] = field(default_factory=dict)
 
 
-class MatchTask:
+class MatchTask(Task):
     """The match task; columns `text`, `itc` and `itm`, an output row for every text of an image."""
 
     several_rows = True
@@ -116,6 +116,8 @@ class MatchTask:
             no_text=("no text is given", "Add --text 'a red circle', or give --texts FILE."),
         )
         self.text_column: str | None = None
+        self.rows_each = max(len(self.texts), 1)
+        self.own_text = None if self.texts else "text"
 
     def check_columns(self, names: Sequence[str], text_column: str | None) -> None:
         self.text_column = text_column

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from blip2cli.errors import UsageError
 from blip2cli.records import Batch, Column, Result, Row, RowError
 from blip2cli.settings import Job, Opt, TaskOptions
-from blip2cli.tasks import Needs
+from blip2cli.tasks import Needs, Task
 from blip2cli.tasks.template import MissingColumn, Template, check_place, empty_column, lines_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class VqaOptions(TaskOptions):
 
     panel = "Questions"
     prompt: Annotated[
-        tuple[str, ...], Opt("Question for every image; may be repeated.", ("--prompt", "-p"), "TEXT")
+        tuple[str, ...], Opt("Question for every image; may be repeated.", ("--prompt", "--question", "-p"), "TEXT")
     ] = ()
     questions: Annotated[
         Path | None, Opt("Text file with one question on each line, all for every image.", metavar="FILE")
@@ -62,7 +62,7 @@ class VqaOptions(TaskOptions):
             raise UsageError("--prompt is empty", "Give a question, for example --prompt 'what colour is it?'.")
 
 
-class VqaTask:
+class VqaTask(Task):
     """The VQA task; columns `question` and `answer`, an output row for every question of an image."""
 
     several_rows = True
@@ -74,6 +74,8 @@ class VqaTask:
             lines_of("--questions", self.options.questions) if self.options.questions else ()
         )
         self.asked = [Template(question, "--prompt") for question in asked]
+        self.rows_each = max(len(self.asked), 1)
+        self.own_text = None if self.asked else "question"
         self.template = Template(self.options.template, "--template") if self.options.template is not None else None
         self.choosing = self.options.choices is not None or self.options.choices_column is not None
         if self.choosing and (self.settings.num_beams > 1 or self.settings.samples or self.settings.scores):

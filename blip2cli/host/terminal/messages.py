@@ -30,6 +30,8 @@ def show_summary(summary: dict[str, Any]) -> None:
     phases = ", ".join(f"{name} {seconds:.1f}" for name, seconds in summary["phases"].items() if seconds >= 0.05)
     where = f" to {summary['out']}" if summary["out"] else ""
     earlier = f", {summary['resumed_at']:,} before" if summary["resumed_at"] else ""
+    if summary["already_there"]:
+        earlier = f", {summary['already_there']:,} of the input already there"
     earlier += f" ({summary['errors_before']:,} with errors)" if summary["errors_before"] else ""
     left_out = f"{summary['left_out']:,} left out (below --threshold), " if summary["left_out"] else ""
     rows = "row" if summary["rows"] == 1 else "rows"

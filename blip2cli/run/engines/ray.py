@@ -39,6 +39,7 @@ NOT_WITH = {
     "devices": "Ray places the replicas; use --replicas.",
     "device_map": "A checkpoint must fit on the GPU of its replica.",
     "retry_errors": "It is for outputs of one machine.",
+    "update": "It is for outputs of one machine; give the new images a folder of their own.",
     "shard": "It is for machines without a cluster; Ray distributes the rows itself.",
 }
 """Options that cannot be used with the engine, and what to do instead."""

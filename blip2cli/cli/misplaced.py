@@ -1,0 +1,44 @@
+"""Texts that were typed where inputs go: the message has the command that was meant."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+
+from blip2cli.errors import UsageError
+from blip2cli.host.storage import is_url
+
+TEXT_OPTIONS = {"caption": ("prompt", "-p"), "vqa": ("question", "-p"), "match": ("text", "-t")}
+"""Command → what its texts are called, and their option."""
+
+
+def check_words(task: str, inputs: Sequence[str]) -> None:
+    """See that no input is a text, such as a question, that an option takes. Raises UsageError."""
+    if task not in TEXT_OPTIONS:
+        return
+    called, option = TEXT_OPTIONS[task]
+    texts = [text for text in inputs if _is_text(text)]
+    if texts:
+        meant = _as_typed(texts, option, named=len(texts) < len(inputs))
+        raise UsageError(f"no such input: {texts[0]}", f"If it is a {called}, type: {meant}")
+
+
+def _is_text(name: str) -> bool:
+    """Whether an input that does not exist has spaces, or ends as questions do."""
+    words = len(name.split()) > 1 or name.endswith("?")
+    return words and not is_url(name) and not os.path.lexists(name) and not glob.glob(name)
+
+
+def _as_typed(texts: Sequence[str], option: str, named: bool) -> str:
+    """The command line with an option before each of the texts; if it `named` no other input, with a place for one."""
+    words = ["blip2"]
+    for word in sys.argv[1:]:
+        if word in texts:
+            words += [] if named else ["PHOTOS"]
+            words.append(option)
+            named = True
+        words.append(word)
+    return shlex.join(words)
