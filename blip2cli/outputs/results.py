@@ -84,6 +84,10 @@ class VqaResults(Results):
 
     keys = ("question_id", "answer")
 
+    def check(self, layout: Layout) -> None:
+        if not any(column.name == "answer" for column in layout.columns):
+            raise UsageError("--format vqa holds one answer for each question", "Leave out --wide.")
+
     def entry(self, result: Result) -> dict[str, Any]:
         answer = self.layout.value(result, "answer") or ""
         return {"question_id": result.row.columns.get("question_id"), "answer": answer}

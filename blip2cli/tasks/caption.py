@@ -11,6 +11,7 @@ from blip2cli.errors import UsageError
 from blip2cli.records import Batch, Column, Result, Row
 from blip2cli.settings import Job, Opt, TaskOptions
 from blip2cli.tasks import Needs, Task
+from blip2cli.tasks.scores import score_columns
 from blip2cli.tasks.template import MissingColumn, Template, empty_column, lines_of
 
 if TYPE_CHECKING:
@@ -91,8 +92,6 @@ class CaptionTask(Task):
         return self.options.num_captions > 1
 
     def columns(self, checkpoint: Checkpoint) -> tuple[Column, ...]:
-        from blip2cli.tasks.generation import score_columns
-
         prompt = (Column("prompt", "string"),) if self.shows_prompt else ()
         text = Column("captions", "strings") if self.several else Column("caption", "string")
         return (*prompt, text, *(score_columns(self.several) if self.settings.scores else ()))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from blip2cli.errors import UsageError
 from blip2cli.model.checkpoint.tokenizer import TokenizerFailed
 from blip2cli.model.decoding.requests import Request, TooLong
-from blip2cli.records import Batch, Column, Result, Row, RowError
+from blip2cli.records import Batch, Result, Row, RowError
 
 if TYPE_CHECKING:
     from blip2cli.host.stopwatch import Stopwatch
@@ -170,13 +170,6 @@ class Generation:
             copies = range(len(entry.texts))
             texts = None if entry.error or not copies else [entry.texts[copy] for copy in copies]
             yield Result(entry.row, self.values(entry.row, entry.prompt, texts), entry.error, entry.last)
-
-
-def score_columns(several: bool) -> tuple[Column, ...]:
-    """The columns of --scores."""
-    if several:
-        return (Column("logprobs", "numbers"), Column("probabilities", "numbers"))
-    return (Column("logprob", "number"), Column("probability", "number"))
 
 
 def score_values(texts: list[WrittenText] | None, several: bool) -> tuple[Any, ...]:

@@ -13,7 +13,9 @@ from blip2cli.errors import UsageError
 from blip2cli.records import Batch, Column, Result, Row, RowError
 from blip2cli.settings import Job, Opt, TaskOptions
 from blip2cli.tasks import Needs, Task
+from blip2cli.tasks.scores import score_columns
 from blip2cli.tasks.template import MissingColumn, Template, check_place, empty_column, lines_of
+from blip2cli.tasks.wide import columns_of, named_questions, widened
 
 if TYPE_CHECKING:
     from blip2cli.host.stopwatch import Stopwatch
@@ -36,6 +38,10 @@ class VqaOptions(TaskOptions):
     questions: Annotated[
         Path | None, Opt("Text file with one question on each line, all for every image.", metavar="FILE")
     ] = None
+    wide: Annotated[
+        bool,
+        Opt("One row for each image, with a column for each question; -p NAME=QUESTION names the column."),
+    ] = False
     question_column: Annotated[str, Opt("Manifest column with the row's question.", metavar="NAME")] = "question"
     template: Annotated[
         str | None,
@@ -63,9 +69,10 @@ class VqaOptions(TaskOptions):
 
 
 class VqaTask(Task):
-    """The VQA task; columns `question` and `answer`, an output row for every question of an image."""
+    """The VQA task; columns `question` and `answer`, an output row for every question of an image.
 
-    several_rows = True
+    With --wide there is a row for each image, and a column for each question.
+    """
 
     def __init__(self, job: Job) -> None:
         self.options = job.options_as(VqaOptions)
@@ -73,11 +80,17 @@ class VqaTask(Task):
         asked = self.options.prompt + (
             lines_of("--questions", self.options.questions) if self.options.questions else ()
         )
-        self.asked = [Template(question, "--prompt") for question in asked]
-        self.rows_each = max(len(self.asked), 1)
+        self.choosing = self.options.choices is not None or self.options.choices_column is not None
+        self.wide = named_questions(asked, self._beside) if self.options.wide else []
+        if self.options.wide and not self.wide:
+            raise UsageError("--wide needs questions for all images", "For example: -p people='how many people?'.")
+        self.asked = [question.template for question in self.wide] or [
+            Template(question, "--prompt") for question in asked
+        ]
+        self.several_rows = not self.wide
+        self.rows_each = 1 if self.wide else max(len(self.asked), 1)
         self.own_text = None if self.asked else "question"
         self.template = Template(self.options.template, "--template") if self.options.template is not None else None
-        self.choosing = self.options.choices is not None or self.options.choices_column is not None
         if self.choosing and (self.settings.num_beams > 1 or self.settings.samples or self.settings.scores):
             raise UsageError(
                 "choices cannot be used with --num-beams, sampling or --scores",
@@ -97,12 +110,20 @@ class VqaTask(Task):
             Template(f"{{{self.options.choices_column}}}", "--choices-column").check(names)
 
     def columns(self, checkpoint: Checkpoint) -> tuple[Column, ...]:
-        from blip2cli.tasks.generation import score_columns
+        answer = (Column("answer", "string"), *self._scores)
+        return columns_of(self.wide, answer) if self.wide else (Column("question", "string"), *answer)
 
-        answer = (Column("question", "string"), Column("answer", "string"))
+    @property
+    def _scores(self) -> tuple[Column, ...]:
+        """The columns beside an answer."""
         if self.choosing:
-            return (*answer, Column("probability", "number"), Column("probabilities", "numbers"))
-        return (*answer, *score_columns(False)) if self.settings.scores else answer
+            return (Column("probability", "number"), Column("probabilities", "numbers"))
+        return score_columns(False) if self.settings.scores else ()
+
+    @property
+    def _beside(self) -> list[str]:
+        """How the names of these columns end with --wide."""
+        return [f"_{column.name}" for column in self._scores]
 
     def results(self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
         from blip2cli.tasks.generation import Generation, with_length
@@ -110,7 +131,8 @@ class VqaTask(Task):
         template = self.template or Template(model.family.template, "--template")
         settings = with_length(self.settings, MAX_NEW_TOKENS)
         generation = Generation(lambda row: self._prompts(row, template), self._values, settings)
-        return generation.results(model, batches, watch)
+        results = generation.results(model, batches, watch)
+        return widened(results, self.wide) if self.wide else results
 
     def _prompts(self, row: Row, template: Template) -> list[Prompt]:
         from blip2cli.tasks.generation import Prompt
@@ -128,9 +150,13 @@ class VqaTask(Task):
             choices = self._choices(row)
             fault = choices_error(choices) if self.choosing else None
             error = RowError("unsupported", fault) if fault else None
-            return Prompt(template.fill(row, question), (question,), error, choices)
+            return Prompt(template.fill(row, question), self._before(question), error, choices)
         except MissingColumn as missing:
-            return Prompt(None, (question,), missing.error)
+            return Prompt(None, self._before(question), missing.error)
+
+    def _before(self, question: str | None) -> tuple[str | None, ...]:
+        """The values before an answer."""
+        return () if self.wide else (question,)
 
     def _choices(self, row: Row) -> tuple[str, ...]:
         """The answers to choose from for a row; none if its answer is generated. Raises MissingColumn."""

@@ -32,6 +32,8 @@ VARIANTS: dict[str, list[tuple[Any, GenerationSettings]]] = {
     "vqa": [
         (VqaOptions(("what shape is it?", "is it red?")), GenerationSettings(scores=True)),
         (VqaOptions(("is it red?",), choices="yes,no"), GenerationSettings()),
+        (VqaOptions(("what shape is it?", "red=is it red?"), wide=True), GenerationSettings(scores=True)),
+        (VqaOptions(("is it red?", "is it blue?"), wide=True, choices="yes,no"), GenerationSettings()),
     ],
     "embed": [
         (EmbedOptions(), GenerationSettings()),
