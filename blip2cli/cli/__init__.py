@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from blip2cli import __version__
-from blip2cli.cli import bench, caption, chat, doctor, embed, match, models, report, score, search, vqa
+from blip2cli.cli import bench, caption, chat, doctor, embed, match, models, report, score, search, select, vqa
 from blip2cli.cli.failures import INTERRUPTED, MISTYPED, WRONG_USAGE, show_mistyped
 from blip2cli.cli.usage import PlainCommand, PlainGroup
 from blip2cli.cli.values import WrongValue, spelled
@@ -23,7 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     cls=PlainGroup,
 )
-for module in (caption, vqa, embed, match, chat, search, score, report, models, doctor, bench):
+for module in (caption, vqa, embed, match, chat, search, select, score, report, models, doctor, bench):
     name = module.__name__.rpartition(".")[2]
     app.command(name, cls=PlainCommand)(spelled(getattr(module, name)))
 

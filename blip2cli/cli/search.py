@@ -20,7 +20,7 @@ Arguments = Annotated[
 ]
 WITHOUT = (
     "devices", "device_map",
-    "shard_size", "resume", "retry_errors", "commit_every", "existing", "dry_run", "summary",
+    "shard_size", "resume", "update", "retry_errors", "commit_every", "existing", "dry_run", "summary",
 )  # fmt: skip
 """Options that only runs over collections have."""
 

@@ -118,6 +118,10 @@ class CsvManifest(Manifest):
             self._form = Form("\t", quoted=False)
         self._count = sum(1 for _ in self._records(self._header)) - 1
 
+    @property
+    def is_typed(self) -> bool:
+        return False
+
     def rows(self, start: int = 0) -> Iterator[Row]:
         for number, record in enumerate(self._records(self._header), -1):
             if number < max(start, 0):

@@ -61,6 +61,11 @@ class Source(ABC):
         """Whether its rows can hold a text, such as a question."""
         return False
 
+    @property
+    def is_typed(self) -> bool:
+        """Whether the values of its columns have types; otherwise all are texts."""
+        return True
+
     def split(self) -> Sequence[Source]:
         """The same rows as sources that can be read side by side."""
         return (self,)
@@ -99,6 +104,10 @@ class CountedSource(Source):
     @property
     def holds_texts(self) -> bool:
         return self.source.holds_texts
+
+    @property
+    def is_typed(self) -> bool:
+        return self.source.is_typed
 
     def unread(self) -> Counter[str]:
         return self.source.unread()
@@ -168,6 +177,11 @@ class Sources:
     def holds_texts(self) -> bool:
         """Whether all rows can hold a text."""
         return all(part.holds_texts for part in self.parts)
+
+    @property
+    def is_typed(self) -> bool:
+        """Whether the values of all parts have types."""
+        return all(part.is_typed for part in self.parts)
 
     def unread(self) -> Counter[str]:
         """Files that are not read, by suffix, as far as the parts have been counted or read."""

@@ -35,7 +35,7 @@ def test_an_image_is_a_row_and_a_question_a_column(typed: Run, photos: str) -> N
     ran = typed("vqa", photos, *ASKED, "--wide", "--workers", 0)
     assert ran.code == 3
     assert ran.rows[0] == {
-        "image": "red-circle.png", "id": 1, "shape": "circle", "is_it_red": "yes", "error": None
+        "image": "red-circle.png", "id": "1", "shape": "circle", "is_it_red": "yes", "error": None
     }  # fmt: skip
     assert ran.rows[1]["shape"] is None and ran.rows[1]["error"].startswith("missing: ")
     assert [row["shape"] for row in ran.rows] == ["circle", None, "triangle"]
@@ -75,8 +75,8 @@ def test_all_formats_resume_update_and_retry(typed: Run, photos: str, out: str) 
 
 
 def test_an_answer_that_failed_leaves_the_others(typed: Run, photos: str) -> None:
-    Path("m.csv").write_text("image,what\nred-circle.png,\nteal-triangle.png,shape\n")
-    ran = typed("vqa", photos, "-p", "a={what} of it?", "-p", "b=is it red?", "--wide", "--workers", 0)
+    Path("m.jsonl").write_text('{"image": "red-circle.png", "what": null}\n{"image": "red-circle.png", "what": "x"}\n')
+    ran = typed("vqa", "m.jsonl", "-p", "a={what} of it?", "-p", "b=is it red?", "--wide", "--workers", 0)
     first, second = ran.rows
     assert (first["a"], first["b"], first["error"]) == (None, "yes", "missing: a: column what is empty")
     assert second["a"] is not None and second["error"] is None
@@ -90,7 +90,7 @@ def test_a_file_of_questions_names_columns_too(typed: Run, photos: str) -> None:
 
 def test_a_column_of_the_input_keeps_its_values(typed: Run, photos: str) -> None:
     row = typed("vqa", photos, "-p", "id=what shape is it?", "--wide", "--limit", 1).rows[0]
-    assert (row["input_id"], row["id"]) == (1, "circle")
+    assert (row["input_id"], row["id"]) == ("1", "circle")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,177 @@
+"""Which rows of results are selected: their numbers, found in one pass, and the rows themselves in another."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from blip2cli.commands.report import ResultFiles
+from blip2cli.commands.report.results import ResultRows
+from blip2cli.commands.select.where import Condition
+from blip2cli.errors import UsageError
+from blip2cli.records import Row
+from blip2cli.settings import Job
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS_AT_ONCE = 4096
+"""Rows that the condition is applied to together."""
+
+IMAGE = "image"
+
+
+@dataclass
+class Selection:
+    """The rows of results that a condition selects.
+
+    Args:
+        results: the result files.
+        condition: what selected rows meet; None for all rows.
+        limit: how many are selected at most.
+    """
+
+    results: ResultRows
+    condition: Condition | None
+    limit: int | None
+    total: int = 0
+    _chosen: array[int] | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, job: Job) -> Selection:
+        """The selection of a job. Raises UsageError for results that cannot be read, and conditions that are wrong."""
+        options = job.options
+        files = ResultFiles(
+            tuple(map(str, job.input.inputs)),
+            options.images,
+            options.image_column,
+            options.image_root,
+            options.allow_remote,
+            options.allow_private,
+        )
+        files.check()
+        selection = cls(ResultRows(files, limit=0), None, options.limit)
+        names = selection.names  # which opens the results
+        if options.where is not None:
+            selection.condition = Condition(options.where, names)
+        return selection
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The columns that a condition may name."""
+        return [IMAGE, *self.results.source.column_names()]
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The columns' types but for the image's."""
+        schema: pa.Schema = self.results.source.schema()
+        return schema
+
+    def numbers(self) -> array[int]:
+        """The numbers of the selected rows, in their order. Raises UsageError if the condition cannot be applied."""
+        if self._chosen is None:
+            self._chosen = array("q", islice(self._numbers(), self.limit))
+            self.total = self._count()
+        return self._chosen
+
+    def rows(self) -> Iterator[Row]:
+        """The selected rows, numbered from 0; each with its image where the results have it."""
+        rows = self.results.source.rows()
+        before = -1
+        for index, number in enumerate(self.numbers()):
+            row = next(islice(rows, number - before - 1, None))
+            before = number
+            yield replace(row, index=index)
+
+    def _count(self) -> int:
+        known = self.results.source.count()
+        return sum(1 for _ in self.results.source.rows()) if known is None else known
+
+    def _numbers(self) -> Iterator[int]:
+        rows = self.results.source.rows()
+        if self.condition is None:
+            yield from (number for number, _ in enumerate(rows))
+            return
+        types = self._types()
+        number = 0
+        while batch := list(islice(rows, ROWS_AT_ONCE)):
+            for met in self.condition.met(_table(batch, types)):
+                if met:
+                    yield number
+                number += 1
+
+    def _types(self) -> dict[str, pa.DataType]:
+        """The columns that the condition names, with their types; texts of CSV that are all numbers are numbers.
+
+        Raises UsageError where the values do not fit.
+        """
+        import pyarrow as pa
+
+        assert self.condition is not None
+        types = {}
+        for name in self.condition.columns:
+            types[name] = pa.string() if name == IMAGE else self.schema.field(name).type
+        texts = [name for name, kind in types.items() if name != IMAGE and pa.types.is_string(kind)]
+        if texts and not self.results.source.is_typed:
+            numbers = _numbers_among(texts, self.results.source.rows())
+            types.update(dict.fromkeys(numbers, pa.float64()))
+        return types
+
+
+def _numbers_among(names: list[str], rows: Iterator[Row]) -> set[str]:
+    """The columns whose texts are all numbers, or empty."""
+    left = dict.fromkeys(names, False)
+    for row in rows:
+        for name in list(left):
+            text = row.columns.get(name)
+            if text in (None, ""):
+                continue
+            if not _is_number(text):
+                del left[name]
+            else:
+                left[name] = True
+        if not left:
+            break
+    return {name for name, any_number in left.items() if any_number}
+
+
+def _is_number(text: Any) -> bool:
+    try:
+        float(text)
+    except (TypeError, ValueError):
+        return False
+    return not str(text).strip()[:1].isalpha()  # nan and inf are words
+
+
+def _table(rows: list[Row], types: dict[str, pa.DataType]) -> pa.Table:
+    """The columns that a condition names."""
+    import pyarrow as pa
+
+    arrays = []
+    for name, kind in types.items():
+        values = [row.name if name == IMAGE else row.columns.get(name) for row in rows]
+        try:
+            arrays.append(_array(values, kind))
+        except (pa.ArrowException, ValueError, TypeError, OverflowError):
+            raise UsageError(
+                f"column {name} has values that are not of its type, {kind}",
+                "The results were changed; a condition cannot use this column.",
+            ) from None
+    return pa.Table.from_arrays(arrays, names=list(types))
+
+
+def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    if pa.types.is_string(kind):
+        return pa.array([None if value in (None, "") else str(value) for value in values], pa.string())
+    if pa.types.is_float64(kind):
+        return pa.array([None if value in (None, "") else float(value) for value in values], kind)
+    if isinstance(kind, pa.FixedShapeTensorType):
+        flat = [None if value is None else value.reshape(-1).astype("float32").tolist() for value in values]
+        return pa.array(flat, pa.list_(pa.float32()))
+    return pa.array(values, kind)

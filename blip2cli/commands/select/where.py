@@ -1,0 +1,170 @@
+"""The condition of `--where`: an expression in SQL, which DuckDB applies to rows, and which can do nothing else.
+
+It is parsed before it is run. Only expressions over the columns are let through: no statements, subqueries, tables or
+functions that change something or look outside. DuckDB itself may open no file, load no extension, and change no
+setting.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from blip2cli.errors import UsageError, one_line
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+EXPRESSIONS = {
+    "BETWEEN", "CASE", "CAST", "COLLATE", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT", "FUNCTION", "LAMBDA",
+    "OPERATOR", "TYPE",
+}  # fmt: skip
+"""Classes of expressions, in DuckDB's words, that a condition may have."""
+
+MACROS = ("nullif", "split_part", "fmod", "fdiv", "if", "days_in_month", "date_add", "array_to_string")
+"""Functions that DuckDB defines by others, and that may be used, with those that begin with list_ and array_."""
+
+SETTINGS = {
+    "enable_external_access": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "allow_unsigned_extensions": "false",
+    "allow_community_extensions": "false",
+    "python_enable_replacements": "false",
+    "temp_directory": "",
+    "memory_limit": "1GB",
+    "threads": "1",
+    "lock_configuration": "true",
+}
+"""DuckDB reads and writes no files, and keeps these settings."""
+
+QUERY = "SELECT CAST((\n{}\n) AS BOOLEAN) FROM results"
+
+
+class Condition:
+    """A condition over columns. Raises UsageError for one that is not an expression over them.
+
+    Args:
+        text: the expression.
+        names: the columns that it may name.
+    """
+
+    def __init__(self, text: str, names: Sequence[str]) -> None:
+        self.text, self.names = text, names
+        self._connection = _connection()
+        tree = self._parsed(text)
+        if _without_expression(tree) != _without_expression(self._parsed("true")):
+            raise self._refused("it is more than an expression")
+        expression = tree["statements"][0]["node"]["select_list"][0]
+        self._check(expression)
+        self.columns = self._columns(expression)
+
+    def met(self, table: pa.Table) -> list[bool | None]:
+        """Whether each row of a table, which has `columns`, meets the condition. Raises UsageError."""
+        import duckdb
+
+        self._connection.register("results", table)
+        try:
+            found = self._connection.execute(QUERY.format(self.text)).fetchall()
+        except duckdb.Error as error:
+            raise self._failed(error) from None
+        finally:
+            self._connection.unregister("results")
+        return [met for (met,) in found]
+
+    def _parsed(self, text: str) -> dict[str, Any]:
+        import duckdb
+
+        try:
+            answer = self._connection.execute("SELECT json_serialize_sql(?)", [QUERY.format(text)]).fetchone()
+        except duckdb.Error as error:
+            raise self._failed(error) from None
+        assert answer is not None
+        tree: dict[str, Any] = json.loads(answer[0])
+        if tree["error"]:
+            raise self._refused(one_line(tree["error_message"]))
+        return tree
+
+    def _check(self, expression: Any) -> None:
+        """See that an expression only computes something from columns. Raises UsageError."""
+        allowed = _functions(self._connection)
+        for node in _nodes(expression):
+            kind = node.get("class")
+            if kind is not None and kind not in EXPRESSIONS:
+                raise self._refused(f"a {str(kind).lower()} is not allowed in it")
+            name = node.get("function_name")
+            if name is not None and str(name).lower() not in allowed:
+                raise self._refused(f"{name} is not a function that it may use")
+
+    def _columns(self, expression: Any) -> list[str]:
+        """The columns that an expression names, in any case; that of the image where it names none."""
+        words = {
+            str(word).lower()
+            for node in _nodes(expression)
+            if node.get("class") == "COLUMN_REF"
+            for word in node["column_names"]
+        }
+        return [name for name in self.names if name.lower() in words] or [self.names[0]]
+
+    def _failed(self, error: Exception) -> UsageError:
+        import duckdb
+
+        words = str(error).partition("\n\nLINE")[0].partition(": ")
+        said = one_line(words[2] or words[0])
+        if isinstance(error, duckdb.BinderException) and "column" in said:
+            return self._refused(said.partition(" Candidate")[0].partition(" not found")[0] + " is not there")
+        if isinstance(error, duckdb.ConversionException):
+            return UsageError(f"--where {self.text!r}: {said}", "try_cast(NAME as double) is null for other texts.")
+        return self._refused(said)
+
+    def _refused(self, why: str) -> UsageError:
+        columns = ", ".join(self.names)
+        return UsageError(f"--where {self.text!r}: {why}", f"Give a condition in SQL over the columns: {columns}.")
+
+
+def _connection() -> Any:
+    """A DuckDB that can do nothing but compute. Raises UsageError where it is not installed."""
+    try:
+        import duckdb
+    except ImportError:
+        raise UsageError("--where needs the package duckdb", "Install it: pip install 'blip2cli[select]'") from None
+    return duckdb.connect(":memory:", config=SETTINGS)
+
+
+def _functions(connection: Any) -> set[str]:
+    """The functions whose value depends on nothing but their arguments."""
+    rows = connection.execute(
+        "SELECT function_name, function_type, bool_and(coalesce(stability = 'CONSISTENT', true)) "
+        "FROM duckdb_functions() WHERE function_type IN ('scalar', 'macro') GROUP BY ALL"
+    ).fetchall()
+    scalar = {name.lower() for name, kind, consistent in rows if kind == "scalar" and consistent}
+    named = {name.lower() for name, kind, _ in rows if kind == "macro" and name.startswith(("list_", "array_"))}
+    return {*scalar, *named, *MACROS}
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    """All objects in a tree."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            yield node
+            waiting += node.values()
+        elif isinstance(node, list):
+            waiting += node
+
+
+def _without_expression(tree: dict[str, Any]) -> Any:
+    """What surrounds the expression in a parsed query, without the places of words in its text."""
+
+    def bare(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {name: bare(value) for name, value in node.items() if not name.startswith("query_location")}
+        return [bare(part) for part in node] if isinstance(node, list) else node
+
+    copy = bare(tree)
+    for statement in copy["statements"]:
+        for column in statement["node"].get("select_list", []):
+            column.pop("child", None)
+    return copy
