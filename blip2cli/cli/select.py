@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from blip2cli.cli.options import command
-from blip2cli.commands.select import SelectOptions
+from blip2cli.commands.select.options import SelectOptions
 from blip2cli.settings import Job, OutputSettings
 
 Arguments = Annotated[

@@ -91,6 +91,7 @@ def test_the_summary_tells_the_same_to_people_and_to_schedulers(typed: Run) -> N
         "images": 2,
         "left_out": 0,
         "resumed_at": 0,
+        "already_there": 0,
         "errors_before": 0,
         "errors": 2,
         "errors_by_kind": {"empty": 2},

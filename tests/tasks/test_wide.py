@@ -14,7 +14,7 @@ from tests.conftest import Typed
 
 Run = Callable[..., Typed]
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
-ASKED = ("-p", "shape=what shape is it?", "-p", "is it red?")
+ASKED = ("-p", "shape=what shape is it?", "-p", "is there a circle?")
 FORMATS = ("o.jsonl", "o.csv", "o.parquet", "o.arrow", "shards")
 
 
@@ -35,7 +35,7 @@ def test_an_image_is_a_row_and_a_question_a_column(typed: Run, photos: str) -> N
     ran = typed("vqa", photos, *ASKED, "--wide", "--workers", 0)
     assert ran.code == 3
     assert ran.rows[0] == {
-        "image": "red-circle.png", "id": "1", "shape": "circle", "is_it_red": "yes", "error": None
+        "image": "red-circle.png", "id": "1", "shape": "circle", "is_there_a_circle": "yes", "error": None
     }  # fmt: skip
     assert ran.rows[1]["shape"] is None and ran.rows[1]["error"].startswith("missing: ")
     assert [row["shape"] for row in ran.rows] == ["circle", None, "triangle"]
@@ -44,18 +44,18 @@ def test_an_image_is_a_row_and_a_question_a_column(typed: Run, photos: str) -> N
 def test_answers_are_those_of_a_row_for_each_question(typed: Run, photos: str) -> None:
     words = ["vqa", photos, "--scores", "--workers", 0, "--dtype", "fp32"]
     wide = typed(*words, *ASKED, "--wide").rows
-    narrow = typed(*words, "-p", "what shape is it?", "-p", "is it red?").rows
+    narrow = typed(*words, "-p", "what shape is it?", "-p", "is there a circle?").rows
     assert list(wide[0])[2:] == [
         "shape", "shape_logprob", "shape_probability",
-        "is_it_red", "is_it_red_logprob", "is_it_red_probability", "error",
+        "is_there_a_circle", "is_there_a_circle_logprob", "is_there_a_circle_probability", "error",
     ]  # fmt: skip
-    for number, name in ((0, "shape"), (1, "is_it_red")):
+    for number, name in ((0, "shape"), (1, "is_there_a_circle")):
         for column, beside in (("answer", ""), ("logprob", "_logprob"), ("probability", "_probability")):
             assert [row[name + beside] for row in wide] == [row[column] for row in narrow[number::2]]
 
 
 def test_choices_have_their_probabilities_beside_them(typed: Run, photos: str) -> None:
-    row = typed("vqa", photos, "-p", "red=is it red?", "--wide", "--choices", "yes,no", "--limit", 1).rows[0]
+    row = typed("vqa", photos, "-p", "red=is there a circle?", "--wide", "--choices", "yes,no", "--limit", 1).rows[0]
     assert row["red"] == "yes" and row["red_probability"] == max(row["red_probabilities"])
 
 
@@ -76,16 +76,16 @@ def test_all_formats_resume_update_and_retry(typed: Run, photos: str, out: str) 
 
 def test_an_answer_that_failed_leaves_the_others(typed: Run, photos: str) -> None:
     Path("m.jsonl").write_text('{"image": "red-circle.png", "what": null}\n{"image": "red-circle.png", "what": "x"}\n')
-    ran = typed("vqa", "m.jsonl", "-p", "a={what} of it?", "-p", "b=is it red?", "--wide", "--workers", 0)
+    ran = typed("vqa", "m.jsonl", "-p", "a={what} of it?", "-p", "b=is there a circle?", "--wide", "--workers", 0)
     first, second = ran.rows
     assert (first["a"], first["b"], first["error"]) == (None, "yes", "missing: a: column what is empty")
     assert second["a"] is not None and second["error"] is None
 
 
 def test_a_file_of_questions_names_columns_too(typed: Run, photos: str) -> None:
-    Path("q.txt").write_text("shape=what shape is it?\nIs it red ?\n")
+    Path("q.txt").write_text("shape=what shape is it?\nIs there a circle ?\n")
     row = typed("vqa", photos, "--questions", "q.txt", "--wide", "--limit", 1).rows[0]
-    assert list(row) == ["image", "id", "shape", "is_it_red", "error"]
+    assert list(row) == ["image", "id", "shape", "is_there_a_circle", "error"]
 
 
 def test_a_column_of_the_input_keeps_its_values(typed: Run, photos: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path, PurePosixPath
 
+from blip2cli.commands.select.options import SelectOptions
 from blip2cli.commands.select.selection import Selection
 from blip2cli.errors import ImageError
 from blip2cli.host.files import cannot_write, check_writable, temporary_of
@@ -50,14 +51,15 @@ def gather(job: Job, selection: Selection) -> bool:
 
     An image of several rows is taken once. Raises OutputError.
     """
-    folder: Path = job.options.images_to
+    folder = job.options_as(SelectOptions).images_to
+    assert folder is not None
     check_writable(folder)
     gathered = Gathered()
     try:
         folder.mkdir(exist_ok=True)
         with closing(Progress(len(selection.numbers()), 0, job.output.quiet)) as progress:
             for row in selection.results.originals.of(_each_once(selection)):
-                _take(row, folder, job.options.link, gathered)
+                _take(row, folder, job.options_as(SelectOptions).link, gathered)
                 progress.advance(1, 0)
     except OSError as error:
         raise cannot_write(folder, error) from None
@@ -165,7 +167,7 @@ def _show(folder: Path, job: Job, gathered: Gathered) -> None:
     if failed:
         show_warning("--images and --image-root say where to look for images")
     if not job.output.quiet:
-        done = "linked" if job.options.link else "copied"
+        done = "linked" if job.options_as(SelectOptions).link else "copied"
         images = "image" if gathered.new == 1 else "images"
         there = f", {gathered.there:,} there already" if gathered.there else ""
         show_note(f"{gathered.new:,} {images} {done} to {folder}{there}, {failed:,} not found")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from blip2cli import __version__
+from blip2cli.commands.select.options import SelectOptions
 from blip2cli.commands.select.selection import Selection
 from blip2cli.errors import UsageError
 from blip2cli.outputs import FORMATS, open_output
@@ -29,7 +30,7 @@ ROWS_AT_ONCE = 1024
 
 def check_target(job: Job, selection: Selection) -> Target | None:
     """Where the rows go; None if only images are wanted. Raises UsageError if they cannot be written so."""
-    if job.options.images_to is not None and job.output.out is None and job.output.format is None:
+    if job.options_as(SelectOptions).images_to is not None and job.output.out is None and job.output.format is None:
         return None
     target = target_of(job.output, FORMATS)
     check_inputs(target, job, [*job.input.inputs, *selection.results.source.files])
@@ -97,7 +98,7 @@ def _layout(job: Job, target: Target, selection: Selection) -> Layout:
     schema = pa.schema([field for field in selection.schema if field.name not in own])
     metadata = {
         "task": job.task,
-        "where": job.options.where,
+        "where": job.options_as(SelectOptions).where,
         "results": list(map(str, job.input.inputs)),
         "version": __version__,
     }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from blip2cli.commands.report import ResultFiles
 from blip2cli.commands.report.results import ResultRows
+from blip2cli.commands.select.options import SelectOptions
 from blip2cli.commands.select.where import Condition
 from blip2cli.errors import UsageError
 from blip2cli.records import Row
@@ -44,7 +45,7 @@ class Selection:
     @classmethod
     def of(cls, job: Job) -> Selection:
         """The selection of a job. Raises UsageError for results that cannot be read, and conditions that are wrong."""
-        options = job.options
+        options = job.options_as(SelectOptions)
         files = ResultFiles(
             tuple(map(str, job.input.inputs)),
             options.images,
@@ -53,7 +54,7 @@ class Selection:
             options.allow_remote,
             options.allow_private,
         )
-        files.check()
+        files.validate()
         selection = cls(ResultRows(files, limit=0), None, options.limit)
         names = selection.names  # which opens the results
         if options.where is not None:
