@@ -20,7 +20,7 @@ def select(job: Job) -> bool:
     from blip2cli.commands.select.rows import check_target, write
     from blip2cli.commands.select.selection import Selection
     from blip2cli.host.terminal import show_note
-    from blip2cli.outputs.target import locked_output
+    from blip2cli.outputs.target import locked_output, make_folder
 
     if not job.input.inputs:
         raise UsageError("no results are given", "For example: blip2 select answers.jsonl --where \"answer = 'yes'\".")
@@ -29,6 +29,8 @@ def select(job: Job) -> bool:
     _check_folder(job, selection)
     chosen = selection.numbers()
     if target is not None:
+        if target.format.index:
+            make_folder(target.path.parent)
         with locked_output(target, keep=False):
             write(job, target, selection)
     if not job.output.quiet:

@@ -59,7 +59,7 @@ def ids(ran: Typed) -> list[int]:
         ("id between 8 and 9 or id = 10", [8, 9, 10]),
         ("error is null and caption like 'a%'", [7, 8]),
         ("error is not null", [9]),
-        ("image ilike '%CIRCLE%'", [7]),
+        ("image ilike '%BLUE-CIRCLE%'", [7]),
         ("length(caption) < 5 -- short ones", [10]),
         ("lower(Caption) in ('yes', 'no')", [10]),
         ("case when id > 8 then true else false end and not id = 9", [10]),
