@@ -90,6 +90,12 @@ def test_only_the_terminal_room_touches_rich_and_tqdm() -> None:
         assert file.parent == PACKAGE / "host" / "terminal" or not libraries & {"rich", "tqdm"}, file
 
 
+def test_options_are_described_in_records() -> None:
+    """Names, help and checks of options are in records; these files turn them into Typer's."""
+    files = {file.name for file in (PACKAGE / "cli").glob("*.py") if "typer.Option(" in file.read_text("utf-8")}
+    assert files == {"__init__.py", "config.py", "options.py"}, "--version, --config, and all others"
+
+
 def files_of(room: str) -> list[Path]:
     folder = PACKAGE / room
     return sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
