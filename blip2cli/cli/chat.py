@@ -23,7 +23,8 @@ def chat(job: Job) -> None:
 
     [bold]blip2 chat photo.jpg[/bold]
     """
+    from blip2cli.cli.failures import SOME_ERRORS
     from blip2cli.commands.chat import converse
 
     if converse(job):
-        raise typer.Exit(3)
+        raise typer.Exit(SOME_ERRORS)

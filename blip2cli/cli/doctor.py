@@ -30,8 +30,9 @@ def doctor(options: DoctorOptions) -> None:
     """
     import sys
 
+    from blip2cli.cli.failures import FAILED
     from blip2cli.commands.doctor import examine_machine
 
     settings = ModelSettings(options.model, device=options.device)
     if not examine_machine(settings, options.as_json or not sys.stdout.isatty()):
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)

@@ -29,7 +29,8 @@ def models(options: ModelsOptions) -> None:
     """
     import sys
 
+    from blip2cli.cli.failures import FAILED
     from blip2cli.commands.models import show
 
     if not show(options.models, options.as_json or not sys.stdout.isatty()):
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)

@@ -31,7 +31,8 @@ def search(job: Job) -> None:
 
     [bold]blip2 search feats.parquet "a red circle" --top-k 5[/bold]
     """
+    from blip2cli.cli.failures import SOME_ERRORS
     from blip2cli.commands.search import search as find
 
     if not find(job):
-        raise typer.Exit(3)
+        raise typer.Exit(SOME_ERRORS)

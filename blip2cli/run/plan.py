@@ -67,6 +67,22 @@ class RowSource(Protocol):
 
 
 @dataclass(frozen=True)
+class RowsOfSource:
+    """Some rows of a source, or all in another order: the columns and the files are the source's."""
+
+    source: RowSource
+
+    def unread(self) -> Counter[str]:
+        return self.source.unread()
+
+    def column_names(self) -> list[str]:
+        return self.source.column_names()
+
+    def schema(self) -> Any:
+        return self.source.schema()
+
+
+@dataclass(frozen=True)
 class Plan:
     """A job and everything that follows from it.
 

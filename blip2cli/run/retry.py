@@ -6,7 +6,6 @@ can be killed and resumed like any run, and nothing is lost meanwhile.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -24,16 +23,15 @@ from blip2cli.outputs.target import no_retry
 from blip2cli.records import Result, Row
 from blip2cli.run.flow import run
 from blip2cli.run.pipeline import Pipeline, PipelineStats
-from blip2cli.run.plan import Plan, RowSource
+from blip2cli.run.plan import Plan, RowsOfSource
 from blip2cli.run.summary import Tally
 from blip2cli.run.update import in_output_order
 
 
 @dataclass(frozen=True)
-class CommittedRows:
+class CommittedRows(RowsOfSource):
     """The part of a source that was committed; its good rows are marked as kept."""
 
-    source: RowSource
     rows_done: int
     retried: frozenset[int]
 
@@ -46,15 +44,6 @@ class CommittedRows:
 
     def count(self) -> int | None:
         return self.rows_done
-
-    def unread(self) -> Counter[str]:
-        return self.source.unread()
-
-    def column_names(self) -> list[str]:
-        return self.source.column_names()
-
-    def schema(self) -> Any:
-        return self.source.schema()
 
 
 class KeptRows:

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import count
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +18,7 @@ from blip2cli.errors import UsageError
 from blip2cli.host.terminal import Progress
 from blip2cli.outputs.formats import Output
 from blip2cli.records import Row
-from blip2cli.run.plan import Plan, RowSource
+from blip2cli.run.plan import Plan, RowsOfSource
 from blip2cli.tasks import Task
 
 Key = tuple[str, str | None]
@@ -115,7 +113,7 @@ class NewRows:
 
 
 @dataclass(frozen=True)
-class InOutputOrder:
+class InOutputOrder(RowsOfSource):
     """The rows of a source that an output has, in the output's order.
 
     Every update adds rows that stand anywhere in the input, so the source is read once for each of them.
@@ -125,7 +123,6 @@ class InOutputOrder:
         numbers: the number in the source of each row of the output.
     """
 
-    source: RowSource
     numbers: array[int]
 
     def rows(self, start: int = 0, before: str | None = None) -> Iterator[Row]:
@@ -145,15 +142,6 @@ class InOutputOrder:
 
     def count(self) -> int | None:
         return len(self.numbers)
-
-    def unread(self) -> Counter[str]:
-        return self.source.unread()
-
-    def column_names(self) -> list[str]:
-        return self.source.column_names()
-
-    def schema(self) -> Any:
-        return self.source.schema()
 
 
 def in_output_order(plan: Plan, output: Output) -> InOutputOrder:

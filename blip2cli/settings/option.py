@@ -49,7 +49,23 @@ class Options:
 
 
 AllowPrivate = Annotated[bool, Opt("With --allow-remote: also from this machine and private networks.")]
-"""The flag of every command that may fetch images."""
+Quiet = Annotated[bool, Opt("Show no progress and no summary on stderr.", ("--quiet", "-q"))]
+"""Options that several records have."""
+
+InputsOfRun = Annotated[
+    tuple[str, ...],
+    Opt("Input of the run, to find images that are not at their row's name; may be repeated.", metavar="INPUT"),
+]
+ImageColumn = Annotated[str | None, Opt("Column with the image's path or bytes.", metavar="NAME")]
+ImageRoot = Annotated[
+    str | None,
+    Opt(
+        "Folder of the images; nothing outside it is read. [default: the current, else that of the results]",
+        metavar="FOLDER",
+    ),
+]
+AllowRemote = Annotated[bool, Opt("Fetch the images behind URLs.")]
+"""Options of commands that read results, and find their images."""
 
 
 def check_private(allow_private: bool, allow_remote: bool) -> None:

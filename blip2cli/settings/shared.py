@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from blip2cli.errors import UsageError
 from blip2cli.host.storage import is_url
 from blip2cli.settings.devices import check_device, devices_named
-from blip2cli.settings.option import AllowPrivate, Opt, Options, check_private
+from blip2cli.settings.option import AllowPrivate, Opt, Options, Quiet, check_private
 
 FormatName = Literal["parquet", "jsonl", "csv", "arrow", "sidecar", "imagefolder", "webdataset", "npy", "coco", "vqa"]
 
@@ -125,7 +125,7 @@ class OutputSettings(Options):
     ] = None
     dry_run: Annotated[bool, Opt("Show what would be read and written, and by which model, without doing it.")] = False
     summary: Annotated[Path | None, Opt("Write the closing summary to this file as JSON.", metavar="FILE")] = None
-    quiet: Annotated[bool, Opt("Show no progress and no summary on stderr.", ("--quiet", "-q"))] = False
+    quiet: Quiet = False
 
     @property
     def continues(self) -> bool:

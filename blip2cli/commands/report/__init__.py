@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from blip2cli.errors import UsageError
 from blip2cli.host.files import check_apart, check_new_file, write_atomically
-from blip2cli.settings import AllowPrivate, Arg, Opt, Options, check_private
+from blip2cli.settings import Arg, Opt, Options, check_private
+from blip2cli.settings.option import AllowPrivate, AllowRemote, ImageColumn, ImageRoot, InputsOfRun, Quiet
 
 if TYPE_CHECKING:
     from blip2cli.records import Row
@@ -42,7 +43,7 @@ class ReportSettings(Options):
     thumbnails_mb: Annotated[float, Opt("Total size of the thumbnails at most, in megabytes.", metavar="MB", min=0)] = (
         64.0
     )
-    quiet: Annotated[bool, Opt("Show no progress and no summary on stderr.", ("--quiet", "-q"))] = False
+    quiet: Quiet = False
 
     def validate(self) -> None:
         """Check that the page can be written. Raises UsageError."""
@@ -61,19 +62,10 @@ class ResultFiles(Options):
 
     panel = "Images"
     names: Annotated[tuple[str, ...], Arg("RESULTS...", "Result files of any format, or folders of shards.")]
-    images: Annotated[
-        tuple[str, ...],
-        Opt("Input of the run, to find images that are not at their row's name; may be repeated.", metavar="INPUT"),
-    ] = ()
-    image_column: Annotated[str | None, Opt("Column with the image's path or bytes.", metavar="NAME")] = None
-    image_root: Annotated[
-        str | None,
-        Opt(
-            "Folder of the images; nothing outside it is read. [default: the current, else that of the results]",
-            metavar="FOLDER",
-        ),
-    ] = None
-    allow_remote: Annotated[bool, Opt("Fetch the images behind URLs.")] = False
+    images: InputsOfRun = ()
+    image_column: ImageColumn = None
+    image_root: ImageRoot = None
+    allow_remote: AllowRemote = False
     allow_private: AllowPrivate = False
 
     def validate(self) -> None:

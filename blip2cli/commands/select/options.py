@@ -8,7 +8,7 @@ from typing import Annotated
 
 from blip2cli.errors import UsageError
 from blip2cli.settings import Opt, TaskOptions
-from blip2cli.settings.option import check_private
+from blip2cli.settings.option import AllowPrivate, AllowRemote, ImageColumn, ImageRoot, InputsOfRun, check_private
 
 
 @dataclass(frozen=True)
@@ -23,20 +23,11 @@ class SelectOptions(TaskOptions):
     limit: Annotated[int | None, Opt("Stop after this many selected rows.", metavar="N", min=1)] = None
     images_to: Annotated[Path | None, Opt("Copy the selected rows' images to this folder.", metavar="FOLDER")] = None
     link: Annotated[bool, Opt("With --images-to: symbolic links instead of copies.")] = False
-    images: Annotated[
-        tuple[str, ...],
-        Opt("Input of the run, to find images that are not at their row's name; may be repeated.", metavar="INPUT"),
-    ] = ()
-    image_column: Annotated[str | None, Opt("Column with the image's path or bytes.", metavar="NAME")] = None
-    image_root: Annotated[
-        str | None,
-        Opt(
-            "Folder of the images; nothing outside it is read. [default: the current, else that of the results]",
-            metavar="FOLDER",
-        ),
-    ] = None
-    allow_remote: Annotated[bool, Opt("Fetch the images behind URLs.")] = False
-    allow_private: Annotated[bool, Opt("With --allow-remote: also from this machine and private networks.")] = False
+    images: InputsOfRun = ()
+    image_column: ImageColumn = None
+    image_root: ImageRoot = None
+    allow_remote: AllowRemote = False
+    allow_private: AllowPrivate = False
 
     @property
     def needs_input(self) -> bool:

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,14 +35,26 @@ from blip2cli.run.plan import Plan, RowSource, locked_plan, make_plan
 from blip2cli.run.summary import Tally, close
 from blip2cli.settings import Job
 
-NOT_WITH = {
-    "devices": "Ray places the replicas; use --replicas.",
-    "device_map": "A checkpoint must fit on the GPU of its replica.",
-    "retry_errors": "It is for outputs of one machine.",
-    "update": "It is for outputs of one machine; give the new images a folder of their own.",
-    "shard": "It is for machines without a cluster; Ray distributes the rows itself.",
+NOT_WITH: dict[str, tuple[Callable[[Job], object], str]] = {
+    "--devices": (lambda job: job.model.devices, "Ray places the replicas; use --replicas."),
+    "--device-map": (
+        lambda job: job.model.device_map,
+        "A checkpoint must fit on the GPU of its replica.",
+    ),
+    "--retry-errors": (
+        lambda job: job.output.retry_errors,
+        "It is for outputs of one machine.",
+    ),
+    "--update": (
+        lambda job: job.output.update,
+        "It is for outputs of one machine; give the new images a folder of their own.",
+    ),
+    "--shard": (
+        lambda job: job.input.shard,
+        "It is for machines without a cluster; Ray distributes the rows itself.",
+    ),
 }
-"""Options that cannot be used with the engine, and what to do instead."""
+"""Options that cannot be used with the engine, how a job has them, and what to do instead."""
 
 CORES = 4
 """Cores for each replica, if a node has as many."""
@@ -76,9 +88,9 @@ def launch(job: Job, replica: type[Replica] = Replica) -> Tally | None:
 
 def _check_options(job: Job) -> None:
     """Raises UsageError for what a cluster cannot do."""
-    for name, hint in NOT_WITH.items():
-        if getattr(job.model, name, None) or getattr(job.output, name, None) or getattr(job.input, name, None):
-            raise UsageError(f"--{name.replace('_', '-')} cannot be used with --engine ray", hint)
+    for option, (value_of, hint) in NOT_WITH.items():
+        if value_of(job):
+            raise UsageError(f"{option} cannot be used with --engine ray", hint)
     if "-" in job.input.inputs:
         raise UsageError(
             "a list on stdin cannot be used with --engine ray", "Put it in a CSV file with a column `image`."
