@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from blip2cli import __version__
 from blip2cli.commands.report.cards import Cards, cards_of
-from blip2cli.commands.report.table import ANSWERS, Field, PageTable
+from blip2cli.commands.report.table import ANSWERS, MOST_COLUMNS, MOST_LETTERS, Field, PageTable
 from blip2cli.commands.report.thumbnails import Album
 from blip2cli.records import RowError
 
@@ -78,6 +78,8 @@ class Page:
         if bare:
             bound = f"--thumbnails-mb {self.settings.thumbnails_mb:g}"
             notes.append(f"{bare:,} images are shown without thumbnails, because the limit was reached ({bound}).")
+        if table.columns_left_out:
+            notes.append(f"The first {MOST_COLUMNS} columns are shown.")
         return tuple(notes)
 
     @property
@@ -107,6 +109,7 @@ class Page:
             "errors": {row: error for row, error in enumerate(table.errors) if error is not None},
             "fields": [packed(field) for field in table.fields],
             "question": None if table.question is None else at[table.question],
+            "file": None if table.results_file is None else at[table.results_file],
             "answers": [at[field] for field in answers],
             "named": bool(answers) and answers[0].name not in ANSWERS,
             "scores": [[at[score] for score in scores] for scores in table.scores()],
@@ -118,7 +121,7 @@ class Page:
 
 def packed(field: Field) -> dict[str, Any]:
     """A column as the script reads it: repeated texts are held once, and each row has a number."""
-    column = {"name": field.name, "kind": field.kind}
+    column = {"name": field.name[:MOST_LETTERS], "kind": field.kind}
     texts = [value if isinstance(value, str) else None for value in field.values]
     choices = [text for text in dict.fromkeys(texts) if text is not None]
     if field.kind != "text" or 2 * len(choices) > len(texts):

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from blip2cli.commands.report.table import RESULTS_FILE
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
 from blip2cli.inputs import ColumnChoice, Sources, format_of, open_source
@@ -66,8 +67,14 @@ class ResultRows:
         return open_source(self.files.names, self.columns)
 
     def rows(self) -> Iterator[Row]:
-        """All rows, without their images."""
-        return (replace(row, image=None) for row in self.source.rows())
+        """All rows, without their images; of several files, each with the name of its own."""
+        names = self.files.names
+        if len(names) == 1:
+            yield from (replace(row, image=None) for row in self.source.rows())
+            return
+        for name in names:
+            for row in open_source([name], self.columns).rows():
+                yield replace(row, image=None, columns={RESULTS_FILE: name, **row.columns})
 
     def pictures(self) -> Iterator[Row]:
         """The rows that are taken, with their images, in the order in which these come by."""

@@ -41,6 +41,12 @@ MOST_ITEMS = 16
 MOST_TEXT = 64_000_000
 """Letters of all cells together, after which no further row is taken."""
 
+MOST_COLUMNS = 200
+"""Columns that are taken; those that come later are left out."""
+
+RESULTS_FILE = "results file"
+"""Name of the column that says which of several files a row is from."""
+
 EXACT = 1 << 53
 """Up to this number JavaScript represents integers exactly."""
 
@@ -67,7 +73,8 @@ class PageTable:
     """The rows of a page.
 
     `pictures` are the rows, by their numbers, with their images or the errors why there are none. `more` is whether
-    there are rows that were not taken, `total` how many there are with them, where it is known.
+    there are rows that were not taken, `total` how many there are with them, where it is known. `columns_left_out` is
+    whether there were more columns than are taken.
     """
 
     names: list[str] = field(default_factory=list)
@@ -75,6 +82,7 @@ class PageTable:
     fields: list[Field] = field(default_factory=list)
     pictures: list[Row] = field(default_factory=list)
     more: bool = False
+    columns_left_out: bool = False
     total: int | None = None
 
     def __len__(self) -> int:
@@ -94,7 +102,7 @@ class PageTable:
         """
         if answer := self._first(ANSWERS):
             return [answer]
-        others = [field for field in self.fields if field.name not in (*QUESTIONS, *SCORES)]
+        others = [field for field in self.fields if field.name not in (*QUESTIONS, *SCORES, RESULTS_FILE)]
         scored = [field for field in others if self.scores_beside(field)]
         return scored or [field for field in others if field.is_answer]
 
@@ -116,6 +124,11 @@ class PageTable:
         return self._first(QUESTIONS)
 
     @property
+    def results_file(self) -> Field | None:
+        """The column that says which file a row is from, where there are several."""
+        return self._first((RESULTS_FILE,))
+
+    @property
     def numbers(self) -> list[Field]:
         """The columns of numbers, those that are scores first."""
         numbers = [field for field in self.fields if field.kind == "number"]
@@ -133,13 +146,16 @@ def table_of(rows: Iterable[Row], limit: int, total: int | None = None) -> PageT
     letters, every = 0, iter(rows)
     for number, row in enumerate(islice(every, limit)):
         cells = {name: _cell(name, value) for name, value in row.columns.items() if name != "error"}
-        error = row.columns.get("error") or (row.error if not cells else None)
+        error = row.columns.get("error") or (row.error if cells.keys() <= {RESULTS_FILE} else None)
         if error:  # CSV has only empty cells for missing values
             cells = {name: cell if cell != "" else None for name, cell in cells.items()}
         table.names.append(row.name[:MOST_LETTERS])
         table.errors.append(str(error)[:MOST_LETTERS] if error else None)
         for name, cell in cells.items():
-            columns.setdefault(name, [None] * number).append(cell)
+            if name in columns or len(columns) < MOST_COLUMNS:
+                columns.setdefault(name, [None] * number).append(cell)
+            else:
+                table.columns_left_out = True
         for values in columns.values():
             values.extend([None] * (number + 1 - len(values)))
         table.pictures.append(Row(number, row.name, row.image, error=row.error))

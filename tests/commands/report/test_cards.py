@@ -303,3 +303,45 @@ def test_the_panel_opens_over_the_images_on_a_phone(page: Path, look: Look) -> N
     assert tab.locator("#lightbox-place").inner_text() == "2 of 10 images"
     tab.get_by_role("button", name="Close").tap()
     assert not tab.get_by_role("dialog").is_visible()
+
+
+def test_huge_cells_names_and_columns_stay_inside_their_cards(tmp_path: Path, look: Look) -> None:
+    long = "x" * 4000
+    rows = [
+        {"question": long, "answer": f"{long}{n}", long: long, "note": "\u0301" * 3000 + "\n" * 500, "score": 1e300 * n}
+        for n in range(3)
+    ]
+    out = written(tmp_path / "page.html", *rows, names=(long, "b" * 4000, "c.jpg"), title="t" * 500)
+    for width in (1280, 390):
+        tab = look(out, width)
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        tab.locator(".card").first.click()
+        inside = "part => part.scrollWidth <= part.clientWidth + 1"
+        assert all(tab.locator(part).evaluate(inside) for part in ("#lightbox", "#lightbox-text", ".lightbox-bar"))
+        tab.keyboard.press("Escape")
+
+
+CONTRAST = """names => {
+    const part = document.body.appendChild(document.createElement("div"));
+    const light = name => {
+        part.style.color = `var(--${name})`;
+        const parts = getComputedStyle(part).color.match(/[\\d.]+/g).slice(0, 3).map(value => value / 255);
+        const [r, g, b] = parts.map(value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const [low, high] = names.map(light).sort((one, other) => one - other);
+    return (high + 0.05) / (low + 0.05);
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_have_enough_contrast(page: Path, look: Look, scheme: str) -> None:
+    tab = look(page, color_scheme=scheme)
+    grounds = {
+        "text": ("ground", "surface", "faint", "mark"),
+        "muted": ("ground", "surface", "sunken", "faint"),
+        "accent": ("ground", "surface", "faint"),
+        "error": ("surface", "ground"),
+    }
+    pairs = [[text, ground] for text, others in grounds.items() for ground in others]
+    assert [pair for pair in pairs if tab.evaluate(CONTRAST, pair) < 4.5] == []

@@ -289,6 +289,9 @@ HOSTILE = (
     "</title><script>window.pwned=1</script>",
     "\u2028window.pwned=1\u2029",
     "http://evil.example/a.png",
+    "file:///etc/passwd",
+    "//evil.example/a.png",
+    "\\\\evil.example\\a.png",
 )
 
 

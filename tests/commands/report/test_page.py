@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from blip2cli.commands.report import ReportSettings
-from blip2cli.commands.report.page import digest, embedded
-from blip2cli.commands.report.table import MOST_LETTERS, table_of
+from blip2cli.commands.report.page import digest, embedded, packed
+from blip2cli.commands.report.table import MOST_COLUMNS, MOST_LETTERS, table_of
 from blip2cli.commands.report.thumbnails import album_of
 from blip2cli.records import Row
 from tests.commands.report.conftest import Elements, column, data_of, thumbnails_of
@@ -111,7 +111,66 @@ def test_lines_that_cannot_be_read_are_rows_with_errors(typed: Run) -> None:
     assert data["names"][1] == "o.jsonl#1" and data["errors"] == {"1": "unreadable: line 2 is not a JSON object"}
 
 
+def test_rows_of_several_files_say_which_they_are_from(typed: Run) -> None:
+    names = [results(f"{who}.jsonl", {"image": str(CIRCLE), "caption": who}) for who in ("one", "two")]
+    Path("broken.jsonl").write_text(f'{{"image": "{CIRCLE}", "caption": "x"}}\n{{"image": "to\n')
+    data = reported(typed, *names, "broken.jsonl")
+    assert column(PAGE, "results file") == ["one.jsonl", "two.jsonl", "broken.jsonl", "broken.jsonl"]
+    assert data["cards"] == [0, 0, 0, 1] and data["names"] == [str(CIRCLE), "broken.jsonl#1"], "an image is one card"
+    assert data["errors"] == {"3": "unreadable: line 2 is not a JSON object"}
+    reported(typed, names[0])
+    assert [field["name"] for field in data_of(PAGE)["fields"]] == ["caption"]
+
+
+def test_what_a_search_found_is_a_card_each(typed: Run) -> None:
+    rows = [{"image": "a.png", "query": query, "rank": 1, "itc": 0.5} for query in ("a dog", "a cat")]
+    assert reported(typed, results("s.jsonl", *rows))["names"] == ["a.png", "a.png"]
+
+
+def test_columns_of_answers_have_their_scores_beside_them(typed: Run) -> None:
+    row = {"image": "a.png", "id": 3, "note": "x", "people": "2", "people_probability": 0.5, "sky": "blue"}
+    data = reported(typed, results("w.jsonl", {**row, "sky_probability": 0.75}))
+    named = [field["name"] for field in data["fields"]]
+    assert [named[at] for at in data["answers"]] == ["people", "sky"]
+    assert [[named[at] for at in some] for some in data["scores"]] == [["people_probability"], ["sky_probability"]]
+    data = reported(typed, results("w.jsonl", {name: row[name] for name in ("image", "id", "people", "sky")}))
+    named = [field["name"] for field in data["fields"]]
+    assert [named[at] for at in data["answers"]] == ["people", "sky"], "text, though it may be a number"
+    assert data["scores"] == [[], []]
+
+
+def test_columns_and_their_names_are_bounded() -> None:
+    rows = [Row(n, f"{n}.jpg", columns={f"{n} {'x' * 5000}": n, "same": "s"}) for n in range(300)]
+    table = table_of(rows, 1000)
+    assert len(table.fields) == MOST_COLUMNS and table.columns_left_out
+    assert len(packed(table.fields[0])["name"]) == MOST_LETTERS
+
+
 # ---- pictures ----
+
+
+def test_full_pictures_are_linked_relative_to_the_page(typed: Run) -> None:
+    Path("photos").mkdir()
+    for name in ("a.png", "b?c#d%20.png", "javascript:alert(1).png", "data:x,.png"):
+        shutil.copy(CIRCLE, Path("photos", name))
+    typed("caption", "photos", "--out", "o.jsonl")
+    assert reported(typed, "o.jsonl")["links"] == [
+        "./photos/a.png", "./photos/b%3Fc%23d%2520.png", "./photos/data%3Ax%2C.png",
+        "./photos/javascript%3Aalert%281%29.png",
+    ]  # fmt: skip
+    assert typed("report", "o.jsonl", "--out", "photos/page.html", "--thumbnails-mb", 0).code == 0
+    assert data_of(Path("photos/page.html"))["links"][0] == "./a.png", "with and without a thumbnail"
+    shutil.rmtree("photos")
+    assert reported(typed, "o.jsonl")["links"] == [None] * 4
+
+
+def test_what_is_not_an_image_file_is_never_linked(typed: Run) -> None:
+    Path("secret.txt").write_text("secret")
+    pq.write_table(pa.table({"image": [CIRCLE.read_bytes()]}), "t.parquet")
+    images = ("secret.txt", "http://127.0.0.1:9/a.png", "javascript:alert(1)", "file:///etc/passwd", "//host/a.png")
+    rows = [{"image": image, "caption": "x"} for image in (*images, "t.parquet#0")]
+    for limit in ((), ("--thumbnails-mb", 0)):
+        assert reported(typed, results("o.jsonl", *rows), *limit)["links"] == [None] * len(rows)
 
 
 def test_images_are_found_from_here_beside_the_results_and_below_the_root(typed: Run) -> None:
@@ -276,6 +335,10 @@ def test_below_an_image_root_nothing_else_is_shown(rooted: Run) -> None:
     absolute = [str(Path("secret", name).resolve()) for name in ("s.png", "s.tar/s.png", "s.zip/s.png", "t.parquet#0")]
     names = [*INSIDE, *OUTSIDE, *absolute, str(Path("root/mine.png").resolve())]
     name = results("o.jsonl", *({"image": name, "caption": "x"} for name in names))
+    data = reported(rooted, name, "--image-root", "root")
+    assert {link for link in data["links"] if link} == {"./root/mine.png"}
+    bare = reported(rooted, name, "--image-root", "root", "--thumbnails-mb", 0)
+    assert {link for link in bare["links"] if link} == {"./root/mine.png"}, "though no thumbnail was made"
     data = reported(rooted, name, "--image-root", "root")
     shown = {name for name, place in zip(names, data["places"], strict=True) if place >= 0}
     assert shown == {*INSIDE, names[-1]}

@@ -13,7 +13,10 @@ let columns = 1, pitch = 1, current = 0, printing = false;
 
 /* Every row is a line; or where each question has a column of its own, every such column. */
 function linesOf(card) {
-  return visibleRows(card).flatMap((row) => {
+  const rows = visibleRows(card);
+  const error = data.errors[rows[0]];
+  if (error !== undefined && rows.every((row) => data.errors[row] === error)) return [{ ...lineOf(rows[0], -1), label: "" }];
+  return rows.flatMap((row) => {
     const failed = data.errors[row] !== undefined;
     if (answers.length < 2 || failed) return [lineOf(row, failed ? -1 : 0)];
     const present = answers.map((_, at) => at).filter((at) => cell(answers[at], row) !== null);
@@ -32,21 +35,17 @@ function lineOf(row, at) {
   return text ? { ...line, text, look: "" } : { ...line, text: "(empty)" };
 }
 
+/* The question, or the name of an answer's column; and the file, where there are several. */
 function labelOf(row, field) {
-  if (question !== null) return textOf(question, row);
-  return field && data.named ? capitalised(field.name) : "";
+  const name = field && data.named ? capitalised(field.name) : "";
+  const asked = question === null ? name : textOf(question, row);
+  return [asked, resultsFile === null ? "" : textOf(resultsFile, row)].filter(Boolean).join(" · ");
 }
 
 const sortedFirst = (scores) => {
   const first = scores.find((field) => order.by === `number:${field.name}`);
   return first ? [first, ...scores.filter((field) => field !== first)] : scores;
 };
-
-/* How many lines have room: as many as nine of ten cards have. */
-function linesPerCard() {
-  const counts = Uint32Array.from({ length: Math.min(cardCount, 1000) }, (_, card) => linesOf(card).length).sort();
-  return Math.max(1, Math.min(MOST_LINES, counts[Math.floor(counts.length * 0.9)] ?? 1));
-}
 
 /* ---- one card ---- */
 

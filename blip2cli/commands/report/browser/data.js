@@ -7,6 +7,7 @@ const byId = (id) => document.getElementById(id);
 const data = JSON.parse(byId("data").textContent);
 const fields = data.fields;
 const question = data.question === null ? null : fields[data.question];
+const resultsFile = data.file === null ? null : fields[data.file];
 const answers = data.answers.map((at) => fields[at]);
 const scoresOf = data.scores.map((scores) => scores.map((at) => fields[at])); /* of each answer */
 const numbers = data.numbers.map((at) => fields[at]);

@@ -3,14 +3,16 @@
    A facet has labels, and for each row the number of its label, or -1. Those that are chosen filter the cards. */
 
 const MOST_QUESTIONS = 20; /* with a facet each */
+const MOST_FACETS = 40;
 const MOST_LABELS = 2000;
+const FEW_VALUES = 8; /* that are counted however few images there are */
 const MOST_NUMBERS = 20; /* different whole numbers that are counted */
 
 const questions = question === null ? null : codesOf(question);
 const facets = makeFacets();
 
 function makeFacets() {
-  return [...errorFacets(), ...questionFacets(), ...textFacets(), ...numberFacets()];
+  return [...errorFacets(), ...questionFacets(), ...textFacets(), ...numberFacets()].slice(0, MOST_FACETS);
 }
 
 /* The labels with the most rows come first. `everyRow` is whether rows count that a chosen question hides. */
@@ -62,19 +64,16 @@ function textFacets() {
   return others.flatMap((field) => repeated(field, answers.includes(field) ? "answers" : "others"));
 }
 
-/* A facet of a column, if its texts are repeated. */
-function repeated(field, group) {
-  const coded = codesOf(field, Math.min(MOST_LABELS, Math.max(12, rowCount / 2)));
-  if (coded === null || coded.labels.length < 2 || coded.labels.length === rowCount) return [];
+/* A facet of a column, if its values are shared by images. */
+function repeated(field, group, most = Math.min(MOST_LABELS, Math.max(FEW_VALUES, cardCount / 2))) {
+  const coded = codesOf(field, most);
+  if (coded === null || coded.labels.length < 2 || coded.labels.length >= cardCount) return [];
   return [makeFacet(capitalised(field.name), group, coded)];
 }
 
 function numberFacets() {
-  return numbers.filter((field) => decimalsOf(field) === 0).flatMap((field) => {
-    const coded = codesOf(field, MOST_NUMBERS);
-    if (coded === null || coded.labels.length < 2 || coded.labels.length === rowCount) return [];
-    return [makeFacet(capitalised(field.name), answers.includes(field) ? "answers" : "others", coded)];
-  });
+  const whole = numbers.filter((field) => decimalsOf(field) === 0);
+  return whole.flatMap((field) => repeated(field, answers.includes(field) ? "answers" : "others", MOST_NUMBERS));
 }
 
 /* ---- counting ---- */

@@ -101,11 +101,11 @@ function keyOf(card, valueOf, turn) {
 
 const compared = (one, other) => (one < other ? -1 : Number(one > other));
 
-/* The rows of a card that are shown, those that decide its place first. */
+/* The rows of a card that are shown. Answers keep the order of their questions; others are sorted as cards are. */
 function visibleRows(card) {
   const rows = Array.from(rowsOf(card)).filter(isVisible);
   const valueOf = orders.get(order.by);
-  if (!valueOf || rows.length < 2) return rows;
+  if (!valueOf || question !== null || rows.length < 2) return rows;
   const turn = order.descending ? -1 : 1;
   const keys = new Map(rows.map((row) => [row, valueOf(row) ?? turn * Infinity]));
   return rows.sort((one, other) => compared(keys.get(one), keys.get(other)) * turn || one - other);

@@ -1,6 +1,7 @@
 /* The beginning: what controls do, light and dark, and the first cards. */
 
 const search = byId("search"), sort = byId("sort"), direction = byId("direction");
+const LONG_TEXT = 24; /* letters of an answer that may need a second line */
 let lineCount = 1;
 
 /* Shows other cards, or another order. */
@@ -114,28 +115,33 @@ function addOrders() {
   for (const field of numbers) sort.append(new Option(capitalised(field.name), `number:${field.name}`));
 }
 
-/* The height of cards, which is the same for all. */
+/* The height of cards, which is the same for all. It has room for most of what the first cards have. */
 function setHeights() {
-  lineCount = linesPerCard();
-  const first = Array.from({ length: Math.min(cardCount, 200) }, (_, card) => linesOf(card)).flat();
-  const labelled = first.some((line) => line.label !== "");
-  const told = first.some((line) => line.text !== "");
-  const scores = first.reduce((most, line) => Math.max(most, line.scores.length), 0);
-  const style = document.documentElement.style;
+  const first = Array.from({ length: Math.min(cardCount, 1000) }, (_, card) => linesOf(card));
+  lineCount = linesPerCard(first);
+  const lines = first.flat(), style = document.documentElement.style;
+  const labelled = lines.some((line) => line.label !== "");
+  const scores = lines.reduce((most, line) => Math.max(most, line.scores.length), 0);
   style.setProperty("--lines", lineCount);
   style.setProperty("--question-lines", labelled ? (lineCount === 1 ? 2 : 1) : 0);
-  style.setProperty("--answer-lines", answerLines(first, told, labelled));
+  style.setProperty("--answer-lines", answerLines(lines, labelled));
   style.setProperty("--score-lines", lineCount === 1 ? Math.min(scores, MOST_SCORES) : 0);
-  const more = Array.from({ length: Math.min(cardCount, 1000) }, (_, card) => linesOf(card).length).some((count) => count > lineCount);
-  style.setProperty("--more-lines", more ? 1 : 0);
-  document.body.classList.toggle("several", lineCount > 1);
-  document.body.classList.toggle("no-thumbnails", !data.side);
+  style.setProperty("--more-lines", first.some((few) => few.length > lineCount) ? 1 : 0);
+  document.documentElement.classList.toggle("no-thumbnails", !data.side);
 }
 
-function answerLines(lines, told, labelled) {
-  if (!told) return 0;
-  if (lineCount > 1) return lines.some((line) => line.text.length > 28) ? 2 : 1;
-  return labelled ? 2 : 3;
+/* As many lines as nine of ten cards have. */
+function linesPerCard(first) {
+  const counts = Uint32Array.from(first, (lines) => lines.length).sort();
+  return Math.max(1, Math.min(MOST_LINES, counts[Math.floor(counts.length * 0.9)] ?? 1));
+}
+
+function answerLines(lines, labelled) {
+  const texts = lines.filter((line) => line.text !== "");
+  if (!texts.length) return 0;
+  if (lineCount === 1) return labelled ? 2 : 3;
+  const long = texts.filter((line) => line.text.length > LONG_TEXT && line.look !== "bad");
+  return long.length > texts.length / 10 ? 2 : 1;
 }
 
 function begin() {
