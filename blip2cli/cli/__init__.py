@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -23,9 +24,24 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     cls=PlainGroup,
 )
-for module in (caption, vqa, embed, match, chat, search, select, score, report, models, doctor, bench):
-    name = module.__name__.rpartition(".")[2]
-    app.command(name, cls=PlainCommand)(spelled(getattr(module, name)))
+COMMANDS: tuple[Callable[..., None], ...] = (
+    caption.caption,
+    vqa.vqa,
+    embed.embed,
+    match.match,
+    chat.chat,
+    search.search,
+    select.select,
+    score.score,
+    report.report,
+    models.models,
+    doctor.doctor,
+    bench.bench,
+)
+"""The subcommands, in the order of the help."""
+
+for function in COMMANDS:
+    app.command(function.__name__, cls=PlainCommand)(spelled(function))
 
 
 def _version(asked: bool) -> None:

@@ -1,4 +1,5 @@
-"""The records of options that several commands share: the input, the output, the model, how it writes, and where."""
+"""The records of options that several commands share: the input, the output, the model,
+how it writes, and where."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def format_name(text: str) -> str:
 
 
 Kind = Literal["generation", "retrieval"]
-"""Kinds of checkpoint: with a language model that writes, or with heads that compare images with texts."""
+"""Kinds of checkpoint: with a language model that writes, or with heads that compare
+images with texts."""
 
 DEFAULT_MODEL = "Salesforce/blip2-opt-2.7b"
 DEFAULT_RETRIEVAL_MODEL = "Salesforce/blip2-itm-vit-g"
@@ -34,7 +36,10 @@ ModelName = Annotated[
 
 
 def place(text: str) -> Path:
-    """The place of an output: a path, or for a URL an object with the methods of a path. Raises ValueError."""
+    """The place of an output: a path, or for a URL an object with the methods of a path.
+
+    Raises ValueError.
+    """
     if not is_url(text):
         return Path(text)
     try:
@@ -208,7 +213,8 @@ class ModelSettings(Options):
 
 @dataclass(frozen=True)
 class GenerationSettings(Options):
-    """How text is decoded; the names and meanings are those of transformers' GenerationConfig."""
+    """How text is decoded; the names and meanings are those of transformers'
+    GenerationConfig."""
 
     panel = "Generation"
     max_new_tokens: Annotated[

@@ -1,4 +1,5 @@
-"""`blip2 report`: results as one HTML page without other files; and `write_report` for other commands."""
+"""`blip2 report`: results as one HTML page without other files; and `write_report` for
+other commands."""
 
 from __future__ import annotations
 
@@ -58,7 +59,10 @@ class ReportSettings(Options):
 
 @dataclass(frozen=True)
 class ResultFiles(Options):
-    """Result files, and how they are read. Without `images`, the rows' names are used as paths."""
+    """Result files, and how they are read.
+
+    Without `images`, the rows' names are used as paths.
+    """
 
     panel = "Images"
     names: Annotated[tuple[str, ...], Arg("RESULTS...", "Result files of any format, or folders of shards.")]
@@ -77,7 +81,8 @@ class ResultFiles(Options):
 
 @dataclass(frozen=True)
 class ReportContent:
-    """The content of a report: rows, rows with errors, rows with a thumbnail; its size; what was left out."""
+    """The content of a report: rows, rows with errors, rows with a thumbnail; its size;
+    what was left out."""
 
     rows: int
     errors: int
@@ -94,7 +99,8 @@ def write_report(
     pictures: Iterable[Row] | None = None,
     total: int | None = None,
 ) -> ReportContent:
-    """Write the page. Raises UsageError if it may not be written, OutputError if it cannot.
+    """Write the page. Raises UsageError if it may not be written, OutputError if it
+    cannot.
 
     Args:
         rows: output rows: `columns` are all columns but the image's, `error` among them. Those above the limit are
@@ -124,7 +130,10 @@ def write_report(
 
 
 def report(files: ResultFiles, settings: ReportSettings) -> ReportContent:
-    """Write the page of result files. Raises Blip2Error as `write_report` does, and where they cannot be read."""
+    """Write the page of result files.
+
+    Raises Blip2Error as `write_report` does, and where they cannot be read.
+    """
     from blip2cli.commands.report.results import ResultRows
 
     check_apart({"--out": settings.out}, files.names)
