@@ -174,7 +174,7 @@ def dtype(settings: ModelSettings) -> Iterator[Check]:
 
 def memory(settings: ModelSettings) -> Iterator[Check]:
     """RAM within the control group's limit."""
-    from blip2cli.model.memory import free_ram, group_limit
+    from blip2cli.host.memory import free_ram, group_limit
 
     limit = group_limit()
     yield Check("memory", "ok", f"{_size(free_ram())} free" + (f", limited to {_size(limit)}" if limit else ""))

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from blip2cli.errors import CheckpointError, UsageError
+from blip2cli.host.memory import free_ram
 from blip2cli.model.checkpoint.anatomy import Anatomy, examine
 from blip2cli.model.checkpoint.catalogue import PUBLISHED, PublishedCheckpoint
 from blip2cli.model.checkpoint.hub import CachedModel, cached_models, check_model_name
 from blip2cli.model.checkpoint.precision import automatic_dtypes, native_bf16, resolve_dtype
-from blip2cli.model.memory import free_ram
 from blip2cli.settings import ModelSettings
 from blip2cli.tiny import MODEL_DIR, RETRIEVAL_DIR
 

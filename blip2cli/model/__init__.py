@@ -1,4 +1,4 @@
-"""The model: checkpoint (names, dtype rules, repairs), encoder, decoder, and a face for each kind of checkpoint."""
+"""The model: checkpoints, the encoder, decoding, and a public class for each kind of checkpoint."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ MODEL_CLASSES: dict[Kind, str] = {
     "generation": "blip2cli.model.blip2:Blip2Model",
     "retrieval": "blip2cli.model.retrieval:RetrievalModel",
 }
-"""Kind of checkpoint → the class that runs it, made from (Checkpoint, images encoded together or None)."""
+"""Kind of checkpoint → the class that runs it, made from (Checkpoint, images encoded together, or None)."""
 
 
 def load_model(checkpoint: Checkpoint, batch_size: int | None = None) -> Any:
-    """The checkpoint, loaded: a Blip2Model, or a RetrievalModel. Raises CheckpointError."""
+    """Load a checkpoint: a Blip2Model, or a RetrievalModel. Raises CheckpointError.
+
+    `batch_size` is how many images are encoded together; None chooses what fits.
+    """
     model_class = load_object(MODEL_CLASSES[checkpoint.kind])
     return model_class(checkpoint, batch_size)

@@ -1,4 +1,4 @@
-"""Batches: computed together where that works, and split where it does not, down to the item that fails."""
+"""Batches that are computed together, and split if they fail, down to the item that causes it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from blip2cli.errors import reason
 from blip2cli.records import Batch, RowError
 
-IN_A_ROW = 16
-"""So many items that fail one after the other, each alone, mean that the model or the machine is broken."""
+MOST_FAILURES = 16
+"""Items that fail one after the other, each alone: from so many on, the model or the machine is broken."""
 
 NO_IMAGE = RowError("missing", "no image")
 """The error of a row that has neither an image nor an error of its own."""
@@ -21,47 +21,55 @@ NO_IMAGE = RowError("missing", "no image")
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Stands for what an item that fails even alone would have given; `error` is that of its output rows."""
+    """In place of the result of an item that fails even alone; `error` is that of its output rows."""
 
     error: RowError
 
 
 def for_each_row(batch: Batch, encoded: Sequence[Any]) -> list[Any | Failed]:
-    """What was made of the image of each of the batch's rows, or Failed with the row's error."""
-    rows = zip(batch.image_of, batch.errors, strict=True)
-    return [Failed(error or NO_IMAGE) if at is None else encoded[at] for at, error in rows]
+    """The encoded image of each of the batch's rows, or Failed with the row's error."""
+    results: list[Any | Failed] = []
+    for at, error in zip(batch.image_of, batch.errors, strict=True):
+        results.append(Failed(error or NO_IMAGE) if at is None else encoded[at])
+    return results
 
 
 @dataclass
 class Batches:
-    """Computes batches of up to `largest` items, and finds those that fail.
+    """Computes batches of up to `largest` items, and finds the items that fail.
 
-    A batch for which memory runs out is halved, and `largest` with it from then on. One that fails otherwise is split
-    until the culprits are alone. `first` is the first of the `failures` since anything last worked; `ever` says whether
-    anything has.
+    If memory runs out for a batch, the batch and `largest` are halved. A batch that fails otherwise is split until the
+    items that cause it are alone.
+
+    Args:
+        largest: the most items of a batch.
+        has_worked: whether anything has ever succeeded.
+        failures: how many items have failed since something last succeeded.
+        first_failure: the exception of the first of them.
     """
 
     largest: int
-    ever: bool = False
+    has_worked: bool = False
     failures: int = 0
-    first: Exception | None = field(default=None, repr=False)
+    first_failure: Exception | None = field(default=None, repr=False)
 
     def compute(self, function: Callable[[Any], Iterable[Any]], items: Any, whole: bool = True) -> list[Any]:
-        """What `function` gives for each of the items (a list, or a tensor's rows), or Failed.
+        """The result of `function` for each of the items (a list, or a tensor's rows), or Failed.
 
-        Raises torch.OutOfMemoryError where a single item does not fit, and the first error where IN_A_ROW items fail
-        one after the other, or all of several that are a `whole` batch, and nothing has ever worked.
+        Raises torch.OutOfMemoryError if a single item does not fit. Raises the first exception if MOST_FAILURES items
+        fail one after the other; also if nothing has ever succeeded, and all of several items fail that are a `whole`
+        batch.
         """
-        results = self._split(function, items)
-        if self.first and whole and len(results) > 1 and not self.ever:
-            raise self.first
+        results = self._compute_or_split(function, items)
+        if self.first_failure and whole and len(results) > 1 and not self.has_worked:
+            raise self.first_failure
         return results
 
-    def worked(self) -> None:
-        """Note that something did not fail."""
-        self.ever, self.failures, self.first = True, 0, None
+    def note_success(self) -> None:
+        """Note that something succeeded."""
+        self.has_worked, self.failures, self.first_failure = True, 0, None
 
-    def _split(self, function: Callable[[Any], Iterable[Any]], items: Any) -> list[Any]:
+    def _compute_or_split(self, function: Callable[[Any], Iterable[Any]], items: Any) -> list[Any]:
         if len(items) <= self.largest:
             try:
                 results = list(function(items))
@@ -73,16 +81,18 @@ class Batches:
                 if len(items) == 1:
                     return [self._failed(error)]
             else:
-                self.worked()
+                self.note_success()
                 return results
         size = min(self.largest, (len(items) + 1) // 2)
-        parts = (items[at : at + size] for at in range(0, len(items), size))
-        return [result for part in parts for result in self._split(function, part)]
+        results = []
+        for at in range(0, len(items), size):
+            results += self._compute_or_split(function, items[at : at + size])
+        return results
 
     def _failed(self, error: Exception) -> Failed:
         traceback.clear_frames(error.__traceback__)  # they hold tensors
-        self.first = self.first or error
+        self.first_failure = self.first_failure or error
         self.failures += 1
-        if self.failures >= IN_A_ROW:
-            raise self.first
+        if self.failures >= MOST_FAILURES:
+            raise self.first_failure
         return Failed(RowError("failed", reason(error, named=True)))

@@ -1,4 +1,4 @@
-"""Blip2Model: the face of the room. Encode batches, ask for texts, read features."""
+"""Blip2Model encodes batches of images, writes texts, and gives features."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Blip2Model(LoadedCheckpoint):
-    """A loaded checkpoint with a language model. Texts are decoded in SLOTS_PER_IMAGE times as many slots as images."""
+    """A loaded checkpoint with a language model, with SLOTS_PER_IMAGE slots for texts for each image of a batch."""
 
     def __init__(self, checkpoint: Checkpoint, batch_size: int | None = None) -> None:
         super().__init__(checkpoint, batch_size)
@@ -45,15 +45,19 @@ class Blip2Model(LoadedCheckpoint):
     def encode(self, batch: Batch) -> list[EncodedImage]:
         """The batch's images as the language model sees them, with `uses` 0."""
 
-        def encode(pixels: torch.Tensor) -> torch.Tensor:
-            return self.run_on_images("embeds", lambda pixels: (self.encoder.query_embeds(pixels),), pixels)[0]
+        def forward(pixels: torch.Tensor) -> Tensors:
+            return (self.encoder.query_embeds(pixels),)
 
-        return [
-            EncodedImage(torch.empty(0), 0, error=embeds.error)
-            if isinstance(embeds, Failed)
-            else EncodedImage(embeds, 0)
-            for embeds in self.recent.encoded("embeds", encode, batch)
-        ]
+        def encode(pixels: torch.Tensor) -> torch.Tensor:
+            return self.run_on_images("embeds", forward, pixels)[0]
+
+        images = []
+        for embeds in self.recent.encoded("embeds", encode, batch):
+            if isinstance(embeds, Failed):
+                images.append(EncodedImage(torch.empty(0), uses=0, error=embeds.error))
+            else:
+                images.append(EncodedImage(embeds, uses=0))
+        return images
 
     def query_output(self, batch: Batch) -> list[torch.Tensor | Failed]:
         """Q-Former features of each image, fp32 [num_query_tokens, width] on the CPU.
@@ -86,17 +90,17 @@ class Blip2Model(LoadedCheckpoint):
     def generate(
         self, requests: Iterable[Request], settings: GenerationSettings, returned: int = 1
     ) -> Iterator[Completion]:
-        """Texts for the requests, in the order in which they end; with beam search `returned` for each, best first."""
+        """Texts for the requests, in the order in which they end; with beam search `returned` each, best first."""
         with self._decoder(settings, returned, SLOTS_PER_IMAGE * self.batch_size) as decoder:
             for completion in self._computed(decoder.decode(requests)):
                 self.batch_size = min(self.batch_size, decoder.batch_size)
                 yield completion
 
     def stream(self, request: Request, settings: GenerationSettings) -> Iterator[str]:
-        """The text of one request in pieces, as they are written: all together what `text` makes of its completion.
+        """The text of one request in pieces, as it is written; together they are the `text` of its completion.
 
-        With beam search, which decides at the end, there is one piece. The image's `uses` are not counted down, so its
-        prefix is kept where there are more than one. What the model raises is raised.
+        With beam search, which decides at the end, there is one piece. The image's `uses` are not counted down, so that
+        its prefix is kept if there are more than one. Raises the model's exceptions.
         """
         if settings.num_beams > 1:
             (completion,) = self.generate([request], settings)
@@ -111,15 +115,14 @@ class Blip2Model(LoadedCheckpoint):
         yield pieces.rest()
 
     def prompt_ids(self, prompt: str | None, room: int | None = None) -> tuple[int, ...]:
-        """Token ids of a prompt as the processor gives them; of none, the start token, as `generate` does.
+        """Token ids of a prompt, as the processor gives them; without a prompt, the start token, as in `generate`.
 
-        Special tokens in the prompt are text. Raises TooLong for more tokens than there is room for, and
-        TokenizerFailed.
+        Special tokens in the prompt are text. Raises TooLong for more than `room` tokens, and TokenizerFailed.
         """
         start = self.model.config.text_config.bos_token_id
         if prompt is None and start is not None:
             return (int(start),)
-        text = (prompt or "").encode("utf-8", "backslashreplace").decode()  # half a surrogate pair is no text
+        text = (prompt or "").encode("utf-8", "backslashreplace").decode()  # half a surrogate pair is not text
         if room is not None and len(text) > room * LONGEST_TOKEN:
             raise TooLong(f"{len(text)} characters, {room} tokens fit")
         ids = token_ids(self.tokenizer, text)
@@ -133,11 +136,11 @@ class Blip2Model(LoadedCheckpoint):
         return token_ids(self.tokenizer, shown, add_special_tokens=False)
 
     def prompt_room(self, max_new_tokens: int) -> int:
-        """The most prompt tokens: those that leave room for an answer."""
+        """The most tokens of a prompt that leave room for an answer."""
         return self.family.room(self.model.config.text_config, self.num_query_tokens + max_new_tokens)
 
     def text(self, token_ids: Iterable[int]) -> str:
-        """Token ids as text, without special tokens and surrounding white space."""
+        """The text of token ids, without special tokens and surrounding white space."""
         decoded: str = self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
         return decoded.strip()
 
@@ -159,17 +162,20 @@ class Blip2Model(LoadedCheckpoint):
     def end_ids(self) -> tuple[int, ...]:
         """Tokens that end a text: those of the language model's generation config and of the checkpoint's."""
         configs = (self.model.language_model.generation_config, getattr(self.model, "generation_config", None))
-        found = [config.eos_token_id for config in configs if config is not None and config.eos_token_id is not None]
-        flat = [end for ends in found for end in (ends if isinstance(ends, list) else [ends])]
-        return tuple(dict.fromkeys(int(end) for end in flat))
+        end_ids: dict[int, None] = {}  # in order, without repetitions
+        for config in configs:
+            ends = getattr(config, "eos_token_id", None)
+            if ends is not None:
+                end_ids.update(dict.fromkeys(map(int, ends if isinstance(ends, list) else [ends])))
+        return tuple(end_ids)
 
     def _computed(self, items: Iterator[T]) -> Iterator[T]:
-        """The items, each made in inference mode, which must not leak to whoever takes what is yielded."""
+        """The items, each computed in inference mode, which must not stay on while an item is yielded."""
         return taken_within(self.computing, items)
 
     @contextmanager
     def _decoder(self, settings: GenerationSettings, returned: int, slots: int) -> Iterator[Decoder]:
-        """A decoder, for one caller at a time; the last one that records what it does is kept for the next call."""
+        """A decoder for one caller at a time; the last one with recorded functions is kept for the next call."""
         key = (settings, returned, slots)
         decoder = self._idle.pop(key, None)
         self._idle.clear()

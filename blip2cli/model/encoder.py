@@ -23,22 +23,23 @@ class Encoder:
         self.device = model.query_tokens.device
         self.mean = torch.tensor(images.mean, device=self.device).view(1, 3, 1, 1)
         self.std = torch.tensor(images.std, device=self.device).view(1, 3, 1, 1)
-        self.table = _table(images).to(self.device)
+        self.table = _pixel_table(images).to(self.device)
         self.white = 1 / images.rescale if images.rescale else 1.0
-        every = torch.arange(256, dtype=torch.uint8).view(1, 256, 1, 1).expand(1, 256, 1, 3)
-        self.computed = torch.equal(self._compute(every.to(self.device))[0, :, :, 0], self.table)
+        all_values = torch.arange(256, dtype=torch.uint8, device=self.device).view(1, 256, 1, 1)
+        computed = self._compute(all_values.expand(1, 256, 1, 3))
+        self.can_compute = torch.equal(computed[0, :, :, 0], self.table)
 
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 [n, side, side, 3] to fp32 [n, 3, side, side], with the operations of transformers' image processor."""
-        placed = pixels.to(self.device, non_blocking=True)
-        if self.computed:
-            return self._compute(placed)
-        channels = placed.permute(3, 0, 1, 2).int()
+        on_device = pixels.to(self.device, non_blocking=True)
+        if self.can_compute:
+            return self._compute(on_device)
+        channels = on_device.permute(3, 0, 1, 2).int()
         looked_up = [values[channel] for values, channel in zip(self.table, channels, strict=True)]
         return torch.stack(looked_up, dim=1)
 
     def _compute(self, pixels: torch.Tensor) -> torch.Tensor:
-        """`normalize` by arithmetic, which for BLIP-2's own settings rounds as transformers' does."""
+        """`normalize` by arithmetic, which for BLIP-2's own settings gives exactly transformers' numbers."""
         values = pixels.permute(0, 3, 1, 2)
         return (values.to(torch.float32) / self.white - self.mean) / self.std
 
@@ -67,19 +68,19 @@ class Encoder:
 
 
 def _scattered(projected: torch.Tensor, width: int) -> torch.Tensor:
-    """Image embeddings [n, num_query_tokens, more] as transformers puts them among tokens of a smaller width.
+    """Image embeddings [n, num_query_tokens, wider] as transformers inserts them among tokens of a smaller width.
 
-    OPT-350M's tokens are narrower than its layers, for which the projection is made. `masked_scatter` fills the tokens'
-    places with the projection's values one after another; those that are left over are not used.
+    OPT-350M's tokens are narrower than its layers, and the projection is made for the layers. `masked_scatter` fills
+    the tokens with the projection's values one after another, and does not use those that are left over.
     """
     images, queries, _ = projected.shape
     return projected.flatten(1)[:, : queries * width].reshape(images, queries, width)
 
 
-def _table(images: ImageSettings) -> torch.Tensor:
-    """What becomes of each value of a pixel, fp32 [3, 256], with the operations of transformers' image processor.
+def _pixel_table(images: ImageSettings) -> torch.Tensor:
+    """The normalised value of each pixel value, fp32 [3, 256], with the operations of transformers' image processor.
 
-    Its `rescale` multiplies in double precision; its `normalize` computes in single.
+    Its `rescale` multiplies in double precision; its `normalize` computes in single precision.
     """
     values = np.arange(256, dtype=np.float64)
     if images.rescale is not None:

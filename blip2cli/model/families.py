@@ -1,6 +1,6 @@
-"""Families of language models: all in which OPT and Flan-T5 differ, as a record each. Nothing heavy is imported.
+"""Families of language models: a record for each, with everything in which they differ. Nothing heavy is imported.
 
-Another family is a record in FAMILIES and the decoder class that it names; tests/model/test_families.py adds one.
+To add a family, add its record to FAMILIES and the decoder class that it names; tests/model/test_families.py does so.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from blip2cli.host.imports import load_object
 
 @dataclass(frozen=True)
 class Layers:
-    """One stack of equal layers of a language model: how their weights' names begin, and how many there are.
+    """One stack of equal layers of a language model.
 
-    `prefix` is followed by the layer's number and a dot; `count` is the attribute of the text configuration.
+    Args:
+        prefix: the beginning of their weights' names, before the layer's number and a dot.
+        count: the attribute of the text configuration that says how many there are.
     """
 
     prefix: str
@@ -32,19 +34,20 @@ class Family:
     """A family of language models.
 
     Args:
-        name: as it is shown, and as the names of its models begin ("Flan-T5-XL").
-        architecture: as a checkpoint's description shows it.
+        name: its name, with which its models' names begin ("Flan-T5-XL").
+        architecture: the name that descriptions of checkpoints show.
         decoder: "module:Class" of a LanguageModel, made from (language model, runner, image token).
-        template: the prompt of the paper's VQA evaluations; the question goes to {}.
+        template: the prompt of the paper's VQA evaluations, with {} for the question.
         layers: its stacks of layers, in the order in which they run; the last one writes.
-        embedding: the name of the weights of its token embeddings.
-        half: the half precision that `--dtype auto` picks on CUDA.
+        embedding: the name of its token embeddings' weights.
+        half: the half precision that `--dtype auto` means on CUDA.
+        text_encoder: the language model's part that computes the features of texts.
+        text_width: function of the text configuration that gives the width of these features.
         refused: precision that gives garbage → the one to use instead.
         answer: how an answer follows the prompt.
-        positions: the attribute of the text configuration that bounds image, prompt and text together.
-        prompt_room: the most tokens of a prompt, where no positions bound it.
-        text_encoder: the language model's part that reads a text when its features are asked for.
-        text_width: the text configuration to the width of these features.
+        positions: the attribute of the text configuration that limits image, prompt and text together; None if nothing
+            does.
+        prompt_room: the most tokens of a prompt if there are no `positions`.
     """
 
     name: str
@@ -70,7 +73,7 @@ class Family:
         return [name for stack in self.layers for name in stack.names(text_config)]
 
     def room(self, text_config: Any, others: int) -> int:
-        """The most tokens of a prompt beside so many `others`: the image's and those to be written."""
+        """The most tokens of a prompt; `others` are the image's tokens and those to be written."""
         if self.positions is None:
             return self.prompt_room
         return int(getattr(text_config, self.positions)) - others
@@ -115,13 +118,15 @@ FAMILIES: dict[str, Family] = {"opt": OPT, "t5": FLAN_T5}
 
 
 def family_of_name(language_model: str | None) -> Family | None:
-    """The family of a language model such as "Flan-T5-XL"; None for none."""
-    names = (family for family in FAMILIES.values() if language_model and language_model.startswith(family.name))
-    return next(names, None)
+    """The family of a language model such as "Flan-T5-XL"; None if there is no model or no such family."""
+    if language_model is None:
+        return None
+    families = (family for family in FAMILIES.values() if language_model.startswith(family.name))
+    return next(families, None)
 
 
 def family_of_weights(names: Iterable[str]) -> Family | None:
-    """The family whose layers are among the names of a checkpoint's weights; None where there is none."""
+    """The family whose layers are among the names of a checkpoint's weights; None if there is none."""
     all_names = list(names)
     for family in FAMILIES.values():
         if any(name.startswith(family.layers[-1].prefix) for name in all_names):

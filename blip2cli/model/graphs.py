@@ -1,4 +1,4 @@
-"""Functions of tensors, run as they are or as CUDA graphs: recorded once for each shape, replayed in one launch.
+"""Functions of tensors, called as they are or run as CUDA graphs: recorded once for each shape, then replayed.
 
 Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 """
@@ -18,26 +18,27 @@ Tensors = tuple[torch.Tensor, ...]
 Function = Callable[..., Tensors]
 
 WARM_UP = 2
-"""Calls before a function is recorded, in which libraries choose their kernels and take their memory."""
+"""Calls before a function is recorded, in which libraries choose kernels and allocate memory."""
 
 
 class Runner(Protocol):
-    """Runs functions. Where shapes are `fixed`, callers pad what they give, so that there are few of them."""
+    """Runs functions. If shapes are `fixed`, callers pad their inputs so that there are few different shapes."""
 
     fixed: bool
 
     def run(self, name: Hashable, function: Function, *inputs: torch.Tensor) -> Tensors:
-        """What the function gives for the inputs; it is good until the next call of the same name.
+        """The function's outputs, which are valid until the next call with the same name.
 
-        Functions of one name that are given inputs of the same shapes do the same, in the same memory, until `forget`.
+        Until `forget`, functions that have the same name and inputs of the same shapes must do the same, in the same
+        memory.
         """
 
     def forget(self) -> None:
-        """Forget what is recorded: the memory it works on is going away."""
+        """Forget all recordings, because the memory that they use is about to be freed."""
 
 
 class Eager:
-    """Calls functions. On a CPU every row costs, so shapes are what they are."""
+    """Calls functions, with shapes that are not fixed: on a CPU every row takes time."""
 
     fixed = False
 
@@ -50,7 +51,7 @@ class Eager:
 
 @dataclass(frozen=True)
 class Recording:
-    """A recorded function: it reads its inputs from, and writes its outputs to, memory that stays."""
+    """A recorded function, which reads its inputs from fixed memory, and writes its outputs to fixed memory."""
 
     inputs: Tensors
     outputs: Tensors
@@ -58,10 +59,10 @@ class Recording:
 
 
 class Graphs:
-    """Records each function as a CUDA graph when it first comes with inputs of some shapes, and replays it later.
+    """Records each function as a CUDA graph at its first call with inputs of some shapes, and replays it later.
 
-    What cannot be recorded is called as it is. All recordings share one pool of memory: what one gives is to be used
-    before another one is run.
+    Functions that cannot be recorded are called. All recordings share one pool of memory, so the outputs of one must
+    be used before another is run.
     """
 
     fixed = True
@@ -92,7 +93,7 @@ class Graphs:
         self.pool = None
 
     def _recorded(self, name: Hashable, function: Function, inputs: Sequence[torch.Tensor]) -> Recording | None:
-        """The function, recorded; None where it cannot be. Raises torch.OutOfMemoryError."""
+        """The recorded function; None if it cannot be recorded. Raises torch.OutOfMemoryError."""
         memory = tuple(tensor.to(self.device, copy=True) for tensor in inputs)
         try:
             return self.record(function, memory)
@@ -105,7 +106,7 @@ class Graphs:
             return None
 
     def record(self, function: Function, inputs: Tensors) -> Recording:
-        """Record a function over memory that stays. It is called a few times, so what it writes must harm nobody."""
+        """Record a function with its inputs' memory. It is called a few times: what it then writes must do no harm."""
         current, warm_up = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
         warm_up.wait_stream(current)
         with torch.cuda.stream(warm_up):
@@ -119,12 +120,12 @@ class Graphs:
             with torch.cuda.device(self.device), torch.cuda.graph(graph, pool=self.pool):
                 outputs = function(*inputs)
         finally:
-            torch.cuda.set_stream(current)  # which a recording that fails does not restore itself
+            torch.cuda.set_stream(current)  # a recording that fails does not restore it
         return Recording(inputs, outputs, graph.replay)
 
 
 def runner_for(devices: Sequence[torch.device]) -> Runner:
-    """Graphs on a CUDA device; a model that is spread over several, or lies elsewhere, runs as it is."""
+    """Graphs for one CUDA device; Eager for a model on several devices, or elsewhere."""
     if len(devices) == 1 and devices[0].type == "cuda":
         return Graphs(devices[0])
     if devices[0].type == "cuda":
@@ -132,16 +133,16 @@ def runner_for(devices: Sequence[torch.device]) -> Runner:
     return Eager()
 
 
-def sent(values: Any, device: torch.device) -> torch.Tensor:
-    """Numbers, or a tensor of the host, as a tensor on a device, without waiting for what the device is doing."""
+def to_device(values: Any, device: torch.device) -> torch.Tensor:
+    """Numbers, or a tensor in the host's memory, as a tensor on a device, without waiting for the device."""
     tensor = torch.as_tensor(values)
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-class OnTheWay:
-    """Tensors on their way from the device to the host."""
+class PendingTensors:
+    """Tensors that are being copied from the device to the host."""
 
     def __init__(self, tensors: Tensors) -> None:
         self.arrived: Any = None
@@ -154,8 +155,8 @@ class OnTheWay:
         self.arrived = torch.cuda.Event()
         self.arrived.record()
 
-    def received(self) -> Tensors:
-        """The tensors on the host, once they are there."""
+    def wait(self) -> Tensors:
+        """The tensors in the host's memory, once they are copied."""
         if self.arrived is not None:
             self.arrived.synchronize()
         return self.tensors

@@ -1,4 +1,4 @@
-"""A loaded checkpoint of either kind: its parts, and how many images it takes together. The faces are made of it."""
+"""A loaded checkpoint of either kind: its parts, and how images are encoded. The public classes build on it."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from blip2cli.model.checkpoint.precision import tf32
 from blip2cli.model.encoder import Encoder
 from blip2cli.model.graphs import Function, Tensors, runner_for
 from blip2cli.model.memory import automatic_batch_size
-from blip2cli.model.recent import Recent
+from blip2cli.model.recent import RecentImages
 
 
 class LoadedCheckpoint:
-    """The model, its tokenizer, and the way into its image side.
+    """The model, its tokenizer and its encoder.
 
     Args:
-        checkpoint: what `find_checkpoint` found.
-        batch_size: images encoded together; None chooses what fits. It shrinks where memory runs out; `started_with`
-            keeps what it was.
-        recent: images that are kept encoded.
+        checkpoint: the one to load.
+        batch_size: images that are encoded together; None chooses what fits. It shrinks when memory runs out;
+            `started_with` is the first one.
+        recent: how many images are kept encoded.
     """
 
     def __init__(self, checkpoint: Checkpoint, batch_size: int | None = None, recent: int = 256) -> None:
         self.checkpoint = checkpoint
-        self.tokenizer: Any = checkpoint.load_tokenizer()  # first: what is wrong with it is known in a moment
+        self.tokenizer: Any = checkpoint.load_tokenizer()  # first: its errors show at once
         self.model: Any = checkpoint.load_model()
         self.encoder = Encoder(self.model, checkpoint.images)
         self.batches = Batches(batch_size or automatic_batch_size(self.model, checkpoint.devices))
         self.started_with = self.batch_size
-        self.recent = Recent(self.batches, recent)
+        self.recent = RecentImages(self.batches, recent)
         self.runner = runner_for(checkpoint.devices)
 
     @property
@@ -51,30 +51,31 @@ class LoadedCheckpoint:
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Inference mode, and on CUDA the precision of fp32 products; neither is left behind."""
+        """A context with inference mode and, on CUDA, the right precision of fp32 products."""
         on_cuda = self.checkpoint.device.type == "cuda"
         precision = tf32(self.checkpoint.precision != "fp32") if on_cuda else nullcontext()
         with torch.inference_mode(), precision:
             yield
 
     def run_on_images(self, name: str, function: Function, pixels: torch.Tensor) -> Tensors:
-        """What a function of pixels gives, tensors [n, ...].
+        """The result of a function of pixels, tensors [n, ...].
 
-        Where shapes are fixed, it is given as many images as a batch has, the last one repeated.
+        If shapes are fixed, the function gets as many images as a batch has, with the last one repeated.
         """
         n, size = len(pixels), self.batch_size
         with self.computing():
             if not self.runner.fixed or n > size:
                 return function(pixels)
-            filled = torch.cat([pixels, pixels[-1:].expand(size - n, *pixels.shape[1:])]) if n < size else pixels
+            repeated = pixels[-1:].expand(size - n, *pixels.shape[1:])
+            filled = torch.cat([pixels, repeated]) if n < size else pixels
             try:
                 outputs = self.runner.run(name, function, filled)
             except torch.OutOfMemoryError:
                 if n == size:
                     raise
-                return function(pixels)  # there may be room for these few
+                return function(pixels)  # there may be room for these
             return tuple(output[:n].clone() for output in outputs)
 
     def forget(self) -> None:
-        """Forget the images seen lately."""
+        """Forget the images that are kept encoded."""
         self.recent.forget()

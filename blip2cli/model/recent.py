@@ -1,4 +1,4 @@
-"""Images seen lately: what they were encoded to, in case the same bytes come again."""
+"""Recent images, which are kept encoded in case the same bytes come again."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from blip2cli.records import Batch, RowError
 NOT_FINITE = RowError("failed", "the model gave values that are not finite: check its weights and --dtype")
 
 
-class Recent:
-    """Encodings by the images' digests, `most` of them; what is not among them is computed in `batches`."""
+class RecentImages:
+    """Encodings by the images' digests, at most `most`; others are computed in `batches`."""
 
     def __init__(self, batches: Batches, most: int) -> None:
         self.batches = batches
@@ -24,10 +24,13 @@ class Recent:
 
     @torch.inference_mode()
     def encoded(self, kind: str, encode: Callable[[torch.Tensor], Iterable[Any]], batch: Batch) -> list[Any | Failed]:
-        """What `encode` gives for each image of the batch; for bytes seen lately, what it gave then.
+        """The encoding of each image of the batch, computed now or kept from earlier.
 
-        It is given pixels and gives for each image something with a method `clone`, so that no view is kept, which
-        would keep its whole batch. `kind` tells apart what different functions give.
+        Args:
+            kind: names what `encode` computes.
+            encode: a function of pixels. For each image it returns an object with a method `clone`: a view would keep
+                its whole batch in memory.
+            batch: the rows and their pixels.
         """
         keys = [(kind, digest) for digest in batch.digests]
         new = [at for at, key in enumerate(keys) if key not in self._kept]
@@ -38,7 +41,7 @@ class Recent:
             for at, encoded in zip(new, self.batches.compute(encode, pixels, whole), strict=True):
                 if isinstance(encoded, Failed):
                     failed[keys[at]] = encoded
-                elif _has_stray_values(encoded):
+                elif _is_not_finite(encoded):
                     failed[keys[at]] = Failed(NOT_FINITE)
                 else:
                     self._kept[keys[at]] = encoded.clone()
@@ -55,8 +58,8 @@ class Recent:
         self._kept.clear()
 
 
-def _has_stray_values(encoded: Any) -> bool:
-    """Whether features on the CPU hold NaN or infinity. On another device, to look would be to wait for it."""
+def _is_not_finite(encoded: Any) -> bool:
+    """Whether features on the CPU have NaN or infinity. On other devices, to look would be to wait."""
     if not isinstance(encoded, torch.Tensor) or encoded.device.type != "cpu":
         return False
     return not bool(torch.isfinite(encoded).all())

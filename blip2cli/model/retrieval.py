@@ -1,8 +1,8 @@
-"""RetrievalModel: images and texts compared, by the heads of the paper's first stage (section 3.2).
+"""RetrievalModel compares images with texts, by the heads of the paper's first stage (section 3.2).
 
-ITC (image-text contrastive) compares features of an image with those of a text, each computed by itself: cheap, and
-what search is made of. ITM (image-text matching) lets the Q-Former read the text while it looks at the image: exact,
-and as costly as another pass through the Q-Former for every pair.
+ITC (image-text contrastive) compares features of an image with features of a text, which are computed separately: it is
+cheap, and search is based on it. ITM (image-text matching) lets the Q-Former read the text together with the image: it
+is more exact, and takes a pass through the Q-Former for every pair.
 """
 
 from __future__ import annotations
@@ -23,59 +23,61 @@ from blip2cli.model.graphs import Tensors
 from blip2cli.model.loaded import LoadedCheckpoint
 from blip2cli.records import Batch, RowError
 
-RECENT = 64
-"""Images that are kept encoded. Their embeddings are many times those of a Blip2Model: those of every patch."""
+KEPT_IMAGES = 64
+"""Images that are kept encoded. They are much larger than a Blip2Model's, as they have embeddings of all patches."""
 
-TEXTS = 1 << 16
-"""Texts that are kept read."""
+KEPT_TEXTS = 1 << 16
+"""Texts whose projections are kept."""
 
 SIMILARITIES = 1 << 22
-"""Products of query tokens and texts that are held at once."""
+"""Products of query tokens and texts that are in memory at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SeenImage:
-    """An image as the heads see it.
+    """An encoded image.
 
-    `image_embeds` [patches + 1, vision width] is what ITM looks at, `projected` fp32 [num_query_tokens, projection
-    width], normalised, what ITC compares.
+    Args:
+        image_embeds: for ITM, [patches + 1, vision width].
+        projected: for ITC, fp32 [num_query_tokens, projection width], normalised.
     """
 
     image_embeds: torch.Tensor
     projected: torch.Tensor
 
     def clone(self) -> SeenImage:
-        """The same, in memory of its own."""
+        """A copy in memory of its own."""
         return SeenImage(self.image_embeds.clone(), self.projected.clone())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReadText:
-    """A text as the heads read it: its token ids, and for ITC `projected` fp32 [projection width], normalised."""
+    """A text's token ids, and for ITC `projected`, fp32 [projection width], normalised."""
 
     ids: tuple[int, ...]
     projected: torch.Tensor
 
 
-def finite(name: str, score: float | Failed) -> float | Failed:
-    """The score, or Failed where it is not finite."""
-    broken = not isinstance(score, Failed) and not math.isfinite(score)
-    return Failed(RowError("failed", f"the {name} score is not finite")) if broken else score
+def check_finite(name: str, score: float | Failed) -> float | Failed:
+    """The score, or Failed if it is not finite."""
+    if isinstance(score, Failed) or math.isfinite(score):
+        return score
+    return Failed(RowError("failed", f"the {name} score is not finite"))
 
 
 class RetrievalModel(LoadedCheckpoint):
     """A loaded checkpoint with retrieval heads. Matches `Blip2ForImageTextRetrieval` on one pair at a time.
 
-    As many texts are read, and pairs matched, together as images are encoded.
+    Batches of texts, and of pairs, are as large as those of images.
     """
 
     def __init__(self, checkpoint: Checkpoint, batch_size: int | None = None) -> None:
-        super().__init__(checkpoint, batch_size, RECENT)
+        super().__init__(checkpoint, batch_size, KEPT_IMAGES)
         self._texts: dict[str, ReadText] = {}
 
     @property
     def text_room(self) -> int:
-        """The most tokens of a text: the Q-Former has no more positions."""
+        """The most tokens of a text: as many as the Q-Former has positions."""
         return int(self.model.config.qformer_config.max_position_embeddings)
 
     def see(self, batch: Batch) -> list[SeenImage | Failed]:
@@ -83,55 +85,66 @@ class RetrievalModel(LoadedCheckpoint):
         return self.recent.encoded("seen", self._see, batch)
 
     def read(self, texts: Sequence[str]) -> list[ReadText | Failed]:
-        """The texts, each as if it were alone. One with more tokens than there is room for is Failed."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._texts]
-        given: dict[str, Any] = {text: self._ids(text) for text in new}
-        fits = {text: ids for text, ids in given.items() if not isinstance(ids, Failed)}
+        """The texts, each as if it were alone. A text with too many tokens is Failed."""
+        failed: dict[str, Failed] = {}
+        new: dict[str, tuple[int, ...]] = {}
+        for text in dict.fromkeys(texts):
+            if text not in self._texts:
+                ids = self._ids(text)
+                if isinstance(ids, Failed):
+                    failed[text] = ids
+                else:
+                    new[text] = ids
         with self.computing():
-            projections = self.batches.compute(self._project_texts, list(fits.values())) if fits else []
-        for (text, ids), projected in zip(fits.items(), projections, strict=True):
+            projections = self.batches.compute(self._project_texts, list(new.values())) if new else []
+        for (text, ids), projected in zip(new.items(), projections, strict=True):
             if isinstance(projected, Failed):
-                given[text] = projected
+                failed[text] = projected
             else:
-                del given[text]
                 self._texts[text] = ReadText(ids, projected.clone())
-        read = [given.get(text) or self._texts[text] for text in texts]
-        while len(self._texts) > max(TEXTS, len(texts)):
+        read = [failed.get(text) or self._texts[text] for text in texts]
+        while len(self._texts) > max(KEPT_TEXTS, len(texts)):
             del self._texts[next(iter(self._texts))]
         return read
 
     def image_projections(self, batch: Batch) -> list[torch.Tensor | Failed]:
-        """What ITC compares of each image, fp32 [num_query_tokens, projection width] on the CPU, normalised.
+        """Features of each image for ITC, fp32 [num_query_tokens, projection width] on the CPU, normalised.
 
         Equal to `image_embeds` of transformers' `Blip2ForImageTextRetrieval`.
         """
-        return self.recent.encoded(
-            "projected", lambda pixels: [image.projected.cpu() for image in self._see(pixels)], batch
-        )
+
+        def encode(pixels: torch.Tensor) -> list[torch.Tensor]:
+            return [image.projected.cpu() for image in self._see(pixels)]
+
+        return self.recent.encoded("projected", encode, batch)
 
     def text_projections(self, texts: Sequence[str]) -> list[torch.Tensor | Failed]:
-        """What ITC compares of each text, fp32 [projection width] on the CPU, normalised: `text_embeds`."""
+        """Features of each text for ITC, fp32 [projection width] on the CPU, normalised: `text_embeds`."""
         return [read if isinstance(read, Failed) else read.projected.cpu() for read in self.read(texts)]
 
     @torch.inference_mode()
     def itc(self, images: Sequence[SeenImage], texts: Sequence[ReadText]) -> torch.Tensor:
-        """ITC scores fp32 [images, texts] on the CPU: the best of an image's query tokens, by the dot product."""
+        """ITC scores fp32 [images, texts] on the CPU: the largest dot product of any of an image's query tokens."""
         if not images or not texts:
             return torch.zeros(len(images), len(texts))
-        readings = torch.stack([text.projected for text in texts])
+        projected_texts = torch.stack([text.projected for text in texts])
         size = max(1, SIMILARITIES // (self.num_query_tokens * len(texts)))
-        blocks = [
-            torch.stack([image.projected for image in images[at : at + size]]) for at in range(0, len(images), size)
-        ]
-        return torch.cat([(block @ readings.T).amax(dim=1).cpu() for block in blocks])
+        scores = []
+        for at in range(0, len(images), size):
+            block = torch.stack([image.projected for image in images[at : at + size]])
+            scores.append((block @ projected_texts.T).amax(dim=1).cpu())
+        return torch.cat(scores)
 
     def itm(self, pairs: Sequence[tuple[SeenImage, ReadText]]) -> list[float | Failed]:
-        """The probability of each image and text that they match: one softmax over the head's two logits.
+        """The probability that each image and text match: one softmax over the head's two logits.
 
-        Failed where it is not finite.
+        Failed if it is not finite.
         """
+        if not pairs:
+            return []
         with self.computing():
-            return [finite("ITM", score) for score in self.batches.compute(self._match, pairs)] if pairs else []
+            scores = self.batches.compute(self._match, pairs)
+        return [check_finite("ITM", score) for score in scores]
 
     def _see(self, pixels: torch.Tensor) -> Iterator[SeenImage]:
         def forward(pixels: torch.Tensor) -> Tensors:
@@ -169,7 +182,7 @@ class RetrievalModel(LoadedCheckpoint):
         return F.normalize(projection(hidden.to(self.checkpoint.dtype)).float(), dim=-1)
 
     def _ids(self, text: str) -> tuple[int, ...] | Failed:
-        """Token ids of a text as the tokenizer gives them; special tokens in it are text."""
+        """Token ids of a text; special tokens in it are text."""
         if len(text) > self.text_room * LONGEST_TOKEN:
             return Failed(RowError("text-too-long", f"{len(text)} characters, {self.text_room} tokens fit"))
         try:
@@ -181,7 +194,7 @@ class RetrievalModel(LoadedCheckpoint):
         return ids
 
     def _padded(self, texts: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids and mask [texts, longest]; on the right, as the first token is what stands for the whole text."""
+        """Token ids and mask [texts, longest], padded on the right: the first token's features are the text's."""
         longest, device = max(map(len, texts)), self.encoder.device
         padding = self.tokenizer.pad_token_id or 0
         input_ids = [[*ids, *[padding] * (longest - len(ids))] for ids in texts]

@@ -190,13 +190,13 @@ class MatchTask(Task):
 
 def _itc(model: RetrievalModel, pairs: Sequence[tuple[_Pair, ReadText]]) -> list[float | Failed]:
     """The ITC score of each pair, taken from the product of all images with all texts."""
-    from blip2cli.model.retrieval import finite
+    from blip2cli.model.retrieval import check_finite
 
     images = {id(pair.image): pair.image for pair, _ in pairs}
     texts = {id(text): text for _, text in pairs}
     row, column = ({key: at for at, key in enumerate(items)} for items in (images, texts))
     scores: list[list[float]] = model.itc(list(images.values()), list(texts.values())).tolist()
-    return [finite("ITC", scores[row[id(pair.image)]][column[id(text)]]) for pair, text in pairs]
+    return [check_finite("ITC", scores[row[id(pair.image)]][column[id(text)]]) for pair, text in pairs]
 
 
 def _note(name: str, pairs: Sequence[tuple[_Pair, ReadText]], scores: Sequence[float | Failed]) -> None:

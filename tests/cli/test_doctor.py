@@ -15,8 +15,8 @@ import torch
 import blip2cli
 from blip2cli.commands import doctor
 from blip2cli.commands.doctor import Check, checks
+from blip2cli.host import memory
 from blip2cli.host import processor as machine
-from blip2cli.model import memory
 from blip2cli.settings import ModelSettings
 from tests.conftest import Typed
 

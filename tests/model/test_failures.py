@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from blip2cli.model.batches import IN_A_ROW, Batches, Failed
+from blip2cli.model.batches import MOST_FAILURES, Batches, Failed
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.decoding.opt import OptDecoder
@@ -231,7 +231,7 @@ def test_culprits_side_by_side_do_not_end_a_run_in_which_something_worked() -> N
 
 
 def test_many_failures_in_a_row_raise_the_first_error() -> None:
-    batches, evens = Batches(1), range(0, 2 * IN_A_ROW, 2)
+    batches, evens = Batches(1), range(0, 2 * MOST_FAILURES, 2)
     assert all(isinstance(batches.compute(odd, [even])[0], Failed) for even in evens[1:])
     batches.compute(odd, [1])
     assert all(isinstance(batches.compute(odd, [even])[0], Failed) for even in evens[1:])

@@ -1,6 +1,5 @@
 """The automatic batch size follows the memory that is free."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -29,8 +28,8 @@ def test_the_batch_is_the_largest_power_of_two_that_fits(
 
 
 def test_large_models_get_small_batches_on_a_cpu(model: Blip2Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "SMALL", 1)
-    assert memory.automatic_batch_size(model.model, [CPU]) == memory.LARGEST_ELSEWHERE
+    monkeypatch.setattr(memory, "SMALL_MODEL", 1)
+    assert memory.automatic_batch_size(model.model, [CPU]) == memory.LARGEST_BATCH_ELSEWHERE
 
 
 def test_the_estimate_counts_the_cache_of_both_language_models(opt_checkpoint: Path, t5_checkpoint: Path) -> None:
@@ -40,18 +39,3 @@ def test_the_estimate_counts_the_cache_of_both_language_models(opt_checkpoint: P
         assert full == 2 * half > 0
         assert memory.bytes_per_image(config, 2, recorded=True) > half, "recordings keep memory"
         assert memory.bytes_per_image(config, 2, writes=False, recorded=True) < half
-
-
-def test_free_memory_is_less_than_what_the_machine_has() -> None:
-    assert 0 < memory.free_bytes(CPU) < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-@pytest.mark.parametrize(("limit", "expected"), [("3000", 2000), ("max", None), ("500", 0)])
-def test_the_limit_of_a_control_group_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, expected: int | None
-) -> None:
-    (tmp_path / "memory.max").write_text(f"{limit}\n")
-    (tmp_path / "memory.stat").write_text("anon 1000\nfile 900000\n")
-    monkeypatch.setattr(memory, "CONTROL_GROUPS", ((tmp_path, "memory.max", "anon"), (tmp_path / "gone", "x", "y")))
-    monkeypatch.setattr(memory, "_available", lambda: 10_000)
-    assert memory.free_bytes(CPU) == (10_000 if expected is None else expected)

@@ -1,7 +1,8 @@
-"""Beam search: every text is written in several slots at once, of which the likeliest go on.
+"""Beam search: every text is written in several slots at once, and the most likely beams are continued.
 
-Matches transformers' `GenerationMixin._beam_search` on one request with `early_stopping` false, whatever is decoded
-beside it: a text ends when its best open beam, by its score at this length, is worse than all of the best ended ones.
+Matches transformers' `GenerationMixin._beam_search` on one request with `early_stopping` false, whatever else is
+decoded at the same time: a text ends when its best open beam, by its score at this length, is worse than all beams that
+ended.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ from collections.abc import Sequence
 import torch
 
 from blip2cli.model.decoding.language_model import LanguageModel
-from blip2cli.model.decoding.requests import Request, Written
+from blip2cli.model.decoding.requests import Request, WrittenTokens
 from blip2cli.model.decoding.search import Choice, Search, Tensors, Text, lengthened
 from blip2cli.settings import GenerationSettings
 
 LOWEST = -1.0e9
-"""The score of what is not there; transformers' own number."""
+"""The score of a beam that does not exist, as in transformers."""
 
 
 class BeamSearch(Search):
-    """`num_beams` sequences a text. Shapes below: t texts, b beams, k candidates, v the vocabulary, l tokens a text.
+    """`num_beams` sequences for each text. In shapes: t texts, b beams, k candidates, v vocabulary, l tokens a text.
 
     Of open beams, in order of their scores: `scores` [t, b], the sum of their tokens' log-probabilities after
     penalties; `tokens` [t, b, l]; `logprobs` [t, b], the same sum before penalties. Of those that ended, in order:
@@ -30,7 +31,7 @@ class BeamSearch(Search):
 
     def __init__(self, settings: GenerationSettings, end_ids: Sequence[int], returned: int = 1) -> None:
         super().__init__(settings, end_ids, settings.num_beams, returned)
-        self.candidates = max(2, 1 + len(self.end_ids)) * self.width  # so many that as many as beams do not end
+        self.candidates = max(2, 1 + len(self.end_ids)) * self.width  # enough that `width` of them do not end
 
     def reset(self, model: LanguageModel) -> None:
         super().reset(model)
@@ -51,7 +52,7 @@ class BeamSearch(Search):
     def admit(self, requests: Sequence[Request], places: torch.Tensor, seen: Sequence[Sequence[int]]) -> None:
         super().admit(requests, places, seen)
         self.scores[places] = LOWEST
-        self.scores[places, 0] = 0.0  # all beams are alike at first: only one of them is gone on with
+        self.scores[places, 0] = 0.0  # all beams are equal at first: only one is continued
         self.logprobs[places] = 0.0
         self.ended_scores[places] = LOWEST
         self.ended[places] = False
@@ -100,11 +101,11 @@ class BeamSearch(Search):
                 ]
         return ended
 
-    def _written(self, tokens: list[int], length: int, logprob: float, request: Request) -> Written:
+    def _written(self, tokens: list[int], length: int, logprob: float, request: Request) -> WrittenTokens:
         token_ids = tokens[:length]
         if token_ids and token_ids[-1] in self.end_ids:
             token_ids.pop()
-        return Written(token_ids, logprob, length) if self.settings.scores else Written(token_ids)
+        return WrittenTokens(token_ids, logprob, length) if self.settings.scores else WrittenTokens(token_ids)
 
     def _end_beams(
         self,
@@ -115,7 +116,7 @@ class BeamSearch(Search):
         ends: torch.Tensor,
         going: torch.Tensor,
     ) -> None:
-        """Of the best b candidates, put those that end among the ended beams, and keep the best b of these."""
+        """Add those of the best b candidates that end to the ended beams, and keep the best b of these."""
         texts, b = len(best), self.width
         length = self.count[:texts, None] + 1
         scores = best[:, :b] / self.divisors[length.clamp(max=self.longest)]
@@ -139,7 +140,7 @@ class BeamSearch(Search):
         return followed.scatter(2, at, tokens[:, :, None])
 
     def _look_ahead(self, texts: int) -> None:
-        """Note which texts have no hope of a better beam than those that ended."""
+        """Note which texts can still get a better beam than those that ended."""
         length = self.count[:texts].clamp(min=1, max=self.longest)
         possible = self.scores[:texts, :1] / self.divisors[length][:, None]
         worst = self.ended_scores[:texts].amin(1, keepdim=True)
@@ -159,6 +160,6 @@ class BeamSearch(Search):
 
 
 def _picked(states: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Of states [t, n, ...] those of an index [t, m]: [t, m, ...]."""
+    """The states [t, n, ...] at an index [t, m]: [t, m, ...]."""
     wide = index.view(*index.shape, *[1] * (states.dim() - 2)).expand(*index.shape, *states.shape[2:])
     return states.gather(1, wide)

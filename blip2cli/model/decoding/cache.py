@@ -1,4 +1,4 @@
-"""A key/value cache of slots: each sequence has a row of its own, left-aligned, with a length of its own."""
+"""A key/value cache of slots: each sequence has its own row, left-aligned, and its own length."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from itertools import groupby, islice
 import torch
 from torch.nn import functional as F
 
-Index = slice | torch.Tensor
+SlotIndex = slice | torch.Tensor
 
 GRANULE = 32
-"""Capacity grows in steps of this many columns, so that it seldom does."""
+"""Capacity grows in steps of this many columns, so that it grows rarely."""
 
 
 class SlotCache:
-    """Keys and values of up to `slots` sequences at once, each layer's on the device where the layer is.
+    """Keys and values of up to `slots` sequences, each layer's on the layer's device.
 
     `keys[layer]` and `values[layer]` [slots, heads, columns, head width] are parts of the `blocks`
-    [2, layers, slots, heads, columns, head width], one a device; `lengths` [slots] are on the device of `like`. Columns
-    behind a sequence's length are hidden by masks, and overwritten by later tokens.
+    [2, layers, slots, heads, columns, head width], one for each device; `lengths` [slots] are on the device of `like`.
+    Columns after a sequence's length are hidden by masks, and overwritten by later tokens.
     """
 
     def __init__(self, devices: Sequence[torch.device], slots: int, heads: int, width: int, like: torch.Tensor) -> None:
@@ -29,11 +29,11 @@ class SlotCache:
 
     @property
     def columns(self) -> int:
-        """How many columns there is room for."""
+        """The number of columns that there is room for."""
         return self.blocks[0].shape[4]
 
     def reserve(self, columns: int, keep: bool = True) -> None:
-        """Make room for that many columns, keeping what is there if that is asked for; new columns are zero."""
+        """Make room for that many columns, and keep the contents if that is asked for; new columns are zero."""
         if columns <= self.columns:
             return
         room = -(-columns // GRANULE) * GRANULE
@@ -41,7 +41,7 @@ class SlotCache:
             self._hold([F.pad(block, (0, 0, 0, room - self.columns)) for block in self.blocks])
             return
         empty = [block.new_empty(*block.shape[:4], 0, block.shape[5]) for block in self.blocks]
-        self._hold(empty)  # the old blocks are let go of before the new ones are made
+        self._hold(empty)  # the old blocks are freed before the new ones are made
         self._hold([block.new_zeros(*block.shape[:4], room, block.shape[5]) for block in empty])
 
     def _hold(self, blocks: list[torch.Tensor]) -> None:
@@ -50,33 +50,39 @@ class SlotCache:
         self.values = [layer for block in blocks for layer in block[1]]
 
     def everywhere(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        """For each layer the tensor on its device, copied once a device."""
-        return [copy for device, layers in self.runs for copy in [tensor.to(device)] * layers]
+        """For each layer the tensor on its device, copied once for each device."""
+        copies: list[torch.Tensor] = []
+        for device, layers in self.runs:
+            copies += [tensor.to(device)] * layers
+        return copies
 
     def stacked(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The layers' tensors [2, ...] as blocks are: [2, layers, ...], one a device."""
+        """The layers' tensors [2, ...] stacked like blocks: [2, layers, ...], one for each device."""
         rest = iter(tensors)
         return [torch.stack(list(islice(rest, layers)), dim=1) for _, layers in self.runs]
 
-    def places(self, slots: torch.Tensor) -> list[Index]:
-        """For each layer, slots [n] as its keys and values are indexed by them."""
-        return [index for device, layers in self.runs for index in [_index(slots.to(device))] * layers]
+    def places(self, slots: torch.Tensor) -> list[SlotIndex]:
+        """For each layer the index of slots [n] into its keys and values."""
+        indices: list[SlotIndex] = []
+        for device, layers in self.runs:
+            indices += [_index(slots.to(device))] * layers
+        return indices
 
     def clear(self, slots: torch.Tensor, first: int = 0) -> None:
         """Make columns from the first on zero: attention gives hidden ones no weight, but zero times NaN is NaN."""
         for block in self.blocks:
             block[:, :, _index(slots.to(block.device)), :, first:] = 0
 
-    def fill(self, layer: int, slots: Index, columns: slice, keys: torch.Tensor, values: torch.Tensor) -> None:
+    def fill(self, layer: int, slots: SlotIndex, columns: slice, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Write keys and values [n, heads, columns, width] of several slots [n], which `places` gives."""
         self.keys[layer][slots, :, columns] = keys
         self.values[layer][slots, :, columns] = values
 
     def put(self, slots: torch.Tensor, prefixes: Sequence[Sequence[torch.Tensor]]) -> None:
-        """Write the first columns of slots [n], for each a part [2, layers, heads, columns, head width] a device."""
+        """Write the first columns of slots [n]: for each, a part [2, layers, heads, columns, head width] a device."""
         for block, parts in zip(self.blocks, zip(*prefixes, strict=True), strict=True):
             first_columns = block[:, :, :, :, : parts[0].shape[3]]
-            if block.device.type == "cpu":  # where putting them together first would be another copy
+            if block.device.type == "cpu":  # where stacking them first would be another copy
                 for slot, part in zip(slots.tolist(), parts, strict=True):
                     first_columns[:, :, slot] = part
             else:
@@ -90,7 +96,7 @@ class SlotCache:
         self.values[layer][rows, :, ends] = values[:, :, 0]
 
     def copy(self, sources: torch.Tensor, targets: torch.Tensor, columns: slice = slice(None)) -> None:
-        """Copy sequences from slots [n] to other slots [n], or to one another's: all are read before any is written."""
+        """Copy sequences from slots [n] to slots [n], which may overlap: all are read before any is written."""
         if self.lengths.device.type == "cpu":
             self._copy_one_by_one(sources.tolist(), targets.tolist(), columns)
         else:
@@ -108,21 +114,21 @@ class SlotCache:
                     block[:, :, target, :, columns] = saved.get(source, sequence)
 
     def _copy_together(self, sources: torch.Tensor, targets: torch.Tensor, columns: slice) -> None:
-        """Layer by layer, as what is read takes memory until it is written."""
+        """Layer by layer, because what is read takes memory until it is written."""
         read, written = self.everywhere(sources), self.everywhere(targets)
         for layer, (source, target) in enumerate(zip(read, written, strict=True)):
             for states in (self.keys[layer], self.values[layer]):
                 states[target, :, columns] = states[source, :, columns]
 
 
-def _index(slots: torch.Tensor) -> Index:
-    """Slots as a slice where they are in a row and it costs nothing to look: on a CPU, slices are copied faster."""
+def _index(slots: torch.Tensor) -> SlotIndex:
+    """Slots as a slice if they are evenly spaced and on a CPU, where slices are copied faster."""
     if slots.device.type != "cpu" or not len(slots):
         return slots
     first, last = int(slots[0]), int(slots[-1])
     step = max(1, (last - first) // max(1, len(slots) - 1))
-    evenly = slice(first, last + 1, step)
-    return evenly if slots.tolist() == list(range(first, last + 1, step)) else slots
+    is_even = slots.tolist() == list(range(first, last + 1, step))
+    return slice(first, last + 1, step) if is_even else slots
 
 
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -136,5 +142,5 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor
 
 
 def hide(hidden: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """A boolean mask (true: not to be seen) as what is added to attention scores."""
+    """A boolean mask (true: hidden) as numbers that are added to attention scores."""
     return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, float("-inf"))

@@ -1,4 +1,4 @@
-"""Decoder-only language models one step at a time, over a SlotCache; what is one family's alone is in its own file."""
+"""Decoder-only language models, one step at a time, with a SlotCache. Each family's own part is in its own file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from blip2cli.model.checkpoint.placement import device_of
 from blip2cli.model.decoding.cache import attend, hide
 from blip2cli.model.decoding.language_model import LanguageModel, Placed
 from blip2cli.model.decoding.requests import EncodedImage, Request
-from blip2cli.model.graphs import Runner, sent
+from blip2cli.model.graphs import Runner, to_device
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(queries, keys, values) of a layer, each [n, heads, length, head width], to the attended values of the same shape."""
@@ -26,14 +26,13 @@ AttendAt = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tenso
 class DecoderOnly(LanguageModel):
     """A decoder-only language model; a sequence is [query embeddings][prompt][text].
 
-    The image's part is read when the sequence is admitted, once an image however many prompts it gets; the prompt's
-    last token waits to be fed in the next step, with everybody's. A family says what its `embedding` and `layers` are,
-    and has the methods `_place`, `_layer` and `_logits`.
+    The image is read when the sequence is admitted, once however many prompts it gets; the prompt's last token is the
+    input of the next step. A family sets `embedding` and `layers`, and has methods `_place`, `_layer` and `_logits`.
 
     Args:
         language_model: of transformers, in evaluation mode.
-        runner: runs what is done on the device.
-        image_token: what stands for the image where a repetition penalty counts tokens.
+        runner: runs functions on the device.
+        image_token: the token that represents the image where a repetition penalty counts tokens.
     """
 
     embedding: nn.Embedding
@@ -50,24 +49,24 @@ class DecoderOnly(LanguageModel):
 
     @abstractmethod
     def _place(self, embeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Embeddings of tokens and images [n, length, width] to what the first layer is given.
+        """The first layer's input, from embeddings of tokens and images [n, length, width].
 
         `positions` are [length] or [n, length].
         """
 
     @abstractmethod
     def _layer(self, layer: Any, hidden: torch.Tensor, positions: torch.Tensor, attend: Attend) -> torch.Tensor:
-        """One layer over [n, length, width]; keys are kept as they are given to `attend`, queries scaled."""
+        """One layer over [n, length, width]; keys are stored as they are given to `attend`, queries are scaled."""
 
     @abstractmethod
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """What the last layer gives [n, width] to logits [n, vocabulary]."""
+        """Logits [n, vocabulary], from the last layer's output [n, width]."""
 
     def start(self, request: Request) -> tuple[int, int]:
         return request.prompt_ids[-1], len(request.image.query_embeds) + len(request.prompt_ids) - 1
 
     def seen(self, request: Request) -> tuple[int, ...]:
-        """The prompt's tokens; `generate` has placeholders of the image among them."""
+        """The prompt's tokens; `generate` has placeholders for the image among them."""
         return request.prompt_ids if self.image_token is None else (self.image_token, *request.prompt_ids)
 
     def room(self, requests: Sequence[Request]) -> tuple[int, ...]:
@@ -77,7 +76,7 @@ class DecoderOnly(LanguageModel):
 
     def admit(self, requests: Sequence[Request], slots: Sequence[int]) -> None:
         self.start_column = len(requests[0].image.query_embeds)
-        self.cache.clear(sent(list(slots), self.device), self.start_column)
+        self.cache.clear(to_device(list(slots), self.device), self.start_column)
         placed = list(zip(requests, slots, strict=True))
         alone = [pair for pair in placed if not pair[0].image.shared]
         shared = [pair for pair in placed if pair[0].image.shared]
@@ -90,10 +89,10 @@ class DecoderOnly(LanguageModel):
             self._read(nothing.expand(len(chunk), *nothing.shape), chunk)
 
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
-        """A step attends to all columns there are, masked: a slice of the cache would be copied for every product."""
+        """A step attends to all columns, with a mask: a slice of the cache would be copied for every product."""
         n = len(tokens)
         lengths = self.cache.lengths[:n]
-        positions = lengths[:, None].clamp(max=self.positions - 1)  # slots not in use may stand anywhere
+        positions = lengths[:, None].clamp(max=self.positions - 1)  # unused slots may have any length
         embeds = self.embedding(tokens[:, None])
         unseen = torch.arange(self.cache.columns, device=lengths.device) > lengths[:, None]
         masks = self.cache.everywhere(hide(unseen, embeds.dtype)[:, None, None])
@@ -108,15 +107,15 @@ class DecoderOnly(LanguageModel):
         return logits
 
     def _read(self, images: torch.Tensor, placed: Sequence[Placed]) -> None:
-        """Read [image][prompt but its last token] into slots; `images` are [n, 0, width] where their part is there."""
+        """Read [image][prompt without its last token] into slots; `images` are [n, 0, width] if they have been read."""
         prompts = [request.prompt_ids[:-1] for request, _ in placed]
         ids = torch.tensor(self._padded(prompts), dtype=torch.long).view(len(placed), -1)
-        ends = sent([self.start_column + len(prompt) for prompt in prompts], self.device)
-        slots = sent([slot for _, slot in placed], self.device)
+        ends = to_device([self.start_column + len(prompt) for prompt in prompts], self.device)
+        slots = to_device([slot for _, slot in placed], self.device)
         self.cache.reserve(self.start_column + ids.shape[1] + 1)
         self.cache.lengths[slots] = ends
         if images.shape[1] + ids.shape[1]:
-            self.runner.run("read", self._read_tokens, images, sent(ids, self.device), ends, slots)
+            self.runner.run("read", self._read_tokens, images, to_device(ids, self.device), ends, slots)
 
     def _read_tokens(
         self, images: torch.Tensor, ids: torch.Tensor, ends: torch.Tensor, slots: torch.Tensor
@@ -125,7 +124,7 @@ class DecoderOnly(LanguageModel):
         embeds = torch.cat([images, self.embedding(ids)], dim=1)
         columns = slice(past, past + embeds.shape[1])
         positions = torch.arange(columns.start, columns.stop, device=embeds.device)
-        seen = self.cache.columns if past else columns.stop  # all there are, as a slice would be copied
+        seen = self.cache.columns if past else columns.stop  # all of them, as a slice would be copied
         unseen = torch.arange(seen, device=embeds.device) > positions[:, None]
         masks, rows = self.cache.everywhere(hide(unseen, embeds.dtype)), self.cache.places(slots)
         positions = positions.clamp(max=self.positions - 1).expand(embeds.shape[:2])
@@ -143,13 +142,13 @@ class DecoderOnly(LanguageModel):
         written = positions < ends[:, None]  # the others are padding
         if self.runner.fixed or written.all():
             self._layers(embeds, positions, attend_padded)
-        else:  # only attention works on padding
+        else:  # only attention sees padding
             tokens = self.cache.everywhere(written)
             self._layers(embeds[written][None], positions[written][None], attend_packed)
         return ()
 
     def _keep_prefixes(self, images: Sequence[EncodedImage]) -> None:
-        """Give the images that serve several requests the keys and values of their tokens."""
+        """Compute the keys and values of images that have several requests, and keep them with the images."""
         new = list({id(image): image for image in images if image.prefix is None}.values())
         size = self._together(len(new))
         for at in range(0, len(new), size):
@@ -162,7 +161,7 @@ class DecoderOnly(LanguageModel):
                 image.prefix = [part[:, :, number] for part in owned]
 
     def _read_images(self, embeds: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Keys and values [2, layers, images, heads, num_query_tokens, head width] of images, a tensor a device."""
+        """Keys and values of images [2, layers, images, heads, num_query_tokens, head width], a tensor a device."""
         positions = torch.arange(embeds.shape[1], device=embeds.device)
         masks = self.cache.everywhere(hide(positions > positions[:, None], embeds.dtype))
         states: list[torch.Tensor] = []
@@ -175,14 +174,14 @@ class DecoderOnly(LanguageModel):
         return tuple(self.cache.stacked(states))
 
     def _copy_prefixes(self, placed: Sequence[Placed]) -> None:
-        """Copy the keys and values of the requests' images into their slots, all in one operation a device."""
+        """Copy the keys and values of the requests' images into their slots, in one operation for each device."""
         self.cache.reserve(self.start_column + 1)
-        slots = sent([slot for _, slot in placed], self.device)
+        slots = to_device([slot for _, slot in placed], self.device)
         prefixes = [request.image.prefix for request, _ in placed if request.image.prefix is not None]
         self.cache.put(slots, prefixes)
 
     def _layers(self, embeds: torch.Tensor, positions: torch.Tensor, attend: AttendAt) -> torch.Tensor:
-        """All layers over embeddings [n, length, width] that stand at these positions."""
+        """All layers, over embeddings [n, length, width] at these positions."""
         hidden = self._place(embeds, positions)
         places = self.cache.everywhere(positions)
         for at, layer in enumerate(self.layers):
@@ -191,7 +190,7 @@ class DecoderOnly(LanguageModel):
 
 
 def _padded(packed: torch.Tensor, written: torch.Tensor) -> torch.Tensor:
-    """States [1, heads, tokens, width] of all sequences end to end, as [n, heads, length, width]."""
+    """The states [1, heads, tokens, width] of concatenated sequences, as [n, heads, length, width]."""
     padded = packed.new_zeros(*written.shape, packed.shape[1], packed.shape[3])
     padded[written] = packed[0].transpose(0, 1)
     return padded.transpose(1, 2)

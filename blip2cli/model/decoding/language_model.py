@@ -1,4 +1,4 @@
-"""What the loop asks of a language model: sequences in slots, a step for all of them, and moving them about."""
+"""`LanguageModel`, the interface that the loop uses: sequences in slots, a step for all of them, and moving them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from blip2cli.model.decoding.requests import Request
 from blip2cli.model.graphs import Runner
 
 CHUNKS = 8
-"""Where shapes are fixed, this part of the slots is filled together, as many as there are images in a batch."""
+"""If shapes are fixed, one slot in this many is filled at once: as many as a batch has images."""
 
 PROMPT_GRANULE = 8
-"""Where shapes are fixed, prompts are padded to a multiple of this many tokens."""
+"""If shapes are fixed, prompts are padded to a multiple of this many tokens."""
 
 Placed = tuple[Request, int]
 """A request and the slot that its sequence is in."""
 
 
 class LanguageModel(ABC):
-    """A language model that decodes up to `slots` sequences of different age together.
+    """A language model that decodes up to `slots` sequences of different lengths together.
 
-    A sequence stays in its slot until it is copied to another. The first of the `caches` gets a column a step. Layers
-    may lie on several devices: what is called inside them is brought there here, all else by `placement.connect`.
+    A sequence stays in its slot until it is copied to another. The first of the `caches` gets one column a step. Layers
+    may be on several devices: inputs of functions inside them are moved here, all others by
+    `placement.move_inputs_of_parts`.
 
     Args:
         devices: of each layer.
@@ -74,15 +75,15 @@ class LanguageModel(ABC):
 
     @abstractmethod
     def admit(self, requests: Sequence[Request], slots: Sequence[int]) -> None:
-        """Put what stands before the requests' first tokens into slots, which are cleared."""
+        """Put the image and the prompt of each request into its slot, which is cleared first."""
 
     @abstractmethod
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Feed the sequences of the first n slots their tokens [n]; gives the logits [n, vocabulary] of the next."""
+        """Continue the sequences in the first n slots by tokens [n]; returns logits [n, vocabulary] for the next."""
 
     @property
     def device(self) -> torch.device:
-        """Where tokens go in and logits come out."""
+        """The device of tokens and logits."""
         return self.like.device
 
     @property
@@ -91,19 +92,19 @@ class LanguageModel(ABC):
         return self.caches[0]
 
     def reset(self, slots: int) -> None:
-        """Forget all sequences, and hold up to `slots` from now on."""
+        """Forget all sequences, and have room for `slots` of them from now on."""
         self.runner.forget()
         self.slots = slots
         self.caches = tuple(SlotCache(self.devices, slots, self.heads, self.width, self.like) for _ in self.caches)
         self.rows = torch.arange(slots, device=self.device)
 
     def fits(self, requests: Sequence[Request]) -> bool:
-        """Whether the caches hold the whole of the requests' texts."""
+        """Whether the caches have room for the requests' whole texts."""
         needed = zip(self.caches, self.room(requests), strict=True)
         return all(columns <= cache.columns for cache, columns in needed)
 
     def grow(self, requests: Sequence[Request]) -> None:
-        """Make room for the whole of the requests' texts, while no sequence is in any slot."""
+        """Make room for the requests' whole texts, while there is no sequence in any slot."""
         self.runner.forget()
         for cache, columns in zip(self.caches, self.room(requests), strict=True):
             cache.reserve(columns, keep=False)
@@ -123,7 +124,7 @@ class LanguageModel(ABC):
             cache.copy(sources, targets)
 
     def reorder(self, parents: torch.Tensor) -> None:
-        """Let each of the first n slots go on with the sequence of its parent [n], which has the same beginning."""
+        """Replace the sequence of each of the first n slots by that of its parent [n], which has the same beginning."""
         slots = self.rows[: len(parents)]
         columns = slice(self.start_column, self.cache.columns)
         if not self.runner.fixed:
@@ -133,11 +134,11 @@ class LanguageModel(ABC):
         self.cache.copy(parents, slots, columns)
 
     def _together(self, items: int) -> int:
-        """How many of so many items are read together: all of them, or where shapes are fixed, always as many."""
+        """How many of so many items are read at once: all, or if shapes are fixed, always the same number."""
         return max(1, self.slots // CHUNKS) if self.runner.fixed else max(1, items)
 
     def _chunks(self, placed: Sequence[Placed]) -> Iterator[list[Placed]]:
-        """What is read together: all of it, or where shapes are fixed, chunks filled up by repeating the last."""
+        """The requests that are read at once: all, or if shapes are fixed, chunks filled up by repeating the last."""
         size = self._together(len(placed))
         for at in range(0, len(placed), size):
             chunk = list(placed[at : at + size])

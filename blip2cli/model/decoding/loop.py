@@ -1,9 +1,9 @@
-"""Requests to completions, in flight: a text that ends makes room for the next at once.
+"""From requests to completions: when a text ends, the next one takes its slot at once.
 
-This is the one loop, for greedy decoding, sampling, scores and beam search. A text takes a place: one slot of the
-language model's caches, or several. Where shapes are fixed (on CUDA) a step covers all slots, in use or not, from
-tokens to tokens without the host, which reads them one step late; elsewhere it covers those in use, and the last
-texts move into the gaps.
+This is the one loop for greedy decoding, sampling, scores and beam search. A text has a place: one slot of the language
+model's caches, or several. If shapes are fixed (on CUDA), a step covers all slots, used or not, and goes from tokens to
+tokens without the host, which reads them one step later. Elsewhere it covers the used slots, and when texts end, the
+last ones move into the gaps.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ import torch
 
 from blip2cli.model.batches import Batches, Failed
 from blip2cli.model.decoding.language_model import LanguageModel
-from blip2cli.model.decoding.requests import Completion, Request, Written
+from blip2cli.model.decoding.requests import Completion, Request, WrittenTokens
 from blip2cli.model.decoding.search import Search, Tensors, Text
-from blip2cli.model.graphs import OnTheWay, sent
+from blip2cli.model.graphs import PendingTensors, to_device
 from blip2cli.model.memory import SLOTS_PER_IMAGE
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step that is on its way: the texts that were being written, and what was chosen for them."""
+    """A step that was started: the texts that were being written, and what was chosen for them."""
 
     texts: list[Text]
-    outcome: OnTheWay
+    outcome: PendingTensors
 
 
 class Decoder:
     """Decodes a stream of requests; completions come in the order in which texts end.
 
-    Requests are taken from the stream only when a quarter of the places is free, so that what produces them (the
-    encoder) is asked for no more than is needed, and admission is done for several at a time.
+    Requests are taken from the stream only when a quarter of the places is free, so that the encoder, which produces
+    them, does no more than is needed, and so that several are admitted together.
     """
 
     def __init__(self, language_model: LanguageModel, search: Search, slots: int) -> None:
@@ -49,21 +49,21 @@ class Decoder:
 
     @property
     def batch_size(self) -> int:
-        """The encoding batch that goes with the slots for which there is memory."""
+        """The size of encoding batches that fits the slots for which there is memory."""
         slots, places = self.asked
         return max(1, slots * self.batches.largest // (places * SLOTS_PER_IMAGE))
 
     def decode(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Decode until the stream is dry.
+        """Decode all requests of the stream.
 
-        On CUDA out of memory, go on with half the places; nothing is lost. On any other failure, the texts in flight
-        are written again, split until those that fail are alone.
+        If CUDA runs out of memory, half the places are used from then on, and nothing is lost. After any other failure,
+        the current texts are written again, in smaller and smaller groups, until those that fail are alone.
         """
         stream = iter(requests)
         self.held = []
         self._restart()
         while True:
-            fresh = self._due(stream)  # what the stream raises is not a failure of decoding
+            fresh = self._next_requests(stream)  # outside the try: its exceptions are not failures of decoding
             try:
                 self._admit(fresh)
                 if not self.active:
@@ -73,18 +73,18 @@ class Decoder:
                 if self.places == 1:
                     raise
                 self.batches.largest = self.places // 2
-                stream = itertools.chain(self._in_flight(fresh), stream)
+                stream = itertools.chain(self._unfinished(fresh), stream)
                 self._restart()
                 continue
             except Exception:
-                again = self._in_flight(fresh)
-                written = list(zip(again, self.batches.compute(self._alone, again), strict=True))
+                unfinished = self._unfinished(fresh)
+                written = list(zip(unfinished, self.batches.compute(self._decode_alone, unfinished), strict=True))
                 self._restart()
-            for each in written:
-                yield from self._complete(*each)
+            for request, result in written:
+                yield from self._complete(request, result)
 
     def stream(self, request: Request) -> Iterator[int]:
-        """The tokens of one text, each as soon as it is written. What the model raises is raised."""
+        """The tokens of one text, each as soon as it is written. Raises the model's exceptions."""
         self._restart()
         self._admit([request])
         (text,) = self.active.values()
@@ -96,7 +96,7 @@ class Decoder:
             yielded = len(token_ids)
 
     def _restart(self) -> None:
-        """Forget all texts. What is recorded works on caches and tables of this size, which are kept."""
+        """Forget all texts. Caches and tables of the same size are kept, for the functions that are recorded."""
         self.active: dict[int, Text] = {}
         self.unread: deque[Step] = deque()
         if self.fixed and self.places == self.batches.largest:
@@ -106,13 +106,14 @@ class Decoder:
         self.search.reset(self.model)
         self.tokens = torch.zeros(self.model.slots, dtype=torch.long, device=self.model.device)
 
-    def _in_flight(self, fresh: Sequence[Request]) -> list[Request]:
-        """The requests whose texts are being written, and those that were just to be admitted."""
-        known = {id(text.request): text.request for text in self.active.values()}
-        return list((known | {id(request): request for request in fresh}).values())
+    def _unfinished(self, fresh: Sequence[Request]) -> list[Request]:
+        """The requests whose texts are being written, and the fresh ones, admitted or not."""
+        requests = {id(text.request): text.request for text in self.active.values()}
+        requests.update((id(request), request) for request in fresh)
+        return list(requests.values())
 
-    def _alone(self, requests: Sequence[Request]) -> list[Text]:
-        """The texts of requests that are decoded with no others beside them."""
+    def _decode_alone(self, requests: Sequence[Request]) -> list[Text]:
+        """The texts of requests, decoded while no others are."""
         self._restart()
         self._admit(requests)
         written: dict[int, Text] = {}
@@ -132,8 +133,8 @@ class Decoder:
             for written in text.written
         ]
 
-    def _due(self, stream: Iterator[Request]) -> list[Request]:
-        """The requests to be admitted now. Where shapes are fixed, room for longer texts is made between texts only."""
+    def _next_requests(self, stream: Iterator[Request]) -> list[Request]:
+        """The requests to admit now. If shapes are fixed, room for longer texts is made only while there is no text."""
         free = self.places - len(self.active)
         if self.active and (self.held or free < max(1, self.places // 4)):
             return []
@@ -141,7 +142,7 @@ class Decoder:
         if self.active and self.fixed and requests and not self._fits(requests):
             self.held = requests
             return []
-        self.held = requests[free:]  # there may be fewer places than there were
+        self.held = requests[free:]  # there may be fewer places than before
         return requests[:free]
 
     def _fits(self, requests: Sequence[Request]) -> bool:
@@ -154,33 +155,33 @@ class Decoder:
         if self.fixed and not self._fits(requests):
             self.model.grow(requests)
             self.search.grow(requests)
-            self._advance_recorded()  # so that it is recorded while it has nothing to spoil
+            self._advance_recorded()  # to record it while it can do no harm
         elif not self.fixed:
             self.search.grow(requests)
         free = (place for place in range(self.places) if place not in self.active)
         places = list(itertools.islice(free, len(requests)))
         firsts, columns = zip(*map(self.model.start, requests), strict=True)
         for place, request, used in zip(places, requests, columns, strict=True):
-            self.active[place] = Text(request, place, used, [Written([])])
+            self.active[place] = Text(request, place, used, [WrittenTokens([])])
         width = self.search.width
         self.model.admit(requests, [place * width for place in places])
-        slots = sent([[place * width + beam for beam in range(width)] for place in places], self.model.device)
+        slots = to_device([[place * width + beam for beam in range(width)] for place in places], self.model.device)
         if not self.fixed:
             self.model.reserve(max(text.columns for text in self.active.values()) + 2)
         for beam in range(1, width):
             self.model.copy(slots[:, 0], slots[:, beam])
-        self.tokens[slots] = sent([[first] for first in firsts], self.model.device)
+        self.tokens[slots] = to_device([[first] for first in firsts], self.model.device)
         seen = [self.model.seen(request) for request in requests]
-        self.search.admit(requests, sent(places, self.model.device), seen)
+        self.search.admit(requests, to_device(places, self.model.device), seen)
 
     def _step(self) -> list[Text]:
-        """Write a token of each text; gives those that end."""
+        """Write a token of each text; returns the texts that end."""
         self._launch()
         if self.fixed and len(self.unread) == 1:
             return []
         step = self.unread.popleft()
         texts = [text for text in step.texts if self.active.get(text.place) is text]
-        ended = self.search.take(texts, step.outcome.received())
+        ended = self.search.take(texts, step.outcome.wait())
         for text in ended:
             del self.active[text.place]
         if not self.fixed:
@@ -188,11 +189,11 @@ class Decoder:
         if not self.active:
             self.unread.clear()
         if ended:
-            self.batches.worked()
+            self.batches.note_success()
         return ended
 
     def _launch(self) -> None:
-        """Begin a step."""
+        """Start a step."""
         if self.fixed:
             outcome = self._advance_recorded()
         else:
@@ -200,13 +201,13 @@ class Decoder:
             outcome = self._advance(len(self.active) * self.search.width)
         for text in self.active.values():
             text.columns += 1
-        self.unread.append(Step(list(self.active.values()), OnTheWay(outcome)))
+        self.unread.append(Step(list(self.active.values()), PendingTensors(outcome)))
 
     def _advance_recorded(self) -> Tensors:
         return self.model.runner.run("step", lambda: self._advance(self.model.slots))
 
     def _advance(self, slots: int) -> Tensors:
-        """From tokens to tokens: a step of the first slots; gives what the host is to learn of it."""
+        """A step of the first slots, from tokens to tokens; returns what the host needs to know of it."""
         choice = self.search.choose(self.model.step(self.tokens[:slots]))
         self.tokens[:slots] = choice.tokens
         if choice.parents is not None:
@@ -214,7 +215,7 @@ class Decoder:
         return choice.outcome
 
     def _close_gaps(self, gaps: Sequence[int]) -> None:
-        """Move the last texts to where others have ended: on a CPU every slot that a step covers costs."""
+        """Move the last texts to places where others have ended: on a CPU every slot of a step takes time."""
         targets = sorted(place for place in gaps if place < len(self.active))
         sources = [place for place in self.active if place >= len(self.active)]
         if not targets:

@@ -1,4 +1,4 @@
-"""Token ids to text while they are still being written."""
+"""From token ids to text while the text is still being written."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 INCOMPLETE = "\ufffd"
-"""What a tokenizer shows for bytes that are no whole character yet."""
+"""What a tokenizer shows for bytes that are not a whole character yet."""
 
 
 @dataclass
 class Pieces:
-    """A text in pieces, each as soon as no later token can change it; all together they are the text of all tokens.
+    """A text in pieces, each as soon as no later token can change it; together they are the text of all tokens.
 
-    `text` decodes token ids, without white space around. `by_words` holds the last word back: there are tokenizers that
-    take the blank before a comma, or before "n't", away again.
+    `text` decodes token ids, and removes white space at both ends. `by_words` holds back the last word, because some
+    tokenizers remove the space before a comma or before "n't" later.
     """
 
     text: Callable[[Iterable[int]], str]
@@ -23,7 +23,7 @@ class Pieces:
     given: int = 0
 
     def add(self, token: int) -> str:
-        """What is certain now that was not before; often nothing."""
+        """The text that has become certain with this token; often nothing."""
         self.token_ids.append(token)
         certain = self.text(self.token_ids).rstrip(INCOMPLETE)
         if self.by_words:
@@ -33,5 +33,5 @@ class Pieces:
         return piece
 
     def rest(self) -> str:
-        """What was held back, once there are no more tokens."""
+        """The text that was held back, once there are no more tokens."""
         return self.text(self.token_ids)[self.given :]

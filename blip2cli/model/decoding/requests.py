@@ -1,4 +1,4 @@
-"""What the decoder is asked, and what it answers."""
+"""Requests to the decoder, and its completions."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from blip2cli.records import RowError
 class EncodedImage:
     """An image as the language model sees it: query embeddings [num_query_tokens, language width].
 
-    `uses` counts the requests still to come for it; while there is more than one, a decoder may keep in `prefix` the
-    keys and values [2, layers, heads, num_query_tokens, head width] of the image's tokens, a tensor a device. An image
-    that could not be encoded has an `error`, and no embeddings.
+    `uses` counts the requests for it that are left; while there is more than one, a decoder may keep the keys and
+    values of the image's tokens in `prefix`: [2, layers, heads, num_query_tokens, head width], a tensor a device. An
+    image that could not be encoded has an `error`, and no embeddings.
     """
 
     query_embeds: torch.Tensor
@@ -26,17 +26,21 @@ class EncodedImage:
 
     @property
     def shared(self) -> bool:
-        """Whether the image's keys and values serve other requests too."""
+        """Whether the image's keys and values are used by other requests too."""
         return not (self.uses == 1 and self.prefix is None)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One text to write. `prompt_ids` are as the tokenizer gives them, special tokens included.
+    """One text to write.
 
-    `draw` tells apart the random sequences of requests that are sampled; (seed, draw) fixes the text. `lengths` are the
-    fewest and the most new tokens. With `forced` nothing is chosen: these tokens are written, and then the text's end,
-    to learn how likely they are.
+    Args:
+        key: whatever the caller needs to recognise the completion.
+        image: the encoded image.
+        prompt_ids: as the tokenizer gives them, special tokens included.
+        lengths: the fewest and the most new tokens.
+        draw: distinguishes the random numbers of requests that are sampled; (seed, draw) determines the text.
+        forced: tokens that are written instead of chosen ones, followed by the end, to see how likely they are.
     """
 
     key: Any
@@ -51,9 +55,10 @@ class Request:
 class Completion:
     """The token ids written for a request, without the prompt and without the end token.
 
-    Where scores are asked for, `logprob` is the natural logarithm of the text's probability: the language model's own
-    (softmax of its logits in fp32: no temperature, no penalty), the end token's with it where the text ended by one;
-    `scored` counts the tokens in it. A request that could not be decoded has an `error`, and no tokens.
+    If scores are asked for, `logprob` is the natural logarithm of the text's probability: the language model's own
+    (softmax of its logits in fp32, without temperature and penalties), including the end token if the text ended with
+    one; `scored` is the number of tokens that it includes. A request that could not be decoded has an `error`, and no
+    tokens.
     """
 
     key: Any
@@ -64,8 +69,8 @@ class Completion:
 
 
 @dataclass(slots=True)
-class Written:
-    """What has been written of a text; `logprob` and `scored` are as in a Completion."""
+class WrittenTokens:
+    """The tokens of a text so far; `logprob` and `scored` are as in a Completion."""
 
     token_ids: list[int]
     logprob: float = 0.0
@@ -73,7 +78,7 @@ class Written:
 
 
 LONGEST_TOKEN = 64
-"""Characters a token: a text that is longer than so many times its room is not even tokenised."""
+"""Characters of a token: a text with more than this times the tokens that fit is not even tokenised."""
 
 
 class TooLong(Exception):

@@ -1,7 +1,7 @@
-"""Logits to the next token: penalties, then the likeliest, or one drawn at random.
+"""From logits to the next token: penalties, then the most likely token, or one drawn at random.
 
 The order and meaning of the settings are those of transformers' logits processors and warpers. A sequence's random
-numbers depend on the seed and on its own place in the input only, not on what is decoded beside it.
+numbers depend only on the seed and on its own position in the input, not on what is decoded at the same time.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import torch
 from blip2cli.model.decoding.language_model import LanguageModel
 from blip2cli.model.decoding.requests import Request
 from blip2cli.model.decoding.search import Choice, Search, Tensors, Text, lengthened
-from blip2cli.model.graphs import sent
+from blip2cli.model.graphs import to_device
 
 END, FREE = -1, -2
-"""In a table of forced tokens: the end of the text, which any end token may be; and that nothing is forced."""
+"""Entries of a table of forced tokens: the end of the text, by any end token; and nothing is forced."""
 
 
 class Sampler(Search):
-    """One sequence a text: greedy, sampled, or forced, whose tokens are written to learn how likely they are."""
+    """One sequence for each text: greedy, sampled, or forced, which shows how likely the given tokens are."""
 
     def reset(self, model: LanguageModel) -> None:
         super().reset(model)
@@ -33,15 +33,15 @@ class Sampler(Search):
         super().admit(requests, places, seen)
         if self.settings.samples:
             drawn = [self._random(request).random(self.longest) for request in requests]
-            self.uniforms[places] = sent(torch.tensor(np.stack(drawn), dtype=self.uniforms.dtype), self.device)
+            self.uniforms[places] = to_device(torch.tensor(np.stack(drawn), dtype=self.uniforms.dtype), self.device)
         if self.forcing:
             forced = [[*request.forced, END] if request.forced else [] for request in requests]
             rows = [tokens + [FREE] * (self.longest - len(tokens)) for tokens in forced]
-            self.forced[places] = sent(rows, self.device)
+            self.forced[places] = to_device(rows, self.device)
 
     def choose(self, logits: torch.Tensor) -> Choice:
         n = len(logits)
-        count = self.count[:n, None].clamp(max=self.longest - 1)  # slots not in use may stand anywhere
+        count = self.count[:n, None].clamp(max=self.longest - 1)  # unused slots may have any count
         scoring = self.settings.scores or self.forcing
         likely = torch.log_softmax(logits.float(), dim=-1) if scoring else None
         if self.counted is not None or self.settings.samples:
@@ -92,7 +92,7 @@ class Sampler(Search):
         return np.random.default_rng([self.settings.seed, *request.draw])
 
     def _drawn(self, logits: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
-        """Inverse-transform sampling from the nucleus of each row, likeliest token first."""
+        """Inverse-transform sampling from the nucleus of each row, the most likely token first."""
         scores, tokens = torch.sort(logits / (self.settings.temperature or 1.0), dim=-1, descending=True, stable=True)
         mass = torch.cumsum(scores.to(self.uniforms.dtype).softmax(-1), dim=-1)
         top = 1.0 if self.settings.top_p is None else self.settings.top_p

@@ -1,4 +1,4 @@
-"""What the loop asks of a way to choose tokens: greedy, sampling and beam search have this in common."""
+"""`Search`, the interface of ways to choose tokens: greedy decoding, sampling and beam search."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from torch.nn import functional as F
 
 from blip2cli.model.decoding.cache import GRANULE
 from blip2cli.model.decoding.language_model import LanguageModel
-from blip2cli.model.decoding.requests import Request, Written
-from blip2cli.model.graphs import sent
+from blip2cli.model.decoding.requests import Request, WrittenTokens
+from blip2cli.model.graphs import Tensors, to_device
 from blip2cli.settings import GenerationSettings
-
-Tensors = tuple[torch.Tensor, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -23,24 +21,26 @@ class Text:
     """A request while its text is being written.
 
     Args:
-        request: what is asked.
-        place: which group of slots it is in: from place × width of the search on.
-        columns: keys and values that its sequences have.
-        written: what has been written; of beam search, the best beams once it has ended.
+        request: the request.
+        place: the number of its group of slots, which begins at slot place × width of the search.
+        columns: how many keys and values its sequences have.
+        written: its tokens so far; with beam search, the best beams once it has ended.
     """
 
     request: Request
     place: int
     columns: int
-    written: list[Written]
+    written: list[WrittenTokens]
 
 
 @dataclass(frozen=True)
 class Choice:
     """What was chosen in a step.
 
-    `tokens` [n] are to be fed next. `outcome` is what the host is to learn. With beam search, `parents` [n] are the
-    slots whose sequences the tokens follow.
+    Args:
+        tokens: the inputs of the next step [n].
+        outcome: what the host needs to know.
+        parents: with beam search, the slots whose sequences the tokens continue [n].
     """
 
     tokens: torch.Tensor
@@ -49,7 +49,7 @@ class Choice:
 
 
 class Search(ABC):
-    """A way to choose tokens. What it needs to know of each text lies on the device, and is written on admission only.
+    """A way to choose tokens. What it needs to know of each text is on the device, and is set at admission only.
 
     Args:
         settings: how to decode.
@@ -65,7 +65,7 @@ class Search(ABC):
         self.returned = returned
 
     def reset(self, model: LanguageModel) -> None:
-        """Hold as many texts as the language model has room for, and forget all."""
+        """Forget all texts, and make room for as many as the language model has slots for."""
         self.device, self.places = model.device, model.slots // self.width
         self.longest = 0
         self.bounded = self.forcing = False
@@ -78,12 +78,12 @@ class Search(ABC):
             self.counted = torch.zeros(shape, dtype=torch.bool, device=self.device)
 
     def fits(self, requests: Sequence[Request]) -> bool:
-        """Whether there is room for the requests' longest text, and what they need is known."""
+        """Whether there is room for the requests' longest text, and for all that they need."""
         bounded, forcing = self._needs(requests)
         return self._length(requests) <= self.longest and bounded <= self.bounded and forcing <= self.forcing
 
     def grow(self, requests: Sequence[Request]) -> None:
-        """Make room for the requests' longest text, keeping what is there."""
+        """Make room for the requests' longest text; the present contents are kept."""
         bounded, forcing = self._needs(requests)
         self.bounded, self.forcing = self.bounded or bounded, self.forcing or forcing
         longest = max(self.longest, -(-self._length(requests) // GRANULE) * GRANULE)
@@ -92,26 +92,26 @@ class Search(ABC):
 
     def admit(self, requests: Sequence[Request], places: torch.Tensor, seen: Sequence[Sequence[int]]) -> None:
         """Start texts at places [n]; `seen` are the tokens of each that a repetition penalty counts."""
-        lengths = sent([request.lengths for request in requests], self.device)
+        lengths = to_device([request.lengths for request in requests], self.device)
         self.count[places] = 0
         self.least[places], self.most[places] = lengths.unbind(1)
         if self.counted is not None:
             counted = torch.zeros(len(requests), self.counted.shape[1], dtype=torch.bool)
             for row, tokens in zip(counted, seen, strict=True):
                 row[list(tokens)] = True
-            self.counted.view(self.places, self.width, -1)[places] = sent(counted, self.device)[:, None]
+            self.counted.view(self.places, self.width, -1)[places] = to_device(counted, self.device)[:, None]
 
     @abstractmethod
     def choose(self, logits: torch.Tensor) -> Choice:
-        """Choose a token for each of the first n slots by their logits [n, vocabulary], which may be written over."""
+        """Choose a token for each of the first n slots by their logits [n, vocabulary], which may be overwritten."""
 
     @abstractmethod
     def take(self, texts: Sequence[Text], outcome: Tensors) -> list[Text]:
-        """Note on the host what was chosen for texts; gives those that end."""
+        """Take note on the host of what was chosen for texts; returns the texts that end."""
 
     @abstractmethod
     def _lengthen(self, more: int) -> None:
-        """Make what is kept for each token of a text that much longer."""
+        """Lengthen all tables that have an entry for each token of a text."""
 
     def copy(self, sources: torch.Tensor, targets: torch.Tensor) -> None:
         """Copy texts from places [n] to others [n]."""
@@ -119,14 +119,14 @@ class Search(ABC):
             state[targets] = state[sources]
 
     def _state(self) -> list[torch.Tensor]:
-        """What is kept of each text, [places, ...]."""
+        """The tensors that hold the state of each text, [places, ...]."""
         state = [self.count, self.least, self.most]
         if self.counted is not None:
             state.append(self.counted.view(self.places, self.width, -1))
         return state
 
     def _penalized(self, scores: torch.Tensor) -> torch.Tensor:
-        """Scores [n, vocabulary] as transformers' logits processors leave them: repetition first, then the ends."""
+        """Scores [n, vocabulary] as from transformers' logits processors: first for repetition, then for the ends."""
         n = len(scores)
         if self.counted is not None:
             penalty = self.settings.repetition_penalty
@@ -139,7 +139,7 @@ class Search(ABC):
         return scores
 
     def _count(self, tokens: torch.Tensor) -> None:
-        """Let a repetition penalty count the tokens [n] too."""
+        """Include the tokens [n] in those that a repetition penalty counts."""
         if self.counted is not None:
             self.counted[: len(tokens)].scatter_(1, tokens[:, None], True)
 

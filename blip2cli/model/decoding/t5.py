@@ -1,4 +1,4 @@
-"""T5 one step at a time, over SlotCaches. Matches transformers' `T5ForConditionalGeneration` in evaluation mode."""
+"""T5, one step at a time, with SlotCaches. Matches transformers' `T5ForConditionalGeneration` in evaluation mode."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from blip2cli.model.checkpoint.placement import device_of
 from blip2cli.model.decoding.cache import SlotCache, attend
 from blip2cli.model.decoding.language_model import LanguageModel
 from blip2cli.model.decoding.requests import Request
-from blip2cli.model.graphs import Runner, sent
+from blip2cli.model.graphs import Runner, to_device
 
 
 class T5Decoder(LanguageModel):
     """The language model of a Flan-T5 checkpoint.
 
     The encoder reads [query embeddings][prompt] when a sequence is admitted; its keys and values for the decoder's
-    cross-attention are kept in the sequence's slot of a second cache. The bias of self-attention depends on distances
-    only.
+    cross-attention are kept in the sequence's slot of a second cache. The bias of self-attention depends only on
+    distances.
     """
 
     def __init__(self, language_model: Any, runner: Runner, image_token: int | None = None) -> None:
@@ -34,7 +34,7 @@ class T5Decoder(LanguageModel):
 
     @property
     def cross(self) -> SlotCache:
-        """Keys and values of what the encoder made of image and prompt."""
+        """Keys and values of the encoder's output for image and prompt."""
         return self.caches[1]
 
     def start(self, request: Request) -> tuple[int, int]:
@@ -50,26 +50,26 @@ class T5Decoder(LanguageModel):
 
     def admit(self, requests: Sequence[Request], slots: Sequence[int]) -> None:
         for cache in self.caches:
-            cache.clear(sent(list(slots), self.device))
+            cache.clear(to_device(list(slots), self.device))
         for chunk in self._chunks(list(zip(requests, slots, strict=True))):
             images = torch.stack([request.image.query_embeds for request, _ in chunk])
             prompts = [request.prompt_ids for request, _ in chunk]
             ids = torch.tensor(self._padded(prompts), dtype=torch.long).view(len(chunk), -1)
-            lengths = sent([images.shape[1] + len(prompt) for prompt in prompts], self.device)
-            rows = sent([slot for _, slot in chunk], self.device)
+            lengths = to_device([images.shape[1] + len(prompt) for prompt in prompts], self.device)
+            rows = to_device([slot for _, slot in chunk], self.device)
             self.cross.reserve(images.shape[1] + ids.shape[1])
             self.cross.lengths[rows] = lengths
             self.cache.lengths[rows] = 0
-            self.runner.run("read", self._read, images, sent(ids, self.device), lengths, rows)
+            self.runner.run("read", self._read, images, to_device(ids, self.device), lengths, rows)
 
     def _read(
         self, images: torch.Tensor, ids: torch.Tensor, lengths: torch.Tensor, slots: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        """Let the encoder read [image][prompt], and keep the keys and values of what it gives in slots."""
+        """Run the encoder over [image][prompt], and store the keys and values of its output in slots."""
         prompts = self.model.shared(ids)
         embeds = torch.cat([images.to(prompts.dtype), prompts], dim=1)
         unread = torch.arange(embeds.shape[1], device=embeds.device) >= lengths[:, None]
-        mask = _hide(unread, embeds.dtype)  # ready-made, so that nobody looks on the host whether it hides anything
+        mask = _hide(unread, embeds.dtype)  # complete, so that nothing checks on the host whether it hides anything
         hidden = self.model.encoder(inputs_embeds=embeds, attention_mask=mask).last_hidden_state
         columns = slice(0, embeds.shape[1])
         states, rows = self.cross.everywhere(hidden), self.cross.places(slots)
@@ -80,7 +80,7 @@ class T5Decoder(LanguageModel):
         return ()
 
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
-        """A step attends to all columns there are, masked."""
+        """A step attends to all columns, with a mask."""
         n = len(tokens)
         lengths = self.cache.lengths[:n]
         unread = torch.arange(self.cross.columns, device=lengths.device) >= self.cross.lengths[:n, None]
@@ -135,9 +135,9 @@ class T5Decoder(LanguageModel):
 
 
 def _hide(hidden: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """A boolean mask [n, columns] (true: not to be seen) as what is added to attention scores [n, 1, 1, columns].
+    """A boolean mask [n, columns] (true: hidden) as numbers that are added to attention scores [n, 1, 1, columns].
 
-    The lowest number and not infinity, as in transformers' encoder: a slot that holds nothing sees nothing.
+    They are the lowest number, not infinity, as in transformers' encoder: in an empty slot everything is hidden.
     """
     bias = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
     return bias.masked_fill_(hidden, torch.finfo(dtype).min)[:, None, None]
