@@ -1,7 +1,7 @@
-"""Types of carried columns: the one that holds the values of two, exactly, or none.
+"""Types of carried columns: the type that holds the values of two types exactly, if there is one.
 
-Integers fit into floats up to 2**53, and timestamps into nanoseconds between the years 1677 and 2262. Where a source
-knows that all values of a field do, it says so by a mark in the field's metadata (FITS).
+Integers up to 2**53 fit into floats, and times between the years 1677 and 2262 into nanoseconds. If a source knows that
+all values of a field do, it marks the field, in its metadata (FITS).
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FITS = b"blip2.fits"
-"""The key of the mark; its value names what the field's values fit into."""
+"""The key of the mark; its value says what the field's values fit into."""
 
 FLOAT64, NANOSECONDS = b"float64", b"ns"
 
 EXACT = 1 << 53
-"""Integers up to here, and down to minus it, are floats of 64 bits too."""
+"""Integers from minus this to this are also floats of 64 bits."""
 
 LAST = (1 << 63) - 1
-"""Nanoseconds from 1970 on that 64 bits hold."""
+"""The most nanoseconds since 1970 that fit into 64 bits."""
 
 IN_A = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 """Nanoseconds in a unit of time."""
 
 DIGITS = {8: 3, 16: 5, 32: 10, 64: 20}
-"""Decimal digits of integers of so many bits."""
+"""Bits of an integer → decimal digits."""
 
 MOST_FIELDS = 1000
-"""Fields of a struct; objects with more keys than that are no records, but maps."""
+"""The most fields of a struct; objects with more keys are maps, not records."""
 
 MOST_LEVELS = 32
-"""Levels of lists and structs within each other; Arrow's files have 64 at most, Parquet's half as many lists."""
+"""The most levels of nested lists and structs; Arrow's files have 64 at most, Parquet's half as many lists."""
 
 
 def merge_fields(one: pa.Field, other: pa.Field) -> pa.Field:
-    """The field that holds the values of both, exactly; a string, to hold JSON, where no type does."""
+    """The field that holds the values of both exactly; a string, for JSON, if no type does."""
     import pyarrow as pa
 
     both = _merged(one, other)
@@ -46,12 +46,12 @@ def merge_fields(one: pa.Field, other: pa.Field) -> pa.Field:
 
 
 def marked(field: pa.Field, fits: bytes | None) -> pa.Field:
-    """The field with a mark that says what all its values fit into, or without one."""
+    """The field with a mark that says what all its values fit into; without a mark for None."""
     return field.with_metadata(None if fits is None else {FITS: fits})
 
 
 def merged_fields(schemas: Iterable[pa.Schema]) -> dict[str, pa.Field]:
-    """The fields of several schemas by their names, each holding the values of all."""
+    """The fields of several schemas by name, each with a type for the values of all of them."""
     fields: dict[str, pa.Field] = {}
     for schema in schemas:
         for field in schema:
@@ -61,14 +61,14 @@ def merged_fields(schemas: Iterable[pa.Schema]) -> dict[str, pa.Field]:
 
 
 def doubtful(schemas: Sequence[pa.Schema]) -> list[str]:
-    """Names of the fields that have a type of their own only if their values fit, which is not known of all."""
+    """Names of the fields whose type depends on whether all their values fit, which is not known yet."""
     as_known = merged_fields(schemas)
     at_best = merged_fields([_assumed(schema) for schema in schemas])
     return [name for name, field in as_known.items() if field.type != at_best[name].type]
 
 
 def field_of(name: str, values: pa.Array) -> pa.Field:
-    """The field of an array, marked as its values are."""
+    """The field of an array, marked by its values."""
     import pyarrow as pa
 
     kind = values.type
@@ -85,7 +85,7 @@ def field_of(name: str, values: pa.Array) -> pa.Field:
 
 
 def _within(values: pa.Array, bound: int) -> bool:
-    """Whether all numbers, or the numbers behind times, lie between minus the bound and the bound."""
+    """Whether all numbers, or the numbers of all times, are between minus the bound and the bound."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -95,14 +95,14 @@ def _within(values: pa.Array, bound: int) -> bool:
 
 
 def _assumed(schema: pa.Schema) -> pa.Schema:
-    """The schema with every mark that its fields may have."""
+    """The schema with all marks that its fields may have."""
     import pyarrow as pa
 
     return pa.schema([field_at_best(field) for field in schema])
 
 
 def field_at_best(field: pa.Field) -> pa.Field:
-    """The field of a column whose values fit into whatever they may."""
+    """The field with all marks that it may have."""
     import pyarrow as pa
 
     kind = field.type
@@ -118,7 +118,7 @@ def field_at_best(field: pa.Field) -> pa.Field:
 
 
 def _merged(one: pa.Field, other: pa.Field) -> pa.Field | None:
-    """The field that holds the values of both, None where there is none."""
+    """The field that holds the values of both; None if there is none."""
     import pyarrow as pa
 
     if pa.types.is_null(one.type) or pa.types.is_null(other.type):
@@ -142,7 +142,7 @@ def _mark(field: pa.Field) -> bytes | None:
 
 
 def _decoded(kind: pa.DataType) -> pa.DataType:
-    """The type of the values, however they are stored."""
+    """The type of the values, without dictionary or run-length encoding."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(kind) or _name(kind) == "run_end_encoded":
@@ -197,18 +197,22 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def _integer(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """The smallest integer type for the values of two; none where unsigned 64 bits stand beside signed ones."""
+    """The smallest integer type for the values of two; None for unsigned 64 bits with signed ones."""
     import pyarrow as pa
 
-    signed = [pa.types.is_signed_integer(kind) for kind in (one, other)]
+    kinds = (one, other)
+    signed = [pa.types.is_signed_integer(kind) for kind in kinds]
     if signed[0] == signed[1]:
         return max(one, other, key=lambda kind: kind.bit_width)
-    bits = max(kind.bit_width if sign else 2 * kind.bit_width for kind, sign in zip((one, other), signed, strict=True))
+    widths = [
+        kind.bit_width if is_signed else 2 * kind.bit_width for kind, is_signed in zip(kinds, signed, strict=True)
+    ]
+    bits = max(widths)
     return {16: pa.int16(), 32: pa.int32(), 64: pa.int64()}.get(bits)
 
 
 def _number(integer: pa.DataType, fits: bytes | None, floating: pa.DataType) -> pa.DataType | None:
-    """The type of floats that holds integers beside them exactly."""
+    """The float type that also holds integers exactly."""
     import pyarrow as pa
 
     if integer.bit_width <= 16 and floating.bit_width >= 32:
@@ -220,12 +224,13 @@ def _decimal(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     """The decimal type with the digits of both on either side of the point."""
     import pyarrow as pa
 
-    forms = [
-        (kind.precision, kind.scale) if pa.types.is_decimal(kind) else (DIGITS[kind.bit_width], 0)
-        for kind in (one, other)
-    ]
-    scale = max(scale for _, scale in forms)
-    precision = max(precision - scale for precision, scale in forms) + scale
+    before_point, after_point = [], []
+    for kind in (one, other):
+        digits, scale = (kind.precision, kind.scale) if pa.types.is_decimal(kind) else (DIGITS[kind.bit_width], 0)
+        before_point.append(digits - scale)
+        after_point.append(scale)
+    scale = max(after_point)
+    precision = max(before_point) + scale
     if precision <= 38:
         return pa.decimal128(precision, scale)
     return pa.decimal256(precision, scale) if precision <= 76 else None
@@ -234,7 +239,7 @@ def _decimal(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
 def _timestamp(
     one: pa.DataType, one_fits: bytes | None, other: pa.DataType, other_fits: bytes | None
 ) -> pa.DataType | None:
-    """The type of the finer unit, where the values of the coarser are in its range; none for two time zones."""
+    """The type of the finer unit, if the values of the coarser one fit; None for two time zones."""
     import pyarrow as pa
 
     if one.tz != other.tz:
@@ -249,7 +254,7 @@ def _finer(one: str, other: str) -> str:
 
 
 def _merged_nested(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """The type of lists, or of objects with the keys of both, None where no type holds what is in them."""
+    """The type of lists, or of objects with the keys of both; None if no type holds their contents."""
     import pyarrow as pa
 
     kinds = (one, other)
@@ -277,7 +282,7 @@ def _merged_struct(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     fields = {field.name: field for field in one}
     added = {field.name: field for field in other}
     if len(fields) < one.num_fields or len(added) < other.num_fields:
-        return one if one.equals(other) else None  # keys that are there twice
+        return one if one.equals(other) else None  # keys that occur twice
     for name, field in added.items():
         merged = _merged(fields[name], field) if name in fields else field.with_nullable(True)
         if merged is None:

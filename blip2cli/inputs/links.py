@@ -1,11 +1,11 @@
-"""Links between the members of an archive: to which file each leads. Nothing here opens an archive."""
+"""Links between the members of an archive, and the file that each leads to. Nothing here opens an archive."""
 
 from __future__ import annotations
 
 from collections import deque
 
 MOST_STEPS = 40
-"""Links that one may lead through, as on Linux."""
+"""Links that may follow each other, as on Linux."""
 
 MOST_BYTES = 64 << 20
 """Bytes of names that are kept of one archive's links."""
@@ -16,7 +16,7 @@ class BrokenLink(Exception):
 
 
 class Links:
-    """The links of an archive: symbolic ones, which start from their own folder, and hard ones, from the top."""
+    """The links of an archive: symbolic links start in their own folder, hard links at the top of the archive."""
 
     def __init__(self) -> None:
         self.symbolic: dict[str, str] = {}
@@ -24,13 +24,13 @@ class Links:
         self.room = MOST_BYTES
 
     def add(self, name: str, target: str, hard: bool) -> None:
-        """Note a link. Those beyond MOST_BYTES are not kept, and lead nowhere."""
+        """Add a link. Links beyond MOST_BYTES are not kept, and lead nowhere."""
         self.room -= len(name) + len(target)
         if self.room >= 0:
             (self.hard if hard else self.symbolic)[normal(name)] = target
 
     def target(self, name: str) -> str:
-        """The normal name of what a link leads to in the end, through other links. Raises BrokenLink."""
+        """The normal name of the file that a link finally leads to, through other links. Raises BrokenLink."""
         reached: list[str] = []
         ahead = deque(name.split("/"))
         steps = 0
@@ -44,22 +44,32 @@ class Links:
                 reached.pop()
                 continue
             reached.append(part)
-            path = "/".join(reached)
-            target, hard = self.symbolic.get(path), False
-            if target is None and not ahead:
-                target, hard = self.hard.get(path), True
-            if target is None:
+            link = self._link("/".join(reached), is_last=not ahead)
+            if link is None:
                 continue
             steps += 1
             if steps > MOST_STEPS:
                 raise BrokenLink("a link that leads back to itself")
-            if not hard and target.startswith("/"):
-                raise BrokenLink("a link that leads out of the archive")
-            reached = [] if hard else reached[:-1]
+            folder, target = link
+            reached = reached[:-1] if folder else []
             ahead.extendleft(reversed(target.split("/")))
         return "/".join(reached)
 
+    def _link(self, path: str, is_last: bool) -> tuple[bool, str] | None:
+        """Whether the link at a path starts in its own folder, and its target; None if there is no link.
+
+        A hard link stands for a file, so it is only followed at the end of a path. Raises BrokenLink.
+        """
+        if path in self.symbolic:
+            target = self.symbolic[path]
+            if target.startswith("/"):
+                raise BrokenLink("a link that leads out of the archive")
+            return True, target
+        if is_last and path in self.hard:
+            return False, self.hard[path]
+        return None
+
 
 def normal(name: str) -> str:
-    """A member's name without what says nothing: ./ and doubled slashes."""
+    """A member's name without ./ and doubled slashes."""
     return "/".join(part for part in name.split("/") if part not in ("", "."))

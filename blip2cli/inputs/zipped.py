@@ -1,4 +1,4 @@
-"""Zip archives: their images in the order of their names, as of a folder."""
+"""Zip archives: their images in the order of their names, as in a folder."""
 
 from __future__ import annotations
 
@@ -35,28 +35,25 @@ if TYPE_CHECKING:
     from blip2cli.inputs.columns import ColumnChoice
 
 ENCRYPTED = 1
-"""The bit by which a member says that it is."""
+"""The flag of an encrypted member."""
 
 LONGEST_TARGET = 4096
-"""Bytes of a path that a link leads to."""
+"""The most bytes of a link's target."""
 
 
 class ZipArchive(Archive):
-    """One zip archive. Its directory is read whole, its members one by one."""
+    """One zip archive. Its directory is read at once, its members one by one."""
 
     def __init__(self, name: str, columns: ColumnChoice) -> None:
         self.name = name
         try:
             with storage.open_binary(name) as file, zipfile.ZipFile(file) as archive:
                 files = [info for info in archive.infolist() if info.filename and not info.is_dir()]
-                found = [info for info in files if wanted(info.filename)]
-                self._unread: Counter[str] = Counter()
-                for info in files:
-                    if not wanted(info.filename) and visible(info.filename):
-                        note_unread(self._unread, info.filename)
+                self._infos = sorted((info for info in files if wanted(info.filename)), key=_sample_and_name)
+                self._unread = _unread_in(files)
                 self._links, self._files = _links_in(archive, files)
-                self._infos = sorted(found, key=lambda info: (key_of(info.filename)[0], info.filename))
-                samples = islice(samples_in(self._members(archive, self._infos, texts=True)), LOOKED_AT)
+                members = self._members(archive, self._infos, only_texts=True)
+                samples = islice(samples_in(members), LOOKED_AT)
                 first = [record_of(key, sample, columns.encoding)[0] for key, sample in samples]
         except (zipfile.BadZipFile, NotImplementedError, struct.error, OSError, ValueError) as error:
             raise UsageError(
@@ -71,28 +68,32 @@ class ZipArchive(Archive):
         return (self.name,)
 
     def rows(self, start: int = 0) -> Iterator[Row]:
-        before, infos = 0, []
+        skipped, infos = 0, []  # samples before the start are not read
         for group in self._groups():
-            if before + _rows_of(group) > start:
+            if skipped + _rows_of(group) > start:
                 infos += group
             else:
-                before += _rows_of(group)
+                skipped += _rows_of(group)
         with storage.open_binary(self.name) as file, zipfile.ZipFile(file) as archive:
-            yield from islice(self.samples.rows(self.name, self._members(archive, infos)), start - before, None)
+            rows = self.samples.rows(self.name, self._members(archive, infos))
+            yield from islice(rows, start - skipped, None)
 
     def count(self) -> int | None:
         return sum(map(_rows_of, self._groups()))
 
     def _groups(self) -> Iterator[list[zipfile.ZipInfo]]:
+        """The members of each sample."""
         return (list(group) for _, group in groupby(self._infos, lambda info: key_of(info.filename)[0]))
 
     def unread(self) -> Counter[str]:
         return self._unread
 
-    def _members(self, archive: zipfile.ZipFile, infos: list[zipfile.ZipInfo], texts: bool = False) -> Iterator[Member]:
-        """The members with their bytes; of `texts` alone those."""
+    def _members(
+        self, archive: zipfile.ZipFile, infos: list[zipfile.ZipInfo], only_texts: bool = False
+    ) -> Iterator[Member]:
+        """The members with their bytes; with `only_texts`, images have none."""
         for info in infos:
-            if texts and is_image(info.filename):
+            if only_texts and is_image(info.filename):
                 yield Member(info.filename)
                 continue
             yield Member(info.filename, announced=True)
@@ -100,11 +101,11 @@ class ZipArchive(Archive):
                 yield _member(archive, info.filename, self._file(info))
             except BrokenLink as error:
                 yield Member(info.filename, error=RowError("missing", str(error)))
-            except Exception as error:  # each way to compress has its own, and a member may say it is encrypted
+            except Exception as error:  # each method of compression has its own
                 yield Member(info.filename, error=RowError("unreadable", reason(error)))
 
     def _file(self, info: zipfile.ZipInfo) -> zipfile.ZipInfo:
-        """The file that a member is, or leads to as a link. Raises BrokenLink."""
+        """The member itself, or if it is a link, the file that it leads to. Raises BrokenLink."""
         if not _is_link(info):
             return info
         target = self._links.target(info.filename)
@@ -114,7 +115,7 @@ class ZipArchive(Archive):
 
 
 def _member(archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) -> Member:
-    """What a member holds, under a name."""
+    """A member with its bytes, under a name that may be that of a link to it."""
     most = MAX_IMAGE if is_image(name) else MAX_TEXT
     if info.file_size > most:
         return Member(name, error=RowError("too-large", f"{info.file_size:,} bytes"))
@@ -128,16 +129,31 @@ def _member(archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) -> Membe
 
 
 def _links_in(archive: zipfile.ZipFile, files: list[zipfile.ZipInfo]) -> tuple[Links, dict[str, zipfile.ZipInfo]]:
-    """The symbolic links, and where there are any the files by their normal names."""
+    """The symbolic links, and if there are any, the files by their normal names."""
     links = Links()
     symbolic = [info for info in files if _is_link(info)]
     for info in symbolic:
-        with suppress(Exception):  # one that cannot be read leads nowhere
+        with suppress(Exception):  # a link that cannot be read leads nowhere
             with archive.open(info) as file:
                 target = file.read(LONGEST_TARGET + 1)
             if len(target) <= LONGEST_TARGET:
                 links.add(info.filename, target.decode("utf-8", "surrogateescape"), hard=False)
-    return links, {normal(info.filename): info for info in files if not _is_link(info)} if symbolic else {}
+    if not symbolic:
+        return links, {}
+    return links, {normal(info.filename): info for info in files if not _is_link(info)}
+
+
+def _unread_in(files: list[zipfile.ZipInfo]) -> Counter[str]:
+    """Files that are not read, by suffix."""
+    unread: Counter[str] = Counter()
+    for info in files:
+        if not wanted(info.filename) and visible(info.filename):
+            note_unread(unread, info.filename)
+    return unread
+
+
+def _sample_and_name(info: zipfile.ZipInfo) -> tuple[str, str]:
+    return key_of(info.filename)[0], info.filename
 
 
 def _is_link(info: zipfile.ZipInfo) -> bool:
@@ -145,5 +161,9 @@ def _is_link(info: zipfile.ZipInfo) -> bool:
 
 
 def _rows_of(group: list[zipfile.ZipInfo]) -> int:
-    samples = samples_in(Member(info.filename) for info in group)
-    return sum(max(1, sum(is_image(member.name) for member in sample)) for _, sample in samples)
+    """The rows of some members: one for each image, and one for each sample without an image."""
+    rows = 0
+    for _, sample in samples_in(Member(info.filename) for info in group):
+        images = sum(is_image(member.name) for member in sample)
+        rows += max(1, images)
+    return rows

@@ -269,7 +269,7 @@ def test_where_case_is_ignored_names_that_differ_in_it_share_a_text_file(
     typed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(A_jpg=RED, a_png=TEAL)
-    monkeypatch.setattr("blip2cli.outputs.sidecar._ignores_case", lambda folder: True)
+    monkeypatch.setattr("blip2cli.outputs.text_files._ignores_case", lambda folder: True)
     ran = typed("caption", "s", "--format", "sidecar")
     assert [row["error"] for row in ran.rows] == [None, "conflict: a.txt is the text file of a.jpg"]
 

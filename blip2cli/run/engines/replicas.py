@@ -150,14 +150,7 @@ class Replicas:
         """
         self.keep_bytes = keep_bytes
         share = max(1, (held or cores()) // len(devices))
-        workers = share if settings.workers is None else -(-settings.workers // len(devices))
-        shared = replace(settings, workers=workers)
-        threads = share if checkpoint.device.type == "cpu" else None
-        self.replicas = []
-        for at, device in enumerate(devices):
-            name = f"cpu:{at}" if device.type == "cpu" else str(device)
-            setup = ReplicaSetup(shared, task, replace(checkpoint, device=device), threads)
-            self.replicas.append(_Replica(name, setup))
+        self.replicas = _replicas_on(devices, settings, task, checkpoint, share)
         self.known = list(self.replicas)
         self.again: deque[Row] = deque()  # rows of dead replicas, to be given to others
         self.stopping = False
@@ -369,6 +362,21 @@ class Replicas:
                 "If memory ran out, use a smaller --batch-size, fewer --devices or --dtype int8, with --resume.",
             )
         show_warning(f"the replica on {replica.name} died {replica.deaths} times ({cause}); continuing without it")
+
+
+def _replicas_on(
+    devices: list[torch.device], settings: ModelSettings, task: Task, checkpoint: Checkpoint, share: int
+) -> list[_Replica]:
+    """A replica for each device, none of them started; `share` is the number of cores for each."""
+    workers = share if settings.workers is None else -(-settings.workers // len(devices))
+    settings = replace(settings, workers=workers)
+    threads = share if checkpoint.device.type == "cpu" else None
+    replicas = []
+    for number, device in enumerate(devices):
+        name = f"cpu:{number}" if device.type == "cpu" else str(device)
+        setup = ReplicaSetup(settings, task, replace(checkpoint, device=device), threads)
+        replicas.append(_Replica(name, setup))
+    return replicas
 
 
 def hang_up(connection: Any) -> None:
