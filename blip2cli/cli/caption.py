@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blip2cli.cli.options import SHARED, command, run
+from blip2cli.cli.options import SHARED, command, run_job
 from blip2cli.settings import Job
 from blip2cli.tasks.caption import CaptionOptions
 
@@ -13,4 +13,4 @@ def caption(job: Job) -> None:
 
     [bold]blip2 caption ./photos --out captions.jsonl[/bold]
     """
-    run(job)
+    run_job(job)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blip2cli.cli.options import command, run
+from blip2cli.cli.options import command, run_job
 from blip2cli.settings import EngineSettings, InputSettings, Job, ModelSettings, OutputSettings
 from blip2cli.tasks.embed import EmbedOptions
 
@@ -13,4 +13,4 @@ def embed(job: Job) -> None:
 
     [bold]blip2 embed ./photos --out feats.parquet[/bold]
     """
-    run(job)
+    run_job(job)

@@ -53,7 +53,7 @@ def reported(debug: bool, interrupted: str = "") -> Iterator[None]:
     except Exception as error:
         if debug:
             raise
-        show_error(*_told(error))
+        show_error(*message_and_hint(error))
         raise typer.Exit(FAILED) from None
 
 
@@ -72,7 +72,7 @@ def _log_shown() -> Iterator[None]:
         log.setLevel(before)
 
 
-def _told(error: Exception) -> tuple[str, str]:
+def message_and_hint(error: Exception) -> tuple[str, str]:
     """Message and hint for an exception of another library."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return (

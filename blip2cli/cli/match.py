@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blip2cli.cli.options import command, run
+from blip2cli.cli.options import command, run_job
 from blip2cli.settings import EngineSettings, InputSettings, Job, ModelSettings, OutputSettings
 from blip2cli.tasks.match import MatchOptions
 
@@ -13,4 +13,4 @@ def match(job: Job) -> None:
 
     [bold]blip2 match captions.parquet --threshold 0.5 --out good.parquet[/bold]
     """
-    run(job)
+    run_job(job)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blip2cli.cli.options import SHARED, command, run
+from blip2cli.cli.options import SHARED, command, run_job
 from blip2cli.settings import Job
 from blip2cli.tasks.vqa import VqaOptions
 
@@ -13,4 +13,4 @@ def vqa(job: Job) -> None:
 
     [bold]blip2 vqa ./photos --prompt "how many people are there?" --out answers.parquet[/bold]
     """
-    run(job)
+    run_job(job)

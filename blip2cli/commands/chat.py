@@ -56,7 +56,7 @@ class ChatOptions(TaskOptions):
 
 
 @dataclass(frozen=True)
-class Turn:
+class ChatTurn:
     """A question and its answer."""
 
     question: str
@@ -77,7 +77,7 @@ class Conversation:
     reading: Reading
     limit: int | None = None
     name: str = ""
-    turns: list[Turn] = field(default_factory=list)
+    turns: list[ChatTurn] = field(default_factory=list)
     forgot: bool = False
     _image: EncodedImage | None = field(default=None, repr=False)
 
@@ -110,13 +110,13 @@ class Conversation:
             answer += piece
             yield piece
         self.forgot = self.forgot or len(before) < len(self.reminded())
-        self.turns = [*(before if self.forgot else self.turns), Turn(question, answer)]
+        self.turns = [*(before if self.forgot else self.turns), ChatTurn(question, answer)]
 
-    def reminded(self) -> list[Turn]:
+    def reminded(self) -> list[ChatTurn]:
         """The turns that should be in the next prompt."""
         return self.turns if self.limit is None else self.turns[len(self.turns) - min(self.limit, len(self.turns)) :]
 
-    def _prompt(self, question: str, room: int) -> tuple[list[Turn], tuple[int, ...]]:
+    def _prompt(self, question: str, room: int) -> tuple[list[ChatTurn], tuple[int, ...]]:
         """The turns that fit before the question, and the token ids of the whole prompt. Raises TooLong."""
         from blip2cli.model.decoding.requests import TooLong
 
@@ -129,7 +129,7 @@ class Conversation:
                     raise
                 turns = turns[1:]
 
-    def text(self, question: str, turns: Iterable[Turn]) -> str:
+    def text(self, question: str, turns: Iterable[ChatTurn]) -> str:
         """The prompt in the form of LAVIS: "Question: {} Answer: {}." for each turn, then the question."""
         from blip2cli.records import Row
 
@@ -201,7 +201,7 @@ class Chat:
         except KeyboardInterrupt:
             self.screen.interrupted()
         except Exception as error:  # the chat continues, whatever the error of the model
-            self._fail(talk.name, question, _told(error))
+            self._fail(talk.name, question, _in_words(error))
         else:
             self.screen.answered(talk.name, question, answer)
         if talk.forgot and not had_forgotten:
@@ -244,7 +244,7 @@ class Chat:
         ]
 
 
-def _told(error: Exception) -> str:
+def _in_words(error: Exception) -> str:
     """The error of a row."""
     from blip2cli.model.decoding.requests import TooLong
 

@@ -146,7 +146,7 @@ class CheckpointDetail:
         return {**self.entry.record(), "folder": str(self.folder), **counted, **more}
 
 
-def described(model: str, machine: Machine) -> Iterator[CheckpointDetail]:
+def checkpoint_details(model: str, machine: Machine) -> Iterator[CheckpointDetail]:
     """A local folder, both kinds of `tiny`, or the cached files of a hub id. Raises CheckpointError."""
     for folder, cached in _folders(model):
         anatomy = examine(folder)
@@ -190,7 +190,7 @@ def show(models: Sequence[str], as_json: bool) -> bool:
 
     machine = this_machine()
     if models:
-        details = [detail for model in models for detail in described(model, machine)]
+        details = [detail for model in models for detail in checkpoint_details(model, machine)]
         if as_json:
             print_records(detail.record() for detail in details)
         else:

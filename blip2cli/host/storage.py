@@ -173,7 +173,7 @@ def walk(url: str) -> Iterator[str]:
             yield f"{url.rstrip('/')}/{below}"
 
 
-def matching(pattern: str) -> list[str]:
+def urls_matching(pattern: str) -> list[str]:
     """The URLs that a remote glob matches, sorted."""
     if is_web(pattern):
         from blip2cli.host.web.listing import files_matching

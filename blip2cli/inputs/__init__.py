@@ -130,7 +130,7 @@ def _at_url(url: str, columns: ColumnChoice) -> Sequence[Source]:
     if not is_pattern and suffix_of(url) in read_suffixes():
         storage.check_package(url)
         return [Files((url,))]
-    names = storage.matching(url) if is_pattern else list(storage.walk(url))
+    names = storage.urls_matching(url) if is_pattern else list(storage.urls_below(url))
     if images := tuple(name for name in names if suffix_of(name) in read_suffixes()):
         return [Files(images, unread_among(names))]
     tables = [name for name in names if format_of(name, "table", "archive")]

@@ -13,7 +13,7 @@ from blip2cli.errors import UsageError
 from blip2cli.inputs.encoding import NotText, decoded
 from blip2cli.inputs.image_formats import is_image
 from blip2cli.inputs.inference import infer_schema
-from blip2cli.inputs.names import is_unicode, printable
+from blip2cli.inputs.names import escaped, is_unicode
 from blip2cli.inputs.source import Source
 from blip2cli.records import ImageRef, Row, RowError
 
@@ -106,7 +106,7 @@ class Samples:
                 needed = self.columns.image_required
                 error = fault or (image.error if needed else None)
                 place = image.image if needed else None
-                yield Row(0, printable(f"{archive}/{image.name}"), place, columns, text and str(text), error)
+                yield Row(0, escaped(f"{archive}/{image.name}"), place, columns, text and str(text), error)
 
     def _declared(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """The record's values under the declared columns; what does not fit is in `more`."""
@@ -223,7 +223,7 @@ def record_of(
     key: str, members: Iterable[Member], encoding: str | None = None
 ) -> tuple[dict[str, Any], RowError | None]:
     """What the texts of a sample say, and what is wrong with them."""
-    record: dict[str, Any] = {"key": printable(key)}
+    record: dict[str, Any] = {"key": escaped(key)}
     fault = None
     for member in members:
         suffix = key_of(member.name)[1]
@@ -235,11 +235,11 @@ def record_of(
             try:
                 record[suffix[1:]] = decoded(member.text or b"", encoding).removesuffix("\n")
             except NotText as error:
-                fault = fault or RowError("unreadable", f"{printable(member.name)} is {error}")
+                fault = fault or RowError("unreadable", f"{escaped(member.name)} is {error}")
         elif (fields := _object(member.text or b"", encoding)) is not None:
             record.update(fields)
         else:
-            fault = fault or RowError("unreadable", f"{printable(member.name)} is not a JSON object")
+            fault = fault or RowError("unreadable", f"{escaped(member.name)} is not a JSON object")
     return record, fault
 
 

@@ -12,7 +12,7 @@ from blip2cli.errors import UsageError
 from blip2cli.host import storage
 from blip2cli.inputs.encoding import check_encoding
 from blip2cli.inputs.image_paths import joined, leaves, root_of
-from blip2cli.inputs.names import existing_spelling, is_unicode, printable
+from blip2cli.inputs.names import escaped, existing_spelling, is_unicode
 from blip2cli.records import ImageRef, Row, RowError
 
 IMAGE_COLUMNS = ("image", "image_path", "path", "file_name", "filename", "filepath", "file", "img")
@@ -100,8 +100,8 @@ class ManifestColumns:
         if self.text and not isinstance(text, str):
             error = RowError("missing", f"no text in column {self.text}") if text is None else None
             text = None if text is None else str(text)
-        text = text and printable(text)
-        unnamed = f"{printable(self.manifest)}#{number}"
+        text = text and escaped(text)
+        unnamed = f"{escaped(self.manifest)}#{number}"
         if self.image is None:
             return Row(0, unnamed, None, columns, text, error)
         name, image, fault = self._image(record.get(self.image), unnamed)
@@ -111,18 +111,18 @@ class ManifestColumns:
 
     def broken(self, number: int, reason: str) -> Row:
         """The error row for a record that cannot be read."""
-        return Row(0, f"{printable(self.manifest)}#{number}", error=RowError("unreadable", reason))
+        return Row(0, f"{escaped(self.manifest)}#{number}", error=RowError("unreadable", reason))
 
     def _image(self, cell: Any, unnamed: str) -> tuple[str, ImageRef | None, RowError | None]:
         if isinstance(cell, Mapping) and ("bytes" in cell or "path" in cell):  # the Hugging Face struct
             path, data = cell.get("path"), cell.get("bytes")
             if isinstance(data, bytes) and (data or not path):
-                return (printable(path) if isinstance(path, str) and path else unnamed), ImageRef(data=data), None
+                return (escaped(path) if isinstance(path, str) and path else unnamed), ImageRef(data=data), None
             cell = path
         if isinstance(cell, bytes):
             return unnamed, ImageRef(data=cell), None
         if isinstance(cell, str) and cell:
-            return printable(cell), *self._place(cell)
+            return escaped(cell), *self._place(cell)
         if cell is None or cell == "":
             return unnamed, None, RowError("missing", f"column {self.image} is empty")
         return unnamed, None, RowError("unsupported", f"column {self.image} holds {type(cell).__name__}")

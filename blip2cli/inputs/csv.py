@@ -38,7 +38,7 @@ SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n?")
 CLOSE_IT = 'Close it; write a quotation mark within a cell twice, and put the cell into quotation marks ("5"" wide").'
 
 
-class Record(NamedTuple):
+class CsvRow(NamedTuple):
     """One row of the file: the number of its first line, counted from 1, its cells, and what is wrong with it."""
 
     line: int
@@ -150,7 +150,7 @@ class CsvManifest(Manifest):
                     return line
         return ""
 
-    def _records(self, header: Sequence[str]) -> Iterator[Record]:
+    def _records(self, header: Sequence[str]) -> Iterator[CsvRow]:
         """The rows, the header first; empty lines are skipped. Raises UsageError.
 
         With the `header`, a cell that goes over several lines is searched for rows that it has swallowed.
@@ -167,14 +167,14 @@ class CsvManifest(Manifest):
                 except StopIteration:
                     return
                 except csv.Error as error:
-                    yield Record(lines.first, (), self._fault(lines, error))
+                    yield CsvRow(lines.first, (), self._fault(lines, error))
                     continue
                 if len(lines.held) > 1 and header and self._swallowed(lines.held, header):
                     raise self._unclosed(lines.first)
                 if lines.with_zeros:
-                    yield Record(lines.first, (), "holds NUL bytes")
+                    yield CsvRow(lines.first, (), "holds NUL bytes")
                 elif cells:
-                    yield Record(lines.first, cells)
+                    yield CsvRow(lines.first, cells)
 
     def _fault(self, lines: Lines, error: csv.Error) -> str:
         """What is wrong with a row that is one line. Raises UsageError where other rows are within it."""

@@ -9,7 +9,7 @@ from itertools import islice
 
 from blip2cli.errors import UsageError
 from blip2cli.inputs.image_formats import NO_IMAGES_HINT, unread_summary
-from blip2cli.inputs.names import printable
+from blip2cli.inputs.names import escaped
 from blip2cli.inputs.source import Source
 from blip2cli.inputs.walk import images_below
 from blip2cli.records import ImageRef, Row

@@ -14,7 +14,7 @@ from blip2cli.errors import UsageError
 from blip2cli.inputs.folder import image_row
 from blip2cli.inputs.image_formats import suffix_in
 from blip2cli.inputs.manifest import Table
-from blip2cli.inputs.names import printable
+from blip2cli.inputs.names import escaped
 from blip2cli.inputs.source import Sources
 from blip2cli.inputs.walk import images_below
 from blip2cli.records import Row
@@ -72,7 +72,7 @@ class ImageFolder(Table):
             path = row.image.path if row.image else None
             if path is not None:
                 named.add(os.path.normpath(path))
-                row = replace(row, index=0, name=printable(path))
+                row = replace(row, index=0, name=escaped(path))
             yield row
 
     def _others(self, named: set[str], not_images: Counter[str] | None = None) -> Iterator[str]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-MOST_LEVELS = 200
+MOST_JSON_LEVELS = 200
 """Levels of objects and lists within each other that a line may have."""
 
 STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
@@ -98,16 +98,16 @@ def _parsed(number: int, text: bytes) -> Line:
     except (ValueError, RecursionError):
         record = None
     if record is not None and _is_deep(text):
-        return Line(number, fault=f"is nested more than {MOST_LEVELS} levels deep")
+        return Line(number, fault=f"is nested more than {MOST_JSON_LEVELS} levels deep")
     return Line(number, record) if isinstance(record, dict) else Line(number, fault="is not a JSON object")
 
 
 def _is_deep(text: bytes) -> bool:
     """Whether JSON has more than MOST_LEVELS levels, so that those who walk through it would run out of stack."""
-    if text.count(b"[") + text.count(b"{") <= MOST_LEVELS:
+    if text.count(b"[") + text.count(b"{") <= MOST_JSON_LEVELS:
         return False
     level = deepest = 0
     for bracket in BRACKETS.findall(STRING.sub(b"", text)):
         level += 1 if bracket in b"[{" else -1
         deepest = max(deepest, level)
-    return deepest > MOST_LEVELS
+    return deepest > MOST_JSON_LEVELS

@@ -17,7 +17,7 @@ ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 """A byte that is not UTF-8 in a path that is printed."""
 
 
-def printable(path: str) -> str:
+def escaped(path: str) -> str:
     """The path with bytes that are not UTF-8 written as backslash escapes, so that every output can hold it."""
     try:
         return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -35,7 +35,7 @@ def is_unicode(text: str) -> bool:
 
 
 def unescaped(path: str) -> str:
-    """The path with backslash escapes, as `printable` writes them, turned back into bytes."""
+    """The path with backslash escapes, as `escaped` writes them, turned back into bytes."""
     encoded = path.encode("utf-8", "surrogateescape")
     return os.fsdecode(ESCAPED.sub(lambda match: bytes.fromhex(match[1].decode()), encoded))
 

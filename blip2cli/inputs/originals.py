@@ -17,7 +17,7 @@ from blip2cli.errors import Blip2Error
 from blip2cli.host import storage
 from blip2cli.host.containment import is_below
 from blip2cli.inputs import ColumnChoice, Sources, format_of, open_source
-from blip2cli.inputs.names import printable, unescaped
+from blip2cli.inputs.names import escaped, unescaped
 from blip2cli.records import Row, RowError
 
 HELD = re.compile(r"/|#\d+\Z")
@@ -121,7 +121,7 @@ class Originals:
 
     def _held(self, holder: str, wanted: Wanted) -> Iterator[Row]:
         """The rows whose names lead into a manifest or an archive, which need not be what it was."""
-        fault, start = NOT_FOUND, printable(holder)
+        fault, start = NOT_FOUND, escaped(holder)
         try:
             rows = open_source([holder], self._within).rows()
             named = (replace(row, name=row.name.removeprefix(start)) for row in rows)

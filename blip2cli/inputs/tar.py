@@ -29,7 +29,7 @@ from blip2cli.inputs.archive import (
 )
 from blip2cli.inputs.image_formats import NO_IMAGES_HINT, is_image, note_unread
 from blip2cli.inputs.links import BrokenLink, Links, normal
-from blip2cli.inputs.names import printable
+from blip2cli.inputs.names import escaped
 from blip2cli.records import ImageRef, Row, RowError
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class TarShards(Archive):
                 yield row
                 number += 1
         except (tarfile.TarError, OSError) as error:
-            yield Row(0, f"{printable(name)}#{number}", error=RowError("truncated", reason(error)))
+            yield Row(0, f"{escaped(name)}#{number}", error=RowError("truncated", reason(error)))
 
     def unread(self) -> Counter[str]:
         return sum((self._unread[name] for name in self.names if name in self._unread), Counter())
@@ -218,7 +218,7 @@ class _Archive:
         self.tar.members = []  # which it would keep, all of them
         self.tar.pax_headers = {}
         if info is not None and (info.size < 0 or self.tar.offset < info.offset_data):
-            raise tarfile.ReadError(f"the header of {printable(info.name)[:200]} leads backwards")
+            raise tarfile.ReadError(f"the header of {escaped(info.name)[:200]} leads backwards")
         return info
 
     def member(self, info: tarfile.TarInfo) -> Member:

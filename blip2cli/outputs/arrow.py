@@ -15,7 +15,7 @@ from blip2cli.outputs.jsonl import plain
 from blip2cli.outputs.layout import Layout
 from blip2cli.records import Column, Result, RowError
 
-MOST_LEVELS = 48
+MOST_WRITTEN_LEVELS = 48
 """Levels of lists and structs within each other that are written; Arrow's files hold 64."""
 
 METADATA_KEY = b"blip2"
@@ -45,7 +45,7 @@ def _storable(kind: pa.DataType, parquet: bool) -> pa.DataType:
 
     So too for one of more levels within each other than Arrow's files hold.
     """
-    if not _is_within(kind, MOST_LEVELS):
+    if not _is_within(kind, MOST_WRITTEN_LEVELS):
         return pa.string()
     plain = _plain(kind, parquet)
     try:

@@ -85,7 +85,7 @@ def _changed_columns(before: Columns, now: Columns) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Record:
+class JournalContent:
     """A journal as it was read. `shards` has the stamps of published shards by number, `end` the size of its lines."""
 
     header: Header
@@ -102,7 +102,7 @@ class OtherVersion(ValueError):
     """The file is of another version."""
 
 
-def parsed(file: Any) -> Record | None:
+def parsed(file: Any) -> JournalContent | None:
     header, commit, shards, end = None, Commit(), dict[int, Stamps](), 0
     while line := file.readline(LONGEST_LINE):
         if not line.endswith(b"\n"):
@@ -118,7 +118,7 @@ def parsed(file: Any) -> Record | None:
         else:
             commit = _commit_of(record)
         end += len(line)
-    return None if header is None else Record(header, shards, commit, end)
+    return None if header is None else JournalContent(header, shards, commit, end)
 
 
 def _checked(line: bytes) -> dict[str, Any]:

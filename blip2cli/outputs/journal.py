@@ -25,8 +25,8 @@ from blip2cli.outputs.commits import (
     Commit,
     Damaged,
     Header,
+    JournalContent,
     OtherVersion,
-    Record,
     Stamps,
     header_line,
     header_of_line,
@@ -81,7 +81,7 @@ class Journal:
         record = self.check()
         self.commit, self.shards, self.end = record.commit, record.shards, record.end
 
-    def check(self) -> Record:
+    def check(self) -> JournalContent:
         """What the journal says; nothing is changed. Raises UsageError as `resume` does."""
         record = read_journal(self.path)
         if record is None:
@@ -157,7 +157,7 @@ def parts_folder(out: Path) -> Path:
     return out.with_name(f".{out.name}{HIDDEN}-parts")
 
 
-def read_journal(path: Path) -> Record | None:
+def read_journal(path: Path) -> JournalContent | None:
     """What a journal says; None where there is none, or nothing in it. Raises UsageError where it cannot be read."""
     try:
         with open(path, "rb") if isinstance(path, Path) else io.BytesIO(path.read_bytes()) as file:

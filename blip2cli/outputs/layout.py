@@ -79,7 +79,7 @@ def carried_names(names: Sequence[str], columns: tuple[Column, ...]) -> dict[str
     return shown
 
 
-def described(column: Column) -> str:
+def column_in_words(column: Column) -> str:
     """A task's column in words: its kind, and of a tensor its shape and precision."""
     if column.kind != "tensor":
         return column.kind

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blip2cli.outputs.commits import Commit, Header, Record
+from blip2cli.outputs.commits import Commit, Header, JournalContent
 from blip2cli.outputs.journal import Journal, RemoteJournal, parts_folder
-from blip2cli.outputs.layout import Layout, described
+from blip2cli.outputs.layout import Layout, column_in_words
 from blip2cli.outputs.stamp import Stamp
 from blip2cli.outputs.target import Target
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def header_of(target: Target, settings: OutputSettings, layout: Layout, fingerprint: Mapping[str, Any]) -> Header:
     """All that the output's rows and their places depend on."""
-    columns = {column.name: described(column) for column in layout.columns}
+    columns = {column.name: column_in_words(column) for column in layout.columns}
     return Header(settings_of(target, settings, fingerprint), layout.carried_types(), columns)
 
 
@@ -58,7 +58,7 @@ def finished(target: Target, header: Header) -> Commit | None:
     return record.commit
 
 
-def _is_whole(target: Target, record: Record) -> bool:
+def _is_whole(target: Target, record: JournalContent) -> bool:
     """Whether a finished output is as it was committed."""
     state = record.commit.state
     if not target.shards:

@@ -17,7 +17,7 @@ from blip2cli.run.plan import Plan
 from blip2cli.settings import Job
 
 
-def describe(plan: Plan) -> list[tuple[str, str]]:
+def describe_plan(plan: Plan) -> list[tuple[str, str]]:
     """Headings and lines. Raises Blip2Error if the job could not be run. Counts the input, however long it takes."""
     job, done = plan.job, plan.committed
     rows = plan.total if plan.total is not None else sum(1 for _ in plan.source.rows())

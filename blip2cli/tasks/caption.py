@@ -68,7 +68,7 @@ class CaptionTask(Task):
                 f"--num-captions {several} needs as many beams, or sampling",
                 f"Add --num-beams {several}, or --temperature 1.",
             )
-        texts = self.options.prompt + (lines_of("--prompts", self.options.prompts) if self.options.prompts else ())
+        texts = self.options.prompt + (texts_in_file("--prompts", self.options.prompts) if self.options.prompts else ())
         self.prompts = [Template(text, "--prompt") for text in texts]
         self.around = (Template(self.options.prefix, "--prefix"), Template(self.options.suffix, "--suffix"))
         self.shows_prompt = len(texts) > 1 or bool(self.options.prompts or self.options.prompt_column)

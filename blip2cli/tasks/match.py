@@ -108,7 +108,7 @@ class MatchTask(Task):
                 "--retry-errors cannot be used with --threshold",
                 "Run without --threshold, and filter the rows by score afterwards.",
             )
-        typed = self.options.text + (lines_of("--texts", self.options.texts) if self.options.texts else ())
+        typed = self.options.text + (texts_in_file("--texts", self.options.texts) if self.options.texts else ())
         self.texts = [Template(text, "--text") for text in typed]
         text_columns = (self.options.text_column,) if self.options.text_column else TEXT_COLUMNS
         self.needs = Needs(

@@ -83,7 +83,7 @@ def check_place(template: str | None) -> None:
         raise UsageError("--template does not contain {}", "Write {} where it goes: 'Question: {} Answer:'.")
 
 
-def lines_of(option: str, file: object) -> tuple[str, ...]:
+def texts_in_file(option: str, file: object) -> tuple[str, ...]:
     """The lines of a text file that are not blank. Raises UsageError."""
     from io import StringIO
 

@@ -78,7 +78,7 @@ class VqaTask(Task):
         self.options = job.options_as(VqaOptions)
         self.settings = job.generation
         asked = self.options.prompt + (
-            lines_of("--questions", self.options.questions) if self.options.questions else ()
+            texts_in_file("--questions", self.options.questions) if self.options.questions else ()
         )
         self.choosing = self.options.choices is not None or self.options.choices_column is not None
         self.wide = named_questions(asked, self._beside) if self.options.wide else []

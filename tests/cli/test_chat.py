@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from blip2cli.commands.chat import Chat, Conversation, Turn
+from blip2cli.commands.chat import Chat, ChatTurn, Conversation
 from blip2cli.errors import ImageError
 from blip2cli.host.terminal import ChatTerminal
 from blip2cli.images.decode import Reading
@@ -62,7 +62,7 @@ def test_answers_are_those_of_vqa_where_nothing_was_said_before(typed: Run) -> N
 def test_the_prompt_is_put_together_as_in_lavis(checkpoint: Path) -> None:
     conversation = talk(checkpoint)
     short = "Short answer" if "t5" in str(checkpoint) else "Answer"
-    assert conversation.text("why?", [Turn("which city?", "singapore"), Turn("sure?", "yes.")]) == (
+    assert conversation.text("why?", [ChatTurn("which city?", "singapore"), ChatTurn("sure?", "yes.")]) == (
         f"Question: which city? {short}: singapore. Question: sure? {short}: yes. Question: why? {short}:"
     )
 
@@ -72,7 +72,7 @@ def test_earlier_turns_stand_in_the_prompt_up_to_the_limit(opt_checkpoint: Path)
     for limit in (None, 1, 0):
         conversation = talk(opt_checkpoint, limit)
         answers[limit] = ["".join(conversation.ask(question)) for question in ("a?", "b?", "c?")]
-        assert conversation.turns[-1] == Turn("c?", answers[limit][-1])
+        assert conversation.turns[-1] == ChatTurn("c?", answers[limit][-1])
         told = [turn.question for turn in conversation.reminded()]
         assert told == {None: ["a?", "b?", "c?"], 1: ["c?"], 0: []}[limit]
     assert len({answer[0] for answer in answers.values()}) == 1 and len({answer[2] for answer in answers.values()}) == 3

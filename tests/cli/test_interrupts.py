@@ -166,7 +166,7 @@ RESUMABLE = ["caption", str(CIRCLE), "--out", "o.jsonl"]
         (RESUMABLE, "blip2cli.outputs.jsonl.JsonlOutput.finish", STOPPED[2].strip()),
         (RESUMABLE, "blip2cli.run.summary.show_summary", STOPPED[2].strip()),
         ([*RESUMABLE, "--devices", "cpu:2"], "blip2cli.run.engines.replicas.Replicas.__init__", STOPPED[2].strip()),
-        ([*RESUMABLE, "--dry-run"], "blip2cli.run.engines.local.show", STOPPED[2].strip()),
+        ([*RESUMABLE, "--dry-run"], "blip2cli.run.engines.local.show_dry_run", STOPPED[2].strip()),
         (["search", "f.parquet", "x"], "blip2cli.commands.search.search", None),
         (["report", "r.jsonl"], "blip2cli.commands.report.report", "No page was written."),
         (["score", "r.jsonl", "-r", "r.json"], "blip2cli.commands.score.score", "No figures were written."),

@@ -12,7 +12,7 @@ from blip2cli.errors import UsageError
 from blip2cli.inputs import ColumnChoice, Sources, open_source
 from blip2cli.inputs.encoding import CHUNK, LINE
 from blip2cli.records import ImageRef, Row
-from blip2cli.tasks.template import lines_of
+from blip2cli.tasks.template import texts_in_file
 from tests.conftest import Typed
 
 TABLE = "image,artist\na.png,Müller\nb.png,Łódź\n"
@@ -108,10 +108,10 @@ def test_an_encoding_that_is_none_is_named(name: str) -> None:
 
 def test_files_of_questions_are_text_in_unicode() -> None:
     Path("q.txt").write_bytes("Was ist das?\r\nEin\u2028Müller\u0085?\n".encode("utf-16"))
-    assert lines_of("--questions", "q.txt") == ("Was ist das?", "Ein\u2028Müller\u0085?")
+    assert texts_in_file("--questions", "q.txt") == ("Was ist das?", "Ein\u2028Müller\u0085?")
     Path("q.txt").write_bytes(b"what?\nM\xfcller?\n")
     with pytest.raises(UsageError, match=r"cannot read --questions q\.txt: it is not UTF-8: line 2 has the byte 0xfc"):
-        lines_of("--questions", "q.txt")
+        texts_in_file("--questions", "q.txt")
 
 
 @pytest.mark.parametrize("text", ["image;artist\na.png;x, y\n", "sep=;\r\nimage;artist\r\na.png;x, y\r\n"])

@@ -28,11 +28,11 @@ def test_folders_and_patterns(s3: Any) -> None:
     for name in ("d/b.jpg", "d/a/c.jpg", "d/.hidden/x.jpg", "e.jpg"):
         s3.pipe_file(f"bucket/{name}", b"x")
     assert (
-        list(storage.walk("s3://bucket/d"))
-        == list(storage.walk("s3://bucket/d/"))
+        list(storage.urls_below("s3://bucket/d"))
+        == list(storage.urls_below("s3://bucket/d/"))
         == ["s3://bucket/d/a/c.jpg", "s3://bucket/d/b.jpg"]
     )
-    assert storage.matching("s3://bucket/*/*.jpg") == ["s3://bucket/d/b.jpg"]
+    assert storage.urls_matching("s3://bucket/*/*.jpg") == ["s3://bucket/d/b.jpg"]
     assert storage.is_folder("s3://bucket/d") and not storage.is_folder("s3://bucket/e.jpg")
     assert storage.exists("s3://bucket/e.jpg") and not storage.exists("s3://bucket/f.jpg")
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from blip2cli.commands.bench.machine import describe, matrix_peak, memory_bandwidth
+from blip2cli.commands.bench.machine import describe_machine, matrix_peak, memory_bandwidth
 from blip2cli.commands.bench.material import MIDDLE, caption_lengths, save_photos, save_random_checkpoint
 from blip2cli.host.terminal import hush_libraries
 
@@ -212,7 +212,7 @@ def main() -> None:
     arguments = parser.parse_args()
     chosen = arguments.parts or parts
     hush_libraries()
-    print(f"{describe()}\n\nMedians of {arguments.rounds} interleaved rounds.")
+    print(f"{describe_machine()}\n\nMedians of {arguments.rounds} interleaved rounds.")
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         folder = save_random_checkpoint(work / "middle", MIDDLE)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from blip2cli.commands.bench.compare import QUESTIONS
-from blip2cli.commands.bench.machine import describe
+from blip2cli.commands.bench.machine import describe_machine
 from blip2cli.commands.bench.material import (
     FLAN_T5_XL,
     OPT_2_7B,
@@ -245,7 +245,7 @@ def main() -> None:
         parser.error("this PyTorch sees no CUDA device; --small tries the benchmark out on the CPU")
     device = "cuda" if cuda else "cpu"
     hush_libraries()
-    print(describe() + (f", {torch.cuda.get_device_name()}" if cuda else ""))
+    print(describe_machine() + (f", {torch.cuda.get_device_name()}" if cuda else ""))
     images = 32 if arguments.small else arguments.images
     sizes = BenchmarkSizes(device, images, 16 if arguments.small else 256, 8 if arguments.small else 64)
     halves = ("fp16", "bf16") if cuda else ("fp32", "fp32")

@@ -12,7 +12,7 @@ from blip2cli import __version__
 from blip2cli.host.processor import cores, instructions, isa_limit, processor
 
 
-def describe() -> str:
+def describe_machine() -> str:
     """Processor, cores and versions, in a line."""
     import transformers
 

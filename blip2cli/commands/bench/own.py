@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from blip2cli.commands.bench import BenchSettings
-from blip2cli.commands.bench.machine import describe
+from blip2cli.commands.bench.machine import describe_machine
 from blip2cli.commands.bench.material import save_photos
 from blip2cli.commands.bench.ours import Ours
 from blip2cli.errors import Blip2Error, reason
@@ -36,7 +36,7 @@ def measure_and_show(settings: BenchSettings) -> None:
     dtypes = _dtypes(settings)
     hush_libraries()
     find_checkpoint(ModelSettings(model=settings.model, device=settings.device))  # which raises if there is none
-    print(f"{describe()}\n{settings.model}: {settings.images} images, {settings.tokens} tokens each\n")
+    print(f"{describe_machine()}\n{settings.model}: {settings.images} images, {settings.tokens} tokens each\n")
     shown = TablePrinter(["dtype", "batch size", "images/s"])
     tries: list[Measurement] = []
     with tempfile.TemporaryDirectory() as temporary:

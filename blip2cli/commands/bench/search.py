@@ -21,7 +21,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from blip2cli.commands.bench.machine import describe
+from blip2cli.commands.bench.machine import describe_machine
 from blip2cli.commands.search.exact import Hit, best_rows
 from blip2cli.commands.search.features import Features, open_features
 from blip2cli.commands.search.index import Index
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--suffix", choices=[".arrow", ".parquet"], default=".arrow")
     parser.add_argument("--index", action="store_true", help="build an index too, which takes much longer")
     arguments = parser.parse_args()
-    print(f"{describe()}\n{arguments.rows:,} rows of {TOKENS} x {WIDTH} in fp16, {arguments.suffix}")
+    print(f"{describe_machine()}\n{arguments.rows:,} rows of {TOKENS} x {WIDTH} in fp16, {arguments.suffix}")
     with tempfile.TemporaryDirectory(prefix="blip2-") as folder:
         path = Path(folder) / f"features{arguments.suffix}"
         write(path, arguments.rows)

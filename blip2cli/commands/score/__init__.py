@@ -14,7 +14,7 @@ from blip2cli.settings import Arg, Opt, Options
 
 if TYPE_CHECKING:
     from blip2cli.commands.score.matching import Matched
-    from blip2cli.commands.score.predictions import Kind
+    from blip2cli.commands.score.predictions import PredictionKind
     from blip2cli.commands.score.records import Figure, Pair
     from blip2cli.commands.score.references import References
 
@@ -34,7 +34,7 @@ METRICS: dict[str, tuple[str, ...]] = {
 It is made from (pairs, names asked for or None).
 """
 
-DEFAULT: dict[Kind, str] = dict(zip(("answers", "captions"), METRICS, strict=True))
+DEFAULT: dict[PredictionKind, str] = dict(zip(("answers", "captions"), METRICS, strict=True))
 """The class that measures results of a kind, if no metrics are given."""
 
 GROUPED_BY = "answer_type"
@@ -163,7 +163,7 @@ def _measured(settings: ScoreSettings, references: References, matched: Matched)
     return Scores(matched, every, parts, {name: why for each in measuring for name, why in each.left_out.items()})
 
 
-def _open(settings: ScoreSettings, kind: Kind, pairs: Sequence[Pair]) -> list[Metrics]:
+def _open(settings: ScoreSettings, kind: PredictionKind, pairs: Sequence[Pair]) -> list[Metrics]:
     """The class that measures the given metrics, or those of the kind."""
     asked = settings.metrics
     chosen = [name for name, known in METRICS.items() if set(known) & set(asked or ())] if asked else [DEFAULT[kind]]

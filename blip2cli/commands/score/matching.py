@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from blip2cli.commands.score.predictions import Kind, Predictions
+from blip2cli.commands.score.predictions import PredictionKind, Predictions
 from blip2cli.commands.score.records import Pair, Prediction, Reference
 from blip2cli.commands.score.references import References
 from blip2cli.commands.score.tables import IMAGE, identity
@@ -25,7 +25,7 @@ class Way:
     name: str
     of_result: Callable[[Mapping[str, Any]], str | None]
     of_reference: Callable[[Mapping[str, Any]], str | None]
-    kinds: tuple[Kind, ...] = ("answers", "captions")
+    kinds: tuple[PredictionKind, ...] = ("answers", "captions")
 
 
 def _id(name: str) -> Callable[[Mapping[str, Any]], str | None]:
@@ -89,7 +89,7 @@ def match(predictions: Predictions, references: References) -> Matched:
     )
 
 
-def _gathered(keyed: Sequence[tuple[str | None, Reference]], kind: Kind) -> dict[str, Reference]:
+def _gathered(keyed: Sequence[tuple[str | None, Reference]], kind: PredictionKind) -> dict[str, Reference]:
     """References by key. Captions of one image may be in several rows; answers to one question may not."""
     gathered: dict[str, Reference] = {}
     for key, reference in keyed:

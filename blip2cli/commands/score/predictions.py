@@ -11,9 +11,14 @@ from blip2cli.commands.score.tables import field, open_tables, texts_in
 from blip2cli.errors import UsageError
 from blip2cli.records import RowError
 
-Kind = Literal["answers", "captions"]
+PredictionKind = Literal["answers", "captions"]
 
-TEXT_COLUMNS: dict[str, Kind] = {"answer": "answers", "caption": "captions", "captions": "captions", "text": "captions"}
+TEXT_COLUMNS: dict[str, PredictionKind] = {
+    "answer": "answers",
+    "caption": "captions",
+    "captions": "captions",
+    "text": "captions",
+}
 """Columns that hold the texts of a model, and their kind."""
 
 
@@ -27,7 +32,7 @@ class Predictions:
     unreadable: int
 
     @property
-    def kind(self) -> Kind | None:
+    def kind(self) -> PredictionKind | None:
         """What they are, as their column says."""
         return TEXT_COLUMNS.get(self.column)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from blip2cli.commands.score.predictions import Kind
+from blip2cli.commands.score.predictions import PredictionKind
 from blip2cli.commands.score.records import Reference
 from blip2cli.commands.score.tables import field, identity, open_tables, texts_in
 from blip2cli.errors import UsageError
@@ -15,7 +15,7 @@ from blip2cli.errors import UsageError
 if TYPE_CHECKING:
     from blip2cli.inputs import Source
 
-COLUMNS: dict[Kind, tuple[str, ...]] = {"answers": ("answers", "answer"), "captions": ("captions", "caption")}
+COLUMNS: dict[PredictionKind, tuple[str, ...]] = {"answers": ("answers", "answer"), "captions": ("captions", "caption")}
 """Columns that may hold the references, the most likely first."""
 
 HINT = "Give it with --reference-column. For VQA, give the annotations file; the questions file can be added."
@@ -26,17 +26,19 @@ class References:
     """All references: what they are, how many had no text, and how many rows could not be read."""
 
     rows: Sequence[Reference]
-    kind: Kind
+    kind: PredictionKind
     without_text: int
     unreadable: int
 
 
-def read_references(names: Sequence[str], column: str | None, kind: Kind | None, kept: Iterable[str]) -> References:
+def read_references(
+    names: Sequence[str], column: str | None, kind: PredictionKind | None, kept: Iterable[str]
+) -> References:
     """Read references for results of a kind, None if it is not known. Raises UsageError.
 
     A table without references, but with ids of questions, only adds its columns to those of the others.
     """
-    kinds: tuple[Kind, ...] = ("answers", "captions") if kind is None else (kind,)
+    kinds: tuple[PredictionKind, ...] = ("answers", "captions") if kind is None else (kind,)
     known = {name: each for each in kinds for name in COLUMNS[each]} if column is None else {column: kinds[0]}
     tables = open_tables(names)
     chosen = [(table, next((name for name in known if name in table.column_names()), None)) for table in tables]

@@ -19,7 +19,7 @@ from blip2cli.settings import Job
 if TYPE_CHECKING:
     from blip2cli.model.retrieval import ReadText, RetrievalModel
 
-Scores = dict[int, "float | Failed"]
+MatchScores = dict[int, "float | Failed"]
 """The ITM scores of the rows that a text has found."""
 
 
@@ -42,7 +42,7 @@ def _scores(model: RetrievalModel, job: Job, pictures: Pictures, results: Sequen
         for hit in result.hits:
             finders.setdefault(hit.row, []).append(number)
     names = [record["image"] for record in pictures.features.records(list(finders))]
-    scores: list[Scores] = [{} for _ in results]
+    scores: list[MatchScores] = [{} for _ in results]
     for batch in load_for(model, pictures.rows(zip(finders, names, strict=True)), job.model):
         for number, row, score in _matched(model, batch, texts, finders):
             scores[number][row] = score

@@ -11,7 +11,7 @@ from blip2cli.settings import Job
 def launch(job: Job) -> Tally | None:
     """Run the job here; None where it is only shown. Raises Blip2Error."""
     if job.output.dry_run:
-        show(make_plan(job))
+        show_dry_run(make_plan(job))
         return None
     with locked_plan(job) as plan:
         tally = Tally(plan.finished) if plan.finished else _run(plan)
@@ -19,14 +19,14 @@ def launch(job: Job) -> Tally | None:
     return tally
 
 
-def show(plan: Plan) -> None:
+def show_dry_run(plan: Plan) -> None:
     """Show what a run would do."""
     from blip2cli.host.terminal import hush_libraries, show_plan
-    from blip2cli.run.dry_run import describe
+    from blip2cli.run.dry_run import describe_plan
 
     check_model_name(plan.job.model_name)
     hush_libraries()
-    show_plan(describe(plan))
+    show_plan(describe_plan(plan))
 
 
 def _run(plan: Plan) -> Tally:

@@ -28,7 +28,7 @@ from blip2cli.outputs.journal import Journal, parts_folder
 from blip2cli.outputs.resuming import open_journal
 from blip2cli.outputs.shards import check_shard, stamps_of
 from blip2cli.outputs.target import Target, make_folder
-from blip2cli.run.engines.local import show
+from blip2cli.run.engines.local import show_dry_run
 from blip2cli.run.engines.ray_replica import FAILURES, Replica, ShardProgress, ShardWork
 from blip2cli.run.engines.stretches import Stretches
 from blip2cli.run.plan import Plan, RowSource, locked_plan, make_plan
@@ -77,7 +77,7 @@ def launch(job: Job, replica: type[Replica] = Replica) -> Tally | None:
     if job.output.dry_run:
         plan = make_plan(job)
         _check_shards(plan)
-        show(plan)
+        show_dry_run(plan)
         return None
     with locked_plan(job) as plan:
         _check_shards(plan)

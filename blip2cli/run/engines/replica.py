@@ -116,7 +116,7 @@ class Feed(Stop):
         self.sent = time.monotonic()
 
 
-def serve(connection: Any, setup: ReplicaSetup) -> None:
+def serve_rows(connection: Any, setup: ReplicaSetup) -> None:
     """The main function of a replica, in its own process; it ends when the pipe is closed."""
     ignore()  # the feeder says when to stop
     guard_streams()

@@ -31,7 +31,7 @@ from blip2cli.host.signals import Stop, held_back
 from blip2cli.host.terminal import show_warning
 from blip2cli.model.checkpoint.load import Checkpoint
 from blip2cli.records import Result, Row, RowError
-from blip2cli.run.engines.replica import DONE, DRY, FAILED, PULL, READY, ROWS, STOP, Outputs, ReplicaSetup, serve
+from blip2cli.run.engines.replica import DONE, DRY, FAILED, PULL, READY, ROWS, STOP, Outputs, ReplicaSetup, serve_rows
 from blip2cli.run.pipeline import PipelineStats
 from blip2cli.settings import ModelSettings
 from blip2cli.tasks import Task
@@ -90,7 +90,7 @@ class _Replica:
         context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
         self.connection, child_connection = context.Pipe()
         self.pulling = self.ready = self.alone = False
-        self.process = context.Process(target=serve, args=(child_connection, self.setup), name=self.name)
+        self.process = context.Process(target=serve_rows, args=(child_connection, self.setup), name=self.name)
         resource_tracker.ensure_running()  # which would let the signals through
         with held_back():  # at Ctrl-C, which comes to all processes, a program that starts would show a traceback
             self.process.start()
@@ -178,7 +178,7 @@ class Replicas:
                 self._tell_all_to_stop()
             self._answer(source_rows, stop)
             while due and due[0] in self.finished:
-                yield from self._taken(due.popleft())
+                yield from self._results_of(due.popleft())
             if not self.unfinished and self.stopping:
                 return
             if not self.unfinished and not self.again and not self._more(source_rows):
@@ -312,7 +312,7 @@ class Replicas:
             if self.stopping:
                 self._unfinished_of(replica)  # rows that it had not started
 
-    def _taken(self, index: int) -> Iterator[Result]:
+    def _results_of(self, index: int) -> Iterator[Result]:
         row, outputs = self.finished.pop(index)
         self.suspicion.pop(index, None)
         for number, (values, error, left_out) in enumerate(outputs, 1):

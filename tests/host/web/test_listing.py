@@ -38,7 +38,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_a_folder_is_what_its_pages_list(site: str) -> None:
     names = ["a%20b.png", "a/c.png", "a/e/f.png", "b.png"]
     for url in (f"{site}/d", f"{site}/d/"):
-        assert list(storage.walk(url)) == [f"{site}/d/{name}" for name in names]
+        assert list(storage.urls_below(url)) == [f"{site}/d/{name}" for name in names]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_folder_is_what_its_pages_list(site: str) -> None:
     ],
 )
 def test_a_pattern_is_matched_name_by_name(site: str, pattern: str, names: list[str]) -> None:
-    assert storage.matching(f"{site}/{pattern}") == [f"{site}/{name}" for name in names]
+    assert storage.urls_matching(f"{site}/{pattern}") == [f"{site}/{name}" for name in names]
 
 
 def test_links_to_elsewhere_are_left_out(serve: Serve) -> None:
