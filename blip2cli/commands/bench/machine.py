@@ -37,14 +37,6 @@ def memory_bandwidth(size: int = 100_000_000) -> float:
     return size * 4 / _best(lambda: a.sum()) / 1e9
 
 
-def peak_memory() -> int:
-    """The largest resident size of this process so far, in bytes."""
-    import resource
-
-    scale = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
-
-
 def _best(run: Callable[[], object], times: int = 5) -> float:
     taken = []
     for _ in range(times):

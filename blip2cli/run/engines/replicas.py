@@ -9,29 +9,23 @@ of a slow replica, others compute these too, and the first result counts.
 from __future__ import annotations
 
 import logging
-import os
 import queue
-import signal
-import socket
 import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from multiprocessing import resource_tracker
-from typing import Any
+from dataclasses import replace
 
 import torch
-from torch import multiprocessing
 
 from blip2cli.errors import Blip2Error
-from blip2cli.host.clock import Clock
 from blip2cli.host.processor import cores
-from blip2cli.host.signals import Stop, held_back
+from blip2cli.host.signals import Stop
 from blip2cli.host.terminal import show_warning
 from blip2cli.model.checkpoint.load import Checkpoint
 from blip2cli.records import Result, Row, RowError
-from blip2cli.run.engines.replica import DONE, DRY, FAILED, PULL, READY, ROWS, STOP, Outputs, ReplicaSetup, serve_rows
+from blip2cli.run.engines.replica import DONE, DRY, FAILED, PULL, READY, ROWS, STOP, Outputs, ReplicaSetup
+from blip2cli.run.engines.replica_process import GONE, Inbox, Message, ReplicaProcess
 from blip2cli.run.pipeline import PipelineStats
 from blip2cli.settings import ModelSettings
 from blip2cli.tasks import Task
@@ -56,80 +50,6 @@ the others get rows that a slow one has not finished."""
 
 LOOK = 0.5
 """Seconds between checks whether the processes live."""
-
-SILENT_SECONDS = 60.0
-"""Seconds without a message after which a replica is killed: it was stopped, or hangs so that no thread can run."""
-
-START_SECONDS = 900.0
-"""The same while it starts and loads its model: disks of a cluster may take minutes, and block all threads."""
-
-Message = tuple[Any, ...]
-GONE = "gone"
-"""Used as a message if the pipe has ended, or something else came through it."""
-
-
-@dataclass
-class _Replica:
-    """A process as the feeder sees it; `hand` holds its unfinished rows, by index, in the order of the input."""
-
-    name: str
-    setup: ReplicaSetup
-    process: Any = None
-    connection: Any = None
-    deaths: int = 0
-    pulling: bool = False
-    ready: bool = False
-    alone: bool = False
-    hand: dict[int, Row] = field(default_factory=dict)
-    stats: PipelineStats | None = None
-    silence: Clock = field(default_factory=Clock)
-    loaded: bool = False
-    silent: bool = False
-
-    def start(self, inbox: Inbox) -> None:
-        context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-        self.connection, child_connection = context.Pipe()
-        self.pulling = self.ready = self.alone = False
-        self.process = context.Process(target=serve_rows, args=(child_connection, self.setup), name=self.name)
-        resource_tracker.ensure_running()  # which would let the signals through
-        with held_back():  # at Ctrl-C, which comes to all processes, a program that starts would show a traceback
-            self.process.start()
-        child_connection.close()
-        self.loaded = self.silent = False
-        self.silence.restart()
-        threading.Thread(target=self._read, args=(inbox, self.process, self.connection), daemon=True).start()
-
-    def _read(self, inbox: Inbox, process: Any, connection: Any) -> None:
-        """Put the messages of a process into the inbox, in its own thread: reading half a message may block."""
-        while True:
-            try:
-                message = connection.recv()
-            except Exception:  # anything may be read from a process that dies
-                inbox.put((self, process, (GONE,)))
-                return
-            self.loaded = self.loaded or message == (READY,)
-            self.silence.restart()
-            inbox.put((self, process, message))
-
-    def kill_if_silent(self) -> None:
-        """Kill a process that does not answer; this closes its pipe."""
-        if self.silence.seconds() > (SILENT_SECONDS if self.loaded else START_SECONDS):
-            self.silent = True
-            self.process.kill()
-            hang_up(self.connection)
-
-    def end(self) -> None:
-        """Close the pipe, so that the process ends, and make sure that it does."""
-        hang_up(self.connection)
-        self.connection.close()
-        self.process.join(timeout=5)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
-
-
-Inbox = queue.SimpleQueue[tuple["_Replica", Any, Message]]
-"""Messages of replicas: the replica, its process at that time, and the message."""
 
 
 class Replicas:
@@ -157,7 +77,7 @@ class Replicas:
         self.suspicion: dict[int, int] = {}
         self.finished: dict[int, tuple[Row, Outputs]] = {}
         self.due: deque[int] = deque()  # rows given out whose results are not yielded yet, in input order
-        self.unfinished: dict[int, _Replica] = {}  # rows in the hands of replicas → the first to get it
+        self.unfinished: dict[int, ReplicaProcess] = {}  # rows in the hands of replicas → the first to get it
         self.inbox: Inbox = queue.SimpleQueue()
         self.closed = threading.Event()
         try:
@@ -243,7 +163,7 @@ class Replicas:
             except OSError:
                 continue
 
-    def _rows_for(self, replica: _Replica, source_rows: Iterator[Row]) -> list[Row]:
+    def _rows_for(self, replica: ReplicaProcess, source_rows: Iterator[Row]) -> list[Row]:
         """The answer to a pull; no rows if the replica's stream ends."""
         if replica.alone:
             replica.alone = False
@@ -258,7 +178,7 @@ class Replicas:
             rows.append(self.again.popleft())
         return rows or _next_rows(source_rows)
 
-    def _waits_for_another(self, replica: _Replica) -> bool:
+    def _waits_for_another(self, replica: ReplicaProcess) -> bool:
         """Whether so many rows wait for one that this replica does not have that it gets no new ones."""
         if len(self.finished) < HELD or self.again or not self.due:
             return False
@@ -291,7 +211,7 @@ class Replicas:
                     self._hear(replica, message)
                 replica, process, message = self.inbox.get_nowait()
 
-    def _hear(self, replica: _Replica, message: Message) -> None:
+    def _hear(self, replica: ReplicaProcess, message: Message) -> None:
         """Process a message of a replica."""
         kind, *content = message
         if kind == GONE:
@@ -318,7 +238,7 @@ class Replicas:
         for number, (values, error, left_out) in enumerate(outputs, 1):
             yield Result(row, values, error, number == len(outputs), left_out)
 
-    def _unfinished_of(self, replica: _Replica) -> list[Row]:
+    def _unfinished_of(self, replica: ReplicaProcess) -> list[Row]:
         """Take a replica's rows away from it; returns those that are not finished."""
         hand, replica.hand = replica.hand, {}
         rows = [row for index, row in hand.items() if index in self.unfinished]
@@ -330,11 +250,11 @@ class Replicas:
                 self.unfinished[row.index] = another
         return rows
 
-    def _bury(self, replica: _Replica) -> None:
+    def _bury(self, replica: ReplicaProcess) -> None:
         """Give the rows of a dead replica to the others, and start it again, unless it has died too often."""
         replica.process.join(timeout=5)
         replica.end()
-        cause = "no answer" if replica.silent else _cause(replica.process.exitcode)
+        cause = replica.cause_of_death()
         hand = self._unfinished_of(replica)
         proven = len(hand) == 1 and self.suspicion.get(hand[0].index, 0) >= SUSPECT
         if proven:
@@ -366,7 +286,7 @@ class Replicas:
 
 def _replicas_on(
     devices: list[torch.device], settings: ModelSettings, task: Task, checkpoint: Checkpoint, share: int
-) -> list[_Replica]:
+) -> list[ReplicaProcess]:
     """A replica for each device, none of them started; `share` is the number of cores for each."""
     workers = share if settings.workers is None else -(-settings.workers // len(devices))
     settings = replace(settings, workers=workers)
@@ -375,20 +295,8 @@ def _replicas_on(
     for number, device in enumerate(devices):
         name = f"cpu:{number}" if device.type == "cpu" else str(device)
         setup = ReplicaSetup(settings, task, replace(checkpoint, device=device), threads)
-        replicas.append(_Replica(name, setup))
+        replicas.append(ReplicaProcess(name, setup))
     return replicas
-
-
-def hang_up(connection: Any) -> None:
-    """Shut a pipe down on both sides; closing it is not enough while a thread still reads."""
-    with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
-        end.shutdown(socket.SHUT_RDWR)
-
-
-def _cause(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
-        return signal.Signals(-exit_code).name
-    return f"exit code {exit_code}"
 
 
 def _next_rows(source_rows: Iterator[Row]) -> list[Row]:

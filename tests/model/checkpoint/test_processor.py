@@ -138,8 +138,8 @@ def test_what_is_not_followed_is_refused_by_name(settings: dict[str, Any], name:
 
 
 def test_blip2s_own_settings_are_computed_and_others_looked_up(tmp_path: Path, opt_checkpoint: Path) -> None:
-    assert encoder_of(saved(tmp_path, {}), opt_checkpoint).computed
-    assert not encoder_of(saved(tmp_path, {"do_normalize": False}), opt_checkpoint).computed
+    assert encoder_of(saved(tmp_path, {}), opt_checkpoint).can_compute
+    assert not encoder_of(saved(tmp_path, {"do_normalize": False}), opt_checkpoint).can_compute
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK", "I;16", "LA"])

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from blip2cli.records import Row
 from blip2cli.run import flow
-from blip2cli.run.engines import replicas
+from blip2cli.run.engines import replica_process, replicas
 from blip2cli.run.engines.replica import DONE, DRY, PULL, READY, SEND_ROWS
 from blip2cli.run.pipeline import PipelineStats
 from blip2cli.run.plan import make_plan
@@ -97,16 +97,16 @@ def measure(folder: Path, suffix: str, rows: int, count: int, slow: bool) -> Mea
     )
     if slow:
         os.environ[SLOW] = "cpu:0"
-    replicas.serve = answer  # type: ignore[assignment]
+    replica_process.serve_rows = answer  # type: ignore[assignment]
     started = []
-    taken = replicas.Replicas._taken
+    results_of = replicas.Replicas._results_of
 
     def noted(self: Any, index: int) -> Any:
         if not started:
             started.append((time.monotonic(), time.process_time()))
-        return taken(self, index)
+        return results_of(self, index)
 
-    replicas.Replicas._taken = noted  # type: ignore[method-assign]
+    replicas.Replicas._results_of = noted  # type: ignore[method-assign]
     tally = flow.run(make_plan(job))
     assert tally.rows == rows and tally.errors == 0
     seconds, cpu = time.monotonic() - started[0][0], time.process_time() - started[0][1]

@@ -21,7 +21,8 @@ from blip2cli.inputs import Sources
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.records import Batch, Result
-from blip2cli.run.engines.replicas import Replicas, _Replica
+from blip2cli.run.engines.replica_process import ReplicaProcess
+from blip2cli.run.engines.replicas import Replicas
 from blip2cli.run.sources import open_input
 from blip2cli.settings import GenerationSettings, InputSettings, Job, ModelSettings, OutputSettings
 from blip2cli.tasks.caption import CaptionOptions, CaptionTask
@@ -218,7 +219,7 @@ class Stopping(CaptionTask):
 def test_a_replica_that_was_stopped_is_noticed_and_its_rows_are_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("blip2cli.run.engines.replicas.SILENT_SECONDS", 5.0)
+    monkeypatch.setattr("blip2cli.run.engines.replica_process.SILENT_SECONDS", 5.0)
     monkeypatch.setattr("blip2cli.run.engines.replicas.PULLED", 1)
     replicas, source = started_with(Stopping, tmp_path, ["good"] * 5 + ["stop"] + ["good"] * 5)
     with closing(replicas):
@@ -259,9 +260,9 @@ def test_when_all_replicas_have_died_too_often_the_run_ends(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_replica_that_starts_leaves_signals_to_the_run(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C comes to all processes of a terminal, and one that still imports would show a traceback."""
-    monkeypatch.setattr("blip2cli.run.engines.replicas.serve", starting.serve)
+    monkeypatch.setattr("blip2cli.run.engines.replica_process.serve_rows", starting.serve)
     setup: Any = None
-    replica, inbox = _Replica("cpu:0", setup), SimpleQueue[Any]()
+    replica, inbox = ReplicaProcess("cpu:0", setup), SimpleQueue[Any]()
     replica.start(inbox)
     try:
         os.kill(replica.process.pid, number)

@@ -13,7 +13,8 @@ from blip2cli.host.signals import Stop
 from blip2cli.records import Result, Row
 from blip2cli.run.engines import replicas as module
 from blip2cli.run.engines.replica import DONE, DRY, PULL, READY, ROWS
-from blip2cli.run.engines.replicas import GONE, Replicas, _Replica
+from blip2cli.run.engines.replica_process import GONE, ReplicaProcess
+from blip2cli.run.engines.replicas import Replicas
 from blip2cli.settings import ModelSettings
 
 HELD, ROWS_OF_ALL = 100, 1000
@@ -32,7 +33,7 @@ class Nothing:
 class Fast:
     """The pipe to a replica that answers each row at once, with its own name."""
 
-    def __init__(self, replica: _Replica, inbox: Any) -> None:
+    def __init__(self, replica: ReplicaProcess, inbox: Any) -> None:
         self.replica, self.inbox, self.got = replica, inbox, list[int]()
         self.hear(READY)
         self.hear(PULL)
@@ -69,13 +70,13 @@ class Slow(Fast):
 def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[Replicas]:
     """A slow replica, cpu:0, and a fast one."""
 
-    def start(replica: _Replica, inbox: Any) -> None:
+    def start(replica: ReplicaProcess, inbox: Any) -> None:
         replica.pulling = replica.ready = False
         replica.process = SimpleNamespace(exitcode=-9, join=lambda **_: None, kill=lambda: None)
         replica.connection = (Slow if replica.name == "cpu:0" and not replica.deaths else Fast)(replica, inbox)
 
-    monkeypatch.setattr(_Replica, "start", start)
-    monkeypatch.setattr(_Replica, "end", lambda replica: None)
+    monkeypatch.setattr(ReplicaProcess, "start", start)
+    monkeypatch.setattr(ReplicaProcess, "end", lambda replica: None)
     monkeypatch.setattr(module, "HELD", HELD)
     task: Any = None
     checkpoint: Any = Nothing(torch.device("cpu"))
