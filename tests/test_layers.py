@@ -47,6 +47,9 @@ MAY_IMPORT = {
 }
 """Room → the rooms it may import. "version" is `from blip2cli import __version__`."""
 
+FUNCTION_LINES, FILE_LINES = 40, 400
+"""The most lines of a function, and of a file."""
+
 REGISTERED = re.compile(r"blip2cli\.[\w.]+:\w+")
 
 
@@ -77,6 +80,27 @@ def test_no_modules_import_each_other() -> None:
 def test_no_file_of_a_folder_hides_a_builtin_from_it() -> None:
     files = {path.stem for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE}
     assert not files & set(dir(builtins)), "once imported, it is a name in the folder's __init__"
+
+
+def test_functions_fit_a_screen_and_files_can_be_read_at_once() -> None:
+    """But for what trains the bundled model, and what measures: they are read once, from top to bottom."""
+    too_long = []
+    for file in PACKAGE.rglob("*.py"):
+        if not file.is_relative_to(PACKAGE / "tiny") and not file.is_relative_to(PACKAGE / "commands" / "bench"):
+            source = file.read_text(encoding="utf-8")
+            too_long += [(file, name) for name, lines in lengths_of_functions(source) if lines > FUNCTION_LINES]
+            if len(source.splitlines()) > FILE_LINES:
+                too_long.append((file, ""))
+    assert not too_long
+
+
+def lengths_of_functions(source: str) -> Iterator[tuple[str, int]]:
+    """Names and lines of all functions, decorators included."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            assert node.end_lineno is not None
+            yield node.name, node.end_lineno - first + 1
 
 
 def test_no_two_files_of_tests_have_one_name() -> None:

@@ -184,9 +184,9 @@ def disk(settings: ModelSettings) -> Iterator[Check]:
     """Free space where outputs and checkpoints go."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    places = {"disk here": Path.cwd(), "disk of the cache": Path(HF_HUB_CACHE)}
-    for name, place in places.items():
-        existing = next(folder for folder in (place, *place.parents) if folder.exists())
+    paths = {"disk here": Path.cwd(), "disk of the cache": Path(HF_HUB_CACHE)}
+    for name, path in paths.items():
+        existing = next(folder for folder in (path, *path.parents) if folder.exists())
         free = shutil.disk_usage(existing).free
         hint = "The default checkpoint takes 15 GB; HF_HOME moves the cache." if free < SMALL_DISK else ""
         yield Check(name, "note" if hint else "ok", f"{_size(free)} free at {existing}", hint)

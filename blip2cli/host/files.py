@@ -39,44 +39,44 @@ def real_path(path: Path) -> Path:
     A path that is not a link is returned unchanged. Raises UsageError for a device, a pipe, a socket, an open file
     (`/dev/stdout`), and links in a circle.
     """
-    place = path
+    real = path
     for _ in range(MOST_LINKS):
-        if place.name in ("", ".."):
-            return Path(os.path.realpath(place))
-        if f"{os.path.realpath(place.parent)}/".startswith(DESCRIPTORS):
+        if real.name in ("", ".."):
+            return Path(os.path.realpath(real))
+        if f"{os.path.realpath(real.parent)}/".startswith(DESCRIPTORS):
             raise UsageError(
                 f"{path} is a file that a process has open", "Give a file. To write to stdout, leave out the option."
             )
         try:
-            place = place.parent / os.readlink(place)
+            real = real.parent / os.readlink(real)
         except (OSError, ValueError):  # not a link, or it does not exist
-            _check_ordinary(path, place)
-            return place
+            _check_ordinary(path, real)
+            return real
     raise UsageError(f"{path} is a symbolic link that leads back to itself", "Give a file.")
 
 
-def _check_ordinary(path: Path, place: Path) -> None:
-    if os.path.exists(place) and not os.path.isfile(place) and not os.path.isdir(place):
+def _check_ordinary(path: Path, real: Path) -> None:
+    if os.path.exists(real) and not os.path.isfile(real) and not os.path.isdir(real):
         raise UsageError(f"{path} is a device or a pipe", "Give a file.")
 
 
 def check_name(path: Path) -> None:
     """Check that an output may have this name; it need not exist yet. Raises UsageError."""
-    place = real_path(path)
-    if place.name.startswith(".") and place.name.endswith(HIDDEN):
+    real = real_path(path)
+    if real.name.startswith(".") and real.name.endswith(HIDDEN):
         raise UsageError(f"{path} is a name that blip2 uses for its own files", "Choose another name.")
 
 
 def check_writable(path: Path) -> None:
     """Check that a file or folder can be written under this name. Raises UsageError."""
     check_name(path)
-    place = real_path(path)
-    folder = place.parent
+    real = real_path(path)
+    folder = real.parent
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise UsageError(f"cannot write {path}: {folder} is not a folder", "Give a file in a folder.")
     if not os.path.isdir(folder):
         raise UsageError(f"cannot write {path}: there is no folder {folder}", f"Create it: mkdir -p {folder}")
-    if os.path.exists(place) and not os.access(place, os.W_OK):
+    if os.path.exists(real) and not os.access(real, os.W_OK):
         raise UsageError(f"cannot write {path}: it is not writable", PERMISSION_HINT)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"cannot write {path}: {folder} is not writable", PERMISSION_HINT)
@@ -149,21 +149,21 @@ def cannot_write(path: object, error: OSError, hint: str = ROOM_HINT) -> OutputE
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file completely or not at all. Raises OutputError."""
-    place = real_path(path)
+    real = real_path(path)
     try:
-        write_whole(place, lambda file: file.write(data))
+        write_whole(real, lambda file: file.write(data))
     except OSError as error:
         raise cannot_write(path, error) from None
 
 
 def write_whole(
-    place: Path, write: Callable[[IO[bytes]], object], announce: Callable[[Path], None] | None = None
+    real: Path, write: Callable[[IO[bytes]], object], announce: Callable[[Path], None] | None = None
 ) -> None:
     """Write a file under a hidden name, and rename it to its own name when it is on disk.
 
     Raises OSError. `announce` is called with the hidden name when the file is complete, before it is renamed.
     """
-    temporary = temporary_of(place)
+    temporary = temporary_of(real)
     temporary.unlink(missing_ok=True)
     try:
         with open(temporary, "xb") as file:
@@ -172,15 +172,15 @@ def write_whole(
             os.fsync(file.fileno())
         if announce is not None:
             announce(temporary)
-        publish(temporary, place)
+        publish(temporary, real)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def temporary_of(place: Path) -> Path:
+def temporary_of(path: Path) -> Path:
     """The hidden name under which a file is written before it is complete."""
-    return place.with_name(f".{place.name}.tmp{HIDDEN}")
+    return path.with_name(f".{path.name}.tmp{HIDDEN}")
 
 
 def publish(temporary: Path, path: Path) -> None:

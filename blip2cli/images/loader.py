@@ -107,27 +107,27 @@ def _batch(rows: tuple[Row, ...], results: Sequence[bytes | Death], side: int, p
     """The rows, with the results of their images."""
     pixels = torch.empty((len(rows), side, side, 3), dtype=torch.uint8, pin_memory=pin_memory)
     array = pixels.numpy()
-    place: dict[bytes, int] = {}
+    index_of: dict[bytes, int] = {}
     image_of: list[int | None] = []
     errors: list[RowError | None] = []
     for row, result in zip(rows, results, strict=True):
-        at, error = _put(result, array, place) if row.to_compute else (None, row.error)
+        at, error = _put(result, array, index_of) if row.to_compute else (None, row.error)
         image_of.append(at)
         errors.append(error)
     rows = tuple(row.without_bytes() if at is None else row for row, at in zip(rows, image_of, strict=True))
-    return Batch(rows, pixels[: len(place)], tuple(image_of), tuple(errors), tuple(place))
+    return Batch(rows, pixels[: len(index_of)], tuple(image_of), tuple(errors), tuple(index_of))
 
 
-def _put(result: bytes | Death, array: np.ndarray, place: dict[bytes, int]) -> tuple[int | None, RowError | None]:
+def _put(result: bytes | Death, array: np.ndarray, index_of: dict[bytes, int]) -> tuple[int | None, RowError | None]:
     """Store a result's pixels, unless they are stored already; returns their index, or the error."""
     if isinstance(result, Death):
         return None, result.error
     if (error := failure_in(result)) is not None:
         return None, error
     kind, digest = result[:1], result[1 : 1 + DIGEST_BYTES]
-    if kind == PIXELS and digest not in place and len(result) == 1 + DIGEST_BYTES + array[0].nbytes:
-        at = place[digest] = len(place)
+    if kind == PIXELS and digest not in index_of and len(result) == 1 + DIGEST_BYTES + array[0].nbytes:
+        at = index_of[digest] = len(index_of)
         array[at] = np.frombuffer(result, np.uint8, offset=1 + DIGEST_BYTES).reshape(array[at].shape)
-    if kind in (PIXELS, REPEATED) and digest in place:
-        return place[digest], None
+    if kind in (PIXELS, REPEATED) and digest in index_of:
+        return index_of[digest], None
     return None, None if not result else NO_ANSWER

@@ -105,8 +105,8 @@ class Samples:
             for image in images or [Member(key, error=RowError("missing", "no image in the sample"))]:
                 needed = self.columns.image_required
                 error = fault or (image.error if needed else None)
-                place = image.image if needed else None
-                yield Row(0, escaped(f"{archive}/{image.name}"), place, columns, text and str(text), error)
+                reference = image.image if needed else None
+                yield Row(0, escaped(f"{archive}/{image.name}"), reference, columns, text and str(text), error)
 
     def _declared(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """The record's values under the declared columns; what does not fit is in `more`."""

@@ -92,9 +92,9 @@ def _in_journal(name: str) -> dict[str, Any]:
     """What the hidden file says that stands beside results."""
     if storage.is_url(name):
         return {}
-    place = Path(os.path.realpath(name))
+    real = Path(os.path.realpath(name))
     indexes = {entry.index for entry in FORMATS.values()}
-    headers = (settings_in(hidden_beside(place, index)) for index in sorted(indexes))
+    headers = (settings_in(hidden_beside(real, index)) for index in sorted(indexes))
     return dict(next(filter(None, headers), {}))
 
 

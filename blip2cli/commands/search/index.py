@@ -116,8 +116,8 @@ def _build(features: Features, path: Path, quiet: bool) -> None:
     tokens, width = features.shape
     graph = Graph(ndim=width, metric="ip", dtype=STORED, multi=True)
     progress = Progress(features.rows, 0, quiet)
-    place = real_path(path)
-    temporary = temporary_of(place)
+    real = real_path(path)
+    temporary = temporary_of(real)
     try:
         for first, vectors, present in features.blocks():
             rows = first + np.flatnonzero(present)
@@ -127,7 +127,7 @@ def _build(features: Features, path: Path, quiet: bool) -> None:
         with open(temporary, "r+b") as file:
             os.fsync(file.fileno())
         write_atomically(_beside(path), json.dumps(_identity(features), indent=2).encode() + b"\n")
-        publish(temporary, place)  # last, so that an index never exists without it
+        publish(temporary, real)  # last, so that an index never exists without it
     except (OSError, RuntimeError) as error:  # the latter is usearch's
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):

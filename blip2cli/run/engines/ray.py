@@ -334,7 +334,7 @@ def _datasource(number: int) -> Any:
     from ray.data.block import BlockMetadata
     from ray.data.datasource import Datasource, ReadTask
 
-    class Places(Datasource):
+    class Positions(Datasource):
         def get_name(self) -> str:
             return "Stretches"
 
@@ -345,11 +345,11 @@ def _datasource(number: int) -> Any:
             starts = range(0, number, TASKS_OF)
             return [_read_task(range(start, min(start + TASKS_OF, number))) for start in starts]
 
-    def _read_task(places: range) -> Any:
-        about = BlockMetadata(num_rows=len(places), size_bytes=8 * len(places), input_files=None, exec_stats=None)
-        return ReadTask(lambda: (pa.table({"place": [place]}) for place in places), about)
+    def _read_task(positions: range) -> Any:
+        about = BlockMetadata(num_rows=len(positions), size_bytes=8 * len(positions), input_files=None, exec_stats=None)
+        return ReadTask(lambda: (pa.table({"position": [position]}) for position in positions), about)
 
-    return Places()
+    return Positions()
 
 
 def _join(address: str | None) -> Any:

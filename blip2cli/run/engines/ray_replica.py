@@ -145,15 +145,15 @@ class ShardCounts:
 
 
 class Replica:
-    """Called by Ray Data with the places of stretches among those left; yields packed reports, in a column."""
+    """Called by Ray Data with the positions of stretches among those left; yields packed reports, in a column."""
 
     def __init__(self, work: ShardWork) -> None:
         self.work = work
         self.parts = min(REPORTS, REPORTS_IN_ALL // max(1, len(work.stretches))) or 1
 
     def __call__(self, batch: Mapping[str, Any]) -> Iterator[dict[str, list[str]]]:
-        for place in batch["place"]:
-            for report in self._reports(self.work.stretches.unfinished(int(place))):
+        for position in batch["position"]:
+            for report in self._reports(self.work.stretches.unfinished(int(position))):
                 yield {"report": [report.packed()]}
 
     def _reports(self, number: int) -> Iterator[ShardProgress]:

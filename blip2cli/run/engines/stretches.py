@@ -30,13 +30,13 @@ class Stretches:
         """The first input row of a stretch, and the first one after it."""
         return number * self.size, min((number + 1) * self.size, self.rows)
 
-    def unfinished(self, place: int) -> int:
-        """The number of the place-th of those left."""
+    def unfinished(self, position: int) -> int:
+        """The number of the position-th of those left."""
         for first, last in self.done:
-            if place < first:
+            if position < first:
                 break
-            place += last - first + 1
-        return place
+            position += last - first + 1
+        return position
 
     def with_done(self, number: int) -> Stretches:
         """A copy with one more stretch done."""

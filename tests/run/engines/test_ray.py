@@ -154,7 +154,7 @@ def test_a_shard_that_its_actors_die_of_is_given_up(tmp_path: Path, monkeypatch:
     work: Any = SimpleNamespace(plan=SimpleNamespace(target=target), stretches=Stretches(40, 10))
     for attempt in range(MOST_ATTEMPTS):
         (tmp_path / ".shards.blip2-parts" / f"00002-{attempt}").mkdir(parents=True)
-    assert list(Replica(work)({"place": [2]})) == []
+    assert list(Replica(work)({"position": [2]})) == []
 
 
 def test_a_shard_counts_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +173,7 @@ def test_a_shard_counts_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.M
     source = SimpleNamespace(stretch=lambda first, stop: iter(()))
     plan = SimpleNamespace(source=source, layout=layout, target=target)
     work: Any = SimpleNamespace(stretches=Stretches(5, 5), plan=plan)
-    reports = [text for packed in Replica(work)({"place": [0]}) for text in packed["report"]]
+    reports = [text for packed in Replica(work)({"position": [0]}) for text in packed["report"]]
     shard = ShardProgress.unpacked(reports[-1])
     assert (shard.failure, shard.finished, shard.rows, shard.left_out) == (None, True, 3, 3)
     assert (dict(shard.kinds), shard.last) == ({"missing": 1}, "e.png")

@@ -19,7 +19,7 @@ def test_null_replicas_say_that_every_row_is_done(tmp_path: Path, monkeypatch: p
     job = Job("caption", options, inputs, OutputSettings(), ModelSettings(model="tiny"), GenerationSettings())
     replica = simulation.NullReplica(ShardWork(make_plan(job), Stretches(300, 70), 1))
     monkeypatch.setattr("blip2cli.run.engines.ray_replica.attempts_at", lambda *_: 0)
-    reports = [ShardProgress.unpacked(packed["report"][0]) for packed in replica({"place": range(5)})]
+    reports = [ShardProgress.unpacked(packed["report"][0]) for packed in replica({"position": range(5)})]
     assert sum(report.images for report in reports) == sum(report.rows for report in reports) == 300
     done = [report for report in reports if report.finished]
     assert [report.number for report in done] == [0, 1, 2, 3, 4]
