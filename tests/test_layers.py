@@ -83,7 +83,7 @@ def test_no_file_of_a_folder_hides_a_builtin_from_it() -> None:
 
 
 def test_functions_fit_a_screen_and_files_can_be_read_at_once() -> None:
-    """But for what trains the bundled model, and what measures: they are read once, from top to bottom."""
+    """Except for the scripts that train the bundled model, and the benchmarks."""
     too_long = []
     for file in PACKAGE.rglob("*.py"):
         if not file.is_relative_to(PACKAGE / "tiny") and not file.is_relative_to(PACKAGE / "commands" / "bench"):
