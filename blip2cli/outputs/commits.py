@@ -74,11 +74,11 @@ class Header:
 def _changed_columns(before: Columns, now: Columns) -> list[str]:
     gone = [f"column {name} is gone" for name in before if name not in now]
     new = [f"column {name} is new" for name in now if name not in before]
-    types = [
-        f"column {name} was {before[name]}, is {now[name]}"
-        for name in before
-        if now.get(name, UNKNOWN) != before[name] and UNKNOWN not in (before[name], now.get(name, UNKNOWN))
-    ]
+    types = []
+    for name, kind in before.items():
+        new_kind = now.get(name, UNKNOWN)
+        if new_kind != kind and UNKNOWN not in (kind, new_kind):
+            types.append(f"column {name} was {kind}, is {new_kind}")
     if not gone and not new and list(before) != list(now):
         types.append(f"the columns were in the order {', '.join(before)}")
     return [*gone, *new, *types]

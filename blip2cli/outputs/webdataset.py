@@ -100,16 +100,10 @@ class WebDatasetOutput(Output):
         record.pop("error")
         value = self.layout.value(result, "caption", "captions")
         texts = [value] if isinstance(value, str) else value
-        self.tar.write(
-            b"".join(
-                _member(self.key + ending, content)
-                for ending, content in (
-                    (suffix, data),
-                    (".txt", "\n".join(texts).encode("utf-8", "backslashreplace")),
-                    (".json", json_line({"key": self.key, **record})),
-                )
-            )
-        )
+        image = _member(self.key + suffix, data)
+        text = _member(self.key + ".txt", "\n".join(texts).encode("utf-8", "backslashreplace"))
+        metadata = _member(self.key + ".json", json_line({"key": self.key, **record}))
+        self.tar.write(image + text + metadata)
         return result
 
     def _key(self, row: Row) -> str:
