@@ -33,7 +33,7 @@ READ = "Known are COCO's images, VQAv2's and GQA's questions, lists of objects, 
 
 
 @dataclass(frozen=True)
-class Table:
+class AnnotationTable:
     """What a file holds, as a table: its columns, its entries, and how an entry that is an object becomes a record."""
 
     names: Sequence[str]
@@ -44,7 +44,7 @@ class Table:
 class AnnotationManifest(Manifest):
     """One table of annotation JSON; the image's path is found in its column as in any manifest."""
 
-    def __init__(self, name: str, table: Table, columns: ColumnChoice) -> None:
+    def __init__(self, name: str, table: AnnotationTable, columns: ColumnChoice) -> None:
         self.name = name
         self._table = table
         self.columns = choose_columns(name, list(table.names), columns)
@@ -91,7 +91,7 @@ def open_annotations(name: str, columns: ColumnChoice) -> Source:
     return AnnotationManifest(name, table, columns)
 
 
-def _table(parsed: Any, root: str) -> Table | None:
+def _table(parsed: Any, root: str) -> AnnotationTable | None:
     """The table in a JSON value, by its shape; None where there is none."""
     if isinstance(parsed, list):
         return _listed(parsed)
@@ -116,13 +116,13 @@ def _names(entries: Iterable[Any]) -> list[str]:
     return list(dict.fromkeys(name for entry in entries if isinstance(entry, dict) for name in entry))
 
 
-def _listed(entries: list[Any]) -> Table | None:
+def _listed(entries: list[Any]) -> AnnotationTable | None:
     """A row for each object, with its fields unchanged."""
     names = _names(entries)
-    return Table(names, entries, lambda entry: entry) if names else None
+    return AnnotationTable(names, entries, lambda entry: entry) if names else None
 
 
-def _coco(images: list[Any], captions: Mapping[str, list[str]]) -> Table:
+def _coco(images: list[Any], captions: Mapping[str, list[str]]) -> AnnotationTable:
     """A row for each image, with its own plain fields, and its captions where the annotations are captions."""
     nested = {
         name for image in images if isinstance(image, dict) for name in image if isinstance(image[name], (dict, list))
@@ -139,10 +139,10 @@ def _coco(images: list[Any], captions: Mapping[str, list[str]]) -> Table:
         own = {"file_name": image.get("file_name"), "image_id": number, "captions": captions.get(str(number), [])}
         return {**image, **own}
 
-    return Table(names, images, record)
+    return AnnotationTable(names, images, record)
 
 
-def _karpathy(images: list[Any]) -> Table:
+def _karpathy(images: list[Any]) -> AnnotationTable:
     """A row for each image of Karpathy's splits of COCO and Flickr: its file, number, captions and plain fields."""
     left_out = ("filepath", "filename", "sentences", "sentids", "cocoid")
     fields = [name for name in _names(images) if name not in left_out]
@@ -153,7 +153,7 @@ def _karpathy(images: list[Any]) -> Table:
         own = {"image": "/".join(place) or None, "image_id": image.get(number), "captions": _sentences(image)}
         return {**image, **own}
 
-    return Table(["image", "image_id", *fields, "captions"], images, record)
+    return AnnotationTable(["image", "image_id", *fields, "captions"], images, record)
 
 
 def _sentences(image: Mapping[str, Any]) -> list[str]:
@@ -182,7 +182,7 @@ PLAIN = ("jpg", "png")
 """Suffixes of images that are named by their ids alone."""
 
 
-def _vqa(questions: list[Any], subtype: str, root: str) -> Table:
+def _vqa(questions: list[Any], subtype: str, root: str) -> AnnotationTable:
     """A row for each question; its image is named as in COCO 2014 and 2015, as in 2017, or by its id alone.
 
     The naming that finds an image of one of the first questions is used for all; without any, the first.
@@ -200,7 +200,7 @@ def _vqa(questions: list[Any], subtype: str, root: str) -> Table:
     def record(question: dict[str, Any]) -> dict[str, Any]:
         return {**question, "image": naming(question.get("image_id"))}
 
-    return Table([*names, *(name for name in _names(questions) if name not in names)], questions, record)
+    return AnnotationTable([*names, *(name for name in _names(questions) if name not in names)], questions, record)
 
 
 def _padded(prefix: str, image: Any) -> str | None:
@@ -229,7 +229,7 @@ def _exists(root: str, image: str | None) -> bool:
         return False
 
 
-def _gqa(questions: dict[str, Any], root: str) -> Table:
+def _gqa(questions: dict[str, Any], root: str) -> AnnotationTable:
     """A row for each question, with its answer where the file has it."""
     answers = any(isinstance(entry, dict) and "answer" in entry for entry in questions.values())
     entries = [
@@ -240,4 +240,6 @@ def _gqa(questions: dict[str, Any], root: str) -> Table:
         image = question.get("imageId")
         return {**question, "image": _plain(root, image), "image_id": image}
 
-    return Table(["image", "question", "question_id", "image_id", *(["answer"] if answers else [])], entries, record)
+    return AnnotationTable(
+        ["image", "question", "question_id", "image_id", *(["answer"] if answers else [])], entries, record
+    )

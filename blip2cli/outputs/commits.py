@@ -102,7 +102,7 @@ class OtherVersion(ValueError):
     """The file is of another version."""
 
 
-def parsed(file: Any) -> JournalContent | None:
+def parsed_journal(file: Any) -> JournalContent | None:
     header, commit, shards, end = None, Commit(), dict[int, Stamps](), 0
     while line := file.readline(LONGEST_LINE):
         if not line.endswith(b"\n"):

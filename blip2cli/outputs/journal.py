@@ -31,7 +31,7 @@ from blip2cli.outputs.commits import (
     header_line,
     header_of_line,
     line_of,
-    parsed,
+    parsed_journal,
 )
 
 GO_ON_HINT = "Use --overwrite to start again, or choose another name."
@@ -161,7 +161,7 @@ def read_journal(path: Path) -> JournalContent | None:
     """What a journal says; None where there is none, or nothing in it. Raises UsageError where it cannot be read."""
     try:
         with open(path, "rb") if isinstance(path, Path) else io.BytesIO(path.read_bytes()) as file:
-            return parsed(file)
+            return parsed_journal(file)
     except FileNotFoundError:
         return None
     except OtherVersion as error:

@@ -30,7 +30,7 @@ ACCURACY_SEED = 2_000_003
 _QUESTIONS_PER_SCENE = 4
 _SCENE_CAPTIONS = "captions, scenes of {}"
 _ALL_SCENE_CAPTIONS = "captions, all scenes"
-Tally = dict[str, list[bool]]
+Outcomes = dict[str, list[bool]]
 """For each figure, whether each item was right."""
 
 
@@ -96,11 +96,11 @@ def write_material(root: Path, images: int, scenes: int) -> Material:
     return Material(root, asked, easy_captioned + scene_captioned)
 
 
-def measure(material: Material, model: str, dtype: str) -> Tally:
+def measure(material: Material, model: str, dtype: str) -> Outcomes:
     """Run the two commands in one dtype, and compare their rows with the references."""
     answers = _run(material.root, "vqa", "questions.jsonl", model, dtype)
     captions = _run(material.root, "caption", "images", model, dtype)
-    tally: Tally = defaultdict(list)
+    tally: Outcomes = defaultdict(list)
     for row in answers:
         tally[row["group"]].append(row["answer"] == row["reference"])
     if len(answers) != len(material.asked):
@@ -111,7 +111,7 @@ def measure(material: Material, model: str, dtype: str) -> Tally:
     return tally
 
 
-def measure_retrieval(folder: Path, number: int) -> Tally:
+def measure_retrieval(folder: Path, number: int) -> Outcomes:
     """Recall and ITM's verdicts among `number` scenes that all show something else."""
     from transformers import AutoTokenizer, Blip2ForImageTextRetrieval
 
@@ -121,7 +121,7 @@ def measure_retrieval(folder: Path, number: int) -> Tally:
     return retrieval_figures(model, AutoTokenizer.from_pretrained(folder), gallery(ACCURACY_SEED, number))
 
 
-def tally_caption(tally: Tally, item: Captioned, said: str) -> None:
+def tally_caption(tally: Outcomes, item: Captioned, said: str) -> None:
     """Count a caption twice: are all shapes named, and is every word and the order right as well?"""
     tally[f"{item.group}: every shape with its colour"].append(named_shapes(said) == named_shapes(item.reference))
     tally[f"{item.group}: word for word, in order"].append(said == item.reference)
@@ -129,7 +129,7 @@ def tally_caption(tally: Tally, item: Captioned, said: str) -> None:
         tally_caption(tally, replace(item, group=_ALL_SCENE_CAPTIONS), said)
 
 
-def table(tallies: dict[str, Tally]) -> str:
+def table(tallies: dict[str, Outcomes]) -> str:
     """A Markdown table: a row a figure, with its number of items, and a column a dtype."""
     names = sorted({name for tally in tallies.values() for name in tally})
     lines = ["| what | items | " + " | ".join(tallies) + " |", "|---|---:|" + "---:|" * len(tallies)]

@@ -14,20 +14,20 @@ from transformers import Blip2ForImageTextRetrieval, PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)
-class Tokens:
+class PaddedTexts:
     """T texts as the model reads them, padded to one length L."""
 
     input_ids: torch.Tensor  # [T, L]
     attention_mask: torch.Tensor  # [T, L]
 
-    def __getitem__(self, texts: torch.Tensor) -> Tokens:
-        return Tokens(self.input_ids[texts], self.attention_mask[texts])
+    def __getitem__(self, texts: torch.Tensor) -> PaddedTexts:
+        return PaddedTexts(self.input_ids[texts], self.attention_mask[texts])
 
 
-def tokens_of(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> Tokens:
+def tokens_of(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> PaddedTexts:
     """Tokenize texts."""
     encoded = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
-    return Tokens(encoded.input_ids, encoded.attention_mask)
+    return PaddedTexts(encoded.input_ids, encoded.attention_mask)
 
 
 def image_features(model: Blip2ForImageTextRetrieval, image_embeds: torch.Tensor) -> torch.Tensor:
@@ -37,7 +37,7 @@ def image_features(model: Blip2ForImageTextRetrieval, image_embeds: torch.Tensor
     return functional.normalize(model.vision_projection(query_output), dim=-1)
 
 
-def text_features(model: Blip2ForImageTextRetrieval, tokens: Tokens) -> torch.Tensor:
+def text_features(model: Blip2ForImageTextRetrieval, tokens: PaddedTexts) -> torch.Tensor:
     """Normalised features of each text's first token [T, PROJECTION]."""
     output = model.qformer(
         query_embeds=model.embeddings(input_ids=tokens.input_ids),
@@ -52,7 +52,7 @@ def contrastive_scores(image_features: torch.Tensor, text_features: torch.Tensor
     return torch.einsum("bqd,td->bqt", image_features, text_features).amax(dim=1)
 
 
-def match_logits(model: Blip2ForImageTextRetrieval, image_embeds: torch.Tensor, tokens: Tokens) -> torch.Tensor:
+def match_logits(model: Blip2ForImageTextRetrieval, image_embeds: torch.Tensor, tokens: PaddedTexts) -> torch.Tensor:
     """ITM logits [P, 2] of P pairs; the second is for a match. Queries and text attend to each other."""
     pairs, number = len(image_embeds), model.query_tokens.shape[1]
     query_tokens = model.query_tokens.expand(pairs, -1, -1)

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from .batches import pixel_tensor
-from .heads import Tokens, tokens_of
+from .heads import PaddedTexts, tokens_of
 from .scenes import COLOURS, KINDS, random_scene, render
 from .statements import false_statement, full_statement, partial_statement, told, wording
 
@@ -22,7 +22,7 @@ class Described:
     """B scenes and 3 B texts: a full statement about each scene, then a partial one about each, then a false one."""
 
     pixel_values: torch.Tensor  # [B, 3, 64, 64]
-    tokens: Tokens  # of 3 B texts
+    tokens: PaddedTexts  # of 3 B texts
     told: torch.Tensor  # [3 B, B], how much text t tells of image b; 0 where it is false
 
 

@@ -8,7 +8,7 @@ import torch
 from transformers import Blip2ForImageTextRetrieval, PreTrainedTokenizerFast
 
 from .batches import pixel_tensor
-from .heads import Tokens, contrastive_scores, image_features, match_logits, text_features, tokens_of
+from .heads import PaddedTexts, contrastive_scores, image_features, match_logits, text_features, tokens_of
 from .phrases import scene_caption
 from .scenes import Scene, render, scene_stream
 from .statements import Statement, false_statement, partial_statement, told, wording
@@ -60,7 +60,7 @@ def retrieval_figures(model: Blip2ForImageTextRetrieval, tokenizer: PreTrainedTo
         tokens_of(texts, tokenizer) for texts in (data.captions, data.partial_texts, data.false_texts)
     )
 
-    def matches(images: torch.Tensor, texts: torch.Tensor, tokens: Tokens = captions) -> torch.Tensor:
+    def matches(images: torch.Tensor, texts: torch.Tensor, tokens: PaddedTexts = captions) -> torch.Tensor:
         parts = zip(images.split(_BATCH), texts.split(_BATCH), strict=True)
         logits = torch.cat([match_logits(model, image_embeds[image], tokens[text]) for image, text in parts])
         return logits.softmax(dim=1)[:, 1]

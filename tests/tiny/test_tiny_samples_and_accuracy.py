@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from blip2cli.tiny.accuracy import Captioned, Tally, table, tally_caption, write_material
+from blip2cli.tiny.accuracy import Captioned, Outcomes, table, tally_caption, write_material
 from blip2cli.tiny.samples import write_samples
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
@@ -32,7 +32,7 @@ def test_every_question_of_the_samples_has_its_image() -> None:
 
 
 def test_a_caption_in_another_order_counts_as_named_but_not_as_word_for_word() -> None:
-    tally: Tally = {
+    tally: Outcomes = {
         f"{group}: {what}": []
         for group in ("captions, scenes of 2", "captions, all scenes")
         for what in ("every shape with its colour", "word for word, in order")
