@@ -113,7 +113,7 @@ def _with_parameters(
     return command
 
 
-def run(job: Job) -> None:
+def run_job(job: Job) -> None:
     """Run the job with its engine.
 
     Exits with SOME_ERRORS if rows of the output have errors.

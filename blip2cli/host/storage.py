@@ -156,7 +156,7 @@ def exists(name: str) -> bool:
     return bool(_answered(lambda: filesystem.exists(path)))
 
 
-def walk(url: str) -> Iterator[str]:
+def urls_below(url: str) -> Iterator[str]:
     """The URLs of all files below a remote folder, sorted; hidden files and folders left
     out."""
     if is_web(url):

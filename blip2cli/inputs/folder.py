@@ -69,4 +69,4 @@ class Folder(Source):
 def image_row(path: str) -> Row:
     """The row of an image file; in the name shown, bytes that are not UTF-8 are
     escaped."""
-    return Row(0, printable(path), ImageRef(path=path))
+    return Row(0, escaped(path), ImageRef(path=path))

@@ -12,7 +12,7 @@ from blip2cli.records import Batch, Column, Result, Row
 from blip2cli.settings import Job, Opt, TaskOptions
 from blip2cli.tasks import Needs, Task
 from blip2cli.tasks.scores import score_columns
-from blip2cli.tasks.template import MissingColumn, Template, empty_column, lines_of
+from blip2cli.tasks.template import MissingColumn, Template, empty_column, texts_in_file
 
 if TYPE_CHECKING:
     from blip2cli.host.stopwatch import Stopwatch

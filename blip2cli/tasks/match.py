@@ -12,7 +12,7 @@ from blip2cli.errors import UsageError
 from blip2cli.records import Batch, Column, Result, Row, RowError
 from blip2cli.settings import Job, Kind, Opt, TaskOptions
 from blip2cli.tasks import Needs, Task
-from blip2cli.tasks.template import MissingColumn, Template, empty_column, lines_of
+from blip2cli.tasks.template import MissingColumn, Template, empty_column, texts_in_file
 
 if TYPE_CHECKING:
     from blip2cli.host.stopwatch import Stopwatch

@@ -14,7 +14,7 @@ from blip2cli.records import Batch, Column, Result, Row, RowError
 from blip2cli.settings import Job, Opt, TaskOptions
 from blip2cli.tasks import Needs, Task
 from blip2cli.tasks.scores import score_columns
-from blip2cli.tasks.template import MissingColumn, Template, check_place, empty_column, lines_of
+from blip2cli.tasks.template import MissingColumn, Template, check_place, empty_column, texts_in_file
 from blip2cli.tasks.wide import columns_of, named_questions, widened
 
 if TYPE_CHECKING:

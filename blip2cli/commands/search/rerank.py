@@ -31,7 +31,7 @@ def rerank(model: RetrievalModel, job: Job, pictures: Pictures, results: Sequenc
     return [_ranked(result, scores_of_query, most) for result, scores_of_query in zip(results, scores, strict=True)]
 
 
-def _scores(model: RetrievalModel, job: Job, pictures: Pictures, results: Sequence[QueryHits]) -> list[Scores]:
+def _scores(model: RetrievalModel, job: Job, pictures: Pictures, results: Sequence[QueryHits]) -> list[MatchScores]:
     """The scores of the results of each text.
 
     Each image is read once, and only those of one batch are held.
