@@ -1,4 +1,5 @@
-"""Memory of this machine: how much is free, and what the control group (as of a container) limits it to."""
+"""Memory of this machine: how much is free, and what the control group (as of a
+container) limits it to."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ CONTROL_GROUPS = (
     (Path("/sys/fs/cgroup"), "memory.max", "anon"),
     (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "rss"),
 )
-"""Control groups of versions 2 and 1: the folder, the file with the limit, the name of memory that no file backs."""
+"""Control groups of versions 2 and 1: the folder, the file with the limit, the name of
+memory that no file backs."""
 
 UNLIMITED = 1 << 60
 """Version 1 of control groups writes a number above this one if there is no limit."""

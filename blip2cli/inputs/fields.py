@@ -1,7 +1,9 @@
-"""Types of carried columns: the type that holds the values of two types exactly, if there is one.
+"""Types of carried columns: the type that holds the values of two types exactly, if there
+is one.
 
-Integers up to 2**53 fit into floats, and times between the years 1677 and 2262 into nanoseconds. If a source knows that
-all values of a field do, it marks the field, in its metadata (FITS).
+Integers up to 2**53 fit into floats, and times between the years 1677 and 2262 into
+nanoseconds. If a source knows that all values of a field do, it marks the field, in its
+metadata (FITS).
 """
 
 from __future__ import annotations
@@ -34,11 +36,13 @@ MOST_FIELDS = 1000
 """The most fields of a struct; objects with more keys are maps, not records."""
 
 MOST_LEVELS = 32
-"""The most levels of nested lists and structs; Arrow's files have 64 at most, Parquet's half as many lists."""
+"""The most levels of nested lists and structs; Arrow's files have 64 at most, Parquet's
+half as many lists."""
 
 
 def merge_fields(one: pa.Field, other: pa.Field) -> pa.Field:
-    """The field that holds the values of both exactly; a string, for JSON, if no type does."""
+    """The field that holds the values of both exactly; a string, for JSON, if no type
+    does."""
     import pyarrow as pa
 
     both = _merged(one, other)
@@ -46,12 +50,14 @@ def merge_fields(one: pa.Field, other: pa.Field) -> pa.Field:
 
 
 def marked(field: pa.Field, fits: bytes | None) -> pa.Field:
-    """The field with a mark that says what all its values fit into; without a mark for None."""
+    """The field with a mark that says what all its values fit into; without a mark for
+    None."""
     return field.with_metadata(None if fits is None else {FITS: fits})
 
 
 def merged_fields(schemas: Iterable[pa.Schema]) -> dict[str, pa.Field]:
-    """The fields of several schemas by name, each with a type for the values of all of them."""
+    """The fields of several schemas by name, each with a type for the values of all of
+    them."""
     fields: dict[str, pa.Field] = {}
     for schema in schemas:
         for field in schema:
@@ -61,7 +67,8 @@ def merged_fields(schemas: Iterable[pa.Schema]) -> dict[str, pa.Field]:
 
 
 def doubtful(schemas: Sequence[pa.Schema]) -> list[str]:
-    """Names of the fields whose type depends on whether all their values fit, which is not known yet."""
+    """Names of the fields whose type depends on whether all their values fit, which is
+    not known yet."""
     as_known = merged_fields(schemas)
     at_best = merged_fields([_assumed(schema) for schema in schemas])
     return [name for name, field in as_known.items() if field.type != at_best[name].type]
@@ -85,7 +92,8 @@ def field_of(name: str, values: pa.Array) -> pa.Field:
 
 
 def _within(values: pa.Array, bound: int) -> bool:
-    """Whether all numbers, or the numbers of all times, are between minus the bound and the bound."""
+    """Whether all numbers, or the numbers of all times, are between minus the bound and
+    the bound."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -184,7 +192,8 @@ def _merged_plain(
 
 
 def _name(kind: pa.DataType) -> str:
-    """The name of a type without what it is made of; some have no test in the older versions of pyarrow."""
+    """The name of a type without what it is made of; some have no test in the older
+    versions of pyarrow."""
     return re.split(r"[<(\[]", str(kind))[0]
 
 
@@ -197,7 +206,8 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def _integer(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """The smallest integer type for the values of two; None for unsigned 64 bits with signed ones."""
+    """The smallest integer type for the values of two; None for unsigned 64 bits with
+    signed ones."""
     import pyarrow as pa
 
     kinds = (one, other)
@@ -239,7 +249,8 @@ def _decimal(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
 def _timestamp(
     one: pa.DataType, one_fits: bytes | None, other: pa.DataType, other_fits: bytes | None
 ) -> pa.DataType | None:
-    """The type of the finer unit, if the values of the coarser one fit; None for two time zones."""
+    """The type of the finer unit, if the values of the coarser one fit; None for two time
+    zones."""
     import pyarrow as pa
 
     if one.tz != other.tz:
@@ -254,7 +265,8 @@ def _finer(one: str, other: str) -> str:
 
 
 def _merged_nested(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """The type of lists, or of objects with the keys of both; None if no type holds their contents."""
+    """The type of lists, or of objects with the keys of both; None if no type holds their
+    contents."""
     import pyarrow as pa
 
     kinds = (one, other)

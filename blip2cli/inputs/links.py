@@ -1,4 +1,7 @@
-"""Links between the members of an archive, and the file that each leads to. Nothing here opens an archive."""
+"""Links between the members of an archive, and the file that each leads to.
+
+Nothing here opens an archive.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ class BrokenLink(Exception):
 
 
 class Links:
-    """The links of an archive: symbolic links start in their own folder, hard links at the top of the archive."""
+    """The links of an archive: symbolic links start in their own folder, hard links at
+    the top of the archive."""
 
     def __init__(self) -> None:
         self.symbolic: dict[str, str] = {}
@@ -30,7 +34,10 @@ class Links:
             (self.hard if hard else self.symbolic)[normal(name)] = target
 
     def target(self, name: str) -> str:
-        """The normal name of the file that a link finally leads to, through other links. Raises BrokenLink."""
+        """The normal name of the file that a link finally leads to, through other links.
+
+        Raises BrokenLink.
+        """
         reached: list[str] = []
         ahead = deque(name.split("/"))
         steps = 0
@@ -56,9 +63,11 @@ class Links:
         return "/".join(reached)
 
     def _link(self, path: str, is_last: bool) -> tuple[bool, str] | None:
-        """Whether the link at a path starts in its own folder, and its target; None if there is no link.
+        """Whether the link at a path starts in its own folder, and its target; None if
+        there is no link.
 
-        A hard link stands for a file, so it is only followed at the end of a path. Raises BrokenLink.
+        A hard link stands for a file, so it is only followed at the end of a path. Raises
+        BrokenLink.
         """
         if path in self.symbolic:
             target = self.symbolic[path]

@@ -105,7 +105,10 @@ class ZipArchive(Archive):
                 yield Member(info.filename, error=RowError("unreadable", reason(error)))
 
     def _file(self, info: zipfile.ZipInfo) -> zipfile.ZipInfo:
-        """The member itself, or if it is a link, the file that it leads to. Raises BrokenLink."""
+        """The member itself, or if it is a link, the file that it leads to.
+
+        Raises BrokenLink.
+        """
         if not _is_link(info):
             return info
         target = self._links.target(info.filename)
@@ -161,7 +164,8 @@ def _is_link(info: zipfile.ZipInfo) -> bool:
 
 
 def _rows_of(group: list[zipfile.ZipInfo]) -> int:
-    """The rows of some members: one for each image, and one for each sample without an image."""
+    """The rows of some members: one for each image, and one for each sample without an
+    image."""
     rows = 0
     for _, sample in samples_in(Member(info.filename) for info in group):
         images = sum(is_image(member.name) for member in sample)

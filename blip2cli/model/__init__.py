@@ -1,4 +1,5 @@
-"""The model: checkpoints, the encoder, decoding, and a public class for each kind of checkpoint."""
+"""The model: checkpoints, the encoder, decoding, and a public class for each kind of
+checkpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ MODEL_CLASSES: dict[Kind, str] = {
     "generation": "blip2cli.model.blip2:Blip2Model",
     "retrieval": "blip2cli.model.retrieval:RetrievalModel",
 }
-"""Kind of checkpoint → the class that runs it, made from (Checkpoint, images encoded together, or None)."""
+"""Kind of checkpoint → the class that runs it, made from (Checkpoint, images encoded
+together, or None)."""
 
 
 def load_model(checkpoint: Checkpoint, batch_size: int | None = None) -> Any:

@@ -1,4 +1,5 @@
-"""Batches that are computed together, and split if they fail, down to the item that causes it."""
+"""Batches that are computed together, and split if they fail, down to the item that
+causes it."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from blip2cli.errors import reason
 from blip2cli.records import Batch, RowError
 
 MOST_FAILURES = 16
-"""Items that fail one after the other, each alone: from so many on, the model or the machine is broken."""
+"""Items that fail one after the other, each alone: from so many on, the model or the
+machine is broken."""
 
 NO_IMAGE = RowError("missing", "no image")
 """The error of a row that has neither an image nor an error of its own."""
@@ -21,7 +23,8 @@ NO_IMAGE = RowError("missing", "no image")
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """In place of the result of an item that fails even alone; `error` is that of its output rows."""
+    """In place of the result of an item that fails even alone; `error` is that of its
+    output rows."""
 
     error: RowError
 
@@ -38,8 +41,8 @@ def for_each_row(batch: Batch, encoded: Sequence[Any]) -> list[Any | Failed]:
 class Batches:
     """Computes batches of up to `largest` items, and finds the items that fail.
 
-    If memory runs out for a batch, the batch and `largest` are halved. A batch that fails otherwise is split until the
-    items that cause it are alone.
+    If memory runs out for a batch, the batch and `largest` are halved. A batch that fails
+    otherwise is split until the items that cause it are alone.
 
     Args:
         largest: the most items of a batch.
@@ -54,11 +57,12 @@ class Batches:
     first_failure: Exception | None = field(default=None, repr=False)
 
     def compute(self, function: Callable[[Any], Iterable[Any]], items: Any, whole: bool = True) -> list[Any]:
-        """The result of `function` for each of the items (a list, or a tensor's rows), or Failed.
+        """The result of `function` for each of the items (a list, or a tensor's rows), or
+        Failed.
 
-        Raises torch.OutOfMemoryError if a single item does not fit. Raises the first exception if MOST_FAILURES items
-        fail one after the other; also if nothing has ever succeeded, and all of several items fail that are a `whole`
-        batch.
+        Raises torch.OutOfMemoryError if a single item does not fit. Raises the first
+        exception if MOST_FAILURES items fail one after the other; also if nothing has
+        ever succeeded, and all of several items fail that are a `whole` batch.
         """
         results = self._compute_or_split(function, items)
         if self.first_failure and whole and len(results) > 1 and not self.has_worked:

@@ -29,7 +29,8 @@ T = TypeVar("T")
 
 
 class Blip2Model(LoadedCheckpoint):
-    """A loaded checkpoint with a language model, with SLOTS_PER_IMAGE slots for texts for each image of a batch."""
+    """A loaded checkpoint with a language model, with SLOTS_PER_IMAGE slots for texts for
+    each image of a batch."""
 
     def __init__(self, checkpoint: Checkpoint, batch_size: int | None = None) -> None:
         super().__init__(checkpoint, batch_size)
@@ -90,17 +91,20 @@ class Blip2Model(LoadedCheckpoint):
     def generate(
         self, requests: Iterable[Request], settings: GenerationSettings, returned: int = 1
     ) -> Iterator[Completion]:
-        """Texts for the requests, in the order in which they end; with beam search `returned` each, best first."""
+        """Texts for the requests, in the order in which they end; with beam search
+        `returned` each, best first."""
         with self._decoder(settings, returned, SLOTS_PER_IMAGE * self.batch_size) as decoder:
             for completion in self._computed(decoder.decode(requests)):
                 self.batch_size = min(self.batch_size, decoder.batch_size)
                 yield completion
 
     def stream(self, request: Request, settings: GenerationSettings) -> Iterator[str]:
-        """The text of one request in pieces, as it is written; together they are the `text` of its completion.
+        """The text of one request in pieces, as it is written; together they are the
+        `text` of its completion.
 
-        With beam search, which decides at the end, there is one piece. The image's `uses` are not counted down, so that
-        its prefix is kept if there are more than one. Raises the model's exceptions.
+        With beam search, which decides at the end, there is one piece. The image's `uses`
+        are not counted down, so that its prefix is kept if there are more than one.
+        Raises the model's exceptions.
         """
         if settings.num_beams > 1:
             (completion,) = self.generate([request], settings)
@@ -115,9 +119,11 @@ class Blip2Model(LoadedCheckpoint):
         yield pieces.rest()
 
     def prompt_ids(self, prompt: str | None, room: int | None = None) -> tuple[int, ...]:
-        """Token ids of a prompt, as the processor gives them; without a prompt, the start token, as in `generate`.
+        """Token ids of a prompt, as the processor gives them; without a prompt, the start
+        token, as in `generate`.
 
-        Special tokens in the prompt are text. Raises TooLong for more than `room` tokens, and TokenizerFailed.
+        Special tokens in the prompt are text. Raises TooLong for more than `room` tokens,
+        and TokenizerFailed.
         """
         start = self.model.config.text_config.bos_token_id
         if prompt is None and start is not None:
@@ -145,7 +151,8 @@ class Blip2Model(LoadedCheckpoint):
         return decoded.strip()
 
     def text_output(self, text: str) -> torch.Tensor | Failed:
-        """Text features fp32 [tokens, width]: the hidden states of `Blip2Model.get_text_features`. Raises TooLong."""
+        """Text features fp32 [tokens, width]: the hidden states of
+        `Blip2Model.get_text_features`. Raises TooLong."""
         encoder = self.model.language_model.get_submodule(self.family.text_encoder)
 
         def encode(prompts: list[tuple[int, ...]]) -> torch.Tensor:
@@ -160,7 +167,8 @@ class Blip2Model(LoadedCheckpoint):
 
     @property
     def end_ids(self) -> tuple[int, ...]:
-        """Tokens that end a text: those of the language model's generation config and of the checkpoint's."""
+        """Tokens that end a text: those of the language model's generation config and of
+        the checkpoint's."""
         configs = (self.model.language_model.generation_config, getattr(self.model, "generation_config", None))
         end_ids: dict[int, None] = {}  # in order, without repetitions
         for config in configs:
@@ -170,12 +178,14 @@ class Blip2Model(LoadedCheckpoint):
         return tuple(end_ids)
 
     def _computed(self, items: Iterator[T]) -> Iterator[T]:
-        """The items, each computed in inference mode, which must not stay on while an item is yielded."""
+        """The items, each computed in inference mode, which must not stay on while an
+        item is yielded."""
         return taken_within(self.computing, items)
 
     @contextmanager
     def _decoder(self, settings: GenerationSettings, returned: int, slots: int) -> Iterator[Decoder]:
-        """A decoder for one caller at a time; the last one with recorded functions is kept for the next call."""
+        """A decoder for one caller at a time; the last one with recorded functions is
+        kept for the next call."""
         key = (settings, returned, slots)
         decoder = self._idle.pop(key, None)
         self._idle.clear()

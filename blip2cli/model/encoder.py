@@ -1,4 +1,5 @@
-"""Pixels to query embeddings: vision model → Q-Former → language projection, once an image."""
+"""Pixels to query embeddings: vision model → Q-Former → language projection, once an
+image."""
 
 from __future__ import annotations
 
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class Encoder:
-    """The image side of a loaded model of either kind. Matches `Blip2ForConditionalGeneration.get_image_features`."""
+    """The image side of a loaded model of either kind.
+
+    Matches `Blip2ForConditionalGeneration.get_image_features`.
+    """
 
     def __init__(
         self, model: Blip2ForConditionalGeneration | Blip2ForImageTextRetrieval, images: ImageSettings
@@ -30,7 +34,8 @@ class Encoder:
         self.can_compute = torch.equal(computed[0, :, :, 0], self.table)
 
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
-        """uint8 [n, side, side, 3] to fp32 [n, 3, side, side], with the operations of transformers' image processor."""
+        """uint8 [n, side, side, 3] to fp32 [n, 3, side, side], with the operations of
+        transformers' image processor."""
         on_device = pixels.to(self.device, non_blocking=True)
         if self.can_compute:
             return self._compute(on_device)
@@ -39,18 +44,21 @@ class Encoder:
         return torch.stack(looked_up, dim=1)
 
     def _compute(self, pixels: torch.Tensor) -> torch.Tensor:
-        """`normalize` by arithmetic, which for BLIP-2's own settings gives exactly transformers' numbers."""
+        """`normalize` by arithmetic, which for BLIP-2's own settings gives exactly
+        transformers' numbers."""
         values = pixels.permute(0, 3, 1, 2)
         return (values.to(torch.float32) / self.white - self.mean) / self.std
 
     def vision(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """uint8 pixels to image embeddings [n, patches + 1, vision width] and the pooled ones [n, vision width]."""
+        """uint8 pixels to image embeddings [n, patches + 1, vision width] and the pooled
+        ones [n, vision width]."""
         weights = self.model.vision_model.embeddings.patch_embedding.weight
         outputs = self.model.vision_model(pixel_values=self.normalize(pixels).to(weights.dtype))
         return outputs.last_hidden_state, outputs.pooler_output
 
     def query_output(self, image_embeds: torch.Tensor) -> torch.Tensor:
-        """Image embeddings to the Q-Former's last hidden states [n, num_query_tokens, Q-Former width]."""
+        """Image embeddings to the Q-Former's last hidden states [n, num_query_tokens,
+        Q-Former width]."""
         outputs = self.model.qformer(
             query_embeds=self.model.query_tokens.expand(len(image_embeds), -1, -1),
             encoder_hidden_states=image_embeds,
@@ -59,7 +67,8 @@ class Encoder:
         return hidden
 
     def query_embeds(self, pixels: torch.Tensor) -> torch.Tensor:
-        """uint8 pixels to the embeddings that the language model sees [n, num_query_tokens, language width]."""
+        """uint8 pixels to the embeddings that the language model sees [n,
+        num_query_tokens, language width]."""
         image_embeds, _ = self.vision(pixels)
         query_output = self.query_output(image_embeds).to(image_embeds.dtype)
         projected: torch.Tensor = self.model.language_projection(query_output)
@@ -68,19 +77,23 @@ class Encoder:
 
 
 def _scattered(projected: torch.Tensor, width: int) -> torch.Tensor:
-    """Image embeddings [n, num_query_tokens, wider] as transformers inserts them among tokens of a smaller width.
+    """Image embeddings [n, num_query_tokens, wider] as transformers inserts them among
+    tokens of a smaller width.
 
-    OPT-350M's tokens are narrower than its layers, and the projection is made for the layers. `masked_scatter` fills
-    the tokens with the projection's values one after another, and does not use those that are left over.
+    OPT-350M's tokens are narrower than its layers, and the projection is made for the
+    layers. `masked_scatter` fills the tokens with the projection's values one after
+    another, and does not use those that are left over.
     """
     images, queries, _ = projected.shape
     return projected.flatten(1)[:, : queries * width].reshape(images, queries, width)
 
 
 def _pixel_table(images: ImageSettings) -> torch.Tensor:
-    """The normalised value of each pixel value, fp32 [3, 256], with the operations of transformers' image processor.
+    """The normalised value of each pixel value, fp32 [3, 256], with the operations of
+    transformers' image processor.
 
-    Its `rescale` multiplies in double precision; its `normalize` computes in single precision.
+    Its `rescale` multiplies in double precision; its `normalize` computes in single
+    precision.
     """
     values = np.arange(256, dtype=np.float64)
     if images.rescale is not None:

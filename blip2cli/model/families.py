@@ -1,6 +1,8 @@
-"""Families of language models: a record for each, with everything in which they differ. Nothing heavy is imported.
+"""Families of language models: a record for each, with everything in which they differ.
+Nothing heavy is imported.
 
-To add a family, add its record to FAMILIES and the decoder class that it names; tests/model/test_families.py does so.
+To add a family, add its record to FAMILIES and the decoder class that it names;
+tests/model/test_families.py does so.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ class Layers:
     """One stack of equal layers of a language model.
 
     Args:
-        prefix: the beginning of their weights' names, before the layer's number and a dot.
+        prefix: the beginning of their weights' names, before the layer's number and a
+            dot.
         count: the attribute of the text configuration that says how many there are.
     """
 
@@ -36,17 +39,19 @@ class Family:
     Args:
         name: its name, with which its models' names begin ("Flan-T5-XL").
         architecture: the name that descriptions of checkpoints show.
-        decoder: "module:Class" of a LanguageModel, made from (language model, runner, image token).
+        decoder: "module:Class" of a LanguageModel, made from (language model, runner,
+            image token).
         template: the prompt of the paper's VQA evaluations, with {} for the question.
         layers: its stacks of layers, in the order in which they run; the last one writes.
         embedding: the name of its token embeddings' weights.
         half: the half precision that `--dtype auto` means on CUDA.
         text_encoder: the language model's part that computes the features of texts.
-        text_width: function of the text configuration that gives the width of these features.
+        text_width: function of the text configuration that gives the width of these
+            features.
         refused: precision that gives garbage → the one to use instead.
         answer: how an answer follows the prompt.
-        positions: the attribute of the text configuration that limits image, prompt and text together; None if nothing
-            does.
+        positions: the attribute of the text configuration that limits image, prompt and
+            text together; None if nothing does.
         prompt_room: the most tokens of a prompt if there are no `positions`.
     """
 
@@ -73,7 +78,8 @@ class Family:
         return [name for stack in self.layers for name in stack.names(text_config)]
 
     def room(self, text_config: Any, others: int) -> int:
-        """The most tokens of a prompt; `others` are the image's tokens and those to be written."""
+        """The most tokens of a prompt; `others` are the image's tokens and those to be
+        written."""
         if self.positions is None:
             return self.prompt_room
         return int(getattr(text_config, self.positions)) - others
@@ -118,7 +124,8 @@ FAMILIES: dict[str, Family] = {"opt": OPT, "t5": FLAN_T5}
 
 
 def family_of_name(language_model: str | None) -> Family | None:
-    """The family of a language model such as "Flan-T5-XL"; None if there is no model or no such family."""
+    """The family of a language model such as "Flan-T5-XL"; None if there is no model or
+    no such family."""
     if language_model is None:
         return None
     families = (family for family in FAMILIES.values() if language_model.startswith(family.name))
@@ -126,7 +133,8 @@ def family_of_name(language_model: str | None) -> Family | None:
 
 
 def family_of_weights(names: Iterable[str]) -> Family | None:
-    """The family whose layers are among the names of a checkpoint's weights; None if there is none."""
+    """The family whose layers are among the names of a checkpoint's weights; None if
+    there is none."""
     all_names = list(names)
     for family in FAMILIES.values():
         if any(name.startswith(family.layers[-1].prefix) for name in all_names):

@@ -1,4 +1,5 @@
-"""Functions of tensors, called as they are or run as CUDA graphs: recorded once for each shape, then replayed.
+"""Functions of tensors, called as they are or run as CUDA graphs: recorded once for each
+shape, then replayed.
 
 Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 """
@@ -18,19 +19,24 @@ Tensors = tuple[torch.Tensor, ...]
 Function = Callable[..., Tensors]
 
 WARM_UP = 2
-"""Calls before a function is recorded, in which libraries choose kernels and allocate memory."""
+"""Calls before a function is recorded, in which libraries choose kernels and allocate
+memory."""
 
 
 class Runner(Protocol):
-    """Runs functions. If shapes are `fixed`, callers pad their inputs so that there are few different shapes."""
+    """Runs functions.
+
+    If shapes are `fixed`, callers pad their inputs so that there are few different
+    shapes.
+    """
 
     fixed: bool
 
     def run(self, name: Hashable, function: Function, *inputs: torch.Tensor) -> Tensors:
         """The function's outputs, which are valid until the next call with the same name.
 
-        Until `forget`, functions that have the same name and inputs of the same shapes must do the same, in the same
-        memory.
+        Until `forget`, functions that have the same name and inputs of the same shapes
+        must do the same, in the same memory.
         """
 
     def forget(self) -> None:
@@ -51,7 +57,8 @@ class Eager:
 
 @dataclass(frozen=True)
 class Recording:
-    """A recorded function, which reads its inputs from fixed memory, and writes its outputs to fixed memory."""
+    """A recorded function, which reads its inputs from fixed memory, and writes its
+    outputs to fixed memory."""
 
     inputs: Tensors
     outputs: Tensors
@@ -59,10 +66,11 @@ class Recording:
 
 
 class Graphs:
-    """Records each function as a CUDA graph at its first call with inputs of some shapes, and replays it later.
+    """Records each function as a CUDA graph at its first call with inputs of some shapes,
+    and replays it later.
 
-    Functions that cannot be recorded are called. All recordings share one pool of memory, so the outputs of one must
-    be used before another is run.
+    Functions that cannot be recorded are called. All recordings share one pool of memory,
+    so the outputs of one must be used before another is run.
     """
 
     fixed = True
@@ -93,7 +101,10 @@ class Graphs:
         self.pool = None
 
     def _recorded(self, name: Hashable, function: Function, inputs: Sequence[torch.Tensor]) -> Recording | None:
-        """The recorded function; None if it cannot be recorded. Raises torch.OutOfMemoryError."""
+        """The recorded function; None if it cannot be recorded.
+
+        Raises torch.OutOfMemoryError.
+        """
         memory = tuple(tensor.to(self.device, copy=True) for tensor in inputs)
         try:
             return self.record(function, memory)
@@ -106,7 +117,10 @@ class Graphs:
             return None
 
     def record(self, function: Function, inputs: Tensors) -> Recording:
-        """Record a function with its inputs' memory. It is called a few times: what it then writes must do no harm."""
+        """Record a function with its inputs' memory.
+
+        It is called a few times: what it then writes must do no harm.
+        """
         current, warm_up = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
         warm_up.wait_stream(current)
         with torch.cuda.stream(warm_up):
@@ -134,7 +148,8 @@ def runner_for(devices: Sequence[torch.device]) -> Runner:
 
 
 def to_device(values: Any, device: torch.device) -> torch.Tensor:
-    """Numbers, or a tensor in the host's memory, as a tensor on a device, without waiting for the device."""
+    """Numbers, or a tensor in the host's memory, as a tensor on a device, without waiting
+    for the device."""
     tensor = torch.as_tensor(values)
     if device.type != "cuda":
         return tensor.to(device)

@@ -1,4 +1,7 @@
-"""A loaded checkpoint of either kind: its parts, and how images are encoded. The public classes build on it."""
+"""A loaded checkpoint of either kind: its parts, and how images are encoded.
+
+The public classes build on it.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,8 @@ class LoadedCheckpoint:
 
     Args:
         checkpoint: the one to load.
-        batch_size: images that are encoded together; None chooses what fits. It shrinks when memory runs out;
-            `started_with` is the first one.
+        batch_size: images that are encoded together; None chooses what fits. It shrinks
+            when memory runs out; `started_with` is the first one.
         recent: how many images are kept encoded.
     """
 
@@ -51,7 +54,8 @@ class LoadedCheckpoint:
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """A context with inference mode and, on CUDA, the right precision of fp32 products."""
+        """A context with inference mode and, on CUDA, the right precision of fp32
+        products."""
         on_cuda = self.checkpoint.device.type == "cuda"
         precision = tf32(self.checkpoint.precision != "fp32") if on_cuda else nullcontext()
         with torch.inference_mode(), precision:
@@ -60,7 +64,8 @@ class LoadedCheckpoint:
     def run_on_images(self, name: str, function: Function, pixels: torch.Tensor) -> Tensors:
         """The result of a function of pixels, tensors [n, ...].
 
-        If shapes are fixed, the function gets as many images as a batch has, with the last one repeated.
+        If shapes are fixed, the function gets as many images as a batch has, with the
+        last one repeated.
         """
         n, size = len(pixels), self.batch_size
         with self.computing():

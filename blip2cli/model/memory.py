@@ -1,4 +1,5 @@
-"""How many images are encoded together: by the checkpoint's shapes and the memory that is free."""
+"""How many images are encoded together: by the checkpoint's shapes and the memory that is
+free."""
 
 from __future__ import annotations
 
@@ -22,17 +23,21 @@ SMALL_MODEL = 50_000_000
 LARGEST_BATCH_OF_SMALL_MODEL = 64
 
 SLOTS_PER_IMAGE = 8
-"""Texts that are decoded together for each image of a batch: more texts make a decoding step hardly slower."""
+"""Texts that are decoded together for each image of a batch: more texts make a decoding
+step hardly slower."""
 
 TOKENS_PER_TEXT = 64
-"""Tokens that a text is expected to need in the cache: the image's, the prompt's and its own."""
+"""Tokens that a text is expected to need in the cache: the image's, the prompt's and its
+own."""
 
 SHARE = 0.5
-"""The part of the free memory that the estimate may fill; the rest is for what it does not include."""
+"""The part of the free memory that the estimate may fill; the rest is for what it does
+not include."""
 
 
 def automatic_batch_size(model: Any, devices: Sequence[torch.device]) -> int:
-    """Images to encode together: the largest power of two that is useful and, by the estimate, fits on each device."""
+    """Images to encode together: the largest power of two that is useful and, by the
+    estimate, fits on each device."""
     small = sum(weight.numel() for weight in model.parameters()) < SMALL_MODEL
     largest = LARGEST_BATCH_OF_SMALL_MODEL if small else LARGEST_BATCH.get(devices[0].type, LARGEST_BATCH_ELSEWHERE)
     recorded = len(devices) == 1 and devices[0].type == "cuda"
@@ -42,15 +47,18 @@ def automatic_batch_size(model: Any, devices: Sequence[torch.device]) -> int:
 
 
 def bytes_per_image(config: Any, itemsize: int, writes: bool = True, recorded: bool = False) -> int:
-    """An estimate of the most bytes that an image of the batch takes at once, without the weights.
+    """An estimate of the most bytes that an image of the batch takes at once, without the
+    weights.
 
-    Vision: in one layer, the states of every patch (input, normed, queries, keys, values, output) and those of the MLP,
-    before and after its activation. Language, if the model writes: keys and values of SLOTS_PER_IMAGE texts, twice,
-    because the cache is copied when it grows. Matching an image with a text takes less than encoding the image.
+    Vision: in one layer, the states of every patch (input, normed, queries, keys, values,
+    output) and those of the MLP, before and after its activation. Language, if the model
+    writes: keys and values of SLOTS_PER_IMAGE texts, twice, because the cache is copied
+    when it grows. Matching an image with a text takes less than encoding the image.
 
-    Functions that are recorded as CUDA graphs keep their memory. This adds the states of one layer of the language
-    model that reads an image and a prompt, and the logits of all texts, also in fp32. The cache is not copied when it
-    grows then, but the keys and values of images with several prompts are.
+    Functions that are recorded as CUDA graphs keep their memory. This adds the states of
+    one layer of the language model that reads an image and a prompt, and the logits of
+    all texts, also in fp32. The cache is not copied when it grows then, but the keys and
+    values of images with several prompts are.
     """
     vision, text = config.vision_config, config.text_config
     patches = (vision.image_size // vision.patch_size) ** 2 + 1

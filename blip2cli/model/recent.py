@@ -28,8 +28,8 @@ class RecentImages:
 
         Args:
             kind: names what `encode` computes.
-            encode: a function of pixels. For each image it returns an object with a method `clone`: a view would keep
-                its whole batch in memory.
+            encode: a function of pixels. For each image it returns an object with a
+                method `clone`: a view would keep its whole batch in memory.
             batch: the rows and their pixels.
         """
         keys = [(kind, digest) for digest in batch.digests]
@@ -59,7 +59,10 @@ class RecentImages:
 
 
 def _is_not_finite(encoded: Any) -> bool:
-    """Whether features on the CPU have NaN or infinity. On other devices, to look would be to wait."""
+    """Whether features on the CPU have NaN or infinity.
+
+    On other devices, to look would be to wait.
+    """
     if not isinstance(encoded, torch.Tensor) or encoded.device.type != "cpu":
         return False
     return not bool(torch.isfinite(encoded).all())

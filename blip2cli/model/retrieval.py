@@ -1,8 +1,10 @@
-"""RetrievalModel compares images with texts, by the heads of the paper's first stage (section 3.2).
+"""RetrievalModel compares images with texts, by the heads of the paper's first stage
+(section 3.2).
 
-ITC (image-text contrastive) compares features of an image with features of a text, which are computed separately: it is
-cheap, and search is based on it. ITM (image-text matching) lets the Q-Former read the text together with the image: it
-is more exact, and takes a pass through the Q-Former for every pair.
+ITC (image-text contrastive) compares features of an image with features of a text, which
+are computed separately: it is cheap, and search is based on it. ITM (image-text matching)
+lets the Q-Former read the text together with the image: it is more exact, and takes a
+pass through the Q-Former for every pair.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ from blip2cli.model.loaded import LoadedCheckpoint
 from blip2cli.records import Batch, RowError
 
 KEPT_IMAGES = 64
-"""Images that are kept encoded. They are much larger than a Blip2Model's, as they have embeddings of all patches."""
+"""Images that are kept encoded.
+
+They are much larger than a Blip2Model's, as they have embeddings of all patches.
+"""
 
 KEPT_TEXTS = 1 << 16
 """Texts whose projections are kept."""
@@ -66,7 +71,8 @@ def check_finite(name: str, score: float | Failed) -> float | Failed:
 
 
 class RetrievalModel(LoadedCheckpoint):
-    """A loaded checkpoint with retrieval heads. Matches `Blip2ForImageTextRetrieval` on one pair at a time.
+    """A loaded checkpoint with retrieval heads. Matches `Blip2ForImageTextRetrieval` on
+    one pair at a time.
 
     Batches of texts, and of pairs, are as large as those of images.
     """
@@ -108,7 +114,8 @@ class RetrievalModel(LoadedCheckpoint):
         return read
 
     def image_projections(self, batch: Batch) -> list[torch.Tensor | Failed]:
-        """Features of each image for ITC, fp32 [num_query_tokens, projection width] on the CPU, normalised.
+        """Features of each image for ITC, fp32 [num_query_tokens, projection width] on
+        the CPU, normalised.
 
         Equal to `image_embeds` of transformers' `Blip2ForImageTextRetrieval`.
         """
@@ -119,12 +126,14 @@ class RetrievalModel(LoadedCheckpoint):
         return self.recent.encoded("projected", encode, batch)
 
     def text_projections(self, texts: Sequence[str]) -> list[torch.Tensor | Failed]:
-        """Features of each text for ITC, fp32 [projection width] on the CPU, normalised: `text_embeds`."""
+        """Features of each text for ITC, fp32 [projection width] on the CPU, normalised:
+        `text_embeds`."""
         return [read if isinstance(read, Failed) else read.projected.cpu() for read in self.read(texts)]
 
     @torch.inference_mode()
     def itc(self, images: Sequence[SeenImage], texts: Sequence[ReadText]) -> torch.Tensor:
-        """ITC scores fp32 [images, texts] on the CPU: the largest dot product of any of an image's query tokens."""
+        """ITC scores fp32 [images, texts] on the CPU: the largest dot product of any of
+        an image's query tokens."""
         if not images or not texts:
             return torch.zeros(len(images), len(texts))
         projected_texts = torch.stack([text.projected for text in texts])
@@ -136,7 +145,8 @@ class RetrievalModel(LoadedCheckpoint):
         return torch.cat(scores)
 
     def itm(self, pairs: Sequence[tuple[SeenImage, ReadText]]) -> list[float | Failed]:
-        """The probability that each image and text match: one softmax over the head's two logits.
+        """The probability that each image and text match: one softmax over the head's two
+        logits.
 
         Failed if it is not finite.
         """
@@ -194,7 +204,8 @@ class RetrievalModel(LoadedCheckpoint):
         return ids
 
     def _padded(self, texts: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids and mask [texts, longest], padded on the right: the first token's features are the text's."""
+        """Token ids and mask [texts, longest], padded on the right: the first token's
+        features are the text's."""
         longest, device = max(map(len, texts)), self.encoder.device
         padding = self.tokenizer.pad_token_id or 0
         input_ids = [[*ids, *[padding] * (longest - len(ids))] for ids in texts]

@@ -1,4 +1,5 @@
-"""Texts that are added to existing files: what a file held before, so that an addition can be checked and undone."""
+"""Texts that are added to existing files: what a file held before, so that an addition
+can be checked and undone."""
 
 from __future__ import annotations
 
@@ -12,15 +13,18 @@ from blip2cli.outputs.stamp import edited
 from blip2cli.outputs.text_files import text_size
 
 SEPARATOR = b", "
-"""Stands between an existing text and one that is added: trainers separate tags with commas."""
+"""Stands between an existing text and one that is added: trainers separate tags with
+commas."""
 
 
 @dataclass(frozen=True)
 class AddedText:
-    """An addition to a text file. The journal has it as a list of these four, before the file is changed.
+    """An addition to a text file. The journal has it as a list of these four, before the
+    file is changed.
 
     Args:
-        size_before: bytes of the file without white space at its end; None if there was no file.
+        size_before: bytes of the file without white space at its end; None if there was
+            no file.
         checksum_before: of these bytes.
         size_after: bytes of the file with the addition.
         checksum_after: of these bytes.
@@ -33,7 +37,10 @@ class AddedText:
 
     @staticmethod
     def planned(path: Path, texts: Sequence[bytes]) -> AddedText:
-        """The addition of several texts to a file, which is not changed yet. Raises OSError."""
+        """The addition of several texts to a file, which is not changed yet.
+
+        Raises OSError.
+        """
         size = text_size(path)
         before = path.read_bytes()[:size] if size is not None else b""
         after = before
@@ -43,7 +50,10 @@ class AddedText:
         return AddedText(size, _checksum(before), len(after), _checksum(after))
 
     def check(self, path: Path) -> None:
-        """Check that a file is as before, or has the addition wholly or in part. Raises UsageError."""
+        """Check that a file is as before, or has the addition wholly or in part.
+
+        Raises UsageError.
+        """
         data = path.read_bytes() if path.exists() else None
         if data is None and self.size_before is not None:
             raise edited(path, "is gone")

@@ -1,7 +1,9 @@
-"""A text file next to each image, as trainers read captions; or in the folder of --out, named as the images.
+"""A text file next to each image, as trainers read captions; or in the folder of --out,
+named as the images.
 
-There is no file of rows: an image that has its text file is done, and is skipped when the run is started again. Only
-adding to existing files needs a journal, which records what they held before they are changed.
+There is no file of rows: an image that has its text file is done, and is skipped when the
+run is started again. Only adding to existing files needs a journal, which records what
+they held before they are changed.
 """
 
 from __future__ import annotations
@@ -43,7 +45,11 @@ def open_sidecar(target: Target, settings: OutputSettings, layout: Layout, heade
 
 
 class SidecarOutput(Output):
-    """Text files. Without --out, rows also go to `shown`; with it, those with errors go to FOLDER.errors.jsonl."""
+    """Text files.
+
+    Without --out, rows also go to `shown`; with it, those with errors go to
+    FOLDER.errors.jsonl.
+    """
 
     def __init__(self, settings: OutputSettings, layout: Layout, shown: Output | None, header: Header) -> None:
         self.out, self.layout, self.shown = settings.out, layout, shown
@@ -86,7 +92,8 @@ class SidecarOutput(Output):
         return f"{self.with_texts:,} {images} skipped: {have} a .txt{where}; --existing overwrite {replaces}"
 
     def _claim(self, row: Row) -> bool:
-        """Claim the row's text file; returns whether the row is skipped because the file exists already."""
+        """Claim the row's text file; returns whether the row is skipped because the file
+        exists already."""
         try:
             path = self._text_path(row)
             if path is None or not self.text_owners.claim(path, row):
@@ -96,7 +103,10 @@ class SidecarOutput(Output):
             return False
 
     def _check_same(self, row: Row) -> None:
-        """Check that the last row that is done has the recorded name. Raises UsageError."""
+        """Check that the last row that is done has the recorded name.
+
+        Raises UsageError.
+        """
         if row.index == self.done.rows - 1 and row.name != self.done.last:
             raise UsageError(
                 f"the input has changed: row {self.done.rows} was {self.done.last}, is {row.name}",
@@ -155,7 +165,10 @@ class SidecarOutput(Output):
         return journal
 
     def _remove_uncommitted(self, out: Path, touched: Mapping[str, Sequence[Any]]) -> None:
-        """Remove texts that were added without a commit. Raises UsageError for a file that was edited since."""
+        """Remove texts that were added without a commit.
+
+        Raises UsageError for a file that was edited since.
+        """
         additions = {out / name: AddedText(*saved) for name, saved in touched.items()}
         for path, addition in additions.items():
             addition.check(path)
@@ -214,7 +227,8 @@ class SidecarOutput(Output):
         return self.layout.failed(fault) if fault else path
 
     def _text_path(self, row: Row) -> Path | None:
-        """The path of an image's text file; None if the image is not a file, and there is no --out."""
+        """The path of an image's text file; None if the image is not a file, and there is
+        no --out."""
         path = _image_file(row)
         if self.out is None:
             return path.with_suffix(".txt") if path else None

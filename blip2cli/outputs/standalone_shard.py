@@ -19,10 +19,11 @@ from blip2cli.outputs.target import Target
 
 
 class StandaloneShard:
-    """A shard that is being written, in a folder of its own, so that two that write the same shard do not collide.
+    """A shard that is being written, in a folder of its own, so that two that write the
+    same shard do not collide.
 
-    `output` takes its rows. Behind a URL the shard is written on this machine first. As a context, it is removed at the
-    end unless it was published. Raises OutputError.
+    `output` takes its rows. Behind a URL the shard is written on this machine first. As a
+    context, it is removed at the end unless it was published. Raises OutputError.
     """
 
     def __init__(self, target: Target, layout: Layout, number: int) -> None:
@@ -68,7 +69,8 @@ class StandaloneShard:
 
 
 def attempts_at(target: Target, number: int) -> int:
-    """How many attempts at a shard are under way, or died; of those behind a URL nobody knows."""
+    """How many attempts at a shard are under way, or died; of those behind a URL nobody
+    knows."""
     if target.is_remote:
         return 0
     return sum(1 for _ in parts_folder(target.path).glob(f"{number:05}-*"))

@@ -1,4 +1,5 @@
-"""The text files of images: which row has which file, and what may be in its place already."""
+"""The text files of images: which row has which file, and what may be in its place
+already."""
 
 from __future__ import annotations
 
@@ -20,7 +21,10 @@ PORTABLE_PIXMAP = re.compile(rb"P[1-6Ff]\s+(?:#[^\n]*\n\s*)*\d+\s+\d+\s")
 
 
 class TextOwners:
-    """Which row each text file belongs to: the first row that claims it. Takes some 200 bytes a row."""
+    """Which row each text file belongs to: the first row that claims it.
+
+    Takes some 200 bytes a row.
+    """
 
     def __init__(self) -> None:
         self.owners: dict[int, tuple[int, str]] = {}
@@ -28,7 +32,10 @@ class TextOwners:
         self.ignores_case = lru_cache(1024)(_ignores_case)
 
     def claim(self, path: Path, row: Row) -> bool:
-        """Claim a text file for a row; False if it belongs to another row. Raises OSError."""
+        """Claim a text file for a row; False if it belongs to another row.
+
+        Raises OSError.
+        """
         owner = self.owners.setdefault(self._identity(path), (row.index, sys.intern(_suffix(row))))
         return owner[0] == row.index
 
@@ -42,7 +49,8 @@ class TextOwners:
         return RowError("conflict", f"{path.name} is the text file of {path.stem}{suffix}")
 
     def _identity(self, path: Path) -> int:
-        """A number for a file, the same for all spellings of its path; capitals count if the file system says so."""
+        """A number for a file, the same for all spellings of its path; capitals count if
+        the file system says so."""
         folder = self.real_folder(str(path.parent))
         name = path.name.casefold() if self.ignores_case(folder) else path.name
         return hash(os.path.join(folder, name))
@@ -54,7 +62,8 @@ def _suffix(row: Row) -> str:
 
 
 def _ignores_case(folder: str) -> bool:
-    """Whether the file system finds a folder by its name with capitals and small letters swapped."""
+    """Whether the file system finds a folder by its name with capitals and small letters
+    swapped."""
     path, name = os.path.split(folder)
     try:
         return name.swapcase() != name and os.path.samefile(folder, os.path.join(path, name.swapcase()))
@@ -63,7 +72,10 @@ def _ignores_case(folder: str) -> bool:
 
 
 def existing_fault(path: Path) -> RowError | None:
-    """The error if something other than a text has a text file's name, such as a folder. Raises OSError."""
+    """The error if something other than a text has a text file's name, such as a folder.
+
+    Raises OSError.
+    """
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:

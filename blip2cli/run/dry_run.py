@@ -1,4 +1,5 @@
-"""--dry-run: shows what a plan would read and write, and by which model, without doing it."""
+"""--dry-run: shows what a plan would read and write, and by which model, without doing
+it."""
 
 from __future__ import annotations
 
@@ -18,7 +19,11 @@ from blip2cli.settings import Job
 
 
 def describe_plan(plan: Plan) -> list[tuple[str, str]]:
-    """Headings and lines. Raises Blip2Error if the job could not be run. Counts the input, however long it takes."""
+    """Headings and lines.
+
+    Raises Blip2Error if the job could not be run. Counts the input, however long it
+    takes.
+    """
     job, done = plan.job, plan.committed
     rows = plan.total if plan.total is not None else sum(1 for _ in plan.source.rows())
     rows_text = f"{rows:,} rows"

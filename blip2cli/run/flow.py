@@ -17,7 +17,10 @@ from blip2cli.run.update import NewRows
 
 
 def run(plan: Plan) -> Tally:
-    """Run the plan. Raises Blip2Error if it cannot continue, KeyboardInterrupt if it was stopped."""
+    """Run the plan.
+
+    Raises Blip2Error if it cannot continue, KeyboardInterrupt if it was stopped.
+    """
     output = plan.open_output()
     done = output.committed
     new = _new_rows(plan, output)
@@ -38,7 +41,10 @@ def run(plan: Plan) -> Tally:
 
 
 def _computed(plan: Plan, output: Output, rows: Iterator[Row], progress: Progress) -> Tally:
-    """Compute the rows, write them, and finish the output. Raises KeyboardInterrupt if the run was stopped."""
+    """Compute the rows, write them, and finish the output.
+
+    Raises KeyboardInterrupt if the run was stopped.
+    """
     with (
         closing(plan.open_pipeline()) as pipeline,
         BackgroundOutput(output, plan.job.output.commit_every) as writer,
@@ -56,7 +62,8 @@ def _computed(plan: Plan, output: Output, rows: Iterator[Row], progress: Progres
 
 
 def _known(rows: Iterator[Row]) -> Iterator[Row] | None:
-    """The rows, once the first has been read; None if there are none, for which no model is loaded."""
+    """The rows, once the first has been read; None if there are none, for which no model
+    is loaded."""
     first = next(rows, None)
     return None if first is None else chain([first], rows)
 
@@ -72,7 +79,10 @@ def by_input_row(results: Iterator[Result]) -> Iterator[list[Result]]:
 
 
 def _new_rows(plan: Plan, output: Output) -> NewRows | None:
-    """With --update, the rows that the output does not have yet. Text files are told by their names anyway."""
+    """With --update, the rows that the output does not have yet.
+
+    Text files are told by their names anyway.
+    """
     if not plan.job.output.update or not plan.target.format.has_journal:
         return None
     return NewRows(plan, output)

@@ -1,4 +1,5 @@
-"""The part of the flow from rows to results: images → model → task, in this process or wherever an engine has it."""
+"""The part of the flow from rows to results: images → model → task, in this process or
+wherever an engine has it."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from blip2cli.tasks import Task
 
 @dataclass(frozen=True)
 class PipelineStats:
-    """Figures of a pipeline's work: seconds of each phase, the first batch size, and the one that worked."""
+    """Figures of a pipeline's work: seconds of each phase, the first batch size, and the
+    one that worked."""
 
     seconds: dict[str, float]
     started_with: int
@@ -31,7 +33,10 @@ class Pipeline(Protocol):
     """One or several loaded models, and the steps from rows to results."""
 
     def results(self, rows: Iterator[Row], stop: Stop) -> Iterator[Result]:
-        """The output rows, in input order. After a stop request, the current rows are finished."""
+        """The output rows, in input order.
+
+        After a stop request, the current rows are finished.
+        """
 
     def stats(self) -> PipelineStats:
         """The figures so far; also after the pipeline is closed."""

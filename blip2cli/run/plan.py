@@ -1,7 +1,9 @@
-"""The plan of a run: the job, and everything that follows from it. Each thing is determined once, here.
+"""The plan of a run: the job, and everything that follows from it. Each thing is
+determined once, here.
 
-The command line, --dry-run, resuming, retrying and the engines take the plan. A wrong path is reported when the
-plan is made; what needs torch (devices, checkpoint, columns) is determined when it is first used.
+The command line, --dry-run, resuming, retrying and the engines take the plan. A wrong
+path is reported when the plan is made; what needs torch (devices, checkpoint, columns) is
+determined when it is first used.
 """
 
 from __future__ import annotations
@@ -48,13 +50,17 @@ class RowSource(Protocol):
     """Where the rows of a plan come from: the job's inputs, or a part of them."""
 
     def rows(self, start: int = 0, before: str | None = None) -> Iterator[Row]:
-        """The rows from the start-th on. Raises UsageError if the row before it is not named `before`."""
+        """The rows from the start-th on.
+
+        Raises UsageError if the row before it is not named `before`.
+        """
 
     def count(self) -> int | None:
         """The number of rows; None if it is not known without reading them."""
 
     def unread(self) -> Counter[str]:
-        """Files that are not read, by suffix, as far as the input has been counted or read."""
+        """Files that are not read, by suffix, as far as the input has been counted or
+        read."""
 
     def column_names(self) -> list[str]:
         """The columns that are carried through to the output."""
@@ -63,7 +69,8 @@ class RowSource(Protocol):
         """Their Arrow types."""
 
     def stretch(self, first: int, stop: int) -> Iterator[Row]:
-        """The rows from the first-th on to that before the stop-th, numbered as `rows` numbers them."""
+        """The rows from the first-th on to that before the stop-th, numbered as `rows`
+        numbers them."""
 
 
 @dataclass(frozen=True)
@@ -112,14 +119,18 @@ class Plan:
 
     @cached_property
     def committed(self) -> Commit:
-        """What an earlier run has committed, after which this one continues; read without changing anything."""
+        """What an earlier run has committed, after which this one continues; read without
+        changing anything."""
         if not self.job.output.continues or not self.target.is_begun():
             return Commit()
         return already_done(self.target, self.header(self.carried_types))
 
     @cached_property
     def finished(self) -> Commit | None:
-        """What an earlier run has committed, if nothing is left to do. Raises UsageError for a changed input."""
+        """What an earlier run has committed, if nothing is left to do.
+
+        Raises UsageError for a changed input.
+        """
         if not self.job.output.resume or self.job.output.update or not self.target.is_there():
             return None
         untyped = dict.fromkeys(self.source.column_names(), UNKNOWN)  # types may take reading all of the input
@@ -135,7 +146,8 @@ class Plan:
         return types_of(self.source.schema) if self.source.column_names() else {}
 
     def header(self, carried: dict[str, str], **more: Any) -> Header:
-        """What a resumed run must share with the one before, as far as this is known before torch is imported."""
+        """What a resumed run must share with the one before, as far as this is known
+        before torch is imported."""
         settings = settings_of(self.target, self.job.output, {**self.fingerprint, **more})
         return Header(settings, carried)
 
@@ -149,7 +161,10 @@ class Plan:
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
-        """The model's checkpoint, downloaded from the hub if necessary. Raises CheckpointError."""
+        """The model's checkpoint, downloaded from the hub if necessary.
+
+        Raises CheckpointError.
+        """
         return self.find_checkpoint(fetch=True)
 
     @cached_property
@@ -164,7 +179,10 @@ class Plan:
         return Layout(carried, columns, cache(self.source.schema), metadata)
 
     def find_checkpoint(self, fetch: bool) -> Checkpoint:
-        """The model's checkpoint. Raises NotCached if it would have to be downloaded, and must not be."""
+        """The model's checkpoint.
+
+        Raises NotCached if it would have to be downloaded, and must not be.
+        """
         from blip2cli.model.checkpoint.find import find_checkpoint
 
         settings = self.job.model
@@ -173,19 +191,29 @@ class Plan:
         return find_checkpoint(settings, self.job.kind, fetch)
 
     def rows(self, done: Commit) -> Iterator[Row]:
-        """The input rows that are left after those of a commit. Raises UsageError for a changed input."""
+        """The input rows that are left after those of a commit.
+
+        Raises UsageError for a changed input.
+        """
         return self.source.rows(done.rows, done.last)
 
     def is_complete(self, done: Commit) -> bool:
-        """Whether a commit holds all input rows, as far as this is known before they are read."""
+        """Whether a commit holds all input rows, as far as this is known before they are
+        read."""
         return done.rows > 0 and self.total is not None and done.rows >= self.total
 
     def open_output(self) -> Output:
-        """The output, ready for rows; incomplete ends of an earlier run are repaired. Raises UsageError."""
+        """The output, ready for rows; incomplete ends of an earlier run are repaired.
+
+        Raises UsageError.
+        """
         return open_output(self.target, self.job.output, self.layout, self.fingerprint)
 
     def open_pipeline(self) -> Pipeline:
-        """The model, loaded, in this process or in one for each of --devices. Raises CheckpointError."""
+        """The model, loaded, in this process or in one for each of --devices.
+
+        Raises CheckpointError.
+        """
         from blip2cli.run.pipeline import InProcess
 
         if self.checkpoint.caution:
@@ -201,13 +229,19 @@ class Plan:
 
 
 def make_plan(job: Job) -> Plan:
-    """The plan of a job, without changing its output. Raises UsageError if input, output and options do not fit."""
+    """The plan of a job, without changing its output.
+
+    Raises UsageError if input, output and options do not fit.
+    """
     return _plan(job, _target(job))
 
 
 @contextmanager
 def locked_plan(job: Job) -> Iterator[Plan]:
-    """The plan of a job that is about to run; its output is locked for other runs. Raises UsageError."""
+    """The plan of a job that is about to run; its output is locked for other runs.
+
+    Raises UsageError.
+    """
     target = _target(job)
     check_places(target, job.output)
     if target.format.index:

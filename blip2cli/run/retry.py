@@ -1,7 +1,9 @@
-"""--retry-errors: writes an output again, with its good rows copied and its error rows computed again.
+"""--retry-errors: writes an output again, with its good rows copied and its error rows
+computed again.
 
-The rows go through an ordinary run to a second output, which replaces the old one when it is complete. So a retry
-can be killed and resumed like any run, and nothing is lost meanwhile.
+The rows go through an ordinary run to a second output, which replaces the old one when it
+is complete. So a retry can be killed and resumed like any run, and nothing is lost
+meanwhile.
 """
 
 from __future__ import annotations
@@ -62,7 +64,8 @@ class KeptRows:
         self.retried = frozenset(at // self.each for at, error in enumerate(errors) if error)
 
     def around(self, pipeline: Pipeline) -> Pipeline:
-        """A pipeline whose results have the old output's values in the rows that are kept."""
+        """A pipeline whose results have the old output's values in the rows that are
+        kept."""
         return _KeepingPipeline(self, pipeline)
 
     def restored(self, results: Iterator[Result]) -> Iterator[Result]:
@@ -97,7 +100,8 @@ class _KeepingPipeline:
 
 
 def retry_errors(plan: Plan) -> int:
-    """Compute the error rows of the plan's output again, if it has any; returns how many there were."""
+    """Compute the error rows of the plan's output again, if it has any; returns how many
+    there were."""
     if not plan.target.is_begun():
         return 0
     old = plan.open_output()

@@ -10,7 +10,8 @@ from blip2cli.tasks import Needs, Task
 
 
 def open_input(job: Job, task: Task, written_folder: str | None = None) -> Sources:
-    """The rows of a job, whose columns its task has seen. Raises UsageError if an input cannot be used.
+    """The rows of a job, whose columns its task has seen. Raises UsageError if an input
+    cannot be used.
 
     `written_folder` is a folder whose index the run itself writes, and does not read.
     """
@@ -30,7 +31,8 @@ def open_input(job: Job, task: Task, written_folder: str | None = None) -> Sourc
 
 
 def _text_column(job: Job, needs: Needs, written_folder: str | None) -> str | None:
-    """The column that texts are read from: the first of the possible columns that the input has."""
+    """The column that texts are read from: the first of the possible columns that the
+    input has."""
     if len(needs.text_columns) < 2:
         return next(iter(needs.text_columns), None)
     input_columns = open_source(job.input.inputs, _columns(job, None, needs.images, written_folder)).column_names()

@@ -1,4 +1,7 @@
-"""The summary of a run: counted during the run, shown at its end. Imports nothing heavy."""
+"""The summary of a run: counted during the run, shown at its end.
+
+Imports nothing heavy.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,11 @@ if TYPE_CHECKING:
 
 
 class Tally:
-    """Counts of the results of this run, and of those committed earlier. Its clock starts when it is made.
+    """Counts of the results of this run, and of those committed earlier. Its clock starts
+    when it is made.
 
-    `skipped` says which rows the output did not want, and why; it is empty if it wanted all. `retried` rows of the
-    earlier ones were computed again before this run.
+    `skipped` says which rows the output did not want, and why; it is empty if it wanted
+    all. `retried` rows of the earlier ones were computed again before this run.
     """
 
     def __init__(self, earlier: Commit) -> None:
@@ -73,7 +77,10 @@ class Tally:
 
 
 def close(job: Job, tally: Tally, unread: Mapping[str, int]) -> None:
-    """Show the summary on stderr unless quiet, and write --summary. `unread` counts files not read, by suffix."""
+    """Show the summary on stderr unless quiet, and write --summary.
+
+    `unread` counts files not read, by suffix.
+    """
     summary = {**_summary(job, tally), "not_read": dict(unread)}
     if not job.output.quiet:
         show_summary(summary)

@@ -1,6 +1,8 @@
-"""--update: which rows of a grown input an output has already, by their names, and which are new.
+"""--update: which rows of a grown input an output has already, by their names, and which
+are new.
 
-Rows are compared by hashes of 128 bits in sorted arrays: 28 bytes a row, whatever the length of the names.
+Rows are compared by hashes of 128 bits in sorted arrays: 28 bytes a row, whatever the
+length of the names.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ Key = tuple[str, str | None]
 
 
 class KnownRows:
-    """The input rows that an output has, by their keys; equal keys count as often as they are there.
+    """The input rows that an output has, by their keys; equal keys count as often as they
+    are there.
 
     Args:
         keys: the keys in the order of the output, one for each input row.
@@ -47,7 +50,8 @@ class KnownRows:
         return len(self._high)
 
     def take(self, key: Key) -> int | None:
-        """The place of a row of this key in the output, which is then taken; None if there is none left."""
+        """The place of a row of this key in the output, which is then taken; None if
+        there is none left."""
         high, low = array("Q", _digest(key))
         first = bisect_left(self._high, high)
         while self._is_at(first, high) and self._low[first] < low:
@@ -93,7 +97,8 @@ def _keys(task: Task, output: Output) -> Iterator[Key]:
 
 
 class NewRows:
-    """The rows of a plan's source that its output does not have yet, numbered after those that it has."""
+    """The rows of a plan's source that its output does not have yet, numbered after those
+    that it has."""
 
     def __init__(self, plan: Plan, output: Output) -> None:
         self.task, self.source = plan.task, plan.source
@@ -116,7 +121,8 @@ class NewRows:
 class InOutputOrder(RowsOfSource):
     """The rows of a source that an output has, in the output's order.
 
-    Every update adds rows that stand anywhere in the input, so the source is read once for each of them.
+    Every update adds rows that stand anywhere in the input, so the source is read once
+    for each of them.
 
     Args:
         source: all rows.
@@ -126,7 +132,10 @@ class InOutputOrder(RowsOfSource):
     numbers: array[int]
 
     def rows(self, start: int = 0, before: str | None = None) -> Iterator[Row]:
-        """The rows from the start-th on. `before` is not compared: rows are found by their names."""
+        """The rows from the start-th on.
+
+        `before` is not compared: rows are found by their names.
+        """
         rows: Iterator[tuple[int, Row]] = iter(())
         previous = -1
         for index in range(start, len(self.numbers)):
@@ -145,7 +154,10 @@ class InOutputOrder(RowsOfSource):
 
 
 def in_output_order(plan: Plan, output: Output) -> InOutputOrder:
-    """The plan's source in the order of its output. Raises UsageError if a row of the output is not in the input."""
+    """The plan's source in the order of its output.
+
+    Raises UsageError if a row of the output is not in the input.
+    """
     known = known_rows(plan.task, output)
     numbers = array("q", [-1]) * len(known)
     for number, row in enumerate(plan.source.rows()):

@@ -1,4 +1,5 @@
-"""What a checkpoint's folder holds, read from its JSON files and the headers of its weights: nothing is loaded."""
+"""What a checkpoint's folder holds, read from its JSON files and the headers of its
+weights: nothing is loaded."""
 
 from __future__ import annotations
 
@@ -56,7 +57,10 @@ class Anatomy:
 
 
 def examine(folder: Path) -> Anatomy:
-    """Examine a folder. Raises CheckpointError if it is not a BLIP-2 checkpoint, or cannot be read."""
+    """Examine a folder.
+
+    Raises CheckpointError if it is not a BLIP-2 checkpoint, or cannot be read.
+    """
     try:
         return _anatomy(folder)
     except (TypeError, ValueError, IndexError, AttributeError):
@@ -116,7 +120,8 @@ def _query_tokens(config: dict[str, Any], shapes: dict[str, tuple[int, ...]]) ->
 
 
 def _image_side(saved: Any, config: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> int:
-    """From the preprocessor's settings `saved`; else from the weights, else from the configuration."""
+    """From the preprocessor's settings `saved`; else from the weights, else from the
+    configuration."""
     size = (saved or {}).get("size")
     side = size.get("height") or size.get("shortest_edge") if isinstance(size, dict) else size
     if side:

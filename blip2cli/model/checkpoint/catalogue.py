@@ -1,4 +1,5 @@
-"""The checkpoints that BLIP-2's authors have published, with their sizes: the source of the table in docs/models.md."""
+"""The checkpoints that BLIP-2's authors have published, with their sizes: the source of
+the table in docs/models.md."""
 
 from __future__ import annotations
 
@@ -10,10 +11,12 @@ from blip2cli.model.families import Family, family_of_name
 
 @dataclass(frozen=True)
 class PublishedCheckpoint:
-    """A published checkpoint; `language_model` is None for those with retrieval heads instead.
+    """A published checkpoint; `language_model` is None for those with retrieval heads
+    instead.
 
-    `weights` are counted from the architecture: ViT-g/14 without its last layer, a Q-Former of BERT-base's size with 32
-    query tokens, and the language model. A test counts them again.
+    `weights` are counted from the architecture: ViT-g/14 without its last layer, a
+    Q-Former of BERT-base's size with 32 query tokens, and the language model. A test
+    counts them again.
     """
 
     name: str

@@ -37,7 +37,10 @@ def every_cuda_device() -> list[torch.device]:
 
 
 def devices_of(devices: str) -> list[torch.device]:
-    """The devices of --devices, one for each replica. Raises UsageError if one does not exist."""
+    """The devices of --devices, one for each replica.
+
+    Raises UsageError if one does not exist.
+    """
     named = devices_named(devices)
     if named != ["all"]:
         return [device_named(name) for name in named]

@@ -1,4 +1,5 @@
-"""Errors of the libraries that read checkpoints, turned into errors that a user understands."""
+"""Errors of the libraries that read checkpoints, turned into errors that a user
+understands."""
 
 from __future__ import annotations
 
@@ -10,10 +11,11 @@ from blip2cli.errors import Blip2Error, CheckpointError, reason
 
 @contextmanager
 def explained(fault: str, hint: str) -> Iterator[None]:
-    """Raise CheckpointError for whatever fails inside: what is wrong, with the library's reason, and what to do.
+    """Raise CheckpointError for whatever fails inside: what is wrong, with the library's
+    reason, and what to do.
 
-    A panic in a library written in Rust is such a failure too. Running out of memory is not: it says nothing about the
-    checkpoint.
+    A panic in a library written in Rust is such a failure too. Running out of memory is
+    not: it says nothing about the checkpoint.
     """
     try:
         yield

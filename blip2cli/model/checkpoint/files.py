@@ -1,7 +1,8 @@
-"""A checkpoint's files: which of them are its weights, and reading its JSON. Errors name the file.
+"""A checkpoint's files: which of them are its weights, and reading its JSON. Errors name
+the file.
 
-Nothing heavy is imported, and nothing outside the checkpoint's folder is read. Symbolic links are followed: the hub's
-cache is made of them.
+Nothing heavy is imported, and nothing outside the checkpoint's folder is read. Symbolic
+links are followed: the hub's cache is made of them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ TOKENIZER_FILES = (
 """Sets of files; any one of them holds a tokenizer's vocabulary."""
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
-"""Says which tokenizer the vocabulary is for; without it, a tokenizer that splits texts differently would be loaded."""
+"""Says which tokenizer the vocabulary is for; without it, a tokenizer that splits texts
+differently would be loaded."""
 
 LFS_POINTER = b"version https://git-lfs"
 
@@ -40,9 +42,11 @@ LFS_PULL = "Run `git lfs pull` in the folder, or download the file itself."
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights, as transformers looks for them; empty where there are none.
+    """The files that hold the weights, as transformers looks for them; empty where there
+    are none.
 
-    Raises CheckpointError for an index that is broken, or that names files which are missing or outside the folder.
+    Raises CheckpointError for an index that is broken, or that names files which are
+    missing or outside the folder.
     """
     named = weight_files_named(folder)
     missing = [path for path in named if not path.exists()]
@@ -63,7 +67,10 @@ def weight_files_named(folder: Path) -> list[Path]:
 
 
 def shard_names(index: Path) -> list[str]:
-    """The files that an index names. Raises CheckpointError for a broken index, or names outside its folder."""
+    """The files that an index names.
+
+    Raises CheckpointError for a broken index, or names outside its folder.
+    """
     weight_map = json_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index} has no weight_map", COPY_AGAIN)
@@ -95,7 +102,10 @@ def missing_of_tokenizer(folder: Path) -> list[str]:
 
 
 def json_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is no such file. Raises CheckpointError, naming the file."""
+    """The object in a JSON file; empty where there is no such file.
+
+    Raises CheckpointError, naming the file.
+    """
     if not path.exists():
         return {}
     check_file(path)
@@ -113,7 +123,8 @@ def json_object(path: Path) -> dict[str, Any]:
 
 
 def check_file(path: Path) -> None:
-    """Raise CheckpointError for a file that is empty, cannot be read, or is only git-lfs's pointer to it."""
+    """Raise CheckpointError for a file that is empty, cannot be read, or is only
+    git-lfs's pointer to it."""
     if not path.is_file():
         raise CheckpointError(f"{path} is not a regular file", COPY_AGAIN)
     try:

@@ -1,4 +1,5 @@
-"""Finding the checkpoint that a name refers to, and checking, before it is loaded, that it may run as asked."""
+"""Finding the checkpoint that a name refers to, and checking, before it is loaded, that
+it may run as asked."""
 
 from __future__ import annotations
 
@@ -36,21 +37,23 @@ WRONG_KIND: dict[Kind, tuple[str, str]] = {
         "Use a retrieval checkpoint, such as Salesforce/blip2-itm-vit-g.",
     ),
 }
-"""The kind that is needed → what is wrong with a checkpoint of the other kind, and what to do."""
+"""The kind that is needed → what is wrong with a checkpoint of the other kind, and what
+to do."""
 
 GENERATION_CONFIG = "generation_config.json"
 
 
 def find_checkpoint(settings: ModelSettings, kind: Kind | None = None, fetch: bool = True) -> Checkpoint:
-    """Find the checkpoint that the settings name, check it, and choose its devices and precision.
+    """Find the checkpoint that the settings name, check it, and choose its devices and
+    precision.
 
     Args:
         settings: its name, and what is asked for.
         kind: the kind that it must be of; None for any.
         fetch: whether it may be downloaded.
 
-    Raises UsageError for a device or precision that is not available, CheckpointError for a checkpoint that cannot be
-    used, NotCached for one that would have to be downloaded.
+    Raises UsageError for a device or precision that is not available, CheckpointError for
+    a checkpoint that cannot be used, NotCached for one that would have to be downloaded.
     """
     name = settings.name(kind)
     check_model_name(name)
@@ -82,7 +85,10 @@ def _folder(name: str, revision: str | None, fetch: bool) -> Path:
 
 
 def _config(name: str, folder: Path) -> Any:
-    """The configuration of a folder, whose files may be broken. Raises CheckpointError."""
+    """The configuration of a folder, whose files may be broken.
+
+    Raises CheckpointError.
+    """
     from transformers import AutoConfig
 
     path = folder / "config.json"
@@ -101,7 +107,10 @@ def _config(name: str, folder: Path) -> Any:
 
 
 def _check_type(name: str, config: dict[str, Any]) -> None:
-    """Check that config.json describes a BLIP-2 model that is not quantised. Raises CheckpointError."""
+    """Check that config.json describes a BLIP-2 model that is not quantised.
+
+    Raises CheckpointError.
+    """
     model_type = config.get("model_type")
     if not config:
         raise CheckpointError(f"{name} contains no checkpoint (no config.json)", USE_ANOTHER)
@@ -117,7 +126,8 @@ def _check_type(name: str, config: dict[str, Any]) -> None:
 
 
 def _check_kind(name: str, actual: Kind, needed: Kind | None, spread: bool) -> None:
-    """Raises CheckpointError for the wrong kind, UsageError if there is no language model to spread over devices."""
+    """Raises CheckpointError for the wrong kind, UsageError if there is no language model
+    to spread over devices."""
     if needed is not None and needed != actual:
         fault, hint = WRONG_KIND[needed]
         raise CheckpointError(f"{name} {fault}", hint)
@@ -136,7 +146,8 @@ def _hint_without_weights(folder: Path) -> str:
 
 
 def _check_generation_config(folder: Path) -> None:
-    """Raise CheckpointError for a broken generation_config.json, which transformers would ignore."""
+    """Raise CheckpointError for a broken generation_config.json, which transformers would
+    ignore."""
     ends = json_object(folder / GENERATION_CONFIG).get("eos_token_id")
     end_ids = ends if isinstance(ends, list) else [ends or 0]
     if not all(isinstance(end, int) for end in end_ids):
@@ -144,7 +155,8 @@ def _check_generation_config(folder: Path) -> None:
 
 
 def _kind(folder: Path, config: Any) -> Kind:
-    """What the checkpoint is made for: from the class it was saved as, or else from its weights."""
+    """What the checkpoint is made for: from the class it was saved as, or else from its
+    weights."""
     for kind, name in CLASSES.items():
         if name in (config.architectures or ()):
             return kind
@@ -153,7 +165,10 @@ def _kind(folder: Path, config: Any) -> Kind:
 
 
 def _family(name: str, config: Any, kind: Kind) -> Family | None:
-    """The language model's family; None for retrieval, where there is only its config. Raises CheckpointError."""
+    """The language model's family; None for retrieval, where there is only its config.
+
+    Raises CheckpointError.
+    """
     if kind == "retrieval":
         return None
     model_type = config.text_config.model_type
@@ -166,7 +181,8 @@ def _family(name: str, config: Any, kind: Kind) -> Family | None:
 
 
 def _check_width(name: str, config: Any, kind: Kind) -> None:
-    """Raise CheckpointError if the language model's tokens are wider than the images' projections."""
+    """Raise CheckpointError if the language model's tokens are wider than the images'
+    projections."""
     text = config.text_config
     tokens, layers = getattr(text, "word_embed_proj_dim", 0), text.hidden_size
     if kind == "generation" and tokens > layers:

@@ -1,4 +1,5 @@
-"""The Hugging Face hub and its cache: which checkpoints are cached, downloading others, and why a download fails.
+"""The Hugging Face hub and its cache: which checkpoints are cached, downloading others,
+and why a download fails.
 
 Only `hub_folder` uses the network.
 """
@@ -28,7 +29,8 @@ PATH_SIGNS = ("/", "./", "../", "~", "\\", ".\\")
 """What begins with one of these can only be a path."""
 
 SIMILAR = 0.75
-"""The similarity (difflib's ratio) from which on a name counts as a known one that is misspelt."""
+"""The similarity (difflib's ratio) from which on a name counts as a known one that is
+misspelt."""
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -44,7 +46,8 @@ class NotCached(CheckpointError):
 
 @dataclass(frozen=True)
 class CachedModel:
-    """A cached model, in the revision that a plain run uses; `whole` if none of its weights are missing."""
+    """A cached model, in the revision that a plain run uses; `whole` if none of its
+    weights are missing."""
 
     revision: str
     folder: Path
@@ -53,7 +56,8 @@ class CachedModel:
 
 
 def cached_models() -> dict[str, CachedModel]:
-    """All cached models by hub id, BLIP-2 or not; of several revisions that of `main`, or else the newest."""
+    """All cached models by hub id, BLIP-2 or not; of several revisions that of `main`, or
+    else the newest."""
     from huggingface_hub import CacheNotFound, scan_cache_dir
 
     try:
@@ -79,9 +83,11 @@ def is_complete(folder: Path) -> bool:
 
 
 def check_model_name(name: str) -> None:
-    """Check that a name may be a folder or a hub id, and is not a known name misspelt. Raises CheckpointError.
+    """Check that a name may be a folder or a hub id, and is not a known name misspelt.
+    Raises CheckpointError.
 
-    Nothing heavy is imported and no network is used, so that a wrong name is reported at once.
+    Nothing heavy is imported and no network is used, so that a wrong name is reported at
+    once.
     """
     if name == "tiny" or os.path.isdir(name):
         return
@@ -113,7 +119,8 @@ def _is_partly_cached(name: str) -> bool:
 
 
 def closest_name(name: str) -> str | None:
-    """The published checkpoint whose name is most similar to this one; None if none is similar."""
+    """The published checkpoint whose name is most similar to this one; None if none is
+    similar."""
     full_names = {"tiny": "tiny"}
     for checkpoint in PUBLISHED:
         full = checkpoint.name
@@ -126,9 +133,11 @@ def closest_name(name: str) -> str | None:
 def hub_folder(name: str, revision: str | None, fetch: bool) -> Path:
     """The folder of a hub id in the cache; if `fetch`, it is downloaded if necessary.
 
-    A complete checkpoint is used as it is, without asking the hub, so that the same run gives the same rows tomorrow.
+    A complete checkpoint is used as it is, without asking the hub, so that the same run
+    gives the same rows tomorrow.
 
-    Raises CheckpointError, which says why the download failed; NotCached if there was to be no download.
+    Raises CheckpointError, which says why the download failed; NotCached if there was to
+    be no download.
     """
     from huggingface_hub import snapshot_download
 

@@ -1,4 +1,5 @@
-"""Replacing the linear layers of a model, one at a time, together with the activation that follows them."""
+"""Replacing the linear layers of a model, one at a time, together with the activation
+that follows them."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from torch import nn
 from blip2cli.errors import CheckpointError
 
 PostOp = tuple[str, str]
-"""An operation on a layer's output within the same call: oneDNN's name for it, and for its algorithm."""
+"""An operation on a layer's output within the same call: oneDNN's name for it, and for
+its algorithm."""
 
 NO_POST_OP: PostOp = ("none", "none")
 
@@ -20,17 +22,20 @@ FUSED = (
     ("Blip2QFormerIntermediate", "dense", "intermediate_act_fn"),
     ("OPTDecoderLayer", "fc1", "activation_fn"),
 )
-"""Modules in which an activation follows a linear layer: the class, the names of the layer and of the activation."""
+"""Modules in which an activation follows a linear layer: the class, the names of the
+layer and of the activation."""
 
 POST_OPS: dict[str, PostOp] = {"GELUActivation": ("gelu", "none"), "GELU": ("gelu", "none"), "ReLU": ("relu", "none")}
 """Class of an activation → the post-op that does the same."""
 
 
 def replace_linears(model: nn.Module, make: Callable[[nn.Linear, PostOp], nn.Module], fuse: bool = True) -> None:
-    """Replace every linear layer in place by what `make` makes of the layer and its post-op.
+    """Replace every linear layer in place by what `make` makes of the layer and its
+    post-op.
 
-    Each layer is freed before the next is made, so that there is never a second copy of the model in memory. Raises
-    CheckpointError for weights that are NaN or infinite, which int8 would turn into numbers.
+    Each layer is freed before the next is made, so that there is never a second copy of
+    the model in memory. Raises CheckpointError for weights that are NaN or infinite,
+    which int8 would turn into numbers.
     """
     # the list must not hold the linear layers, which would keep all their weights
     parents = [module for module in model.modules() if type(module) is not nn.Linear]
@@ -43,7 +48,8 @@ def replace_linears(model: nn.Module, make: Callable[[nn.Linear, PostOp], nn.Mod
 
 
 def works(make: Callable[[nn.Linear, PostOp], nn.Module], dtype: torch.dtype) -> bool:
-    """Whether a kind of layer runs here and agrees with PyTorch's own: tried on a small layer of that dtype."""
+    """Whether a kind of layer runs here and agrees with PyTorch's own: tried on a small
+    layer of that dtype."""
     generator = torch.Generator().manual_seed(0)
     linear = nn.Linear(64, 32)
     for parameter in linear.parameters():
@@ -64,7 +70,8 @@ def _fused_activations(parent: nn.Module) -> dict[str, str]:
 
 
 def _take_activation(parent: Any, name: str | None) -> PostOp:
-    """The post-op for a module's activation, which is removed from it; NO_POST_OP if there is none for it."""
+    """The post-op for a module's activation, which is removed from it; NO_POST_OP if
+    there is none for it."""
     post_op = POST_OPS.get(type(getattr(parent, name)).__name__) if name else None
     if name is None or post_op is None:
         return NO_POST_OP

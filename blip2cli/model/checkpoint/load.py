@@ -1,7 +1,9 @@
-"""`Checkpoint`: a checkpoint that was found and may run as asked, which loads its model and its tokenizer.
+"""`Checkpoint`: a checkpoint that was found and may run as asked, which loads its model
+and its tokenizer.
 
-Weights come from safetensors only and no remote code is run. What checkpoints saved before transformers 4.46 lack
-(`num_query_tokens` in the processor, `image_token_index`, the `<image>` token) is never read here.
+Weights come from safetensors only and no remote code is run. What checkpoints saved
+before transformers 4.46 lack (`num_query_tokens` in the processor, `image_token_index`,
+the `<image>` token) is never read here.
 """
 
 from __future__ import annotations
@@ -49,8 +51,10 @@ class Checkpoint:
         device: where the model runs.
         precision: the one chosen: fp32, fp16, bf16, int8 or int4.
         kind: what it is made for.
-        others: where the language model's layers are spread over several devices, those after the first.
-        unused: names of weights that belong to no part of the model, such as heads for another use.
+        others: where the language model's layers are spread over several devices, those
+            after the first.
+        unused: names of weights that belong to no part of the model, such as heads for
+            another use.
     """
 
     name: str
@@ -79,7 +83,8 @@ class Checkpoint:
 
     @property
     def caution(self) -> str | None:
-        """A warning about the precision, to be shown before the model is loaded; None if there is none."""
+        """A warning about the precision, to be shown before the model is loaded; None if
+        there is none."""
         if self.precision == "bf16" and self.device.type == "cpu" and not native_bf16():
             return "this processor has no bf16 instructions: --dtype fp32 or int8 is several times faster"
         return None
@@ -90,7 +95,10 @@ class Checkpoint:
         return None if self.kind == "retrieval" else FAMILIES[self.config.text_config.model_type]
 
     def load_model(self) -> PreTrainedModel:
-        """The model in its dtype on its device or devices, ready to run. Raises CheckpointError."""
+        """The model in its dtype on its device or devices, ready to run.
+
+        Raises CheckpointError.
+        """
         parts: placement.Placement = {}
         if self.others:
             parts = placement.device_map(self.config, placement.place_layers(self), self.device)
@@ -103,7 +111,10 @@ class Checkpoint:
         return ready
 
     def _load_weights(self, parts: placement.Placement) -> Any:
-        """The model as transformers loads it, with its `parts` on these devices. Raises CheckpointError."""
+        """The model as transformers loads it, with its `parts` on these devices.
+
+        Raises CheckpointError.
+        """
         import transformers
 
         architecture = getattr(transformers, CLASSES[self.kind])
@@ -140,6 +151,9 @@ class Checkpoint:
             model.vision_model.set_attn_implementation("eager")  # half the time of the fused one, for so few patches
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer, to which special tokens in a text, such as `</s>`, are text. Raises CheckpointError."""
+        """The tokenizer, to which special tokens in a text, such as `</s>`, are text.
+
+        Raises CheckpointError.
+        """
         reader = self.config.text_config if self.kind == "generation" else self.config.qformer_config
         return load_tokenizer(self.name, self.folder, reader.vocab_size)

@@ -1,8 +1,9 @@
-"""bf16 on the CPU: linear layers whose weights are arranged for the processor once, not at every call.
+"""bf16 on the CPU: linear layers whose weights are arranged for the processor once, not
+at every call.
 
-PyTorch's bf16 linear gives oneDNN the plain weights, which oneDNN reorders each time it runs. Here they are reordered
-once, by the operators that torch.compile's freezing uses, and the activation that follows is part of the same call.
-`make bench` measures the gain.
+PyTorch's bf16 linear gives oneDNN the plain weights, which oneDNN reorders each time it
+runs. Here they are reordered once, by the operators that torch.compile's freezing uses,
+and the activation that follows is part of the same call. `make bench` measures the gain.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class PackedLinear(nn.Module):
 
 
 def pack_linears(model: nn.Module) -> None:
-    """Replace every linear layer by a packed one, in place, and fuse the activations that can be fused.
+    """Replace every linear layer by a packed one, in place, and fuse the activations that
+    can be fused.
 
     All of the model must be in bf16.
     """

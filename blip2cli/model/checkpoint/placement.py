@@ -1,7 +1,9 @@
-"""One model on several devices (`--device-map auto`): which layer of the language model is on which.
+"""One model on several devices (`--device-map auto`): which layer of the language model
+is on which.
 
-Everything but the language model's layers (image side, embeddings, head) stays together on the first device; so do
-the layers' inputs and the logits. Layers keep their order. Not measured: no GPU was available.
+Everything but the language model's layers (image side, embeddings, head) stays together
+on the first device; so do the layers' inputs and the logits. Layers keep their order. Not
+measured: no GPU was available.
 """
 
 from __future__ import annotations
@@ -22,14 +24,18 @@ if TYPE_CHECKING:
     from blip2cli.model.checkpoint.load import Checkpoint
 
 FULLEST = 90
-"""Percent of a device's free memory that weights may fill; the rest is for what is computed with them."""
+"""Percent of a device's free memory that weights may fill; the rest is for what is
+computed with them."""
 
 Placement = dict[str, torch.device]
 """The name of a layer or another part → its device."""
 
 
 def place_layers(checkpoint: Checkpoint) -> Placement:
-    """The devices of the language model's layers, in order. Raises CheckpointError if there is not enough room."""
+    """The devices of the language model's layers, in order.
+
+    Raises CheckpointError if there is not enough room.
+    """
     shapes = weight_shapes(checkpoint.folder)
 
     def size_of(prefix: str) -> int:
@@ -51,7 +57,8 @@ def place_layers(checkpoint: Checkpoint) -> Placement:
 
 
 def assign(rest: int, layers: Sequence[int], free: Sequence[int]) -> list[int] | None:
-    """The number of each layer's device, in order, so that all devices are filled to about the same share.
+    """The number of each layer's device, in order, so that all devices are filled to
+    about the same share.
 
     Args:
         rest: bytes of what stays together on the first device.
@@ -87,9 +94,11 @@ def layer_names(config: Any) -> list[str]:
 
 
 def device_map(config: Any, layers: Placement, first: torch.device) -> Placement:
-    """For transformers' from_pretrained: the layers' devices, and the first device for all parts without layers.
+    """For transformers' from_pretrained: the layers' devices, and the first device for
+    all parts without layers.
 
-    No part contains another: accelerate would move all of the outer one to its device before the inner ones.
+    No part contains another: accelerate would move all of the outer one to its device
+    before the inner ones.
     """
     from transformers import Blip2ForConditionalGeneration
 
@@ -110,11 +119,13 @@ def _without_layers(module: nn.Module, layers: Placement, prefix: str = "") -> I
 
 
 def move_inputs_of_parts(model: Any, parts: Placement) -> None:
-    """Make each part of a model that was loaded onto several devices move its inputs to its own device.
+    """Make each part of a model that was loaded onto several devices move its inputs to
+    its own device.
 
-    This replaces accelerate's hooks, which do so at every linear layer, and may leave the query tokens on any of the
-    devices. Inside a layer nothing is moved: decoding does it. Logits and tokens cannot be on different devices, as in
-    transformers#26806: what follows the last layer is on the first device with all the rest.
+    This replaces accelerate's hooks, which do so at every linear layer, and may leave the
+    query tokens on any of the devices. Inside a layer nothing is moved: decoding does it.
+    Logits and tokens cannot be on different devices, as in transformers#26806: what
+    follows the last layer is on the first device with all the rest.
     """
     from accelerate.hooks import remove_hook_from_module
 

@@ -1,4 +1,7 @@
-"""Precisions: which ones a device has, and which one `auto` is. Nothing heavy is imported."""
+"""Precisions: which ones a device has, and which one `auto` is.
+
+Nothing heavy is imported.
+"""
 
 from __future__ import annotations
 
@@ -47,10 +50,11 @@ def automatic_dtypes(device: str) -> str:
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """A context in which fp32 products and convolutions on CUDA may, or may not, round their inputs to TF32.
+    """A context in which fp32 products and convolutions on CUDA may, or may not, round
+    their inputs to TF32.
 
-    With TF32 the Q-Former's features, of up to 4.7, stay within 1.5e-3, in a fifth of the time. PyTorch's default
-    allows it for convolutions, which is enough to change texts.
+    With TF32 the Q-Former's features, of up to 4.7, stay within 1.5e-3, in a fifth of the
+    time. PyTorch's default allows it for convolutions, which is enough to change texts.
     """
     import torch
 
@@ -71,7 +75,8 @@ def native_bf16() -> bool:
 
 
 def has_instructions(wanted: Iterable[str]) -> bool:
-    """Whether any of these instruction sets may be used, according to Linux or else PyTorch."""
+    """Whether any of these instruction sets may be used, according to Linux or else
+    PyTorch."""
     available = instructions()
     if available is None:  # not Linux
         import torch

@@ -1,7 +1,8 @@
 """What a checkpoint's image processor does to images, from its settings.
 
-Matches transformers' `BlipImageProcessorPil`. A setting that is not supported is refused by name. So is one that gives
-images of another size than the model's: without an error, the model would read them at the wrong positions.
+Matches transformers' `BlipImageProcessorPil`. A setting that is not supported is refused
+by name. So is one that gives images of another size than the model's: without an error,
+the model would read them at the wrong positions.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ LARGEST_SIDE = 1 << 14
 """Pixels. BLIP-2's images have 224, 364 or 384."""
 
 FILTERS = range(6)
-"""Pillow's numbers of resampling filters: nearest, Lanczos, bilinear, bicubic, box, Hamming."""
+"""Pillow's numbers of resampling filters: nearest, Lanczos, bilinear, bicubic, box,
+Hamming."""
 
 PROCESSOR_NAMES = ("BlipImageProcessor", "BlipImageProcessorFast", "BlipImageProcessorPil")
 """Names under which transformers saves BLIP-2's image processor."""
@@ -56,7 +58,10 @@ class ImageSettings:
 
 @dataclass(frozen=True)
 class SavedSettings:
-    """The settings in a file, each read as its type. All methods raise CheckpointError, naming file and setting."""
+    """The settings in a file, each read as its type.
+
+    All methods raise CheckpointError, naming file and setting.
+    """
 
     path: Path
     values: Mapping[str, Any]
@@ -86,7 +91,8 @@ class SavedSettings:
         return tuple(map(float, values))
 
     def size(self, name: str, square: bool) -> dict[str, int] | None:
-        """A size as transformers takes it: a number, a list of height and width, or an object; None if unset."""
+        """A size as transformers takes it: a number, a list of height and width, or an
+        object; None if unset."""
         value = self.values.get(name)
         if value is None:
             return None
@@ -105,10 +111,12 @@ class SavedSettings:
 
 
 def image_settings(folder: Path, side: int) -> ImageSettings:
-    """The settings of a folder's image processor, whose images must have the model's side in pixels.
+    """The settings of a folder's image processor, whose images must have the model's side
+    in pixels.
 
-    They are in processor_config.json (transformers 5) or preprocessor_config.json. The defaults are those of
-    transformers' class, but for the size, which is then the model's. Raises CheckpointError.
+    They are in processor_config.json (transformers 5) or preprocessor_config.json. The
+    defaults are those of transformers' class, but for the size, which is then the
+    model's. Raises CheckpointError.
     """
     saved = _saved_settings(folder)
     kind = saved.values.get("image_processor_type")
@@ -175,7 +183,8 @@ def _filter(saved: SavedSettings) -> int:
 
 
 def _check_size(saved: SavedSettings, size: dict[str, int], square: dict[str, int], crop: bool) -> None:
-    """Raise CheckpointError for a size that is not supported, or that does not give the model's square."""
+    """Raise CheckpointError for a size that is not supported, or that does not give the
+    model's square."""
     if size.keys() not in ({"height", "width"}, {"shortest_edge"}, {"shortest_edge", "longest_edge"}):
         raise saved.refused("size", "is not supported; give height and width, or shortest_edge")
     if not crop and size != square:

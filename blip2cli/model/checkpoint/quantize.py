@@ -1,8 +1,10 @@
-"""Weights of fewer bits: dynamic int8 of linear layers on the CPU; bitsandbytes' LLM.int8 and NF4 on CUDA.
+"""Weights of fewer bits: dynamic int8 of linear layers on the CPU; bitsandbytes' LLM.int8
+and NF4 on CUDA.
 
-On processors with int8 instructions (AVX512-VNNI) the layers use oneDNN's quantised linear operators, as torch.compile
-does for int8: they include the activation that follows, give bf16, and use all eight bits of the activations.
-Elsewhere torch.ao's dynamic linear is used, which does none of this.
+On processors with int8 instructions (AVX512-VNNI) the layers use oneDNN's quantised
+linear operators, as torch.compile does for int8: they include the activation that
+follows, give bf16, and use all eight bits of the activations. Elsewhere torch.ao's
+dynamic linear is used, which does none of this.
 """
 
 from __future__ import annotations
@@ -23,11 +25,13 @@ LARGEST_WEIGHT = 127
 """Weights are int8 from -127 to 127, symmetric; activations are uint8."""
 
 CHANNELS_AT_ONCE = 64
-"""Channels that are quantised at once: larger pieces in fp32 would leave holes in the heap for good."""
+"""Channels that are quantised at once: larger pieces in fp32 would leave holes in the
+heap for good."""
 
 
 def bitsandbytes_config(precision: str, compute: torch.dtype) -> Any:
-    """How bitsandbytes loads a model in int8 or int4. It saves memory, and is slower than fp16.
+    """How bitsandbytes loads a model in int8 or int4. It saves memory, and is slower than
+    fp16.
 
     Source: https://huggingface.co/docs/transformers/quantization/bitsandbytes
     """
@@ -46,9 +50,11 @@ def bitsandbytes_config(precision: str, compute: torch.dtype) -> Any:
 
 
 class QuantizedLinear(nn.Module):
-    """A linear layer with int8 weights, scaled per channel, and perhaps a fused activation: [*, in] to [*, out].
+    """A linear layer with int8 weights, scaled per channel, and perhaps a fused
+    activation: [*, in] to [*, out].
 
-    Inputs are quantised per tensor, over their own range. The output has the input's dtype.
+    Inputs are quantised per tensor, over their own range. The output has the input's
+    dtype.
     """
 
     def __init__(self, linear: nn.Linear, post_op: PostOp = NO_POST_OP) -> None:
@@ -86,12 +92,14 @@ class QuantizedLinear(nn.Module):
 
 @cache
 def has_fast_int8() -> bool:
-    """Whether processor and PyTorch have what QuantizedLinear needs: tried on a small layer, as PyTorch may change."""
+    """Whether processor and PyTorch have what QuantizedLinear needs: tried on a small
+    layer, as PyTorch may change."""
     return has_instructions(["avx512_vnni"]) and works(QuantizedLinear, torch.float32)
 
 
 def quantize_linears(model: nn.Module, dtype: torch.dtype) -> None:
-    """Replace every linear layer by a dynamic int8 one, in place; everything else is converted to `dtype`.
+    """Replace every linear layer by a dynamic int8 one, in place; everything else is
+    converted to `dtype`.
 
     The model may have any dtype, straight from a mapped file.
     """

@@ -1,4 +1,5 @@
-"""The memory that a checkpoint's weights take, from the headers of their files: nothing is loaded."""
+"""The memory that a checkpoint's weights take, from the headers of their files: nothing
+is loaded."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from blip2cli.model.checkpoint.load import Checkpoint
 
 QFORMER_PREFIXES = ("qformer.", "query_tokens")
-"""Prefixes of weights that stay fp32 when the rest is fp16 (transformers keeps the Q-Former so)."""
+"""Prefixes of weights that stay fp32 when the rest is fp16 (transformers keeps the
+Q-Former so)."""
 
 Shape = tuple[int, ...]
 
@@ -29,7 +31,8 @@ QUANTIZED_BYTES = {"int8": 1.0, "int4": 0.5}
 
 @dataclass(frozen=True)
 class WeightCounts:
-    """How many weights there are, by what becomes of them: the Q-Former's, those of other linear layers, and the rest.
+    """How many weights there are, by what becomes of them: the Q-Former's, those of other
+    linear layers, and the rest.
 
     Nearly all of the Q-Former is linear layers.
     """
@@ -43,7 +46,8 @@ class WeightCounts:
         return self.qformer + self.linear + self.other
 
     def bytes(self, precision: str, rest: int = 2) -> int:
-        """About how many bytes they take when loaded; `rest` is the size of a weight that is not quantised."""
+        """About how many bytes they take when loaded; `rest` is the size of a weight that
+        is not quantised."""
         if precision in QUANTIZED_BYTES:
             return int((self.qformer + self.linear) * QUANTIZED_BYTES[precision] + self.other * rest)
         each = BYTES[precision]
@@ -81,12 +85,18 @@ def weight_shapes(folder: Path) -> dict[str, Shape]:
 
 
 def weight_headers(folder: Path) -> dict[str, WeightHeader]:
-    """Headers of a folder's weights, by name. Raises CheckpointError for a file that is missing or broken."""
+    """Headers of a folder's weights, by name.
+
+    Raises CheckpointError for a file that is missing or broken.
+    """
     return headers_in(weight_files(folder))
 
 
 def headers_in(files: Sequence[Path]) -> dict[str, WeightHeader]:
-    """Headers of the weights in some files, by name. Raises CheckpointError for a broken file."""
+    """Headers of the weights in some files, by name.
+
+    Raises CheckpointError for a broken file.
+    """
     from safetensors import safe_open
 
     headers: dict[str, WeightHeader] = {}

@@ -43,7 +43,8 @@ def check_tokenizer_files(name: str, folder: Path) -> None:
 
 
 def load_tokenizer(name: str, folder: Path, embeddings: int) -> PreTrainedTokenizerBase:
-    """The tokenizer, to which special tokens in a text, such as `</s>` or `<image>`, are text.
+    """The tokenizer, to which special tokens in a text, such as `</s>` or `<image>`, are
+    text.
 
     `embeddings` is how many tokens the model knows. Raises CheckpointError.
     """
@@ -62,7 +63,8 @@ def load_tokenizer(name: str, folder: Path, embeddings: int) -> PreTrainedTokeni
 
 
 class TokenizerFailed(CheckpointError):
-    """A tokenizer fails on a text, for example because the text is too much for its pattern."""
+    """A tokenizer fails on a text, for example because the text is too much for its
+    pattern."""
 
 
 def token_ids(tokenizer: Any, text: str, **options: Any) -> tuple[int, ...]:
@@ -81,7 +83,8 @@ def _vocabulary_file(folder: Path) -> str:
 
 
 def _check_vocabulary(name: str, tokenizer: Any, embeddings: int) -> None:
-    """Raise CheckpointError for a tokenizer that has no vocabulary, or a larger one than the model."""
+    """Raise CheckpointError for a tokenizer that has no vocabulary, or a larger one than
+    the model."""
     with explained(f"the tokenizer of {name} fails on a simple text", COPY_TOKENIZER):
         ids = tokenizer(PROBE)["input_ids"]
     special = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -98,7 +101,8 @@ def _check_vocabulary(name: str, tokenizer: Any, embeddings: int) -> None:
 
 
 def _split_special_tokens(backend: Any, special_tokens: list[str]) -> None:
-    """Split the first character of each special token from the rest: T5's vocabulary has them among its words."""
+    """Split the first character of each special token from the rest: T5's vocabulary has
+    them among its words."""
     from tokenizers import Regex, pre_tokenizers
 
     starts = "|".join(f"{re.escape(token[0])}(?={re.escape(token[1:])})" for token in special_tokens if token[1:])

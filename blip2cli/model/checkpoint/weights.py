@@ -1,7 +1,9 @@
-"""Whether a checkpoint's weights are those of its model: by name, shape and dtype, from the headers of their files.
+"""Whether a checkpoint's weights are those of its model: by name, shape and dtype, from
+the headers of their files.
 
-Nothing is loaded. The model is made without memory (on PyTorch's meta device), and transformers reports what it would
-do with the weights: the model's declarations say which may be missing (tied weights, buffers) or left over.
+Nothing is loaded. The model is made without memory (on PyTorch's meta device), and
+transformers reports what it would do with the weights: the model's declarations say which
+may be missing (tied weights, buffers) or left over.
 """
 
 from __future__ import annotations
@@ -38,10 +40,12 @@ CONVERT = "Convert it first, with transformers' convert_blip_2_original_to_pytor
 SAME_MODEL = "config.json and the weights are of different models: copy both from the same one."
 
 NEVER_USED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
-"""A weight of T5 that old checkpoints have and no version uses: older transformers report it as unexpected."""
+"""A weight of T5 that old checkpoints have and no version uses: older transformers report
+it as unexpected."""
 
 LAVIS_PREFIXES = ("Qformer.", "visual_encoder.", "opt_model.", "t5_model.", "opt_proj.", "t5_proj.")
-"""Prefixes of weights in LAVIS's own checkpoints, which have to be converted for transformers."""
+"""Prefixes of weights in LAVIS's own checkpoints, which have to be converted for
+transformers."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class WeightReport:
         expected: how many weights the model has.
         missing: the model's weights that would be random.
         unexpected: the checkpoint's weights that the model does not have.
-        mismatched: weights whose shapes differ: name, shape in the checkpoint, shape in the model.
+        mismatched: weights whose shapes differ: name, shape in the checkpoint, shape in
+            the model.
         parts: names of the model's parts.
     """
 
@@ -64,7 +69,8 @@ class WeightReport:
 
     @property
     def inside(self) -> tuple[str, ...]:
-        """Unexpected weights in a part of the model, which would therefore compute something else."""
+        """Unexpected weights in a part of the model, which would therefore compute
+        something else."""
         return tuple(name for name in self.unexpected if name.partition(".")[0] in self.parts)
 
     @property
@@ -108,7 +114,8 @@ def check_weights(name: str, folder: Path, config: Any, architecture: str) -> We
 
 
 def check_report(name: str, report: WeightReport) -> None:
-    """Raise CheckpointError if the model would not be the one that was saved, and say what is likely wrong."""
+    """Raise CheckpointError if the model would not be the one that was saved, and say
+    what is likely wrong."""
     misshapen = [weight for weight, _, _ in report.mismatched]
     if report.missing:
         fault = _fault("is missing", report.missing, f"of the {report.expected} weights of its model")
@@ -144,9 +151,11 @@ def _empty_model(config: Any, architecture: str) -> Any:
 
 
 def _own_head(folder: Path, model: Any) -> str | None:
-    """The name of the language model's head, if config.json says that it is not tied to the embeddings.
+    """The name of the language model's head, if config.json says that it is not tied to
+    the embeddings.
 
-    If T5's head is missing, transformers ties it, whatever the configuration says (Flan-T5's is not tied).
+    If T5's head is missing, transformers ties it, whatever the configuration says
+    (Flan-T5's is not tied).
     """
     text = json_object(folder / "config.json").get("text_config")
     tied = text.get("tie_word_embeddings") if isinstance(text, dict) else None
@@ -157,7 +166,10 @@ def _own_head(folder: Path, model: Any) -> str | None:
 
 
 def _report_of_equal_names(model: Any, shapes: dict[str, Shape]) -> WeightReport | None:
-    """The report if names and shapes are exactly the model's; else None. Ten times as fast as transformers' own."""
+    """The report if names and shapes are exactly the model's; else None.
+
+    Ten times as fast as transformers' own.
+    """
     wanted = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
     tied = _tied(model)
     if any(wanted.get(name) != shape for name, shape in shapes.items()):
@@ -168,7 +180,8 @@ def _report_of_equal_names(model: Any, shapes: dict[str, Shape]) -> WeightReport
 
 
 def _report_by_transformers(config: Any, architecture: str, shapes: dict[str, Shape], model: Any) -> WeightReport:
-    """The report of transformers' own loading; neither the weights nor the model take memory."""
+    """The report of transformers' own loading; neither the weights nor the model take
+    memory."""
     import transformers
     from transformers.utils import logging
 
@@ -202,7 +215,8 @@ def _parts(model: Any) -> frozenset[str]:
 
 
 def _check_layers(name: str, config: Any, architecture: str, weights: int) -> None:
-    """Raise CheckpointError for more layers than there are weights, before a model with so many is made."""
+    """Raise CheckpointError for more layers than there are weights, before a model with
+    so many is made."""
     parts = [config.vision_config, config.qformer_config]
     if architecture == "Blip2ForConditionalGeneration":
         parts.append(config.text_config)
@@ -250,7 +264,8 @@ def _cause_and_hint(report: WeightReport) -> tuple[str, str]:
 
 
 def _common_prefix(report: WeightReport) -> str | None:
-    """The prefix under which the checkpoint has most of the missing weights, if there is one."""
+    """The prefix under which the checkpoint has most of the missing weights, if there is
+    one."""
     extra = set(report.unexpected)
     for missing in report.missing[:MOST_NAMED]:
         for name in extra:

@@ -1,1 +1,2 @@
-"""Decoding: the loop, caches, sampling, beam search, recorded steps, and the language models a step at a time."""
+"""Decoding: the loop, caches, sampling, beam search, recorded steps, and the language
+models a step at a time."""

@@ -1,8 +1,9 @@
-"""Beam search: every text is written in several slots at once, and the most likely beams are continued.
+"""Beam search: every text is written in several slots at once, and the most likely beams
+are continued.
 
-Matches transformers' `GenerationMixin._beam_search` on one request with `early_stopping` false, whatever else is
-decoded at the same time: a text ends when its best open beam, by its score at this length, is worse than all beams that
-ended.
+Matches transformers' `GenerationMixin._beam_search` on one request with `early_stopping`
+false, whatever else is decoded at the same time: a text ends when its best open beam, by
+its score at this length, is worse than all beams that ended.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ LOWEST = -1.0e9
 
 
 class BeamSearch(Search):
-    """`num_beams` sequences for each text. In shapes: t texts, b beams, k candidates, v vocabulary, l tokens a text.
+    """`num_beams` sequences for each text. In shapes: t texts, b beams, k candidates, v
+    vocabulary, l tokens a text.
 
-    Of open beams, in order of their scores: `scores` [t, b], the sum of their tokens' log-probabilities after
-    penalties; `tokens` [t, b, l]; `logprobs` [t, b], the same sum before penalties. Of those that ended, in order:
-    `ended_scores` [t, b], with the length penalty; `ended` [t, b], whether there is one; `ended_tokens`,
-    `ended_lengths` and `ended_logprobs`.
+    Of open beams, in order of their scores: `scores` [t, b], the sum of their tokens'
+    log-probabilities after penalties; `tokens` [t, b, l]; `logprobs` [t, b], the same sum
+    before penalties. Of those that ended, in order: `ended_scores` [t, b], with the
+    length penalty; `ended` [t, b], whether there is one; `ended_tokens`, `ended_lengths`
+    and `ended_logprobs`.
     """
 
     def __init__(self, settings: GenerationSettings, end_ids: Sequence[int], returned: int = 1) -> None:
@@ -116,7 +119,8 @@ class BeamSearch(Search):
         ends: torch.Tensor,
         going: torch.Tensor,
     ) -> None:
-        """Add those of the best b candidates that end to the ended beams, and keep the best b of these."""
+        """Add those of the best b candidates that end to the ended beams, and keep the
+        best b of these."""
         texts, b = len(best), self.width
         length = self.count[:texts, None] + 1
         scores = best[:, :b] / self.divisors[length.clamp(max=self.longest)]

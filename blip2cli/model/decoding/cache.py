@@ -1,4 +1,5 @@
-"""A key/value cache of slots: each sequence has its own row, left-aligned, and its own length."""
+"""A key/value cache of slots: each sequence has its own row, left-aligned, and its own
+length."""
 
 from __future__ import annotations
 
@@ -17,9 +18,10 @@ GRANULE = 32
 class SlotCache:
     """Keys and values of up to `slots` sequences, each layer's on the layer's device.
 
-    `keys[layer]` and `values[layer]` [slots, heads, columns, head width] are parts of the `blocks`
-    [2, layers, slots, heads, columns, head width], one for each device; `lengths` [slots] are on the device of `like`.
-    Columns after a sequence's length are hidden by masks, and overwritten by later tokens.
+    `keys[layer]` and `values[layer]` [slots, heads, columns, head width] are parts of the
+    `blocks` [2, layers, slots, heads, columns, head width], one for each device;
+    `lengths` [slots] are on the device of `like`. Columns after a sequence's length are
+    hidden by masks, and overwritten by later tokens.
     """
 
     def __init__(self, devices: Sequence[torch.device], slots: int, heads: int, width: int, like: torch.Tensor) -> None:
@@ -33,7 +35,8 @@ class SlotCache:
         return self.blocks[0].shape[4]
 
     def reserve(self, columns: int, keep: bool = True) -> None:
-        """Make room for that many columns, and keep the contents if that is asked for; new columns are zero."""
+        """Make room for that many columns, and keep the contents if that is asked for;
+        new columns are zero."""
         if columns <= self.columns:
             return
         room = -(-columns // GRANULE) * GRANULE
@@ -57,7 +60,8 @@ class SlotCache:
         return copies
 
     def stacked(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The layers' tensors [2, ...] stacked like blocks: [2, layers, ...], one for each device."""
+        """The layers' tensors [2, ...] stacked like blocks: [2, layers, ...], one for
+        each device."""
         rest = iter(tensors)
         return [torch.stack(list(islice(rest, layers)), dim=1) for _, layers in self.runs]
 
@@ -69,17 +73,20 @@ class SlotCache:
         return indices
 
     def clear(self, slots: torch.Tensor, first: int = 0) -> None:
-        """Make columns from the first on zero: attention gives hidden ones no weight, but zero times NaN is NaN."""
+        """Make columns from the first on zero: attention gives hidden ones no weight, but
+        zero times NaN is NaN."""
         for block in self.blocks:
             block[:, :, _index(slots.to(block.device)), :, first:] = 0
 
     def fill(self, layer: int, slots: SlotIndex, columns: slice, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Write keys and values [n, heads, columns, width] of several slots [n], which `places` gives."""
+        """Write keys and values [n, heads, columns, width] of several slots [n], which
+        `places` gives."""
         self.keys[layer][slots, :, columns] = keys
         self.values[layer][slots, :, columns] = values
 
     def put(self, slots: torch.Tensor, prefixes: Sequence[Sequence[torch.Tensor]]) -> None:
-        """Write the first columns of slots [n]: for each, a part [2, layers, heads, columns, head width] a device."""
+        """Write the first columns of slots [n]: for each, a part [2, layers, heads,
+        columns, head width] a device."""
         for block, parts in zip(self.blocks, zip(*prefixes, strict=True), strict=True):
             first_columns = block[:, :, :, :, : parts[0].shape[3]]
             if block.device.type == "cpu":  # where stacking them first would be another copy
@@ -91,12 +98,14 @@ class SlotCache:
     def append(
         self, layer: int, rows: torch.Tensor, ends: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
     ) -> None:
-        """Write one column [n, heads, 1, width] of each of the first n slots; `rows` is arange(n), `ends` where."""
+        """Write one column [n, heads, 1, width] of each of the first n slots; `rows` is
+        arange(n), `ends` where."""
         self.keys[layer][rows, :, ends] = keys[:, :, 0]
         self.values[layer][rows, :, ends] = values[:, :, 0]
 
     def copy(self, sources: torch.Tensor, targets: torch.Tensor, columns: slice = slice(None)) -> None:
-        """Copy sequences from slots [n] to slots [n], which may overlap: all are read before any is written."""
+        """Copy sequences from slots [n] to slots [n], which may overlap: all are read
+        before any is written."""
         if self.lengths.device.type == "cpu":
             self._copy_one_by_one(sources.tolist(), targets.tolist(), columns)
         else:
@@ -122,7 +131,8 @@ class SlotCache:
 
 
 def _index(slots: torch.Tensor) -> SlotIndex:
-    """Slots as a slice if they are evenly spaced and on a CPU, where slices are copied faster."""
+    """Slots as a slice if they are evenly spaced and on a CPU, where slices are copied
+    faster."""
     if slots.device.type != "cpu" or not len(slots):
         return slots
     first, last = int(slots[0]), int(slots[-1])
@@ -132,9 +142,11 @@ def _index(slots: torch.Tensor) -> SlotIndex:
 
 
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Unscaled attention: q is [n, heads, length, width], k and v [n, heads, columns, width]; the mask is added.
+    """Unscaled attention: q is [n, heads, length, width], k and v [n, heads, columns,
+    width]; the mask is added.
 
-    On the CPU in bf16, PyTorch's fused attention takes twice as long for so few queries as two products do.
+    On the CPU in bf16, PyTorch's fused attention takes twice as long for so few queries
+    as two products do.
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:
         return (q @ k.transpose(-1, -2) + mask).softmax(-1) @ v

@@ -1,4 +1,7 @@
-"""Decoder-only language models, one step at a time, with a SlotCache. Each family's own part is in its own file."""
+"""Decoder-only language models, one step at a time, with a SlotCache.
+
+Each family's own part is in its own file.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ from blip2cli.model.decoding.requests import EncodedImage, Request
 from blip2cli.model.graphs import Runner, to_device
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""(queries, keys, values) of a layer, each [n, heads, length, head width], to the attended values of the same shape."""
+"""(queries, keys, values) of a layer, each [n, heads, length, head width], to the
+attended values of the same shape."""
 
 AttendAt = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """The same with the layer's number before them."""
@@ -26,13 +30,15 @@ AttendAt = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tenso
 class DecoderOnly(LanguageModel):
     """A decoder-only language model; a sequence is [query embeddings][prompt][text].
 
-    The image is read when the sequence is admitted, once however many prompts it gets; the prompt's last token is the
-    input of the next step. A family sets `embedding` and `layers`, and has methods `_place`, `_layer` and `_logits`.
+    The image is read when the sequence is admitted, once however many prompts it gets;
+    the prompt's last token is the input of the next step. A family sets `embedding` and
+    `layers`, and has methods `_place`, `_layer` and `_logits`.
 
     Args:
         language_model: of transformers, in evaluation mode.
         runner: runs functions on the device.
-        image_token: the token that represents the image where a repetition penalty counts tokens.
+        image_token: the token that represents the image where a repetition penalty counts
+            tokens.
     """
 
     embedding: nn.Embedding
@@ -49,14 +55,16 @@ class DecoderOnly(LanguageModel):
 
     @abstractmethod
     def _place(self, embeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """The first layer's input, from embeddings of tokens and images [n, length, width].
+        """The first layer's input, from embeddings of tokens and images [n, length,
+        width].
 
         `positions` are [length] or [n, length].
         """
 
     @abstractmethod
     def _layer(self, layer: Any, hidden: torch.Tensor, positions: torch.Tensor, attend: Attend) -> torch.Tensor:
-        """One layer over [n, length, width]; keys are stored as they are given to `attend`, queries are scaled."""
+        """One layer over [n, length, width]; keys are stored as they are given to
+        `attend`, queries are scaled."""
 
     @abstractmethod
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -89,7 +97,8 @@ class DecoderOnly(LanguageModel):
             self._read(nothing.expand(len(chunk), *nothing.shape), chunk)
 
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
-        """A step attends to all columns, with a mask: a slice of the cache would be copied for every product."""
+        """A step attends to all columns, with a mask: a slice of the cache would be
+        copied for every product."""
         n = len(tokens)
         lengths = self.cache.lengths[:n]
         positions = lengths[:, None].clamp(max=self.positions - 1)  # unused slots may have any length
@@ -107,7 +116,8 @@ class DecoderOnly(LanguageModel):
         return logits
 
     def _read(self, images: torch.Tensor, placed: Sequence[Placed]) -> None:
-        """Read [image][prompt without its last token] into slots; `images` are [n, 0, width] if they have been read."""
+        """Read [image][prompt without its last token] into slots; `images` are [n, 0,
+        width] if they have been read."""
         prompts = [request.prompt_ids[:-1] for request, _ in placed]
         ids = torch.tensor(self._padded(prompts), dtype=torch.long).view(len(placed), -1)
         ends = to_device([self.start_column + len(prompt) for prompt in prompts], self.device)
@@ -148,7 +158,8 @@ class DecoderOnly(LanguageModel):
         return ()
 
     def _keep_prefixes(self, images: Sequence[EncodedImage]) -> None:
-        """Compute the keys and values of images that have several requests, and keep them with the images."""
+        """Compute the keys and values of images that have several requests, and keep them
+        with the images."""
         new = list({id(image): image for image in images if image.prefix is None}.values())
         size = self._together(len(new))
         for at in range(0, len(new), size):
@@ -161,7 +172,8 @@ class DecoderOnly(LanguageModel):
                 image.prefix = [part[:, :, number] for part in owned]
 
     def _read_images(self, embeds: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Keys and values of images [2, layers, images, heads, num_query_tokens, head width], a tensor a device."""
+        """Keys and values of images [2, layers, images, heads, num_query_tokens, head
+        width], a tensor a device."""
         positions = torch.arange(embeds.shape[1], device=embeds.device)
         masks = self.cache.everywhere(hide(positions > positions[:, None], embeds.dtype))
         states: list[torch.Tensor] = []
@@ -174,7 +186,8 @@ class DecoderOnly(LanguageModel):
         return tuple(self.cache.stacked(states))
 
     def _copy_prefixes(self, placed: Sequence[Placed]) -> None:
-        """Copy the keys and values of the requests' images into their slots, in one operation for each device."""
+        """Copy the keys and values of the requests' images into their slots, in one
+        operation for each device."""
         self.cache.reserve(self.start_column + 1)
         slots = to_device([slot for _, slot in placed], self.device)
         prefixes = [request.image.prefix for request, _ in placed if request.image.prefix is not None]
@@ -190,7 +203,8 @@ class DecoderOnly(LanguageModel):
 
 
 def _padded(packed: torch.Tensor, written: torch.Tensor) -> torch.Tensor:
-    """The states [1, heads, tokens, width] of concatenated sequences, as [n, heads, length, width]."""
+    """The states [1, heads, tokens, width] of concatenated sequences, as [n, heads,
+    length, width]."""
     padded = packed.new_zeros(*written.shape, packed.shape[1], packed.shape[3])
     padded[written] = packed[0].transpose(0, 1)
     return padded.transpose(1, 2)

@@ -1,4 +1,5 @@
-"""`LanguageModel`, the interface that the loop uses: sequences in slots, a step for all of them, and moving them."""
+"""`LanguageModel`, the interface that the loop uses: sequences in slots, a step for all
+of them, and moving them."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from blip2cli.model.decoding.requests import Request
 from blip2cli.model.graphs import Runner
 
 CHUNKS = 8
-"""If shapes are fixed, one slot in this many is filled at once: as many as a batch has images."""
+"""If shapes are fixed, one slot in this many is filled at once: as many as a batch has
+images."""
 
 PROMPT_GRANULE = 8
 """If shapes are fixed, prompts are padded to a multiple of this many tokens."""
@@ -22,11 +24,12 @@ Placed = tuple[Request, int]
 
 
 class LanguageModel(ABC):
-    """A language model that decodes up to `slots` sequences of different lengths together.
+    """A language model that decodes up to `slots` sequences of different lengths
+    together.
 
-    A sequence stays in its slot until it is copied to another. The first of the `caches` gets one column a step. Layers
-    may be on several devices: inputs of functions inside them are moved here, all others by
-    `placement.move_inputs_of_parts`.
+    A sequence stays in its slot until it is copied to another. The first of the `caches`
+    gets one column a step. Layers may be on several devices: inputs of functions inside
+    them are moved here, all others by `placement.move_inputs_of_parts`.
 
     Args:
         devices: of each layer.
@@ -63,7 +66,8 @@ class LanguageModel(ABC):
 
     @abstractmethod
     def start(self, request: Request) -> tuple[int, int]:
-        """A request's first token to be fed, and the columns that its sequence has by then."""
+        """A request's first token to be fed, and the columns that its sequence has by
+        then."""
 
     @abstractmethod
     def seen(self, request: Request) -> tuple[int, ...]:
@@ -75,11 +79,13 @@ class LanguageModel(ABC):
 
     @abstractmethod
     def admit(self, requests: Sequence[Request], slots: Sequence[int]) -> None:
-        """Put the image and the prompt of each request into its slot, which is cleared first."""
+        """Put the image and the prompt of each request into its slot, which is cleared
+        first."""
 
     @abstractmethod
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Continue the sequences in the first n slots by tokens [n]; returns logits [n, vocabulary] for the next."""
+        """Continue the sequences in the first n slots by tokens [n]; returns logits [n,
+        vocabulary] for the next."""
 
     @property
     def device(self) -> torch.device:
@@ -104,7 +110,8 @@ class LanguageModel(ABC):
         return all(columns <= cache.columns for cache, columns in needed)
 
     def grow(self, requests: Sequence[Request]) -> None:
-        """Make room for the requests' whole texts, while there is no sequence in any slot."""
+        """Make room for the requests' whole texts, while there is no sequence in any
+        slot."""
         self.runner.forget()
         for cache, columns in zip(self.caches, self.room(requests), strict=True):
             cache.reserve(columns, keep=False)
@@ -124,7 +131,8 @@ class LanguageModel(ABC):
             cache.copy(sources, targets)
 
     def reorder(self, parents: torch.Tensor) -> None:
-        """Replace the sequence of each of the first n slots by that of its parent [n], which has the same beginning."""
+        """Replace the sequence of each of the first n slots by that of its parent [n],
+        which has the same beginning."""
         slots = self.rows[: len(parents)]
         columns = slice(self.start_column, self.cache.columns)
         if not self.runner.fixed:
@@ -134,11 +142,13 @@ class LanguageModel(ABC):
         self.cache.copy(parents, slots, columns)
 
     def _together(self, items: int) -> int:
-        """How many of so many items are read at once: all, or if shapes are fixed, always the same number."""
+        """How many of so many items are read at once: all, or if shapes are fixed, always
+        the same number."""
         return max(1, self.slots // CHUNKS) if self.runner.fixed else max(1, items)
 
     def _chunks(self, placed: Sequence[Placed]) -> Iterator[list[Placed]]:
-        """The requests that are read at once: all, or if shapes are fixed, chunks filled up by repeating the last."""
+        """The requests that are read at once: all, or if shapes are fixed, chunks filled
+        up by repeating the last."""
         size = self._together(len(placed))
         for at in range(0, len(placed), size):
             chunk = list(placed[at : at + size])

@@ -1,9 +1,10 @@
 """From requests to completions: when a text ends, the next one takes its slot at once.
 
-This is the one loop for greedy decoding, sampling, scores and beam search. A text has a place: one slot of the language
-model's caches, or several. If shapes are fixed (on CUDA), a step covers all slots, used or not, and goes from tokens to
-tokens without the host, which reads them one step later. Elsewhere it covers the used slots, and when texts end, the
-last ones move into the gaps.
+This is the one loop for greedy decoding, sampling, scores and beam search. A text has a
+place: one slot of the language model's caches, or several. If shapes are fixed (on CUDA),
+a step covers all slots, used or not, and goes from tokens to tokens without the host,
+which reads them one step later. Elsewhere it covers the used slots, and when texts end,
+the last ones move into the gaps.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from blip2cli.model.memory import SLOTS_PER_IMAGE
 
 @dataclass(frozen=True)
 class Step:
-    """A step that was started: the texts that were being written, and what was chosen for them."""
+    """A step that was started: the texts that were being written, and what was chosen for
+    them."""
 
     texts: list[Text]
     outcome: PendingTensors
@@ -34,8 +36,9 @@ class Step:
 class Decoder:
     """Decodes a stream of requests; completions come in the order in which texts end.
 
-    Requests are taken from the stream only when a quarter of the places is free, so that the encoder, which produces
-    them, does no more than is needed, and so that several are admitted together.
+    Requests are taken from the stream only when a quarter of the places is free, so that
+    the encoder, which produces them, does no more than is needed, and so that several are
+    admitted together.
     """
 
     def __init__(self, language_model: LanguageModel, search: Search, slots: int) -> None:
@@ -56,8 +59,9 @@ class Decoder:
     def decode(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Decode all requests of the stream.
 
-        If CUDA runs out of memory, half the places are used from then on, and nothing is lost. After any other failure,
-        the current texts are written again, in smaller and smaller groups, until those that fail are alone.
+        If CUDA runs out of memory, half the places are used from then on, and nothing is
+        lost. After any other failure, the current texts are written again, in smaller and
+        smaller groups, until those that fail are alone.
         """
         stream = iter(requests)
         self.held = []
@@ -84,7 +88,10 @@ class Decoder:
                 yield from self._complete(request, result)
 
     def stream(self, request: Request) -> Iterator[int]:
-        """The tokens of one text, each as soon as it is written. Raises the model's exceptions."""
+        """The tokens of one text, each as soon as it is written.
+
+        Raises the model's exceptions.
+        """
         self._restart()
         self._admit([request])
         (text,) = self.active.values()
@@ -96,7 +103,10 @@ class Decoder:
             yielded = len(token_ids)
 
     def _restart(self) -> None:
-        """Forget all texts. Caches and tables of the same size are kept, for the functions that are recorded."""
+        """Forget all texts.
+
+        Caches and tables of the same size are kept, for the functions that are recorded.
+        """
         self.active: dict[int, Text] = {}
         self.unread: deque[Step] = deque()
         if self.fixed and self.places == self.batches.largest:
@@ -107,7 +117,8 @@ class Decoder:
         self.tokens = torch.zeros(self.model.slots, dtype=torch.long, device=self.model.device)
 
     def _unfinished(self, fresh: Sequence[Request]) -> list[Request]:
-        """The requests whose texts are being written, and the fresh ones, admitted or not."""
+        """The requests whose texts are being written, and the fresh ones, admitted or
+        not."""
         requests = {id(text.request): text.request for text in self.active.values()}
         requests.update((id(request), request) for request in fresh)
         return list(requests.values())
@@ -134,7 +145,10 @@ class Decoder:
         ]
 
     def _next_requests(self, stream: Iterator[Request]) -> list[Request]:
-        """The requests to admit now. If shapes are fixed, room for longer texts is made only while there is no text."""
+        """The requests to admit now.
+
+        If shapes are fixed, room for longer texts is made only while there is no text.
+        """
         free = self.places - len(self.active)
         if self.active and (self.held or free < max(1, self.places // 4)):
             return []
@@ -207,7 +221,8 @@ class Decoder:
         return self.model.runner.run("step", lambda: self._advance(self.model.slots))
 
     def _advance(self, slots: int) -> Tensors:
-        """A step of the first slots, from tokens to tokens; returns what the host needs to know of it."""
+        """A step of the first slots, from tokens to tokens; returns what the host needs
+        to know of it."""
         choice = self.search.choose(self.model.step(self.tokens[:slots]))
         self.tokens[:slots] = choice.tokens
         if choice.parents is not None:
@@ -215,7 +230,8 @@ class Decoder:
         return choice.outcome
 
     def _close_gaps(self, gaps: Sequence[int]) -> None:
-        """Move the last texts to places where others have ended: on a CPU every slot of a step takes time."""
+        """Move the last texts to places where others have ended: on a CPU every slot of a
+        step takes time."""
         targets = sorted(place for place in gaps if place < len(self.active))
         sources = [place for place in self.active if place >= len(self.active)]
         if not targets:

@@ -11,10 +11,12 @@ INCOMPLETE = "\ufffd"
 
 @dataclass
 class Pieces:
-    """A text in pieces, each as soon as no later token can change it; together they are the text of all tokens.
+    """A text in pieces, each as soon as no later token can change it; together they are
+    the text of all tokens.
 
-    `text` decodes token ids, and removes white space at both ends. `by_words` holds back the last word, because some
-    tokenizers remove the space before a comma or before "n't" later.
+    `text` decodes token ids, and removes white space at both ends. `by_words` holds back
+    the last word, because some tokenizers remove the space before a comma or before "n't"
+    later.
     """
 
     text: Callable[[Iterable[int]], str]

@@ -12,11 +12,13 @@ from blip2cli.records import RowError
 
 @dataclass(eq=False, slots=True)
 class EncodedImage:
-    """An image as the language model sees it: query embeddings [num_query_tokens, language width].
+    """An image as the language model sees it: query embeddings [num_query_tokens,
+    language width].
 
-    `uses` counts the requests for it that are left; while there is more than one, a decoder may keep the keys and
-    values of the image's tokens in `prefix`: [2, layers, heads, num_query_tokens, head width], a tensor a device. An
-    image that could not be encoded has an `error`, and no embeddings.
+    `uses` counts the requests for it that are left; while there is more than one, a
+    decoder may keep the keys and values of the image's tokens in `prefix`: [2, layers,
+    heads, num_query_tokens, head width], a tensor a device. An image that could not be
+    encoded has an `error`, and no embeddings.
     """
 
     query_embeds: torch.Tensor
@@ -39,8 +41,10 @@ class Request:
         image: the encoded image.
         prompt_ids: as the tokenizer gives them, special tokens included.
         lengths: the fewest and the most new tokens.
-        draw: distinguishes the random numbers of requests that are sampled; (seed, draw) determines the text.
-        forced: tokens that are written instead of chosen ones, followed by the end, to see how likely they are.
+        draw: distinguishes the random numbers of requests that are sampled; (seed, draw)
+            determines the text.
+        forced: tokens that are written instead of chosen ones, followed by the end, to
+            see how likely they are.
     """
 
     key: Any
@@ -55,9 +59,10 @@ class Request:
 class Completion:
     """The token ids written for a request, without the prompt and without the end token.
 
-    If scores are asked for, `logprob` is the natural logarithm of the text's probability: the language model's own
-    (softmax of its logits in fp32, without temperature and penalties), including the end token if the text ended with
-    one; `scored` is the number of tokens that it includes. A request that could not be decoded has an `error`, and no
+    If scores are asked for, `logprob` is the natural logarithm of the text's probability:
+    the language model's own (softmax of its logits in fp32, without temperature and
+    penalties), including the end token if the text ended with one; `scored` is the number
+    of tokens that it includes. A request that could not be decoded has an `error`, and no
     tokens.
     """
 
@@ -78,7 +83,8 @@ class WrittenTokens:
 
 
 LONGEST_TOKEN = 64
-"""Characters of a token: a text with more than this times the tokens that fit is not even tokenised."""
+"""Characters of a token: a text with more than this times the tokens that fit is not even
+tokenised."""
 
 
 class TooLong(Exception):

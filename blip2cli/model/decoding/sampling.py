@@ -1,7 +1,9 @@
-"""From logits to the next token: penalties, then the most likely token, or one drawn at random.
+"""From logits to the next token: penalties, then the most likely token, or one drawn at
+random.
 
-The order and meaning of the settings are those of transformers' logits processors and warpers. A sequence's random
-numbers depend only on the seed and on its own position in the input, not on what is decoded at the same time.
+The order and meaning of the settings are those of transformers' logits processors and
+warpers. A sequence's random numbers depend only on the seed and on its own position in
+the input, not on what is decoded at the same time.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ from blip2cli.model.decoding.search import Choice, Search, Tensors, Text, length
 from blip2cli.model.graphs import to_device
 
 END, FREE = -1, -2
-"""Entries of a table of forced tokens: the end of the text, by any end token; and nothing is forced."""
+"""Entries of a table of forced tokens: the end of the text, by any end token; and nothing
+is forced."""
 
 
 class Sampler(Search):
-    """One sequence for each text: greedy, sampled, or forced, which shows how likely the given tokens are."""
+    """One sequence for each text: greedy, sampled, or forced, which shows how likely the
+    given tokens are."""
 
     def reset(self, model: LanguageModel) -> None:
         super().reset(model)
@@ -92,7 +96,8 @@ class Sampler(Search):
         return np.random.default_rng([self.settings.seed, *request.draw])
 
     def _drawn(self, logits: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
-        """Inverse-transform sampling from the nucleus of each row, the most likely token first."""
+        """Inverse-transform sampling from the nucleus of each row, the most likely token
+        first."""
         scores, tokens = torch.sort(logits / (self.settings.temperature or 1.0), dim=-1, descending=True, stable=True)
         mass = torch.cumsum(scores.to(self.uniforms.dtype).softmax(-1), dim=-1)
         top = 1.0 if self.settings.top_p is None else self.settings.top_p

@@ -1,4 +1,5 @@
-"""`Search`, the interface of ways to choose tokens: greedy decoding, sampling and beam search."""
+"""`Search`, the interface of ways to choose tokens: greedy decoding, sampling and beam
+search."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ class Text:
 
     Args:
         request: the request.
-        place: the number of its group of slots, which begins at slot place × width of the search.
+        place: the number of its group of slots, which begins at slot place × width of the
+            search.
         columns: how many keys and values its sequences have.
         written: its tokens so far; with beam search, the best beams once it has ended.
     """
@@ -49,7 +51,8 @@ class Choice:
 
 
 class Search(ABC):
-    """A way to choose tokens. What it needs to know of each text is on the device, and is set at admission only.
+    """A way to choose tokens. What it needs to know of each text is on the device, and is
+    set at admission only.
 
     Args:
         settings: how to decode.
@@ -65,7 +68,8 @@ class Search(ABC):
         self.returned = returned
 
     def reset(self, model: LanguageModel) -> None:
-        """Forget all texts, and make room for as many as the language model has slots for."""
+        """Forget all texts, and make room for as many as the language model has slots
+        for."""
         self.device, self.places = model.device, model.slots // self.width
         self.longest = 0
         self.bounded = self.forcing = False
@@ -78,7 +82,8 @@ class Search(ABC):
             self.counted = torch.zeros(shape, dtype=torch.bool, device=self.device)
 
     def fits(self, requests: Sequence[Request]) -> bool:
-        """Whether there is room for the requests' longest text, and for all that they need."""
+        """Whether there is room for the requests' longest text, and for all that they
+        need."""
         bounded, forcing = self._needs(requests)
         return self._length(requests) <= self.longest and bounded <= self.bounded and forcing <= self.forcing
 
@@ -91,7 +96,8 @@ class Search(ABC):
         self.longest = longest
 
     def admit(self, requests: Sequence[Request], places: torch.Tensor, seen: Sequence[Sequence[int]]) -> None:
-        """Start texts at places [n]; `seen` are the tokens of each that a repetition penalty counts."""
+        """Start texts at places [n]; `seen` are the tokens of each that a repetition
+        penalty counts."""
         lengths = to_device([request.lengths for request in requests], self.device)
         self.count[places] = 0
         self.least[places], self.most[places] = lengths.unbind(1)
@@ -103,7 +109,8 @@ class Search(ABC):
 
     @abstractmethod
     def choose(self, logits: torch.Tensor) -> Choice:
-        """Choose a token for each of the first n slots by their logits [n, vocabulary], which may be overwritten."""
+        """Choose a token for each of the first n slots by their logits [n, vocabulary],
+        which may be overwritten."""
 
     @abstractmethod
     def take(self, texts: Sequence[Text], outcome: Tensors) -> list[Text]:
@@ -126,7 +133,8 @@ class Search(ABC):
         return state
 
     def _penalized(self, scores: torch.Tensor) -> torch.Tensor:
-        """Scores [n, vocabulary] as from transformers' logits processors: first for repetition, then for the ends."""
+        """Scores [n, vocabulary] as from transformers' logits processors: first for
+        repetition, then for the ends."""
         n = len(scores)
         if self.counted is not None:
             penalty = self.settings.repetition_penalty

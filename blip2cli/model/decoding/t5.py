@@ -1,4 +1,7 @@
-"""T5, one step at a time, with SlotCaches. Matches transformers' `T5ForConditionalGeneration` in evaluation mode."""
+"""T5, one step at a time, with SlotCaches.
+
+Matches transformers' `T5ForConditionalGeneration` in evaluation mode.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,9 @@ from blip2cli.model.graphs import Runner, to_device
 class T5Decoder(LanguageModel):
     """The language model of a Flan-T5 checkpoint.
 
-    The encoder reads [query embeddings][prompt] when a sequence is admitted; its keys and values for the decoder's
-    cross-attention are kept in the sequence's slot of a second cache. The bias of self-attention depends only on
-    distances.
+    The encoder reads [query embeddings][prompt] when a sequence is admitted; its keys and
+    values for the decoder's cross-attention are kept in the sequence's slot of a second
+    cache. The bias of self-attention depends only on distances.
     """
 
     def __init__(self, language_model: Any, runner: Runner, image_token: int | None = None) -> None:
@@ -65,7 +68,8 @@ class T5Decoder(LanguageModel):
     def _read(
         self, images: torch.Tensor, ids: torch.Tensor, lengths: torch.Tensor, slots: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        """Run the encoder over [image][prompt], and store the keys and values of its output in slots."""
+        """Run the encoder over [image][prompt], and store the keys and values of its
+        output in slots."""
         prompts = self.model.shared(ids)
         embeds = torch.cat([images.to(prompts.dtype), prompts], dim=1)
         unread = torch.arange(embeds.shape[1], device=embeds.device) >= lengths[:, None]
@@ -123,7 +127,8 @@ class T5Decoder(LanguageModel):
         return output
 
     def _self_bias(self, lengths: torch.Tensor) -> torch.Tensor:
-        """The bias [n, heads, 1, columns] of each sequence's newest token towards its earlier ones and itself."""
+        """The bias [n, heads, 1, columns] of each sequence's newest token towards its
+        earlier ones and itself."""
         columns = self.cache.columns
         if self.bias.shape[1] != columns:  # by distance from the newest token [heads, columns]
             attention = self.blocks[0].layer[0].SelfAttention
@@ -135,9 +140,11 @@ class T5Decoder(LanguageModel):
 
 
 def _hide(hidden: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """A boolean mask [n, columns] (true: hidden) as numbers that are added to attention scores [n, 1, 1, columns].
+    """A boolean mask [n, columns] (true: hidden) as numbers that are added to attention
+    scores [n, 1, 1, columns].
 
-    They are the lowest number, not infinity, as in transformers' encoder: in an empty slot everything is hidden.
+    They are the lowest number, not infinity, as in transformers' encoder: in an empty
+    slot everything is hidden.
     """
     bias = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
     return bias.masked_fill_(hidden, torch.finfo(dtype).min)[:, None, None]

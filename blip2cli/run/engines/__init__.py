@@ -9,7 +9,8 @@ from blip2cli.run.summary import Tally
 from blip2cli.settings import Job
 
 ENGINES = {"local": "blip2cli.run.engines.local:launch", "ray": "blip2cli.run.engines.ray:launch"}
-"""Name → function of a Job that runs it and gives its Tally, or None where --dry-run only shows it."""
+"""Name → function of a Job that runs it and gives its Tally, or None where --dry-run only
+shows it."""
 
 
 def launch(job: Job) -> Tally | None:

@@ -1,10 +1,11 @@
-"""The run on a Ray cluster: replicas take ranges ("stretches") of the input, and each becomes one shard of the
-output.
+"""The run on a Ray cluster: replicas take ranges ("stretches") of the input, and each
+becomes one shard of the output.
 
-A Ray Data pipeline of two steps: a datasource of stretches, a number each, and a pool of actors that do them
-(`ray_replica`). Images never pass through the driver, which sees a few lines a shard, and keeps the journal:
-recorded shards are done, so a killed run continues where it was. Shards have the numbers of their stretches, so
-that the order of their names is the order of the input.
+A Ray Data pipeline of two steps: a datasource of stretches, a number each, and a pool of
+actors that do them (`ray_replica`). Images never pass through the driver, which sees a
+few lines a shard, and keeps the journal: recorded shards are done, so a killed run
+continues where it was. Shards have the numbers of their stretches, so that the order of
+their names is the order of the input.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ TASKS_OF = 1000
 """Stretches that one reading task names."""
 
 JOIN = 10.0
-"""Seconds to wait for the head of a cluster: Ray itself tries for minutes, and then ends the process."""
+"""Seconds to wait for the head of a cluster: Ray itself tries for minutes, and then ends
+the process."""
 
 
 def launch(job: Job, replica: type[Replica] = Replica) -> Tally | None:
@@ -159,7 +161,10 @@ class _Ledger:
         self.stretches = replace(self.stretches, done=done)
 
     def check(self, source: RowSource) -> None:
-        """Check that finished shards exist, and that the input has not changed. Raises UsageError."""
+        """Check that finished shards exist, and that the input has not changed.
+
+        Raises UsageError.
+        """
         for number in self.stretches.finished():
             check_shard(self.target.path, self._files(number), self.journal.shards.get(number, ()))
         if self.stretches.done:
@@ -207,7 +212,8 @@ class _Ledger:
 
 @dataclass(frozen=True)
 class _Placed:
-    """The replicas: how many, the cores and GPUs of each, and the job with their device and workers."""
+    """The replicas: how many, the cores and GPUs of each, and the job with their device
+    and workers."""
 
     job: Job
     fewest: int
@@ -242,7 +248,8 @@ class _Cluster:
         return self.joined
 
     def counted(self, source: Any) -> Any:
-        """The source; if it does not know its number of rows, tasks of the cluster count them."""
+        """The source; if it does not know its number of rows, tasks of the cluster count
+        them."""
         if source.count() is not None:
             return source
         source = source.split()
@@ -251,7 +258,10 @@ class _Cluster:
         return source.with_counts(self.ray.get([count.remote(part) for part in unknown]))
 
     def place(self) -> _Placed:
-        """Decide how many replicas there are and what each gets. Raises UsageError if there is no room."""
+        """Decide how many replicas there are and what each gets.
+
+        Raises UsageError if there is no room.
+        """
         settings, model = self.job.engine, self.job.model
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         any_gpus = any(node.get("GPU") for node in nodes) and not model.device.startswith(("cpu", "mps"))
@@ -272,7 +282,10 @@ class _Cluster:
         return _Placed(placed, fewest, most, gpus, cores)
 
     def reports(self, replica: type[Replica], work: ShardWork, placed: _Placed) -> Generator[ShardProgress]:
-        """The reports of the replicas, as they come; close it before leaving the cluster. Raises their failures."""
+        """The reports of the replicas, as they come; close it before leaving the cluster.
+
+        Raises their failures.
+        """
         from ray import data
 
         context = data.DataContext.get_current()
@@ -298,8 +311,8 @@ class _Cluster:
             ) from error
 
     def _texts(self, reports: Any) -> Iterator[str]:
-        """The dataset's only column. `iter_batches` will not do: its thread may outlive the connection, of which Ray
-        ends the process.
+        """The dataset's only column. `iter_batches` will not do: its thread may outlive
+        the connection, of which Ray ends the process.
         """
         bundles = reports.iter_internal_ref_bundles()
         try:
@@ -311,7 +324,10 @@ class _Cluster:
 
 
 def _checked(report: ShardProgress) -> ShardProgress:
-    """The report of a replica that has not failed. Raises the Blip2Error that it failed with."""
+    """The report of a replica that has not failed.
+
+    Raises the Blip2Error that it failed with.
+    """
     if report.failure is None:
         return report
     kind, message, hint = report.failure
@@ -353,7 +369,10 @@ def _datasource(number: int) -> Any:
 
 
 def _join(address: str | None) -> Any:
-    """Join a cluster, or start one on this machine; gives the module `ray`. Raises UsageError."""
+    """Join a cluster, or start one on this machine; gives the module `ray`.
+
+    Raises UsageError.
+    """
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its native part writes to stderr, past any handler
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:

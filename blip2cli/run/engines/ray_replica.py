@@ -1,8 +1,9 @@
-"""One replica in a Ray cluster: an actor that turns stretches of the input into shards, one after the other.
+"""One replica in a Ray cluster: an actor that turns stretches of the input into shards,
+one after the other.
 
-The model runs in a process of its own below the actor, as with `--devices`: a row that kills it becomes an error row,
-and the actor lives on. An actor reports the same each time it computes the same stretch, as Ray expects of a task
-that it may repeat.
+The model runs in a process of its own below the actor, as with `--devices`: a row that
+kills it becomes an error row, and the actor lives on. An actor reports the same each time
+it computes the same stretch, as Ray expects of a task that it may repeat.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ REPORTS = 10
 """Reports of a replica on its progress with a stretch, at most."""
 
 REPORTS_IN_ALL = 2_000
-"""Reports of all replicas, at most, or one a stretch: Ray Data keeps a kilobyte of statistics for each."""
+"""Reports of all replicas, at most, or one a stretch: Ray Data keeps a kilobyte of
+statistics for each."""
 
 MOST_ATTEMPTS = 5
-"""Attempts at a shard whose actors died, as far as this is known; after them the run continues without the shard."""
+"""Attempts at a shard whose actors died, as far as this is known; after them the run
+continues without the shard."""
 
 FAILURES: dict[str, type[Blip2Error]] = {
     error.__name__: error for error in (Blip2Error, UsageError, CheckpointError, OutputError)
@@ -42,7 +45,10 @@ FAILURES: dict[str, type[Blip2Error]] = {
 
 @dataclass(frozen=True)
 class ShardWork:
-    """The arguments of every replica. Each stretch of the plan's source is read where it is needed."""
+    """The arguments of every replica.
+
+    Each stretch of the plan's source is read where it is needed.
+    """
 
     plan: Plan
     stretches: Stretches
@@ -51,11 +57,13 @@ class ShardWork:
 
 @dataclass(frozen=True)
 class ShardProgress:
-    """A replica's report: `images` and `errors` since its last on this stretch, and at the end what the shard holds.
+    """A replica's report: `images` and `errors` since its last on this stretch, and at
+    the end what the shard holds.
 
-    `kinds` counts the errors of the whole shard, `rows` its output rows, `left_out` those that are not written; `last`
-    names the stretch's last input row, and `seconds` are those of each phase.
-    `failure` is the name (in FAILURES), the message and the hint of an exception that ends the run.
+    `kinds` counts the errors of the whole shard, `rows` its output rows, `left_out` those
+    that are not written; `last` names the stretch's last input row, and `seconds` are
+    those of each phase. `failure` is the name (in FAILURES), the message and the hint of
+    an exception that ends the run.
     """
 
     number: int
@@ -145,7 +153,8 @@ class ShardCounts:
 
 
 class Replica:
-    """Called by Ray Data with the positions of stretches among those left; yields packed reports, in a column."""
+    """Called by Ray Data with the positions of stretches among those left; yields packed
+    reports, in a column."""
 
     def __init__(self, work: ShardWork) -> None:
         self.work = work

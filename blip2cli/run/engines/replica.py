@@ -1,9 +1,11 @@
 """One replica of the model: a process that asks for rows, and returns their results.
 
-The protocol, over one pipe. The replica sends (READY,) once it has loaded the model; (PULL,) when it wants rows;
-(DONE, [(index, outputs)]) for finished rows, in the order in which it got them; (DRY, PipelineStats) at the end of a
-stream; (FAILED, exception); and (ALIVE,) every few seconds, which shows that it was not stopped. It receives (ROWS,
-rows) for each pull, without rows at the end of a stream, after which it pulls again; and STOP at any time.
+The protocol, over one pipe. The replica sends (READY,) once it has loaded the model;
+(PULL,) when it wants rows; (DONE, [(index, outputs)]) for finished rows, in the order in
+which it got them; (DRY, PipelineStats) at the end of a stream; (FAILED, exception); and
+(ALIVE,) every few seconds, which shows that it was not stopped. It receives (ROWS, rows)
+for each pull, without rows at the end of a stream, after which it pulls again; and STOP
+at any time.
 """
 
 from __future__ import annotations
@@ -29,7 +31,10 @@ READY, PULL, DONE, DRY, FAILED, ALIVE = "ready", "pull", "done", "dry", "failed"
 ROWS, STOP = "rows", "stop"
 
 Outputs = tuple[tuple[tuple[Any, ...], "RowError | None", bool], ...]
-"""The output rows of one input row: values, error, and whether it is left out. Input rows stay with the sender."""
+"""The output rows of one input row: values, error, and whether it is left out.
+
+Input rows stay with the sender.
+"""
 
 ALIVE_EVERY = 2.0
 """Seconds between two ALIVE messages."""
@@ -117,7 +122,8 @@ class Feed(Stop):
 
 
 def serve_rows(connection: Any, setup: ReplicaSetup) -> None:
-    """The main function of a replica, in its own process; it ends when the pipe is closed."""
+    """The main function of a replica, in its own process; it ends when the pipe is
+    closed."""
     ignore()  # the feeder says when to stop
     guard_streams()
     pipe = Pipe(connection)

@@ -1,4 +1,5 @@
-"""One replica as the feeder sees it: its process, the pipe to it, and the rows that it has not finished."""
+"""One replica as the feeder sees it: its process, the pipe to it, and the rows that it
+has not finished."""
 
 from __future__ import annotations
 
@@ -21,10 +22,12 @@ from blip2cli.run.engines.replica import READY, ReplicaSetup, serve_rows
 from blip2cli.run.pipeline import PipelineStats
 
 SILENT_SECONDS = 60.0
-"""Seconds without a message after which a replica is killed: it was stopped, or hangs so that no thread can run."""
+"""Seconds without a message after which a replica is killed: it was stopped, or hangs so
+that no thread can run."""
 
 START_SECONDS = 900.0
-"""The same while it starts and loads its model: disks of a cluster may take minutes, and block all threads."""
+"""The same while it starts and loads its model: disks of a cluster may take minutes, and
+block all threads."""
 
 Message = tuple[Any, ...]
 GONE = "gone"
@@ -80,7 +83,8 @@ class ReplicaProcess:
         threading.Thread(target=self._read, args=(inbox, self.process, self.connection), daemon=True).start()
 
     def _read(self, inbox: Inbox, process: Any, connection: Any) -> None:
-        """Put the messages of a process into the inbox, in its own thread: reading half a message may block."""
+        """Put the messages of a process into the inbox, in its own thread: reading half a
+        message may block."""
         while True:
             try:
                 message = connection.recv()
@@ -122,6 +126,7 @@ Inbox = queue.SimpleQueue[tuple["ReplicaProcess", Any, Message]]
 
 
 def hang_up(connection: Any) -> None:
-    """Shut a pipe down on both sides; closing it is not enough while a thread still reads."""
+    """Shut a pipe down on both sides; closing it is not enough while a thread still
+    reads."""
     with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
         end.shutdown(socket.SHUT_RDWR)

@@ -1,9 +1,11 @@
-"""Several replicas of the model, one process each, fed by one ordered source; their results are put in order again.
+"""Several replicas of the model, one process each, fed by one ordered source; their
+results are put in order again.
 
-Replicas pull rows, so a fast one gets more. The unfinished rows of a replica are remembered until their results
-arrive; if it dies, those rows go to the replica that pulls next, and it is started again. A row that was unfinished
-at several deaths is tried alone, and becomes an error row if the replica crashes again. While many rows wait for those
-of a slow replica, others compute these too, and the first result counts.
+Replicas pull rows, so a fast one gets more. The unfinished rows of a replica are
+remembered until their results arrive; if it dies, those rows go to the replica that pulls
+next, and it is started again. A row that was unfinished at several deaths is tried alone,
+and becomes an error row if the replica crashes again. While many rows wait for those of a
+slow replica, others compute these too, and the first result counts.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ from blip2cli.tasks import Task
 logger = logging.getLogger(__name__)
 
 MOST_DEATHS = 3
-"""Deaths after which a replica is not started again; deaths caused by a known row do not count."""
+"""Deaths after which a replica is not started again; deaths caused by a known row do not
+count."""
 
 SUSPECT = 2
 """Deaths with a row unfinished, after which the row is tried alone."""
@@ -45,15 +48,19 @@ PULLED_BYTES = 64 << 20
 """Bytes of these rows at which no more are added."""
 
 HELD = 2048
-"""Finished rows that may wait for an earlier one. Above this, only replicas that have the earliest row get new ones;
-the others get rows that a slow one has not finished."""
+"""Finished rows that may wait for an earlier one. Above this, only replicas that have the
+earliest row get new ones; the others get rows that a slow one has not finished.
+"""
 
 LOOK = 0.5
 """Seconds between checks whether the processes live."""
 
 
 class Replicas:
-    """A pipeline with one replica for each device; ready when the first has loaded. Raises Blip2Error."""
+    """A pipeline with one replica for each device; ready when the first has loaded.
+
+    Raises Blip2Error.
+    """
 
     def __init__(
         self,
@@ -66,7 +73,8 @@ class Replicas:
     ) -> None:
         """`held` are the cores that the replicas may use; None for all.
 
-        `keep_bytes` says whether finished rows keep images that came in bytes, for the output.
+        `keep_bytes` says whether finished rows keep images that came in bytes, for the
+        output.
         """
         self.keep_bytes = keep_bytes
         share = max(1, (held or cores()) // len(devices))
@@ -114,7 +122,11 @@ class Replicas:
         return PipelineStats(seconds, every[0].started_with, min(each.batch_size for each in every))
 
     def close(self) -> None:
-        """End all processes. Where this is interrupted, kill them: at its exit Python waits for those that live."""
+        """End all processes.
+
+        Where this is interrupted, kill them: at its exit Python waits for those that
+        live.
+        """
         self.closed.set()
         started = [replica for replica in self.replicas if replica.process is not None]
         try:
@@ -131,7 +143,8 @@ class Replicas:
             yield row
 
     def _more(self, source_rows: Iterator[Row]) -> bool:
-        """Whether there are more rows; the next one is put back so that it is given out first."""
+        """Whether there are more rows; the next one is put back so that it is given out
+        first."""
         row = next(source_rows, None)
         if row is not None:
             self.again.append(row)
@@ -146,7 +159,8 @@ class Replicas:
                 continue  # dead, which will be noticed
 
     def _answer(self, source_rows: Iterator[Row], stop: Stop) -> None:
-        """Give rows to the replicas that pull: new ones if there is room for their results."""
+        """Give rows to the replicas that pull: new ones if there is room for their
+        results."""
         for replica in self.replicas:
             if not replica.pulling or stop.asked:
                 continue
@@ -179,13 +193,15 @@ class Replicas:
         return rows or _next_rows(source_rows)
 
     def _waits_for_another(self, replica: ReplicaProcess) -> bool:
-        """Whether so many rows wait for one that this replica does not have that it gets no new ones."""
+        """Whether so many rows wait for one that this replica does not have that it gets
+        no new ones."""
         if len(self.finished) < HELD or self.again or not self.due:
             return False
         return self.due[0] in self.unfinished and self.due[0] not in replica.hand
 
     def _rows_of_slow_replica(self) -> list[Row]:
-        """Unfinished rows of the replica that all others wait for, but those that another has too."""
+        """Unfinished rows of the replica that all others wait for, but those that another
+        has too."""
         slow = self.unfinished[self.due[0]]
         others = [replica.hand for replica in self.replicas if replica is not slow]
         rows: list[Row] = []
@@ -197,7 +213,8 @@ class Replicas:
         return rows
 
     def _watch(self) -> None:
-        """Kill replicas that were stopped, so that nothing waits for them, not even other threads of this program."""
+        """Kill replicas that were stopped, so that nothing waits for them, not even other
+        threads of this program."""
         while not self.closed.wait(LOOK):
             for replica in list(self.replicas):
                 replica.kill_if_silent()
@@ -251,7 +268,8 @@ class Replicas:
         return rows
 
     def _bury(self, replica: ReplicaProcess) -> None:
-        """Give the rows of a dead replica to the others, and start it again, unless it has died too often."""
+        """Give the rows of a dead replica to the others, and start it again, unless it
+        has died too often."""
         replica.process.join(timeout=5)
         replica.end()
         cause = replica.cause_of_death()
@@ -287,7 +305,8 @@ class Replicas:
 def _replicas_on(
     devices: list[torch.device], settings: ModelSettings, task: Task, checkpoint: Checkpoint, share: int
 ) -> list[ReplicaProcess]:
-    """A replica for each device, none of them started; `share` is the number of cores for each."""
+    """A replica for each device, none of them started; `share` is the number of cores for
+    each."""
     workers = share if settings.workers is None else -(-settings.workers // len(devices))
     settings = replace(settings, workers=workers)
     threads = share if checkpoint.device.type == "cpu" else None

@@ -1,4 +1,5 @@
-"""The input divided into ranges ("stretches"), each of which becomes one shard, and which of them are done."""
+"""The input divided into ranges ("stretches"), each of which becomes one shard, and which
+of them are done."""
 
 from __future__ import annotations
 
@@ -8,10 +9,11 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Stretches:
-    """Stretch n is the input rows from n · size on, `size` of them except for the last; `rows` counts all rows.
+    """Stretch n is the input rows from n · size on, `size` of them except for the last;
+    `rows` counts all rows.
 
-    `done` are the finished stretches, as the first and last of each interval, in order. Unfinished ones are
-    numbered too, from 0.
+    `done` are the finished stretches, as the first and last of each interval, in order.
+    Unfinished ones are numbered too, from 0.
     """
 
     rows: int
