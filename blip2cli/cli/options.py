@@ -60,13 +60,13 @@ def command(
     records = (options, *others)
 
     def wrap(function: Callable[[Job], None]) -> Callable[..., None]:
-        def started(inputs: list[str] | None = None, config: Any = None, debug: bool = False, **given: Any) -> None:
+        def started(inputs: list[str] | None = None, config: Any = None, debug: bool = False, **values: Any) -> None:
             from blip2cli.cli.failures import GO_ON, START_ANEW, reported
 
-            go_on = GO_ON if given.get("out") else START_ANEW
-            with reported(debug, go_on if "resume" in given else ""):
+            go_on = GO_ON if values.get("out") else START_ANEW
+            with reported(debug, go_on if "resume" in values else ""):
                 check_words(task, tuple(inputs or ()))
-                function(_job(task, records, tuple(inputs or ()), given))
+                function(_job(task, records, tuple(inputs or ()), values))
 
         parameters = [inspect.Parameter("inputs", _KIND, default=None, annotation=argument)]
         offered = [parameter for record in records for parameter in _parameters(record)]
@@ -88,11 +88,11 @@ def command_of(*records: type[Options], interrupted: str = "") -> Callable[[Call
     """
 
     def wrap(function: Callable[..., None]) -> Callable[..., None]:
-        def started(debug: bool = False, **given: Any) -> None:
+        def started(debug: bool = False, **values: Any) -> None:
             from blip2cli.cli.failures import reported
 
             with reported(debug, interrupted):
-                function(*(_record(kind, given) for kind in records))
+                function(*(_record(kind, values) for kind in records))
 
         parameters = [parameter for record in records for parameter in _parameters(record)]
         parameters.append(_debug(records[-1].panel))

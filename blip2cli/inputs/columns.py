@@ -150,7 +150,7 @@ def choose_columns(manifest: str, names: list[str], columns: ColumnChoice) -> Ma
 
     Raises UsageError, naming the columns that it has, where one is missing.
     """
-    there = f"It has: {', '.join(names) or 'no columns'}."
+    columns_hint = f"It has: {', '.join(names) or 'no columns'}."
     _check_names(manifest, names)
     twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
     if twice is not None:
@@ -159,10 +159,10 @@ def choose_columns(manifest: str, names: list[str], columns: ColumnChoice) -> Ma
     if image is None and columns.image_required:
         raise _no_image_column(manifest, names, columns)
     if image is not None and image not in names:
-        raise UsageError(f"{manifest} has no column {image}", there)
+        raise UsageError(f"{manifest} has no column {image}", columns_hint)
     text = columns.text if columns.text in names else None
     if text is None and columns.text_required:
-        raise UsageError(f"{manifest} has no column {columns.text}", there)
+        raise UsageError(f"{manifest} has no column {columns.text}", columns_hint)
     carried = tuple(name for name in names if name not in (image, text))
     root = columns.root_for(manifest)
     return ManifestColumns(
@@ -192,13 +192,13 @@ def image_column(names: Sequence[str], columns: ColumnChoice) -> str | None:
 
 
 def _no_image_column(manifest: str, names: Sequence[str], columns: ColumnChoice) -> UsageError:
-    there = f"It has: {', '.join(names) or 'no columns'}."
+    columns_hint = f"It has: {', '.join(names) or 'no columns'}."
     if columns.imagefolder:
         images = os.path.join(os.path.dirname(manifest), "**", "*.jpg")
         return UsageError(
             f"{manifest} has no column file_name",
-            f"{there} Name it with --image-column, or give the images alone: {images!r}.",
+            f"{columns_hint} Name it with --image-column, or give the images alone: {images!r}.",
         )
     urls = not columns.allow_remote and not set(URL_COLUMNS).isdisjoint(names)
     hint = "--allow-remote to fetch the URLs" if urls else "--image-column"
-    return UsageError(f"{manifest} has no image column ({', '.join(IMAGE_COLUMNS)})", f"{there} Give {hint}.")
+    return UsageError(f"{manifest} has no image column ({', '.join(IMAGE_COLUMNS)})", f"{columns_hint} Give {hint}.")

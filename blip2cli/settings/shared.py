@@ -293,13 +293,13 @@ class EngineSettings(Options):
         return int(fewest), int(most or fewest)
 
     def validate(self) -> None:
-        given = {
+        ray_only = {
             "--ray-address": self.ray_address,
             "--replicas": self.replicas,
             "--gpus-per-replica": self.gpus_per_replica,
             "--cpus-per-replica": self.cpus_per_replica,
         }
-        for option, value in given.items():
+        for option, value in ray_only.items():
             if self.engine == "local" and value is not None:
                 raise UsageError(f"{option} needs --engine ray", "On one machine, use --devices.")
         if self.replicas is not None:

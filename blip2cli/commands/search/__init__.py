@@ -46,17 +46,17 @@ def search(job: Job) -> bool:
     if options.report is not None:
         report_settings(job).validate()
     hush_libraries()
-    found = _found(job, pictures, texts)
+    hits = _search(job, pictures, texts)
     with locked_output(target, keep=False):
-        good = write(job, target, pictures, found)
+        good = write(job, target, pictures, hits)
     if not job.output.quiet:
-        queries = f"{len(found)} {'query' if len(found) == 1 else 'queries'}"
+        queries = "1 query" if len(hits) == 1 else f"{len(hits)} queries"
         how = f"by {options.index}" if options.index else "exact"
         show_note(f"{queries} over {features.rows:,} rows, {how}, in {time.perf_counter() - started:.1f} s")
     return good
 
 
-def _found(job: Job, pictures: Pictures, texts: list[str]) -> list[QueryHits]:
+def _search(job: Job, pictures: Pictures, texts: list[str]) -> list[QueryHits]:
     """The results of each query, best first."""
     from blip2cli.commands.search.exact import best_rows
     from blip2cli.commands.search.index import Index
@@ -77,5 +77,5 @@ def _found(job: Job, pictures: Pictures, texts: list[str]) -> list[QueryHits]:
         )
     hits = best_rows(features, vectors, most) if index is None else index.best_rows(vectors, most)
     names = [*texts, *options.image]
-    found = [QueryHits(name, query_hits) for name, query_hits in zip(names, hits, strict=True)]
-    return found if options.rerank is None else rerank(queries.model, job, pictures, found)
+    by_itc = [QueryHits(name, hits_of_query) for name, hits_of_query in zip(names, hits, strict=True)]
+    return by_itc if options.rerank is None else rerank(queries.model, job, pictures, by_itc)

@@ -38,8 +38,10 @@ class Pictures:
             allow_remote=options.allow_remote,
             allow_private=options.allow_private,
         )
-        told = features.settings.get("image_column")
-        return Pictures(features, Originals(columns, options.images, told if isinstance(told, str) else None))
+        image_column = features.settings.get("image_column")
+        return Pictures(
+            features, Originals(columns, options.images, image_column if isinstance(image_column, str) else None)
+        )
 
     def rows(self, named: Iterable[tuple[int, str]]) -> Iterator[Row]:
         """Rows of these numbers and names, in the order in which their images come by:

@@ -23,7 +23,7 @@ CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-\d{1,19}/(\d{1,19})")
 """Of the answer with a span: its start, and the size of the file."""
 
 LONGEST_WAIT = 86_400
-"""Seconds: a longer Retry-After is taken for this."""
+"""Seconds: a longer Retry-After counts as this."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,14 @@ def _refused(answer: http.client.HTTPResponse) -> WebError:
 def _body(answer: http.client.HTTPResponse, most: int) -> bytes:
     if answer.length is not None and answer.length > most:
         raise too_large(most)
-    taken = bytearray()
+    data = bytearray()
     while piece := answer.read1(CHUNK):
-        taken += piece
-        if len(taken) > most:
+        data += piece
+        if len(data) > most:
             raise too_large(most)
     if answer.length:
         raise WebError("unreadable", f"{answer.length:,} bytes are missing", passing=True)
-    return bytes(taken)
+    return bytes(data)
 
 
 def _unpacked(body: bytes, encoding: str, most: int) -> bytes:

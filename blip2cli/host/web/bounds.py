@@ -32,12 +32,12 @@ class Meter:
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
-        self.taken = 0
+        self.bytes_taken = 0
 
     def left(self) -> float:
         return self.bounds.deadline.left()
 
     def count(self, number: int) -> None:
-        self.taken += number
-        if self.taken > self.bounds.most + OVERHEAD:
+        self.bytes_taken += number
+        if self.bytes_taken > self.bounds.most + OVERHEAD:
             raise too_large(self.bounds.most)

@@ -66,8 +66,8 @@ def repeated(attempt: Callable[[], T], waits: Iterable[float], deadline: Deadlin
                 raise
             seconds = max(wait, error.wait or 0.0)
             if time.monotonic() + seconds >= deadline.at:
-                asked = f"; the server asks to wait {error.wait:,.0f} s" if error.wait else ""
-                raise WebError(error.kind, error.detail + asked) from None
+                wish = f"; the server asks to wait {error.wait:,.0f} s" if error.wait else ""
+                raise WebError(error.kind, error.detail + wish) from None
             time.sleep(seconds)
 
 
@@ -77,17 +77,17 @@ def _exchange(url: str, bounds: Bounds, headers: Mapping[str, str], read: Callab
     Raises WebError, and no other exception.
     """
     meter = Meter(bounds)
-    asked: set[str] = set()
+    visited: set[str] = set()
     try:
         while True:
             target = parsed(url)
-            if target.geturl() in asked:
+            if target.geturl() in visited:
                 raise WebError("unreadable", "redirects in a loop")
-            if len(asked) > REDIRECTS:
+            if len(visited) > REDIRECTS:
                 raise WebError("unreadable", f"more than {REDIRECTS} redirects")
-            asked.add(target.geturl())
+            visited.add(target.geturl())
             with closing(connected(target, meter)) as connection:
-                answer = _asked(connection, target, meter, headers)
+                answer = _request(connection, target, meter, headers)
                 if answer.status not in REDIRECT_CODES:
                     return read(answer)
                 url = redirected(target, answer)
@@ -97,7 +97,7 @@ def _exchange(url: str, bounds: Bounds, headers: Mapping[str, str], read: Callab
         raise translated(error) from None
 
 
-def _asked(
+def _request(
     connection: socket.socket, target: urllib.parse.SplitResult, meter: Meter, headers: Mapping[str, str]
 ) -> http.client.HTTPResponse:
     """The answer to a request, up to its body."""

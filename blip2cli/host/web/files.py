@@ -81,13 +81,13 @@ def _whole(url: str) -> bytes:
         ) from None
 
 
-def as_os_error(asked: Callable[[], T]) -> T:
+def as_os_error(request: Callable[[], T]) -> T:
     """The result of the request.
 
     Raises OSError, of a kind that is not tried again, and NoSpansError.
     """
     try:
-        return asked()
+        return request()
     except NoSpansError:
         raise
     except WebError as error:
