@@ -6,30 +6,47 @@ import csv
 import io
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from glob import has_magic
 from typing import Any, Literal
 
+from blip2cli.errors import UsageError
 from blip2cli.host.stopwatch import Stopwatch
+from blip2cli.host.storage import is_url
 from blip2cli.host.terminal import hush_libraries
-from blip2cli.inputs.objects import Objects
+from blip2cli.inputs import Source, format_of
+from blip2cli.inputs.memory import MemoryTable, table_in_memory
+from blip2cli.inputs.objects import KINDS, Objects, is_one_image
 from blip2cli.model import load_model
 from blip2cli.model.checkpoint.find import find_checkpoint
-from blip2cli.outputs.layout import Layout
+from blip2cli.outputs.layout import Layout, carried_names
 from blip2cli.run.pipeline import load_for
 from blip2cli.run.sources import open_input
-from blip2cli.settings import GenerationSettings, InputSettings, Job, Kind, ModelSettings, OutputSettings
+from blip2cli.settings import GenerationSettings, InputSettings, Job, Kind, ModelSettings, OutputSettings, TaskOptions
+from blip2cli.settings.keywords import check_names, chosen, record_of
 from blip2cli.tasks import make_task
 from blip2cli.tasks.caption import CaptionOptions
 from blip2cli.tasks.embed import EmbedOptions
 from blip2cli.tasks.match import MatchOptions
 from blip2cli.tasks.vqa import VqaOptions
 
+Texts = str | Sequence[str] | None
+
+Input = str | Source | MemoryTable
+"""What a job reads: an INPUT as the command line takes it, or objects in memory."""
+
 
 class Blip2:
     """A loaded checkpoint. "tiny" comes in both kinds and loads the other kind when it is needed.
 
-    Every method takes an image or any iterable of images (paths, bytes, Pillow images), reads it as it goes, and
-    yields rows in its order: dicts with the columns of the command line. The row of a bad image has an `error`.
+    Every method takes what the command line takes: the name of an image, a folder, a pattern, a manifest, an archive or
+    a URL, or a list of them. It also takes what Python has: bytes, open files, Pillow images, arrays and tensors, any
+    iterable of these, a DataFrame of pandas or polars, an Arrow table, or a Hugging Face data set. It reads its input
+    as it goes, and yields rows in its order: dicts with the columns of the command line. The row of a bad image has an
+    `error`.
+
+    Methods also take, by name, the fields of `blip2cli.settings.InputSettings` (such as `image_column`, for tables, or
+    `limit`); those that write texts take the fields of `blip2cli.settings.GenerationSettings` (such as `num_beams`).
 
     Args:
         model: hub id, local folder, or "tiny"; None for Salesforce/blip2-opt-2.7b.
@@ -54,11 +71,14 @@ class Blip2:
         device_map: Literal["auto"] | None = None,
         batch_size: int | None = None,
         workers: int | None = None,
+        **others: Any,
     ) -> None:
         hush_libraries()
-        self.settings = ModelSettings(
-            model, revision, dtype, device, device_map=device_map, batch_size=str(batch_size or "auto"), workers=workers
-        )
+        check_names("Blip2", others, own=OF_MODEL)
+        values = {"revision": revision, "dtype": dtype, "device": device, "device_map": device_map, "workers": workers}
+        name = None if model is None else os.fspath(model)
+        batch = "auto" if batch_size is None else str(batch_size)
+        self.settings = record_of(ModelSettings, {"model": name, "batch_size": batch, **values})
         self.settings.validate()
         checkpoint = find_checkpoint(self.settings)
         if checkpoint.caution:
@@ -67,65 +87,81 @@ class Blip2:
         self._models: dict[Kind, Any] = {self.model.checkpoint.kind: self.model}
 
     def caption(
-        self, images: Iterable[Any], prompt: str | None = None, num_captions: int = 1, **generation: Any
+        self, images: Any, prompt: Texts = None, num_captions: int = 1, **options: Any
     ) -> Iterator[dict[str, Any]]:
         """Rows with `caption`, or `captions` (a list) if several are requested.
 
-        `generation` are the fields of `blip2cli.settings.GenerationSettings`: max_new_tokens, num_beams and so on.
+        With several prompts, there is a row for every image and prompt, which stands in the column `prompt`.
         """
-        return self._rows(
-            "caption",
-            images,
-            CaptionOptions(() if prompt is None else (_literal(prompt),), num_captions=num_captions),
-            generation,
-        )
+        check_names("caption", options, InputSettings, GenerationSettings, own=("prompt", "num_captions"))
+        texts = tuple(map(_literal, _listed(prompt)))
+        own = record_of(CaptionOptions, {"prompt": texts, "num_captions": num_captions})
+        return self._rows("caption", images, own, options)
 
     def answer(
         self,
-        images: Iterable[Any],
-        question: str | Sequence[str],
+        images: Any,
+        question: Texts | Mapping[str, str] = None,
         template: str | None = None,
         choices: Sequence[str] | None = None,
-        **generation: Any,
+        **options: Any,
     ) -> Iterator[dict[str, Any]]:
         """Rows with `question` and `answer`, one for every image and question.
 
-        With `choices`, the answer is the most likely of them, with its `probability` and the `probabilities` of all.
+        Without `question`, every row of a table has its own, in the column `question`. With a dict, of names and
+        questions, there is one row for each image, with a column for each question, as with `--wide`. With `choices`,
+        the answer is the most likely of them, with its `probability` and the `probabilities` of all.
         """
-        questions = tuple(map(_literal, (question,) if isinstance(question, str) else question))
-        options = VqaOptions(questions, template=template, choices=None if choices is None else _quoted(choices))
-        return self._rows("vqa", images, options, generation)
+        check_names("answer", options, InputSettings, GenerationSettings, own=("question", "template", "choices"))
+        wide = isinstance(question, Mapping)
+        texts = [_literal(text) for text in _listed(question.values() if isinstance(question, Mapping) else question)]
+        if isinstance(question, Mapping):
+            texts = [f"{name}={text}" for name, text in zip(question, texts, strict=True)]
+        quoted = None if choices is None else _quoted(choices)
+        values = {"prompt": tuple(texts), "wide": wide, "template": template, "choices": quoted}
+        return self._rows("vqa", images, record_of(VqaOptions, values), options)
+
+    vqa = answer
+    """`answer`, by the name of the command."""
 
     def embed(
         self,
-        images: Iterable[Any],
+        images: Any,
         features: Literal["qformer", "vision", "itc"] = "qformer",
         pool: Literal["none", "mean"] | None = None,
         store: Literal["fp32", "fp16"] = "fp32",
+        **options: Any,
     ) -> Iterator[dict[str, Any]]:
         """Rows with `features`, a NumPy array: [num_query_tokens, width], or [width] for vision or pooled ones."""
-        return self._rows("embed", images, EmbedOptions(features, pool, store), {})
+        check_names("embed", options, InputSettings, own=("features", "pool", "store"))
+        own = record_of(EmbedOptions, {"features": features, "pool": pool, "store": store})
+        return self._rows("embed", images, own, options)
 
     def match(
         self,
-        images: Iterable[Any],
-        text: str | Sequence[str],
+        images: Any,
+        text: Texts = None,
         scores: Literal["both", "itc", "itm"] = "both",
+        **options: Any,
     ) -> Iterator[dict[str, Any]]:
-        """Rows with `text`, `itc` and `itm`, one for every image and text; for retrieval checkpoints."""
-        texts = tuple(map(_literal, (text,) if isinstance(text, str) else text))
-        return self._rows("match", images, MatchOptions(texts, scores=scores), {})
+        """Rows with `text`, `itc` and `itm`, one for every image and text; for retrieval checkpoints.
+
+        Without `text`, every row of a table has its own, in the column `text` or `caption`.
+        """
+        check_names("match", options, InputSettings, own=("text", "scores"))
+        texts = tuple(map(_literal, _listed(text)))
+        return self._rows("match", images, record_of(MatchOptions, {"text": texts, "scores": scores}), options)
 
     def _rows(
-        self, task_name: str, images: Iterable[Any], options: Any, generation: dict[str, Any]
+        self, task_name: str, images: Any, own: TaskOptions, options: Mapping[str, Any]
     ) -> Iterator[dict[str, Any]]:
-        if isinstance(images, (str, bytes, bytearray, os.PathLike)) or hasattr(images, "convert"):
-            images = (images,)
-        settings = GenerationSettings(**generation)
-        job = Job(task_name, options, InputSettings((Objects(images),)), OutputSettings(), self.settings, settings)
+        inputs = record_of(InputSettings, {**chosen(InputSettings, options), "inputs": _inputs(images)})
+        generation = record_of(GenerationSettings, chosen(GenerationSettings, options))
+        job = Job(task_name, own, inputs, OutputSettings(), self.settings, generation)
         task = make_task(job)
         source, model = open_input(job, task), self._model(job.kind)
-        layout = Layout({}, task.columns(model.checkpoint), source.schema, {})
+        columns = task.columns(model.checkpoint)
+        layout = Layout(carried_names(source.column_names(), columns), columns, source.schema, {})
         results = task.results(model, load_for(model, source.rows(), self.settings), Stopwatch())
         return (layout.record(result) for result in results)
 
@@ -134,6 +170,49 @@ class Blip2:
         if kind not in self._models:
             self._models[kind] = load_model(find_checkpoint(self.settings, kind), self.settings.images_at_once)
         return self._models[kind]
+
+
+OF_MODEL = ("model", "revision", "dtype", "device", "device_map", "batch_size", "workers")
+"""The arguments of Blip2."""
+
+
+def _inputs(images: Any) -> tuple[Input, ...]:
+    """What a job reads. Raises UsageError for a value that is neither an image nor a collection of them."""
+    if isinstance(images, (str, os.PathLike)):
+        return (os.fspath(images),)
+    if is_one_image(images):
+        return (Objects((images,)),)
+    if (table := table_in_memory(images)) is not None:
+        return (table,)
+    if isinstance(images, (list, tuple)) and any(map(_is_collection, images)) and all(map(_is_name, images)):
+        return tuple(map(os.fspath, images))
+    if isinstance(images, Mapping) or not isinstance(images, Iterable):
+        raise UsageError(
+            f"a value of type {type(images).__name__} is neither an image nor a collection of images", KINDS
+        )
+    return (Objects(images),)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, (str, os.PathLike))
+
+
+def _is_collection(value: Any) -> bool:
+    """Whether a value names a folder, a pattern, a manifest or an archive."""
+    if not _is_name(value):
+        return False
+    name = os.fspath(value)
+    is_pattern = not is_url(name) and not os.path.lexists(name) and has_magic(name)
+    return os.path.isdir(name) or format_of(name) is not None or is_pattern
+
+
+def _listed(texts: Any) -> list[str]:
+    """Texts that may be given as one. Raises UsageError for what is not a text."""
+    listed = [] if texts is None else [texts] if isinstance(texts, str) else list(texts)
+    wrong = next((text for text in listed if not isinstance(text, str)), None)
+    if wrong is not None:
+        raise UsageError(f"{wrong!r} is not a text", "Give a text, or a list of texts.")
+    return listed
 
 
 def _literal(text: str) -> str:

@@ -22,10 +22,10 @@ def tiny() -> Blip2:
 def test_paths_bytes_and_pillow_images_are_captioned_alike(tiny: Blip2) -> None:
     path = EXAMPLES / "red-circle.png"
     with Image.open(path) as image:
-        rows = list(tiny.caption([path, str(path), path.read_bytes(), image, 7]))
+        rows = list(tiny.caption([path, str(path), path.read_bytes(), image, None]))
     assert [row.get("caption") for row in rows] == ["a red circle"] * 4 + [None]
     assert [row["image"] for row in rows] == [str(path), str(path), "#2", "#3", "#4"]
-    assert rows[-1]["error"].startswith("unsupported: int")
+    assert rows[-1]["error"] == "missing: None is not an image"
 
 
 def test_images_are_taken_as_rows_are_asked_for(tiny: Blip2) -> None:

@@ -18,6 +18,7 @@ from blip2cli.inputs.folder import Files, Folder
 from blip2cli.inputs.image_formats import install_hint, is_image, read_suffixes, unread_among, unread_summary
 from blip2cli.inputs.imagefolder import ImageFolder, metadata_files
 from blip2cli.inputs.listing import Listing
+from blip2cli.inputs.memory import MemoryTable
 from blip2cli.inputs.names import expanded, has_range
 from blip2cli.inputs.saved import saved_files
 from blip2cli.inputs.source import Source, Sources
@@ -59,19 +60,22 @@ CACHE_PREFIX = "cache-"
 
 
 def open_source(
-    inputs: Iterable[str | Source],
+    inputs: Iterable[str | Source | MemoryTable],
     columns: ColumnChoice,
     limit: int | None = None,
     share: tuple[int, int] | None = None,
 ) -> Sources:
-    """The source that the user's INPUT arguments name; what is a source already is taken as it is.
+    """The source that the user's INPUT arguments name; sources and tables in memory are taken as they are.
 
     Raises UsageError for an input that does not exist, holds no images, or is not of a kind that is read.
     """
     columns.check()
     parts: list[Source] = []
     for given in inputs:
-        parts += _named(given, columns) if isinstance(given, str) else [given]
+        if isinstance(given, str):
+            parts += _named(given, columns)
+        else:
+            parts.append(given.open(columns) if isinstance(given, MemoryTable) else given)
     return Sources(tuple(parts), limit, share)
 
 

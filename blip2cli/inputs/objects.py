@@ -1,41 +1,149 @@
-"""Images handed over in Python: paths, bytes, or open Pillow images."""
+"""Images handed over in Python: paths, bytes, open files, Pillow images, arrays and tensors."""
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from blip2cli.errors import UsageError
 from blip2cli.inputs.folder import image_row
 from blip2cli.inputs.source import Source
 from blip2cli.records import ImageRef, Row, RowError
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL import Image
+
+CHANNELS = (1, 3, 4)
+"""Numbers of channels of an image in an array."""
+
+KINDS = "Give paths, bytes, open files, Pillow images, arrays, a DataFrame or a data set."
+
+
+class NotAnImage(UsageError):
+    """A value is not an image of a kind that is read."""
 
 
 @dataclass(frozen=True)
 class Objects(Source):
-    """Any iterable of images, taken as they are needed. What has no path is named #0, #1 and so on."""
+    """Any iterable of images, taken as they are needed. What has no path is named #0, #1 and so on.
+
+    Raises UsageError when it comes to a value that is not an image; None is a row without an image.
+    """
 
     images: Iterable[Any]
 
     def rows(self, start: int = 0) -> Iterator[Row]:
-        from PIL import Image
-
         for number, image in enumerate(islice(self.images, start, None), start):
-            if isinstance(image, (str, os.PathLike)):
-                yield image_row(os.fspath(image))
-            elif isinstance(image, (bytes, bytearray)):
-                yield Row(0, f"#{number}", ImageRef(data=bytes(image)))
-            elif isinstance(image, Image.Image):
-                yield Row(0, f"#{number}", ImageRef(data=_encoded(image)))
+            try:
+                content = path_or_bytes(image)
+            except NotAnImage as error:
+                raise NotAnImage(f"image {number} {error.message}", error.hint) from None
+            if isinstance(content, str):
+                yield image_row(content)
+            elif content is not None:
+                yield Row(0, f"#{number}", ImageRef(data=content))
             else:
-                fault = f"{type(image).__name__} is not a path, bytes or a Pillow image"
-                yield Row(0, f"#{number}", error=RowError("unsupported", fault))
+                yield Row(0, f"#{number}", error=RowError("missing", "None is not an image"))
+
+
+def is_one_image(value: Any) -> bool:
+    """Whether a value is an image, and not a collection of images."""
+    if _is_array(value):
+        return value.ndim in (2, 3)
+    return isinstance(value, (bytes, bytearray, memoryview, io.IOBase)) or _is_pillow(value) or _is_struct(value)
+
+
+def path_or_bytes(value: Any) -> str | bytes | None:
+    """An image as its path, or as the bytes of a file; None for None. Raises NotAnImage."""
+    if value is None:
+        return None
+    if isinstance(value, (str, os.PathLike)):
+        return os.fspath(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    if isinstance(value, io.IOBase):
+        return _read(value)
+    if _is_pillow(value):
+        return _encoded(value)
+    if _is_array(value):
+        return _encoded(_picture(_array_of(value)))
+    if _is_struct(value):
+        data = value.get("bytes")
+        return data if isinstance(data, bytes) and data else value.get("path")
+    raise NotAnImage(f"is of type {type(value).__name__}, which is not an image", KINDS)
+
+
+def _is_pillow(value: Any) -> bool:
+    from PIL import Image
+
+    return isinstance(value, Image.Image)
+
+
+def _is_array(value: Any) -> bool:
+    """Whether a value is an array of NumPy or a tensor of PyTorch."""
+    import numpy as np
+
+    return isinstance(value, np.ndarray) or _is_tensor(value)
+
+
+def _is_tensor(value: Any) -> bool:
+    """Whether a value is a tensor of PyTorch, which is not imported for this."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _is_struct(value: Any) -> bool:
+    """Whether a value is an image as Hugging Face data sets hold it."""
+    return isinstance(value, Mapping) and {"bytes", "path"} == set(value)
+
+
+def _read(file: Any) -> bytes:
+    """The rest of a binary file that is open."""
+    data = file.read()
+    if not isinstance(data, bytes):
+        raise NotAnImage("is a file opened as text", "Open it in binary mode: open(path, 'rb').")
+    return data
+
+
+def _array_of(value: Any) -> np.ndarray:
+    """An array with channels last."""
+    import numpy as np
+
+    if _is_tensor(value):
+        value = value.detach().cpu()
+        value = (value.float() if value.is_floating_point() else value).numpy()
+    array = np.asarray(value)
+    if array.ndim == 3 and array.shape[0] in CHANNELS and array.shape[-1] not in CHANNELS:
+        array = np.moveaxis(array, 0, -1)
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in CHANNELS) or 0 in array.shape:
+        shape = " x ".join(map(str, array.shape))
+        raise NotAnImage(f"is an array of {shape}, which is not an image", "Give height x width x 1, 3 or 4.")
+    return array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
+
+
+def _picture(array: np.ndarray) -> Image.Image:
+    """An array as a Pillow image: numbers from 0 to 255, or fractions from 0 to 1."""
+    import numpy as np
+    from PIL import Image
+
+    if np.issubdtype(array.dtype, np.floating):
+        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+            raise NotAnImage(
+                "is an array of fractions that are not from 0 to 1", "Undo its normalization, or give uint8."
+            )
+        array = np.rint(array * 255)
+    elif array.dtype == bool:
+        array = array * np.uint8(255)
+    elif not np.issubdtype(array.dtype, np.integer) or array.min() < 0 or array.max() > 255:
+        raise NotAnImage(f"is an array of {array.dtype} with values that are not from 0 to 255", "Give uint8.")
+    return Image.fromarray(np.ascontiguousarray(array.astype(np.uint8)))
 
 
 def _encoded(image: Image.Image) -> bytes:

@@ -75,8 +75,9 @@ class KeptRows:
             before = islice(records, self.done * self.each, None)
             for result in results:
                 record = next(before)
-                if record["image"] != result.row.name:
-                    raise _changed(record["image"], result.row)
+                name = record.get("image", result.row.name)  # files of results have no names
+                if name != result.row.name:
+                    raise _changed(name, result.row)
                 if not result.row.kept:
                     yield result
                     continue

@@ -84,7 +84,7 @@ def close(job: Job, tally: Tally, unread: Mapping[str, int]) -> None:
     summary = {**_summary(job, tally), "not_read": dict(unread)}
     if not job.output.quiet:
         show_summary(summary)
-        for line in filter(None, (_nothing_new(job, tally), tally.skipped)):
+        for line in filter(None, (_nothing_new(job, tally), tally.skipped, _errors_there(job, tally))):
             show_note(f"  {line}")
         if unread:
             show_note(unread_summary(unread))
@@ -103,6 +103,16 @@ def _nothing_new(job: Job, tally: Tally) -> str:
     inputs = ", ".join(map(str, job.input.inputs)) or "the input"
     part = f"part {job.input.shard} of " if job.input.shard else ""
     return f"{part}{inputs} has no rows"
+
+
+def _errors_there(job: Job, tally: Tally) -> str:
+    """How rows that --update leaves as they are, with their errors, are computed again."""
+    errors = tally.earlier.errors
+    if not job.output.update or not errors:
+        return ""
+    if errors == 1:
+        return "1 row there has an error; --update --retry-errors computes it again"
+    return f"{errors:,} rows there have errors; --update --retry-errors computes them again"
 
 
 def _summary(job: Job, tally: Tally) -> dict[str, Any]:

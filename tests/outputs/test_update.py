@@ -68,6 +68,7 @@ def test_rows_that_came_in_the_middle_are_added_behind(typed: Run, output: tuple
     assert json.loads(Path("s.json").read_text())["already_there"] == 3
     again = typed(*caption(output), "--update")
     assert again.code == 3 and again.err.startswith("0 rows to ") and ", 8 of the input already there" in again.err
+    assert again.err.endswith("2 rows there have errors; --update --retry-errors computes them again\n")
     assert contents(Path(str(output[0]))) == rows
 
 
@@ -118,6 +119,20 @@ def test_every_format_updates_or_says_what_to_do_instead(typed: Run, case: str) 
         assert ran.code == 3 and (summary["images"], summary["already_there"]) == (2, 3)
     else:
         assert len(list(Path("o").rglob("*.txt"))) == 3, "of the new images, the second is the first one again"
+
+
+RETRIED = [case for case in CASES if not FORMATS[case.partition("-")[0]].no_retry]
+
+
+@pytest.mark.parametrize("case", RETRIED)
+def test_errors_of_every_format_that_can_be_read_back_are_retried(typed: Run, case: str) -> None:
+    write_manifest(4)
+    assert typed(*command(case)).code == 3
+    before = files(out_of(case))
+    shutil.copy(IMAGES[0], "gone.png")
+    again = "--resume" if FORMATS[case.partition("-")[0]].no_update else "--update"
+    ran = typed(*command(case), again, "--retry-errors")
+    assert ran.code == 0 and files(out_of(case)) != before
 
 
 @pytest.mark.parametrize("output", OUTPUTS, **IDS)

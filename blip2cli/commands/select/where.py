@@ -25,6 +25,12 @@ EXPRESSIONS = {
 MACROS = ("nullif", "split_part", "fmod", "fdiv", "if", "days_in_month", "date_add", "array_to_string")
 """Functions that DuckDB defines by others, and that may be used, with those that begin with list_ and array_."""
 
+OUTSIDE = {
+    "getenv", "current_setting", "getvariable", "version", "current_database", "current_schema", "current_schemas",
+    "current_query", "current_connection_id", "txid_current", "in_search_path", "write_log",
+}  # fmt: skip
+"""Functions that look outside or change something, and that some versions of DuckDB call consistent all the same."""
+
 SETTINGS = {
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
@@ -138,7 +144,7 @@ def _functions(connection: Any) -> set[str]:
         "SELECT function_name, function_type, bool_and(coalesce(stability = 'CONSISTENT', true)) "
         "FROM duckdb_functions() WHERE function_type IN ('scalar', 'macro') GROUP BY ALL"
     ).fetchall()
-    scalar = {name.lower() for name, kind, consistent in rows if kind == "scalar" and consistent}
+    scalar = {name.lower() for name, kind, consistent in rows if kind == "scalar" and consistent} - OUTSIDE
     named = {name.lower() for name, kind, _ in rows if kind == "macro" and name.startswith(("list_", "array_"))}
     return {*scalar, *named, *MACROS}
 
