@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "outputs": "errors records host settings images",
     # the whole way, and those who start it
     "run": "version errors records host settings inputs images model tasks outputs",
-    "api": "host settings inputs images model tasks outputs run",
+    "api": "errors host settings inputs images model tasks outputs run",
     "commands": "version errors records host settings tiny inputs images model tasks outputs run api",
     "cli": "version errors host settings tasks run commands",
     # `blip2cli` itself, and `python -m blip2cli`
