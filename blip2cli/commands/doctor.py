@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from blip2cli import __version__
-from blip2cli.errors import reason
+from blip2cli.errors import Blip2Error, reason
 from blip2cli.host.processor import ISA_LIMITS, core_quota, cores, instructions, isa_limit, processor
 from blip2cli.settings import DEFAULT_MODEL, ModelSettings
 
@@ -63,8 +63,9 @@ def checks(settings: ModelSettings) -> Iterator[Check]:
         try:
             yield from probe(settings)
         except Exception as error:  # whatever is wrong with this machine, the other checks still run
+            hint = error.hint if isinstance(error, Blip2Error) else ""
             state: State = "problem" if probe is self_test else "note"
-            yield Check(name, state, reason(error, named=True), getattr(error, "hint", ""))
+            yield Check(name, state, reason(error, named=True), hint)
 
 
 def versions(settings: ModelSettings) -> Iterator[Check]:

@@ -4,7 +4,7 @@ other commands."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -90,6 +90,16 @@ class ReportContent:
     size: int
     left_out: tuple[str, ...]
 
+    def lines(self, page: Path) -> Iterator[str]:
+        """What is said of the page: a line, and another for what was left out."""
+        rows = "row" if self.rows == 1 else "rows"
+        yield (
+            f"{page}: {self.rows:,} {rows}, {self.errors:,} with errors, "
+            f"{self.thumbnails:,} with thumbnails, {self.size / 1e6:.1f} MB"
+        )
+        for line in self.left_out:
+            yield f"  {line}"
+
 
 def write_report(
     rows: Iterable[Row],
@@ -115,7 +125,7 @@ def write_report(
     from blip2cli.commands.report.page import Page, render
     from blip2cli.commands.report.table import table_of
     from blip2cli.commands.report.thumbnails import album_of
-    from blip2cli.host.terminal import show_report
+    from blip2cli.host.terminal import show_note
 
     settings.validate()
     table = table_of(rows, settings.limit, total)
@@ -125,7 +135,8 @@ def write_report(
     write_atomically(settings.out, data)
     written = ReportContent(len(table), table.failed, len(album.place), len(data), page.left_out)
     if not settings.quiet:
-        show_report(settings.out, written)
+        for line in written.lines(settings.out):
+            show_note(line)
     return written
 
 

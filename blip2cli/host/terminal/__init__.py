@@ -2,7 +2,7 @@
 
 from blip2cli.host.terminal.chat import ChatPipe, ChatTerminal, chat_screen
 from blip2cli.host.terminal.libraries import hush_libraries, silent_libraries
-from blip2cli.host.terminal.messages import show_error, show_note, show_report, show_summary, show_warning
+from blip2cli.host.terminal.messages import show_error, show_note, show_summary, show_warning
 from blip2cli.host.terminal.progress import Progress, clock
 from blip2cli.host.terminal.streams import GuardedStream, guard_streams
 from blip2cli.host.terminal.tables import (
@@ -33,7 +33,6 @@ __all__ = [
     "show_figures",
     "show_note",
     "show_plan",
-    "show_report",
     "show_summary",
     "show_table",
     "show_warning",

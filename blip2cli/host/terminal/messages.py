@@ -44,14 +44,3 @@ def show_summary(summary: dict[str, Any]) -> None:
     )
     for kind, count in Counter(summary["errors_by_kind"]).most_common():
         tell(f"  {count:,} {kind}")
-
-
-def show_report(out: Any, written: Any) -> None:
-    """The content of a report: a line on stderr, and another for what was left out."""
-    rows = "row" if written.rows == 1 else "rows"
-    tell(
-        f"{out}: {written.rows:,} {rows}, {written.errors:,} with errors, {written.thumbnails:,} with thumbnails, "
-        f"{written.size / 1e6:.1f} MB"
-    )
-    for line in written.left_out:
-        tell(f"  {line}")

@@ -181,7 +181,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _disk_fault(error: BaseException) -> Fault | None:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    number = getattr(error, "errno", None)
+    number = error.errno if isinstance(error, OSError) else None
     if number in DISK_FULL:
         return f"the disk of {HF_HUB_CACHE} is full", "Free some space, or set HF_HOME to a folder on another disk."
     if number in NOT_WRITABLE:
