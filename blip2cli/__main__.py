@@ -3,10 +3,12 @@
 import sys
 
 from blip2cli.host.signals import EXIT_CODE, ending, interruptible
+from blip2cli.host.stopwatch import restart_clock
 
 
 def main() -> None:
     """Start the command line. Ctrl-C and SIGTERM are told in a line from the first moment, while it is imported too."""
+    restart_clock()
     try:
         interruptible()
         from blip2cli.cli import main as start

@@ -60,5 +60,13 @@ def one_line(text: str, longest: int = LONGEST_REASON) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in short)
 
 
+class Interrupted(KeyboardInterrupt):
+    """A run was stopped by Ctrl-C or SIGTERM and has committed what it computed; `kept` says how much that is."""
+
+    def __init__(self, kept: str) -> None:
+        super().__init__(kept)
+        self.kept = kept
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM has come. What Ctrl-C interrupts without ending the program, such as an answer in a chat, ends too."""

@@ -44,6 +44,12 @@ class RowError:
         kind, _, detail = text.partition(":")
         return cls(cast("ErrorKind", kind), detail.removeprefix(" "))
 
+    @classmethod
+    def missing(cls, detail: str, columns: Mapping[str, Any]) -> RowError:
+        """The error of a row that lacks something; if it is a row of results that had an error, it keeps that."""
+        earlier = columns.get("error")
+        return cls.parsed(earlier) if isinstance(earlier, str) and earlier.strip() else cls("missing", detail)
+
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
@@ -151,7 +157,7 @@ class Result:
     """One output row: the row it answers, the values of the task's columns in their order, and the error if any.
 
     `last` marks the last of the rows that belong to one input row: a commit is possible only after such a row. A
-    row that is `left_out` counts as done and is not written.
+    row that is `left_out` counts as done and is not written. For an `empty` one the model wrote a text without words.
     """
 
     row: Row
@@ -159,3 +165,4 @@ class Result:
     error: RowError | None = None
     last: bool = True
     left_out: bool = False
+    empty: bool = False

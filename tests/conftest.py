@@ -4,6 +4,7 @@ headless browser.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from PIL import Image
 
 from blip2cli.cli import main
 from blip2cli.host.processor import isa_limit, processor
+from blip2cli.host.stopwatch import restart_clock
 from blip2cli.model.checkpoint import packing
 from blip2cli.model.checkpoint.quantize import has_fast_int8
 from blip2cli.tiny import MODEL_DIR
@@ -148,10 +150,11 @@ def blip2(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `blip2` in an empty folder, in a process of its own."""
 
     def run(*arguments: object, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "blip2cli", *map(str, arguments)],
             input=stdin, capture_output=True, text=True, cwd=tmp_path, timeout=120,
         )  # fmt: skip
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout, without_loading(done.stderr))
 
     return run
 
@@ -195,15 +198,21 @@ def typed(
     def run(*arguments: object, stdin: str = "") -> Typed:
         monkeypatch.setattr(sys, "argv", ["blip2", *map(str, arguments)])
         monkeypatch.setattr(sys, "stdin", TextIOWrapper(BufferedReader(BytesIO(stdin.encode()))))
+        restart_clock()
         with pytest.raises(SystemExit) as end:
             main()
         out, err = capsys.readouterr()
-        return Typed(end.value.code or 0, out, err)
+        return Typed(end.value.code or 0, out, without_loading(err))
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield run
     torch.set_num_threads(threads)
+
+
+def without_loading(err: str) -> str:
+    """What was written to stderr, without the line that says which model is loaded: it comes first in most runs."""
+    return re.sub(r"^Loading .*\n", "", err, flags=re.MULTILINE)
 
 
 def approximate(value: Any) -> Any:

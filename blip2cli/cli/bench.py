@@ -12,6 +12,9 @@ def bench(settings: BenchSettings) -> None:
 
     [bold]blip2 bench --model Salesforce/blip2-opt-2.7b[/bold]
     """
-    from blip2cli.commands.bench.own import measure_and_show
+    from blip2cli.host.terminal import loading
+
+    with loading("libraries"):
+        from blip2cli.commands.bench.own import measure_and_show
 
     measure_and_show(settings)

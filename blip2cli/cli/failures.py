@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from blip2cli.errors import Blip2Error, UsageError, reason
+from blip2cli.errors import Blip2Error, Interrupted, UsageError, reason
 from blip2cli.host.terminal import show_error
 
 FAILED, WRONG_USAGE, SOME_ERRORS, INTERRUPTED = 1, 2, 3, 130
@@ -42,6 +42,9 @@ def reported(debug: bool, interrupted: str = "") -> Iterator[None]:
             raise
         show_error(error.message, error.hint)
         raise typer.Exit(WRONG_USAGE if isinstance(error, UsageError) else FAILED) from None
+    except Interrupted as stopped:
+        show_error("interrupted", f"{stopped.kept}; run the same command with --resume to continue.")
+        raise typer.Exit(INTERRUPTED) from None
     except KeyboardInterrupt:
         show_error("interrupted", interrupted)
         raise typer.Exit(INTERRUPTED) from None

@@ -262,10 +262,10 @@ def converse(job: Job) -> int:
 
     path = _only(job.input.inputs)
     check_model_name(job.model_name)
-    hush_libraries()
     screen = chat_screen()
     if not screen.scripted:
         screen.told([f"Loading {job.model_name} ..."])
+    hush_libraries()
     conversation = _begun(job, path)
     if not screen.scripted:
         screen.told([f"Talking about {conversation.name}; /help lists commands.", *([ALONE] if _alone(job) else [])])

@@ -158,10 +158,12 @@ def checkpoint_details(model: str, machine: Machine) -> Iterator[CheckpointDetai
 
 def _tried(folder: Path) -> tuple[str | None, tuple[str, ...]]:
     """Why a checkpoint would not run, if so, and its unused weights: checked like in a run, before loading."""
-    from blip2cli.host.terminal import hush_libraries
-    from blip2cli.model.checkpoint.find import find_checkpoint
+    from blip2cli.host.terminal import hush_libraries, loading
 
-    hush_libraries()
+    with loading("libraries"):
+        from blip2cli.model.checkpoint.find import find_checkpoint
+
+        hush_libraries()
     try:
         checkpoint = find_checkpoint(ModelSettings(model=str(folder), device="cpu"), fetch=False)
         checkpoint.load_tokenizer()

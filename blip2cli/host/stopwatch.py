@@ -11,6 +11,19 @@ from blip2cli.host.stepping import taken_within
 
 T = TypeVar("T")
 
+_started = [time.perf_counter()]
+"""When the command was started."""
+
+
+def restart_clock() -> None:
+    """Count the seconds of a command from now on."""
+    _started[0] = time.perf_counter()
+
+
+def since_start() -> float:
+    """Seconds since the command was started: what every closing line gives."""
+    return time.perf_counter() - _started[0]
+
 
 class Stopwatch:
     """Phases may be nested: the inner one's seconds are not the outer one's."""

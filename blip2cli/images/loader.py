@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, repeat
 
 import numpy as np
 import torch
@@ -44,6 +44,8 @@ class Loading:
         pin_memory: whether pixels come in pinned memory.
         image_timeout: seconds after which an image is given up.
         keep_bytes: whether rows keep images that came in bytes once they are decoded.
+        first_batch: images of the first batch; each later one has twice as many as the one before, up to
+            `batch_size`. None: all have that size.
     """
 
     batch_size: int
@@ -51,6 +53,15 @@ class Loading:
     pin_memory: bool = False
     image_timeout: float = 60.0
     keep_bytes: bool = True
+    first_batch: int | None = None
+
+    def sizes(self) -> Iterator[int]:
+        """The number of images of each batch."""
+        size = self.first_batch or self.batch_size
+        while size < self.batch_size:
+            yield size
+            size *= 2
+        yield from repeat(self.batch_size)
 
 
 def load(rows: Iterable[Row], reading: Reading, loading: Loading) -> Iterator[Batch]:
@@ -59,7 +70,7 @@ def load(rows: Iterable[Row], reading: Reading, loading: Loading) -> Iterator[Ba
     At most a few batches a process are read ahead, and of those that hold much, BYTES_AHEAD and a batch.
     """
     every = iter(rows)
-    first = next(_cut(every, FEW), ())
+    first = next(_cut(every, repeat(FEW)), ())
     few = len(first) < FEW and sum(row.held for row in first) < BATCH_BYTES
     workers = loading.workers if loading.workers is not None else 0 if few else cores()
     every, first = chain(first, every), ()  # which are not to be held for good
@@ -67,7 +78,7 @@ def load(rows: Iterable[Row], reading: Reading, loading: Loading) -> Iterator[Ba
     bytes_of_batches: deque[int] = deque()  # bytes of each of these
 
     def lists() -> Iterator[list[ImageRef | None]]:
-        for batch in _cut(every, loading.batch_size):
+        for batch in _cut(every, loading.sizes()):
             in_hand.append(batch)
             bytes_of_batches.append(sum(row.held for row in batch))
             yield [row.image if row.to_compute else None for row in batch]
@@ -84,16 +95,16 @@ def load(rows: Iterable[Row], reading: Reading, loading: Loading) -> Iterator[Ba
             yield batch if loading.keep_bytes else _without_bytes(batch)
 
 
-def _cut(rows: Iterator[Row], size: int) -> Iterator[tuple[Row, ...]]:
-    """The rows in batches of a size, of fewer where they hold much."""
+def _cut(rows: Iterator[Row], sizes: Iterator[int]) -> Iterator[tuple[Row, ...]]:
+    """The rows in batches of these sizes, of fewer where they hold much."""
     batch: list[Row] = []
-    held_bytes = 0
+    held_bytes, size = 0, next(sizes)
     for row in rows:
         batch.append(row)
         held_bytes += row.held
         if len(batch) == size or held_bytes >= BATCH_BYTES:
             yield tuple(batch)
-            batch, held_bytes = [], 0
+            batch, held_bytes, size = [], 0, next(sizes)
     if batch:
         yield tuple(batch)
 

@@ -98,7 +98,7 @@ class ManifestColumns:
         text = record.get(self.text) if self.text else None
         error = None
         if self.text and not isinstance(text, str):
-            error = RowError("missing", f"no text in column {self.text}") if text is None else None
+            error = RowError.missing(f"no text in column {self.text}", record) if text is None else None
             text = None if text is None else str(text)
         text = text and escaped(text)
         unnamed = f"{escaped(self.manifest)}#{number}"

@@ -6,15 +6,15 @@ import sys
 from collections.abc import Sequence
 
 from blip2cli.errors import OutputError, reason
-from blip2cli.host.terminal import TablePrinter
+from blip2cli.host.terminal import TablePrinter, figure
 from blip2cli.outputs.commits import Commit
 from blip2cli.outputs.formats import Output
 from blip2cli.outputs.jsonl import json_line
 from blip2cli.outputs.layout import Layout, written
 from blip2cli.records import Result
 
-WIDTHS = {"integer": 6, "number": 12}
-"""Columns of a terminal that a value takes; scores have six digits, such as -0.000135677."""
+NUMBERS = ("integer", "number")
+"""The kinds of columns that hold numbers."""
 
 
 def open_stdout(target: object, settings: object, layout: Layout, header: object) -> Output:
@@ -56,13 +56,16 @@ class TableStream(Output):
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        widths = {column.name: WIDTHS[column.kind] for column in layout.columns if column.kind in WIDTHS}
-        self.table = TablePrinter(["image", *(column.name for column in layout.columns)], widths)
+        numbers = [column.name for column in layout.columns if column.kind in NUMBERS]
+        self.table = TablePrinter(["image", *(column.name for column in layout.columns)], numbers)
 
     def write(self, results: Sequence[Result]) -> None:
+        rows = []
         for result in written(results):
             error = None if result.error is None else str(result.error)
-            self.table.print_row([result.row.name, *map(_shown, result.values)], error)
+            rows.append(([result.row.name, *map(_shown, result.values)], error))
+        if rows:
+            self.table.print_rows(rows)
 
     def commit(self) -> None:
         sys.stdout.flush()
@@ -76,6 +79,8 @@ def _shown(value: object) -> str:
         return ""
     shape = getattr(value, "shape", None)
     if shape is not None:
-        first = ", ".join(f"{number:.3f}" for number in value.reshape(-1)[:3])  # type: ignore[attr-defined]  # an array
+        first = ", ".join(figure(number) for number in value.reshape(-1)[:3])  # type: ignore[attr-defined]  # an array
         return f"{' x '.join(map(str, shape))}: {first}, ..."
-    return " | ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, float):
+        return figure(value)
+    return " | ".join(map(_shown, value)) if isinstance(value, list) else str(value)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from itertools import chain
 
-from blip2cli.host.signals import stopping
+from blip2cli.errors import Interrupted
+from blip2cli.host.signals import Stop, stopping
 from blip2cli.host.terminal import Progress
 from blip2cli.outputs.background import BackgroundOutput
 from blip2cli.outputs.formats import Output
@@ -16,10 +17,10 @@ from blip2cli.run.summary import Tally
 from blip2cli.run.update import NewRows
 
 
-def run(plan: Plan) -> Tally:
-    """Run the plan.
+def run(plan: Plan, progress: Progress) -> Tally:
+    """Run the plan, and show its progress.
 
-    Raises Blip2Error if it cannot continue, KeyboardInterrupt if it was stopped.
+    Raises Blip2Error if it cannot continue, and KeyboardInterrupt if it was stopped.
     """
     output = plan.open_output()
     done = output.committed
@@ -27,35 +28,36 @@ def run(plan: Plan) -> Tally:
     if new is None and plan.is_complete(done):
         output.finish()
         return Tally(done)
-    with closing(Progress(plan.total, 0 if new else done.rows, plan.job.output.quiet)) as progress:
-        wanted = new.rows(progress) if new else _wanted(plan.rows(done), output, progress)
-        rows = _known(wanted)
-        if rows is None:
-            output.finish()
-            tally = Tally(done)
-        else:
-            tally = _computed(plan, output, rows, progress)
+    rows = _known(new.rows(progress) if new else _wanted(plan.rows(done), output, progress))
+    if rows is None:
+        output.finish()
+        tally = Tally(done)
+    else:
+        tally = _computed(plan, output, rows, progress)
     tally.already_there = new.already_there if new else 0
     tally.skipped = output.skipped()
     return tally
 
 
 def _computed(plan: Plan, output: Output, rows: Iterator[Row], progress: Progress) -> Tally:
-    """Compute the rows, write them, and finish the output.
+    """Compute the rows, write them, and finish the output. Raises Interrupted if the run was stopped.
 
-    Raises KeyboardInterrupt if the run was stopped.
+    A run that keeps nothing stops at once; one with an output finishes and commits the current rows.
     """
+    kept = plan.job.output.out is not None
     with (
         closing(plan.open_pipeline()) as pipeline,
         BackgroundOutput(output, plan.job.output.commit_every) as writer,
-        stopping() as stop,
+        stopping() if kept else nullcontext(Stop()) as stop,
     ):
+        progress.begin(plan.total, 0 if plan.job.output.update else output.committed.rows)
         tally = Tally(output.committed)
         for results in by_input_row(pipeline.results(rows, stop)):
             writer.write(results)
             progress.advance(*tally.add(results))
     if stop.asked:
-        raise KeyboardInterrupt
+        of = f" of {plan.total:,}" if plan.total is not None else ""
+        raise Interrupted(f"{tally.earlier.rows + tally.images:,}{of} rows are kept in {plan.job.output.out}")
     output.finish()
     tally.finish(pipeline.stats(), writer.seconds, plan.layout.late)
     return tally
@@ -94,4 +96,4 @@ def _wanted(rows: Iterator[Row], output: Output, progress: Progress) -> Iterator
         if output.wants(row):
             yield row
         else:
-            progress.advance(1, 0)
+            progress.skip(1)

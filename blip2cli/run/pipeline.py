@@ -18,6 +18,9 @@ from blip2cli.records import Batch, Result, Row
 from blip2cli.settings import ModelSettings
 from blip2cli.tasks import Task
 
+FIRST_BATCH = 4
+"""Images of the first batch on a CPU, so that the first rows are soon there; on a GPU a full batch takes as long."""
+
 
 @dataclass(frozen=True)
 class PipelineStats:
@@ -60,7 +63,8 @@ def load_for(
     """
     checkpoint = model.checkpoint
     on_gpu = checkpoint.device.type == "cuda"
-    loading = Loading(model.batch_size, settings.workers, on_gpu, settings.image_timeout, keep_bytes)
+    first = None if on_gpu else FIRST_BATCH
+    loading = Loading(model.batch_size, settings.workers, on_gpu, settings.image_timeout, keep_bytes, first)
     return load(rows, reading_for(checkpoint, settings), loading)
 
 

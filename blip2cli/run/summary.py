@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from blip2cli import __version__
 from blip2cli.host.files import write_atomically
-from blip2cli.host.stopwatch import Stopwatch
+from blip2cli.host.stopwatch import Stopwatch, since_start
 from blip2cli.host.terminal import show_note, show_summary, show_warning
 from blip2cli.inputs.image_formats import unread_summary
 from blip2cli.outputs.commits import Commit
@@ -34,7 +34,7 @@ class Tally:
     def __init__(self, earlier: Commit) -> None:
         """`already_there` counts the rows of the input that --update found in the output."""
         self.earlier, self.already_there = earlier, 0
-        self.rows = self.images = self.left_out = self.retried = 0
+        self.rows = self.images = self.left_out = self.empty = self.retried = 0
         self.kinds: Counter[str] = Counter()
         self.watch = Stopwatch()
         self.batch_size: int | None = None
@@ -57,6 +57,7 @@ class Tally:
         left_out = sum(result.left_out for result in results)
         self.rows += len(results) - left_out
         self.left_out += left_out
+        self.empty += sum(result.empty for result in results)
         self.images += images
         self.kinds.update(errors)
         return images, len(errors)
@@ -84,12 +85,21 @@ def close(job: Job, tally: Tally, unread: Mapping[str, int]) -> None:
     summary = {**_summary(job, tally), "not_read": dict(unread)}
     if not job.output.quiet:
         show_summary(summary)
-        for line in filter(None, (_nothing_new(job, tally), tally.skipped, _errors_there(job, tally))):
+        lines = (_nothing_new(job, tally), tally.skipped, _errors_there(job, tally), _empty(tally))
+        for line in filter(None, lines):
             show_note(f"  {line}")
         if unread:
             show_note(unread_summary(unread))
     if job.output.summary is not None:
         write_atomically(job.output.summary, json.dumps(summary, indent=2).encode() + b"\n")
+
+
+def _empty(tally: Tally) -> str:
+    """How many rows have a text without words, and what to do; empty if none have."""
+    if not tally.empty:
+        return ""
+    rows = "1 row has an empty text" if tally.empty == 1 else f"{tally.empty:,} rows have an empty text"
+    return f"warning: {rows}: the model wrote no words; --min-new-tokens 3 makes it write some"
 
 
 def _nothing_new(job: Job, tally: Tally) -> str:
@@ -116,7 +126,8 @@ def _errors_there(job: Job, tally: Tally) -> str:
 
 
 def _summary(job: Job, tally: Tally) -> dict[str, Any]:
-    seconds = tally.watch.elapsed
+    running, seconds = tally.watch.elapsed, since_start()
+    phases = {"loading": max(seconds - running, 0.0), **tally.watch.seconds}
     return {
         "task": job.task,
         "model": job.model_name,
@@ -124,6 +135,7 @@ def _summary(job: Job, tally: Tally) -> dict[str, Any]:
         "rows": tally.rows,
         "images": tally.images,
         "left_out": tally.left_out,
+        "empty": tally.empty,
         "resumed_at": tally.earlier.rows,
         "already_there": tally.already_there,
         "errors_before": tally.earlier.errors,
@@ -131,7 +143,7 @@ def _summary(job: Job, tally: Tally) -> dict[str, Any]:
         "errors_by_kind": dict(tally.kinds),
         "batch_size": tally.batch_size,
         "seconds": round(seconds, 3),
-        "images_per_second": round(tally.images / seconds, 2) if seconds else 0.0,
-        "phases": {name: round(spent, 3) for name, spent in tally.watch.seconds.items()},
+        "images_per_second": round(tally.images / running, 2) if running else 0.0,
+        "phases": {name: round(seconds_spent, 3) for name, seconds_spent in phases.items()},
         "version": __version__,
     }

@@ -114,7 +114,7 @@ class NewRows:
                 yield replace(row, index=next(indices))
             else:
                 self.already_there += 1
-                progress.advance(1, 0)
+                progress.skip(1)
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ class CaptionTask(Task):
         if self.options.prompt_column:
             value = row.columns.get(self.options.prompt_column)
             if value is None or not str(value).strip():
-                return [Prompt(None, (value,), empty_column(self.options.prompt_column))]
+                return [Prompt(None, (value,), empty_column(self.options.prompt_column, row))]
             return [self._checked(Prompt(str(value), (str(value),)), row)]
         return [self._filled(template, row) for template in self.prompts] or [self._checked(Prompt(None), row)]
 

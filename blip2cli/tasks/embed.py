@@ -138,7 +138,7 @@ class EmbedTask(Task):
                 stored, error = self._stored(next(features))
                 yield Result(row, (row.text, stored), error)
             else:
-                yield Result(row, (row.text, None), empty_column(self.options.texts_column))
+                yield Result(row, (row.text, None), empty_column(self.options.texts_column, row))
 
     def _text_features(self, model: Any, texts: Sequence[str]) -> list[torch.Tensor | Failed]:
         if self.options.features == "itc":

@@ -169,7 +169,9 @@ class Generation:
             entry = opened.popleft()
             copies = range(len(entry.texts))
             texts = None if entry.error or not copies else [entry.texts[copy] for copy in copies]
-            yield Result(entry.row, self.values(entry.row, entry.prompt, texts), entry.error, entry.last)
+            empty = texts is not None and any(not text.text.strip() for text in texts)
+            values = self.values(entry.row, entry.prompt, texts)
+            yield Result(entry.row, values, entry.error, entry.last, empty=empty)
 
 
 def score_values(texts: list[WrittenText] | None, several: bool) -> tuple[Any, ...]:

@@ -149,7 +149,7 @@ class MatchTask(Task):
     def _texts(self, row: Row) -> list[tuple[str | None, RowError | None]]:
         """The row's texts, each with what is wrong with it."""
         if not self.texts:
-            missing = None if row.text and row.text.strip() else empty_column(self.text_column)
+            missing = None if row.text and row.text.strip() else empty_column(self.text_column, row)
             return [(row.text, missing)]
         return [_filled(template, row) for template in self.texts]
 

@@ -12,16 +12,16 @@ from blip2cli.host.storage import reading_hint
 from blip2cli.records import Row, RowError
 
 
-def empty_column(column: str | None) -> RowError:
+def empty_column(column: str | None, row: Row) -> RowError:
     """The error of a row that has nothing in a column that is needed."""
-    return RowError("missing", f"column {column} is empty")
+    return RowError.missing(f"column {column} is empty", row.columns)
 
 
 class MissingColumn(Exception):
     """A row has nothing in a column that is needed; `error` is the row's."""
 
-    def __init__(self, column: str) -> None:
-        self.error = empty_column(column)
+    def __init__(self, column: str, row: Row) -> None:
+        self.error = empty_column(column, row)
         super().__init__(str(self.error))
 
 
@@ -70,7 +70,7 @@ class Template:
             if name:
                 value = row.columns.get(name)
                 if value is None:
-                    raise MissingColumn(name)
+                    raise MissingColumn(name, row)
                 parts.append(str(value))
             elif name is not None:
                 parts.append(question)

@@ -138,7 +138,7 @@ class VqaTask(Task):
         from blip2cli.tasks.generation import Prompt
 
         if not self.asked and (row.text is None or not row.text.strip()):
-            return [Prompt(None, (row.text,), empty_column(self.options.question_column))]
+            return [Prompt(None, (row.text,), empty_column(self.options.question_column, row))]
         return [self._prompt(row, template, question) for question in self.asked or (None,)]
 
     def _prompt(self, row: Row, template: Template, asked: Template | None) -> Prompt:
@@ -164,7 +164,7 @@ class VqaTask(Task):
             return split(self.options.choices) if self.options.choices is not None else ()
         cell = row.columns.get(self.options.choices_column)
         if cell is None:
-            raise MissingColumn(self.options.choices_column)
+            raise MissingColumn(self.options.choices_column, row)
         return tuple(map(str, cell)) if isinstance(cell, (list, tuple)) else split(str(cell))
 
     def _values(self, row: Row, prompt: Prompt, texts: list[WrittenText] | None) -> tuple[Any, ...]:

@@ -34,7 +34,7 @@ def test_a_precision_that_cannot_run_is_told_and_the_others_are_tried(
     refuse("bf16", RuntimeError("the operator\nrefuses"), monkeypatch)
     ran = typed(*FEW, "--dtypes", "fp32,bf16,int8")
     assert ran.code == 0, ran.err
-    assert "bf16 RuntimeError: the operator refuses int8 1" in words_of(ran)
+    assert "bf16 error: RuntimeError: the operator refuses int8 1" in words_of(ran)
     assert "Fastest: --dtype" in ran.out
 
 

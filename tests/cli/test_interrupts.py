@@ -13,6 +13,8 @@ import pytest
 
 from blip2cli.host.signals import interruptible
 from blip2cli.host.terminal import ChatTerminal
+from blip2cli.model.blip2 import Blip2Model
+from blip2cli.records import Batch
 from tests.conftest import Typed, rows_of
 
 CIRCLE = Path(__file__).parents[2] / "docs" / "examples" / "red-circle.png"
@@ -21,11 +23,9 @@ MORE = 40
 """Rows that are done once a run that was stopped is resumed: all that are left would take seconds."""
 
 WORDS = ["caption", "m.csv", "--out", "o.jsonl", "--batch-size", "8"]
-STOPPED = [
-    "blip2: warning: finishing the current rows; press Ctrl-C again to quit now",
-    "blip2: interrupted",
-    "       Rows committed to --out are kept; run the same command with --resume to continue.",
-]
+FINISHING = "blip2: warning: finishing the current rows; press Ctrl-C again to quit now"
+RESUME = "Rows committed to --out are kept; run the same command with --resume to continue."
+"""The hint where it is not known how many there are."""
 
 
 def started(folder: Path, *more: str) -> "subprocess.Popen[str]":
@@ -72,7 +72,12 @@ def test_an_interrupted_run_says_so_and_goes_on_when_resumed(
         running.send_signal(number)
     _, told = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert told.splitlines() == STOPPED
+    loading, *told_lines, hint = told.splitlines()
+    assert [loading, *told_lines] == ["Loading tiny", FINISHING, "blip2: interrupted"]
+    kept = rows_committed(tmp_path)
+    assert hint == (
+        f"       {kept:,} of {ROWS:,} rows are kept in o.jsonl; run the same command with --resume to continue."
+    )
     written = (tmp_path / "o.jsonl").read_text()
     assert len(rows_of(written)) == json.loads((tmp_path / ".o.jsonl.blip2").read_text().splitlines()[-1])["rows"]
     goes_on(tmp_path, typed)
@@ -88,14 +93,39 @@ def test_without_an_output_nothing_is_promised(typed: Callable[..., Typed], monk
         "blip2: interrupted",
         "       Nothing was kept; with --out, a run can be resumed.",
     ]
-    assert typed("caption", CIRCLE, "--out", "o.jsonl").err.splitlines() == STOPPED[1:]
+    assert typed("caption", CIRCLE, "--out", "o.jsonl").err.splitlines() == [
+        "blip2: interrupted",
+        f"       {RESUME}",
+    ]
+
+
+def test_ctrl_c_stops_at_once_unless_rows_are_kept(
+    typed: Callable[..., Typed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = Blip2Model.encode
+
+    def interrupted(model: Blip2Model, batch: Batch) -> object:
+        signal.raise_signal(signal.SIGINT)
+        return encode(model, batch)
+
+    monkeypatch.setattr(Blip2Model, "encode", interrupted)
+    ran = typed("caption", CIRCLE)
+    assert (ran.code, ran.out) == (130, "")
+    assert ran.err == "blip2: interrupted\n       Nothing was kept; with --out, a run can be resumed.\n"
+    ran = typed("caption", CIRCLE, "--out", "o.jsonl")
+    assert ran.code == 130 and len(rows_of(Path("o.jsonl").read_text())) == 1
+    assert ran.err.splitlines() == [
+        FINISHING,
+        "blip2: interrupted",
+        "       1 of 1 rows are kept in o.jsonl; run the same command with --resume to continue.",
+    ]
 
 
 def test_a_second_signal_leaves_at_once_and_the_run_can_go_on(tmp_path: Path, typed: Callable[..., Typed]) -> None:
     running = started(tmp_path, "--workers", "0")
     assert running.stderr is not None
     running.send_signal(signal.SIGINT)
-    assert running.stderr.readline().rstrip() == STOPPED[0]
+    assert [running.stderr.readline().rstrip() for _ in range(2)] == ["Loading tiny", FINISHING]
     running.send_signal(signal.SIGTERM)
     _, told = running.communicate(timeout=60)
     assert running.returncode == 130 and told.splitlines()[0] == "blip2: interrupted"
@@ -161,12 +191,12 @@ RESUMABLE = ["caption", str(CIRCLE), "--out", "o.jsonl"]
 @pytest.mark.parametrize(
     ("words", "place", "hint"),
     [
-        (RESUMABLE, "blip2cli.run.plan.make_task", STOPPED[2].strip()),
-        (RESUMABLE, "blip2cli.run.pipeline.load_model", STOPPED[2].strip()),
-        (RESUMABLE, "blip2cli.outputs.jsonl.JsonlOutput.finish", STOPPED[2].strip()),
-        (RESUMABLE, "blip2cli.run.summary.show_summary", STOPPED[2].strip()),
-        ([*RESUMABLE, "--devices", "cpu:2"], "blip2cli.run.engines.replicas.Replicas.__init__", STOPPED[2].strip()),
-        ([*RESUMABLE, "--dry-run"], "blip2cli.run.engines.local.show_dry_run", STOPPED[2].strip()),
+        (RESUMABLE, "blip2cli.run.plan.make_task", RESUME),
+        (RESUMABLE, "blip2cli.run.pipeline.load_model", RESUME),
+        (RESUMABLE, "blip2cli.outputs.jsonl.JsonlOutput.finish", RESUME),
+        (RESUMABLE, "blip2cli.run.summary.show_summary", RESUME),
+        ([*RESUMABLE, "--devices", "cpu:2"], "blip2cli.run.engines.replicas.Replicas.__init__", RESUME),
+        ([*RESUMABLE, "--dry-run"], "blip2cli.run.engines.local.show_dry_run", RESUME),
         (["search", "f.parquet", "x"], "blip2cli.commands.search.search", None),
         (["report", "r.jsonl"], "blip2cli.commands.report.report", "No page was written."),
         (["score", "r.jsonl", "-r", "r.json"], "blip2cli.commands.score.score", "No figures were written."),
@@ -239,4 +269,4 @@ with stopping():
 def test_a_second_signal_does_not_wait_for_the_main_thread() -> None:
     ran = subprocess.run([sys.executable, "-c", IN_A_LONG_COMPUTATION], capture_output=True, text=True, timeout=60)
     assert ran.returncode == 130
-    assert ran.stderr.splitlines() == [STOPPED[0], "blip2: interrupted"]
+    assert ran.stderr.splitlines() == [FINISHING, "blip2: interrupted"]

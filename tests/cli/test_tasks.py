@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from blip2cli.model.blip2 import Blip2Model
 from tests.conftest import Typed
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -193,3 +194,12 @@ def test_an_input_is_not_replaced_by_an_output(typed: Run, option: str) -> None:
     assert "shards is an input" in typed("match", "shards", "--out", "shards", "--overwrite").err
     assert "m.jsonl is an input" in typed("report", "m.jsonl", "--out", "m.jsonl", "--overwrite").err
     assert manifest.read_text() == line
+
+
+def test_texts_without_words_are_counted_and_warned_of(typed: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Blip2Model, "text", lambda model, ids: " ")
+    ran = typed("caption", CIRCLE, CIRCLE, "--prefix", "ohwx, ", "--summary", "s.json")
+    assert ran.err.endswith(
+        "\n  warning: 2 rows have an empty text: the model wrote no words; --min-new-tokens 3 makes it write some\n"
+    )
+    assert json.loads(Path("s.json").read_text())["empty"] == 2

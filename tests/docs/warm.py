@@ -74,7 +74,9 @@ def serve(listening: socket.socket) -> None:
 
 def _answer(client: socket.socket) -> None:
     from blip2cli.cli import main
+    from blip2cli.host.stopwatch import restart_clock
 
+    restart_clock()
     told, files, _, _ = socket.recv_fds(client, 1 << 20, 3)
     arguments, folder, environment = json.loads(told)
     for number, file in enumerate(files):

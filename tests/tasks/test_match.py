@@ -200,3 +200,19 @@ def test_python_matches_too(retrieval_checkpoint: Path, photos: Path) -> None:
     assert [row["text"] for row in rows] == ["a {red} circle", "gray"] * 2
     assert all(0 <= row["itm"] <= 1 for row in rows[:2]) and all(row["error"] for row in rows[2:])
     assert list(next(model.match(path, "gray", scores="itc"))) == ["image", "text", "itc", "error"]
+
+
+def test_a_row_that_had_an_error_keeps_it(typed: Callable[..., Typed], photos: Path) -> None:
+    lines = [
+        {"image": str(photos / "01.png"), "caption": None, "error": "timeout: 60 seconds"},
+        {"image": str(photos / "01.png"), "caption": " ", "error": None},
+        {"image": str(photos / "01.png"), "caption": "a red circle", "error": None},
+    ]
+    Path("captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = typed("match", "captions.jsonl", "--scores", "itc").rows
+    assert [row["error"] for row in rows] == ["timeout: 60 seconds", "missing: column caption is empty", None]
+    for words in (
+        ("vqa", "captions.jsonl", "-p", "is it {caption}?"),
+        ("embed", "captions.jsonl", "--features", "itc", "--text-column", "caption"),
+    ):
+        assert typed(*words).rows[0]["error"] == "timeout: 60 seconds"

@@ -17,7 +17,7 @@ from blip2cli.commands.bench.machine import describe_machine
 from blip2cli.commands.bench.material import save_photos
 from blip2cli.commands.bench.ours import Ours
 from blip2cli.errors import Blip2Error, reason
-from blip2cli.host.terminal import TablePrinter, hush_libraries, show_warning
+from blip2cli.host.terminal import TablePrinter, figure, hush_libraries, show_warning
 from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.settings import ModelSettings
 
@@ -37,7 +37,7 @@ def measure_and_show(settings: BenchSettings) -> None:
     hush_libraries()
     find_checkpoint(ModelSettings(model=settings.model, device=settings.device))  # which raises if there is none
     print(f"{describe_machine()}\n{settings.model}: {settings.images} images, {settings.tokens} tokens each\n")
-    shown = TablePrinter(["dtype", "batch size", "images/s"])
+    shown = TablePrinter(["dtype", "batch size", "images/s"], ["batch size", "images/s"])
     tries: list[Measurement] = []
     with tempfile.TemporaryDirectory() as temporary:
         photos = save_photos(Path(temporary) / "photos", settings.images, (640, 480))
@@ -45,11 +45,11 @@ def measure_and_show(settings: BenchSettings) -> None:
             try:
                 for tried in _tries(photos, dtype, settings):
                     tries.append(tried)
-                    shown.print_row([dtype, str(tried.batch_size), f"{tried.images_per_second:.2f}"], None)
+                    shown.print_rows([([dtype, str(tried.batch_size), figure(tried.images_per_second)], None)])
             except Exception as error:  # if one precision fails, the others are still tried
                 if isinstance(error, Blip2Error) and len(dtypes) == 1:
                     raise
-                shown.print_row([dtype, "", ""], _reason(error))
+                shown.print_rows([([dtype, "", ""], _reason(error))])
             gc.collect()
     if not tries:
         raise Blip2Error(f"{settings.model} cannot run here with any of {', '.join(dtypes)} here", "Try --dtypes fp32.")

@@ -59,7 +59,7 @@ def album_of(pictures: Iterable[Row], table: PageTable, settings: ReportSettings
     unfinished = UnfinishedAlbum(len(table), settings.thumbnails_mb * 1e6)
     workers = cores() if len(table) > FEW else 0
     with (
-        closing(Progress(None, 0, settings.quiet)) as progress,
+        closing(Progress(settings.quiet)) as progress,
         closing(_made(unfinished.distinct(rest), side, workers)) as all_made,
     ):
         for made in all_made:

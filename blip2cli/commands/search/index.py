@@ -115,7 +115,8 @@ def _build(features: Features, path: Path, quiet: bool) -> None:
     check_writable(path)
     tokens, width = features.shape
     graph = Graph(ndim=width, metric="ip", dtype=STORED, multi=True)
-    progress = Progress(features.rows, 0, quiet)
+    progress = Progress(quiet)
+    progress.begin(features.rows, 0)
     real = real_path(path)
     temporary = temporary_of(real)
     try:

@@ -1,9 +1,9 @@
 """What a user sees: progress and messages on stderr, tables on stdout. Only this room uses rich and tqdm."""
 
 from blip2cli.host.terminal.chat import ChatPipe, ChatTerminal, chat_screen
-from blip2cli.host.terminal.libraries import hush_libraries, silent_libraries
+from blip2cli.host.terminal.libraries import hush_libraries, silent_libraries, weights_counted
 from blip2cli.host.terminal.messages import show_error, show_note, show_summary, show_warning
-from blip2cli.host.terminal.progress import Progress, clock
+from blip2cli.host.terminal.progress import Progress, clock, loading
 from blip2cli.host.terminal.streams import GuardedStream, guard_streams
 from blip2cli.host.terminal.tables import (
     TablePrinter,
@@ -13,7 +13,7 @@ from blip2cli.host.terminal.tables import (
     show_plan,
     show_table,
 )
-from blip2cli.host.terminal.text import escaped, printable
+from blip2cli.host.terminal.text import escaped, figure, printable
 
 __all__ = [
     "ChatPipe",
@@ -24,8 +24,10 @@ __all__ = [
     "chat_screen",
     "clock",
     "escaped",
+    "figure",
     "guard_streams",
     "hush_libraries",
+    "loading",
     "print_records",
     "printable",
     "show_check",
@@ -37,4 +39,5 @@ __all__ = [
     "show_table",
     "show_warning",
     "silent_libraries",
+    "weights_counted",
 ]

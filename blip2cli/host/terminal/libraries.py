@@ -6,6 +6,9 @@ import logging as stdlib_logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from blip2cli.host.terminal.progress import counted
 
 
 def hush_libraries() -> None:
@@ -18,6 +21,24 @@ def hush_libraries() -> None:
     stdlib_logging.getLogger("huggingface_hub").setLevel(stdlib_logging.CRITICAL)
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+
+
+@contextmanager
+def weights_counted() -> Iterator[None]:
+    """While inside, weights that transformers loads are counted in the progress that is shown."""
+    from transformers.utils import logging
+
+    def count(factory: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        items = args[0] if args else options.get("iterable")
+        if items is None or not hasattr(items, "__len__"):
+            return factory(*args, **options)
+        return counted(items, len(items), "weights")
+
+    before = logging.set_tqdm_hook(count)
+    try:
+        yield
+    finally:
+        logging.set_tqdm_hook(before)
 
 
 @contextmanager

@@ -1,73 +1,171 @@
-"""The progress of a run on stderr, and the lines above it."""
+"""The progress of a command on stderr, and the lines above it."""
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
+import threading
 import time
-from typing import Any
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
+from blip2cli.host.stopwatch import since_start
 from blip2cli.host.terminal.streams import unguarded
-from blip2cli.host.terminal.text import printable
+from blip2cli.host.terminal.text import figure, printable, wrapped
+
+T = TypeVar("T")
 
 PLAIN_EVERY = 10.0
 """Seconds between progress lines if stderr is not a terminal."""
 
-_bars: list[Any] = []
-"""The redrawn line of progress, while it is shown."""
+DRAWN_EVERY = 0.5
+"""Seconds between two drawings of the line on a terminal."""
+
+MEANINGFUL = 3.0
+"""Seconds of work before a speed is shown, and the time left."""
+
+WINDOW = 60.0
+"""Seconds of work that a speed is the average of."""
+
+_shown: list[Progress] = []
+"""The progress whose line is redrawn, while it is."""
 
 
 class Progress:
-    """Images done, images a second, errors and time left: one redrawn line on a terminal, else a line now and then.
+    """What is loaded, then images done, seconds since the command was started, speed, errors and time left.
 
-    The clock starts with the first images, because the time to load a model or start a cluster says nothing about
-    the rest.
+    One redrawn line on a terminal. Elsewhere, and where rows go into a pipe, whose reader may write to the same
+    terminal: a line when loading begins, and another now and then.
     """
 
-    def __init__(self, total: int | None, done: int, quiet: bool) -> None:
-        self.total, self.done, self.quiet, self.errors = total, done, quiet, 0
-        self.shown = time.monotonic()
-        self.first, self.began = done, 0.0
+    def __init__(self, quiet: bool, rows_to_stdout: bool = False) -> None:
+        """`rows_to_stdout` says whether the command writes its rows there."""
+        self.quiet = quiet
+        self.task, self.unit = "", "images"
+        self.total: int | None = None
+        self.done = self.skipped = self.errors = 0
+        self.speed = Speed()
+        self.told = time.monotonic()
         self.bar: Any = None
-        if not quiet and sys.stderr.isatty():
+        self._closed = threading.Event()
+        if not quiet and sys.stderr.isatty() and not (rows_to_stdout and _is_pipe(sys.stdout)):
             from tqdm import tqdm
 
-            self.bar = tqdm(
-                total=total, initial=done, unit=" images", dynamic_ncols=True, file=unguarded(), leave=False
-            )
-            _bars.append(self.bar)
+            self.bar = tqdm(total=1, bar_format="{desc}", dynamic_ncols=True, file=unguarded(), leave=False)
+            _shown.append(self)
+            threading.Thread(target=self._redraw, name="progress", daemon=True).start()
+
+    def load(self, name: str) -> None:
+        """Say that a model is being loaded."""
+        self.task = f"Loading {printable(name)}"
+        if self.bar is None and not self.quiet:
+            print(self.task, file=sys.stderr, flush=True)
+        self._draw()
+
+    def begin(self, total: int | None, done: int) -> None:
+        """Count images from now on, of which some were done before."""
+        self.task, self.unit = "", "images"
+        self.total, self.done, self.errors, self.speed = total, done + self.skipped, 0, Speed()
+        self._draw()
+
+    def counted(self, items: Iterable[T], total: int, unit: str) -> Iterator[T]:
+        """The items, counted on a terminal as a part of what is being loaded."""
+        self.total, self.done, self.unit = total, 0, unit
+        for item in items:
+            yield item
+            self.done += 1
+        self.total = None
 
     def advance(self, rows: int, errors: int) -> None:
         """Count more finished rows, and those of them with errors."""
         self.done += rows
         self.errors += errors
-        first = not self.began
-        if first:
-            self.first, self.began = self.done, time.monotonic()
-        if self.bar is not None:
-            if errors:
-                self.bar.set_postfix_str(f"{self.errors} errors", refresh=False)
-            if first:
-                self.bar.initial = self.bar.n = self.bar.last_print_n = self.done
-                self.bar.unpause()
-                self.bar.refresh()
-            else:
-                self.bar.update(rows)
-        elif not self.quiet and time.monotonic() - self.shown >= PLAIN_EVERY:
-            self.shown = time.monotonic()
-            print(self._line(), file=sys.stderr, flush=True)
+        self.speed.add(rows)
+        if self.bar is None and not self.quiet and time.monotonic() - self.told >= PLAIN_EVERY:
+            self.told = time.monotonic()
+            print(self._counts() + self._rest(), file=sys.stderr, flush=True)
+
+    def skip(self, rows: int) -> None:
+        """Count rows for which nothing has to be done, also before the others are counted."""
+        self.skipped += rows
+        self.done += rows
 
     def close(self) -> None:
         """Remove the redrawn line."""
-        if self.bar is not None:
+        self._closed.set()
+        if self.bar is not None and self in _shown:
+            _shown.remove(self)
             self.bar.close()
-            _bars.clear()
 
-    def _line(self) -> str:
-        rate = (self.done - self.first) / max(time.monotonic() - self.began, 1e-9)
+    def write(self, line: str) -> None:
+        """Write a line above the redrawn one."""
+        self.bar.write(line, file=unguarded())
+
+    def _redraw(self) -> None:
+        while not self._closed.wait(DRAWN_EVERY):
+            self._draw()
+
+    def _draw(self) -> None:
+        if self.bar is None or self._closed.is_set():
+            return
+        known = bool(self.total)
+        share = f"{100 * min(self.done / self.total, 1):3.0f}% " if self.total else ""
+        self.bar.total, self.bar.n = self.total, min(self.done, self.total) if self.total else self.done
+        self.bar.desc = f"{self.task} {share}|" if self.task and known else self.task or f"{share}|" * known
+        self.bar.unit = f"| {self._counts()}{self._rest()}" if known else self._state()
+        self.bar.bar_format = "{desc}{bar}{unit}" if known else "{desc}{unit}"
+        self.bar.refresh()
+
+    def _state(self) -> str:
+        """What stands behind the task where no total is known."""
+        return self._rest() if self.task else self._counts() + self._rest()
+
+    def _counts(self) -> str:
         of = f" of {self.total:,}" if self.total is not None else ""
-        speed = f" {rate:.1f} images/s," if rate else ""
-        time_left = f", {clock((self.total - self.done) / rate)} left" if self.total is not None and rate else ""
-        return f"{self.done:,}{of} images,{speed} {self.errors:,} errors{time_left}"
+        return f"{self.done:,}{of} {self.unit}"
+
+    def _rest(self) -> str:
+        """Seconds since the start and, for images, the speed, errors and time left."""
+        parts = ["", clock(since_start())]
+        rate = None if self.task else self.speed.rate()
+        if rate:
+            parts.append(f"{figure(rate)} images/s")
+        if not self.task:
+            parts.append(f"{self.errors:,} {'error' if self.errors == 1 else 'errors'}")
+        if rate and self.total is not None:
+            parts.append(f"{clock((self.total - self.done) / rate)} left")
+        return ", ".join(parts)
+
+
+class Speed:
+    """Images a second in the last WINDOW seconds.
+
+    The first images only start its clock: the time that they took is that of loading a model or starting a cluster.
+    """
+
+    def __init__(self) -> None:
+        self.images = 0
+        self._marks: deque[tuple[float, int]] = deque()
+
+    def add(self, images: int) -> None:
+        """Count more images."""
+        self.images += images
+        now = time.monotonic()
+        if not self._marks or now - self._marks[-1][0] >= WINDOW / 60:
+            self._marks.append((now, self.images))
+        while len(self._marks) > 2 and now - self._marks[1][0] > WINDOW:
+            self._marks.popleft()
+
+    def rate(self) -> float | None:
+        """The speed; None before it means something."""
+        if not self._marks:
+            return None
+        began, before = self._marks[0]
+        seconds, images = time.monotonic() - began, self.images - before
+        return images / max(seconds, 1e-9) if images and seconds >= MEANINGFUL else None
 
 
 def clock(seconds: float) -> str:
@@ -77,9 +175,49 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds_left:02}" if hours else f"{minutes}:{seconds_left:02}"
 
 
-def tell(line: str) -> None:
-    """One line on stderr, escaped, above the progress line if it is shown."""
-    if _bars:
-        _bars[-1].write(printable(line), file=unguarded())
+def tell(line: str, folded: bool = True) -> None:
+    """One line on stderr, escaped, above the progress line if it is shown.
+
+    On a terminal it is wrapped between words, unless it is not to be `folded`, such as a command to copy.
+    """
+    text = printable(line)
+    if folded and sys.stderr.isatty():
+        indent = len(text) - len(text.lstrip()) + 2
+        text = "\n".join(wrapped(text, _columns(), indent))
+    if _shown:
+        _shown[-1].write(text)
     else:
-        print(printable(line), file=sys.stderr)
+        print(text, file=sys.stderr)
+
+
+@contextmanager
+def loading(name: str) -> Iterator[None]:
+    """While inside, say that something is being loaded."""
+    shown = Progress(quiet=False)
+    shown.load(name)
+    try:
+        yield
+    finally:
+        shown.close()
+
+
+def counted(items: Iterable[T], total: int, unit: str) -> Iterator[T]:
+    """The items, counted in the progress that is shown, if there is any."""
+    return _shown[-1].counted(items, total, unit) if _shown else iter(items)
+
+
+def _columns() -> int:
+    """The width of the terminal behind stderr."""
+    given = os.environ.get("COLUMNS", "")
+    try:
+        return int(given) if given.isdigit() and int(given) else os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):
+        return 80
+
+
+def _is_pipe(stream: Any) -> bool:
+    try:
+        mode = os.fstat(stream.fileno()).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)

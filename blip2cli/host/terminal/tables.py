@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from blip2cli.host.terminal.streams import unguarded
-from blip2cli.host.terminal.text import escaped, printable, tail
+from blip2cli.host.terminal.text import escaped, printable, tail, width_of, wrapped
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+GAP = 2
+"""Columns of the terminal between two of a table."""
+
+NUMBER = 9
+"""Columns that a number takes at most, such as -0.000136."""
+
+NARROWEST = 8
+"""Columns that a text has at least."""
 
 
 def show_plan(plan: Sequence[tuple[str, str]]) -> None:
     """The lines of --dry-run on stdout, each with its heading."""
     width = max(len(heading) for heading, _ in plan)
     for heading, line in plan:
-        print(f"{printable(heading):<{width}}  {printable(line)}")
+        text = f"{printable(heading):<{width}}  {printable(line)}"
+        print("\n".join(wrapped(text, shutil.get_terminal_size().columns, width + 2)) if sys.stdout.isatty() else text)
 
 
 def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str] = ()) -> None:
@@ -30,7 +43,9 @@ def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], spare: Se
     from rich.text import Text
 
     console = Console(highlight=False)
-    widths = {heading: max(map(len, column)) + 2 for heading, *column in zip(headings, headings, *rows, strict=True)}
+    widths = {
+        heading: max(map(width_of, column)) + GAP for heading, *column in zip(headings, headings, *rows, strict=True)
+    }
     left_out: set[str] = set()
     for heading in spare:
         if sum(width for name, width in widths.items() if name not in left_out) > console.width:
@@ -54,10 +69,12 @@ def show_check(name: str, state: str, text: str, hint: str) -> None:
     from rich.text import Text
 
     console, style = Console(highlight=False), {"ok": "green", "note": "yellow", "problem": "bold red"}[state]
-    line = Text.assemble((f"{state:<8}", style), (f"{printable(name):<18}", "bold"), printable(text))
-    console.print(line, soft_wrap=True)
+    begins = 8 + 18
+    first, *others = wrapped(" " * begins + printable(text), console.width, begins)
+    line = Text.assemble((f"{state:<8}", style), (f"{printable(name):<18}", "bold"), first[begins:])
+    console.print(line, *others, sep="\n", soft_wrap=True, markup=False)
     if hint:
-        console.print(Text(" " * 26 + printable(hint), style="dim"), soft_wrap=True)
+        console.print(Text(" " * begins + printable(hint), style="dim"), soft_wrap=True)
 
 
 def show_figures(title: str, names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> None:
@@ -86,56 +103,92 @@ def print_records(records: Iterable[dict[str, Any]]) -> None:
 
 
 class TablePrinter:
-    """Rows under a heading, in columns of fixed width, printed one by one on stdout.
+    """Rows under a heading, printed as they come on stdout, in columns as wide as what has come so far.
 
-    Columns in `widths` have that width; the others share the rest.
+    If a line has no room for all of it, the widest columns share what the others leave. Names in the first column are
+    cut to their end, other texts are wrapped between words, and numbers are aligned on the right.
     """
 
-    def __init__(self, names: Sequence[str], widths: Mapping[str, int] = MappingProxyType({})) -> None:
+    def __init__(self, names: Sequence[str], numbers: Collection[str] = ()) -> None:
+        """`numbers` are those of the names whose columns hold numbers."""
         from rich.console import Console
 
         self.console = Console(highlight=False)
-        self.names = list(names)
-        self.widths = [widths.get(name) for name in names]
+        self.names = [printable(name) for name in names]
+        self.number = [name in numbers for name in names]
+        self.widest = [
+            max(width_of(name), NUMBER if number else 0) for name, number in zip(self.names, self.number, strict=True)
+        ]
         self.headed = False
 
-    def print_row(self, cells: Sequence[str], error: str | None) -> None:
-        """Print one row above the progress line; an error replaces the task's last
-        columns."""
+    def print_rows(self, rows: Sequence[tuple[Sequence[str], str | None]]) -> None:
+        """Print rows above the progress line: cells, and an error that takes the place of those that are empty."""
         from rich.text import Text
         from tqdm import tqdm
 
-        name, *values = map(printable, cells)
-        widths = list(self.widths)
-        if error is not None:
-            at = self._error_at()
-            values[at - 1 :] = [printable(error)]
-            widths[at:] = [None if widths[at] is None else sum(width + 2 for width in widths[at:] if width) - 2]
-        style = "red" if error is not None else ""
-        first = Text(tail(name, self._first_width()), style="cyan", no_wrap=True)
+        shown = [([printable(cell) for cell in cells], error) for cells, error in rows]
+        for cells, _ in shown:
+            self.widest = [max(width, width_of(cell)) for width, cell in zip(self.widest, cells, strict=True)]
+        widths = shared(self.widest, self.number, self.console.width)
         with tqdm.external_write_mode(unguarded()):
             if not self.headed:
-                self._print(self.widths, [Text(printable(name), style="bold") for name in self.names])
+                self._print(widths, [Text(name, style="bold") for name in self.names])
                 self.headed = True
-            self._print(widths, [first, *(Text(value, style=style) for value in values)])
+            for cells, error in shown:
+                if error is None:
+                    self._print(widths, [_name(cells[0], widths[0]), *map(Text, cells[1:])])
+                else:
+                    self._print_error(widths, cells[: _error_at(cells)], f"error: {printable(error)}")
+
+    def _print_error(self, widths: Sequence[int], cells: Sequence[str], error: str) -> None:
+        """Print an error behind the cells of its row, which leave it room."""
+        from rich.text import Text
+
+        widths = widths[: len(cells)]
+        if sum(widths) + GAP * len(widths) + width_of(error) + GAP > self.console.width:
+            texts = [False] * (len(cells) + 1)
+            *widths, _ = shared([*map(width_of, cells), width_of(error)], texts, self.console.width)
+        line = [_name(cells[0], widths[0]), *map(Text, cells[1:]), Text(error, style="red")]
+        self._print([*widths, None], line)
 
     def _print(self, widths: Sequence[int | None], cells: Sequence[Any]) -> None:
         from rich.table import Table
 
-        table = Table(box=None, show_header=False, expand=True, padding=(0, 2, 0, 0))
-        for at, width in enumerate(widths):
-            table.add_column(width=width, ratio=None if width else 2 if at == 0 else 3, overflow="fold")
+        table = Table(box=None, show_header=False, padding=(0, GAP, 0, 0), pad_edge=False)
+        for width, number in zip(widths, self.number, strict=False):
+            right = number and width is not None
+            table.add_column(width=width, overflow="fold", justify="right" if right else "left")
         table.add_row(*cells)
         self.console.print(table)
 
-    def _error_at(self) -> int:
-        """The place of errors: the last column, or all the narrow columns at the end."""
-        at = len(self.widths) - 1
-        while self.widths[at] is not None and self.widths[at - 1] is not None:
-            at -= 1
-        return at
 
-    def _first_width(self) -> int:
-        narrow = [width + 2 for width in self.widths if width is not None]
-        shares = 3 * (len(self.widths) - len(narrow)) - 1
-        return (self.console.width - sum(narrow)) * 2 // shares - 2
+def _name(name: str, width: int) -> Text:
+    """A name in the first column."""
+    from rich.text import Text
+
+    return Text(tail(name, width), style="cyan", no_wrap=True)
+
+
+def _error_at(cells: Sequence[str]) -> int:
+    """The column in which an error is shown: the first after which all are empty, or the last; never that of names."""
+    at = len(cells)
+    while at > 1 and not cells[at - 1]:
+        at -= 1
+    return min(at, len(cells) - 1)
+
+
+def shared(wanted: Sequence[int], number: Sequence[bool], width: int) -> list[int]:
+    """Widths of columns in a line of that width: numbers have what they want, and the widest texts share the rest."""
+    widths = list(wanted)
+    room = width - GAP * len(wanted) - sum(one for one, is_number in zip(wanted, number, strict=True) if is_number)
+    wide = [at for at, is_number in enumerate(number) if not is_number]
+    while wide:
+        share = max(room // len(wide), NARROWEST)
+        fitting = [at for at in wide if wanted[at] <= share]
+        if not fitting:
+            for at in wide:
+                widths[at] = share
+            return widths
+        room -= sum(wanted[at] for at in fitting)
+        wide = [at for at in wide if at not in fitting]
+    return widths

@@ -23,4 +23,42 @@ def escaped(text: str) -> str:
 def tail(name: str, width: int) -> str:
     """A long path, cut to its end, in which files differ."""
     width = max(width, 8)
-    return name if len(name) <= width else "…" + name[-(width - 1) :]
+    if width_of(name) <= width:
+        return name
+    kept = name[-(width - 1) :]
+    while width_of(kept) > width - 1:
+        kept = kept[1:]
+    return f"…{kept}"
+
+
+def width_of(text: str) -> int:
+    """Columns of a terminal that a text takes; some letters and most emoji take two."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def wrapped(text: str, width: int, indent: int = 0) -> list[str]:
+    """A text in lines of at most that many columns, broken between words; all but the first are indented.
+
+    A word that is longer than a line is left whole, where it stands.
+    """
+    begins = text[: len(text) - len(text.lstrip(" "))]
+    first, *words = text.lstrip(" ").split(" ")
+    lines, line = [], begins + first
+    for word in words:
+        if width_of(f"{line} {word}") > width >= indent + width_of(word):
+            lines.append(line)
+            line = " " * indent + word
+        else:
+            line = f"{line} {word}"
+    return [*lines, line]
+
+
+def figure(number: float) -> str:
+    """A number with three digits, or as many as stand before its point."""
+    if abs(number) >= 1000:
+        return f"{number:,.0f}"
+    return f"{number:.3g}"

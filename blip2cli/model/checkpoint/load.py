@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from blip2cli.host.terminal import weights_counted
 from blip2cli.model.checkpoint import packing, placement, quantize
 from blip2cli.model.checkpoint.explained import explained
 from blip2cli.model.checkpoint.precision import native_bf16
@@ -119,7 +120,7 @@ class Checkpoint:
 
         architecture = getattr(transformers, CLASSES[self.kind])
         options = self._loading_options(parts)
-        with explained(f"cannot load {self.name}", SAVE_WHOLE), warnings.catch_warnings():
+        with explained(f"cannot load {self.name}", SAVE_WHOLE), weights_counted(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The following device_map keys")  # query_tokens are not a module
             model, info = architecture.from_pretrained(
                 self.folder, use_safetensors=True, output_loading_info=True, **options

@@ -23,6 +23,9 @@ from blip2cli.model.decoding.search import Search, Tensors, Text
 from blip2cli.model.graphs import PendingTensors, to_device
 from blip2cli.model.memory import SLOTS_PER_IMAGE
 
+FIRST = 4
+"""Texts that are begun first on a CPU, twice as many as have ended after that, so that the first are soon there."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -46,7 +49,7 @@ class Decoder:
         self.fixed = language_model.runner.fixed
         self.asked = slots, max(1, slots // search.width)
         self.batches = Batches(self.asked[1])
-        self.places = 0
+        self.places = self.ended = 0
         self.held: list[Request] = []
         self._restart()
 
@@ -134,6 +137,7 @@ class Decoder:
 
     def _complete(self, request: Request, text: Text | Failed) -> list[Completion]:
         image = request.image
+        self.ended += 1
         image.uses -= 1
         if image.uses < 1:
             image.prefix = None
@@ -149,8 +153,9 @@ class Decoder:
 
         If shapes are fixed, room for longer texts is made only while there is no text.
         """
-        free = self.places - len(self.active)
-        if self.active and (self.held or free < max(1, self.places // 4)):
+        places = self.places if self.fixed else min(self.places, max(FIRST, 2 * self.ended))
+        free = places - len(self.active)
+        if self.active and (self.held or free < max(1, places // 4)):
             return []
         requests = self.held or list(itertools.islice(stream, free))
         if self.active and self.fixed and requests and not self._fits(requests):

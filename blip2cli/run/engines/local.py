@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
+from blip2cli.host.terminal import Progress, hush_libraries
 from blip2cli.model.checkpoint.hub import check_model_name
 from blip2cli.run.plan import Plan, locked_plan, make_plan
 from blip2cli.run.summary import Tally, close
@@ -21,7 +24,7 @@ def launch(job: Job) -> Tally | None:
 
 def show_dry_run(plan: Plan) -> None:
     """Show what a run would do."""
-    from blip2cli.host.terminal import hush_libraries, show_plan
+    from blip2cli.host.terminal import show_plan
     from blip2cli.run.dry_run import describe_plan
 
     check_model_name(plan.job.model_name)
@@ -31,12 +34,13 @@ def show_dry_run(plan: Plan) -> None:
 
 def _run(plan: Plan) -> Tally:
     check_model_name(plan.job.model_name)  # before torch is imported: a misspelt name is reported at once
-    from blip2cli.host.terminal import hush_libraries
-    from blip2cli.run.flow import run
-    from blip2cli.run.retry import retry_errors
+    with closing(Progress(plan.job.output.quiet, plan.job.output.out is None)) as progress:
+        progress.load(plan.job.model_name)  # before torch is imported, which takes seconds
+        from blip2cli.run.flow import run
+        from blip2cli.run.retry import retry_errors
 
-    hush_libraries()
-    retried = retry_errors(plan) if plan.job.output.retry_errors else 0
-    tally = run(plan)
-    tally.retried = retried
-    return tally
+        hush_libraries()
+        retried = retry_errors(plan, progress) if plan.job.output.retry_errors else 0
+        tally = run(plan, progress)
+        tally.retried = retried
+        return tally

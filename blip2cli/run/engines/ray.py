@@ -122,9 +122,10 @@ def _run(plan: Plan, replica: type[Replica]) -> Tally:
             placed = cluster.place()
             work = ShardWork(replace(plan, job=placed.job), ledger.stretches, placed.cores)
             with (
-                closing(Progress(rows, journal.commit.rows, job.output.quiet)) as progress,
+                closing(Progress(job.output.quiet)) as progress,
                 closing(cluster.reports(replica, work, placed)) as reports,
             ):
+                progress.begin(rows, journal.commit.rows)
                 for report in reports:
                     progress.advance(report.images, report.errors)
                     if report.finished:
@@ -142,6 +143,7 @@ def _count(tally: Tally, shard: ShardProgress, stretches: Stretches) -> None:
     tally.images += stop - first
     tally.rows += shard.rows
     tally.left_out += shard.left_out
+    tally.empty += shard.empty
     tally.kinds.update(shard.kinds)
     tally.batch_size = shard.batch_size
     for phase, seconds in shard.seconds.items():

@@ -61,9 +61,9 @@ class ShardProgress:
     the end what the shard holds.
 
     `kinds` counts the errors of the whole shard, `rows` its output rows, `left_out` those
-    that are not written; `last` names the stretch's last input row, and `seconds` are
-    those of each phase. `failure` is the name (in FAILURES), the message and the hint of
-    an exception that ends the run.
+    that are not written, `empty` those without words; `last` names the stretch's last
+    input row, and `seconds` are those of each phase. `failure` is the name (in FAILURES),
+    the message and the hint of an exception that ends the run.
     """
 
     number: int
@@ -72,6 +72,7 @@ class ShardProgress:
     finished: bool = False
     rows: int = 0
     left_out: int = 0
+    empty: int = 0
     kinds: Mapping[str, int] = field(default_factory=dict)
     last: str | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -97,6 +98,7 @@ class ShardCounts:
         images: input rows so far.
         rows: output rows so far, those that are left out too.
         left_out: output rows that are not written.
+        empty: output rows for which the model wrote no words.
         kinds: errors by kind.
         last: the name of the latest input row.
     """
@@ -107,6 +109,7 @@ class ShardCounts:
     images: int = 0
     rows: int = 0
     left_out: int = 0
+    empty: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     last: str | None = None
     reported_images: int = 0
@@ -119,6 +122,7 @@ class ShardCounts:
         self.last = group[-1].row.name
         for result in group:
             self.left_out += result.left_out
+            self.empty += result.empty
             if result.error is not None:
                 self.kinds[result.error.kind] += 1
 
@@ -142,6 +146,7 @@ class ShardCounts:
             finished=True,
             rows=self.rows - self.left_out,
             left_out=self.left_out,
+            empty=self.empty,
             kinds=dict(self.kinds),
             last=self.last,
             seconds=seconds,

@@ -30,8 +30,9 @@ from blip2cli.tasks import Task
 READY, PULL, DONE, DRY, FAILED, ALIVE = "ready", "pull", "done", "dry", "failed", "alive"
 ROWS, STOP = "rows", "stop"
 
-Outputs = tuple[tuple[tuple[Any, ...], "RowError | None", bool], ...]
-"""The output rows of one input row: values, error, and whether it is left out.
+Outputs = tuple[tuple[tuple[Any, ...], "RowError | None", bool, bool], ...]
+"""The output rows of one input row: values, error, whether it is left out, and whether it
+is empty.
 
 Input rows stay with the sender.
 """
@@ -103,9 +104,9 @@ class Feed(Stop):
 
     def give(self, results: Iterator[Result]) -> None:
         """Send the results, a few input rows at a time."""
-        outputs: list[tuple[tuple[Any, ...], RowError | None, bool]] = []
+        outputs: list[tuple[tuple[Any, ...], RowError | None, bool, bool]] = []
         for result in results:
-            outputs.append((result.values, result.error, result.left_out))
+            outputs.append((result.values, result.error, result.left_out, result.empty))
             if result.last:
                 self.finished.append((result.row.index, tuple(outputs)))
                 outputs = []

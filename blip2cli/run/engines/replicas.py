@@ -252,8 +252,8 @@ class Replicas:
     def _results_of(self, index: int) -> Iterator[Result]:
         row, outputs = self.finished.pop(index)
         self.suspicion.pop(index, None)
-        for number, (values, error, left_out) in enumerate(outputs, 1):
-            yield Result(row, values, error, number == len(outputs), left_out)
+        for number, (values, error, left_out, empty) in enumerate(outputs, 1):
+            yield Result(row, values, error, number == len(outputs), left_out, empty)
 
     def _unfinished_of(self, replica: ReplicaProcess) -> list[Row]:
         """Take a replica's rows away from it; returns those that are not finished."""

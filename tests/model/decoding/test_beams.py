@@ -8,6 +8,7 @@ import torch
 
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint.find import find_checkpoint
+from blip2cli.model.decoding import loop
 from blip2cli.model.decoding.requests import EncodedImage, Request
 from blip2cli.settings import GenerationSettings, ModelSettings
 from tests.conftest import ENDS
@@ -114,6 +115,7 @@ def test_memory_that_runs_out_halves_the_texts_and_loses_none(
     expected = {done.key: done.token_ids for done in model.generate(iter(requests_of(model, settings)), settings)}
     decoder, widths = model.family.decoder_class(), []
     step = decoder.step
+    monkeypatch.setattr(loop, "FIRST", 32)  # texts at once, from the start
 
     def step_with_little_memory(self: object, tokens: torch.Tensor) -> torch.Tensor:
         widths.append(len(tokens))

@@ -7,6 +7,7 @@ import torch
 
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint.find import find_checkpoint
+from blip2cli.model.decoding import loop
 from blip2cli.model.decoding.opt import OptDecoder
 from blip2cli.model.decoding.requests import EncodedImage, Request
 from blip2cli.records import Batch
@@ -58,6 +59,7 @@ def test_out_of_memory_halves_the_slots_and_loses_nothing(
     model = load(opt_checkpoint, 4)
     expected = texts(model, requests_of(model, 20, uses=3), GenerationSettings())
     step, widths = OptDecoder.step, []
+    monkeypatch.setattr(loop, "FIRST", 32)  # texts at once, from the start
 
     def step_with_little_memory(self: OptDecoder, tokens: list[int]) -> torch.Tensor:
         widths.append(len(tokens))
