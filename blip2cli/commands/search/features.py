@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -19,13 +20,15 @@ from blip2cli.host import storage
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from blip2cli.settings import ModelSettings
+
 KEY = b"blip2"
 """The schema metadata in which `embed` says how the features were made."""
 
 BLOCK = 32 << 20
 """Bytes of vectors, in fp32, that are in memory at once."""
 
-HINT = "The first argument is a file that blip2 embed --features itc wrote."
+HINT = "Compute features first: blip2 embed ./photos --features itc --out feats.parquet"
 
 
 class Part(Protocol):
@@ -87,21 +90,27 @@ class Features:
         taken = self._taken(rows, lambda part, rows_of_part: part.records(rows_of_part))
         return [taken[row] for row in rows]
 
-    def check_model(self, model: str, revision: str | None) -> None:
-        """Check that queries of this model can be compared with the features. Raises UsageError."""
+    def model_settings(self, asked: ModelSettings, command: str) -> ModelSettings:
+        """The settings of the model that made the features, which alone can make queries for them.
+
+        Raises UsageError where another model is asked for; `command` is what was typed, without its options.
+        """
         from blip2cli.settings import absolute
 
-        model_of_file = _made_by(self.settings)
-        if model_of_file[0] != absolute(model):
+        model, revision = _made_by(self.settings)
+        if asked.model is None and isinstance(model, str) and model:
+            return replace(asked, model=model, revision=asked.revision or revision)
+        if model != absolute(asked.model or ""):
             raise UsageError(
-                f"{self.path} was made by {model_of_file[0]}, not by {absolute(model)}",
-                f"Add --model {model_of_file[0]}",
+                f"{self.path} was made by {model}, not by {absolute(asked.model or '')}",
+                f"Type: {command} --model {shlex.quote(str(model))}",
             )
-        if model_of_file[1] != revision:
+        if revision != asked.revision:
             raise UsageError(
-                f"{self.path} was made by revision {model_of_file[1]}, not {revision}",
-                "Give the same --revision, or none.",
+                f"{self.path} was made by revision {revision}, not {asked.revision}",
+                f"Type: {command}{f' --revision {shlex.quote(str(revision))}' if revision else ''}",
             )
+        return asked
 
     @cached_property
     def _ends(self) -> list[int]:
@@ -136,7 +145,7 @@ def open_features(path: Path) -> Features:
     for part, said in zip(parts, settings, strict=True):
         kind = said.get("features")
         if kind != "itc":
-            raise UsageError(f"{path} holds {f'{kind} features' if kind else 'no known features'}", HINT)
+            raise UsageError(f"{path} holds {f'{kind} features' if kind else 'no known features'}", _again(path, said))
         if not {"image", "error"} <= set(part.schema.names) or not _is_text(part.schema.field("image").type):
             raise UsageError(f"{path} has no columns image and error", HINT)
         if len(part.shape) != 2:
@@ -148,6 +157,13 @@ def open_features(path: Path) -> Features:
         if part.schema.names != parts[0].schema.names:
             raise UsageError(f"{path} holds files with different columns", "Search them one by one.")
     return Features(path, parts, settings[0])
+
+
+def _again(path: Path, said: Mapping[str, Any]) -> str:
+    """What to type for features that can be searched, where a file has others."""
+    out = shlex.quote(str(path.with_name(f"{path.stem}-itc{path.suffix}")))
+    tiny = " --model tiny" if said.get("model") == "tiny" else ""  # other checkpoints are of one kind only
+    return f"Type: blip2 embed ./photos --features itc{tiny} --out {out}"
 
 
 def _is_text(kind: pa.DataType) -> bool:
