@@ -57,7 +57,8 @@ def gather(job: Job, selection: Selection) -> bool:
     gathered = Gathered()
     try:
         folder.mkdir(exist_ok=True)
-        with closing(Progress(len(selection.numbers()), 0, job.output.quiet)) as progress:
+        with closing(Progress(job.output.quiet)) as progress:
+            progress.begin(len(selection.numbers()), 0)
             for row in selection.results.originals.of(_each_once(selection)):
                 _take(row, folder, job.options_as(SelectOptions).link, gathered)
                 progress.advance(1, 0)
