@@ -3,7 +3,6 @@ how it writes, and where."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal
 from blip2cli.errors import UsageError
 from blip2cli.host.storage import is_url
 from blip2cli.settings.devices import check_device, devices_named
+from blip2cli.settings.numbers import batch_size_named, replicas_named, share_named
 from blip2cli.settings.option import AllowPrivate, Opt, Options, Quiet, check_private
 
 FormatName = Literal["parquet", "jsonl", "csv", "arrow", "sidecar", "imagefolder", "webdataset", "npy", "coco", "vqa"]
@@ -81,15 +81,11 @@ class InputSettings(Options):
     @property
     def share(self) -> tuple[int, int] | None:
         """(I, N) of --shard, I counted from 1; None for all."""
-        return None if self.shard is None else (int(self.shard.partition("/")[0]), int(self.shard.partition("/")[2]))
+        return None if self.shard is None else share_named(self.shard)
 
     def validate(self) -> None:
         if self.shard is not None:
-            match = re.fullmatch(r"0*(\d{1,9})/0*(\d{1,9})", self.shard, re.ASCII)
-            if not match or not 1 <= int(match[1]) <= int(match[2]):
-                raise UsageError(
-                    f"--shard {self.shard} is not a part such as 3/16", "Parts count from 1: 1/16 to 16/16."
-                )
+            share_named(self.shard)
         check_private(self.allow_private, self.allow_remote)
 
 
@@ -195,11 +191,10 @@ class ModelSettings(Options):
     @property
     def images_at_once(self) -> int | None:
         """The batch size; None for auto."""
-        return None if self.batch_size == "auto" else int(self.batch_size)
+        return batch_size_named(self.batch_size)
 
     def validate(self) -> None:
-        if self.batch_size != "auto" and not re.fullmatch(r"0*[1-9]\d{0,5}", self.batch_size, re.ASCII):
-            raise UsageError(f"--batch-size {self.batch_size} is neither auto nor a number from 1 to 999999", "Try 16.")
+        batch_size_named(self.batch_size)
         check_device(self.device)
         if self.devices is not None and self.device != "auto":
             raise UsageError("--device cannot be used with --devices", "Give one of them.")
@@ -287,10 +282,7 @@ class EngineSettings(Options):
     @property
     def fewest_and_most(self) -> tuple[int, int] | None:
         """The numbers of --replicas; None for as many as fit."""
-        if self.replicas is None:
-            return None
-        fewest, _, most = self.replicas.partition("-")
-        return int(fewest), int(most or fewest)
+        return None if self.replicas is None else replicas_named(self.replicas)
 
     def validate(self) -> None:
         ray_only = {
@@ -303,10 +295,4 @@ class EngineSettings(Options):
             if self.engine == "local" and value is not None:
                 raise UsageError(f"{option} needs --engine ray", "On one machine, use --devices.")
         if self.replicas is not None:
-            if not re.fullmatch(r"\d{1,6}(-\d{1,6})?", self.replicas, re.ASCII):
-                raise UsageError(
-                    f"--replicas {self.replicas} is neither a number nor a range", "For example: 8, or 2-16."
-                )
-            fewest, most = self.fewest_and_most or (1, 1)
-            if not 1 <= fewest <= most:
-                raise UsageError(f"--replicas {self.replicas} is not a range of numbers from 1", "For example: 2-16.")
+            replicas_named(self.replicas)
