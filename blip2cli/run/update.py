@@ -43,7 +43,7 @@ class KnownRows:
         order = np.lexsort((halves[:, 1], halves[:, 0]))
         self._high = array("Q", halves[order, 0].tobytes())
         self._low = array("Q", halves[order, 1].tobytes())
-        self._places = array("L", order.astype(np.uint64).tobytes())
+        self._places = array("Q", order.astype(np.uint64).tobytes())
         self._taken = array("I", bytes(4 * len(order)))
 
     def __len__(self) -> int:
