@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 PARALLEL := -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python $(PARALLEL)
 PYTHONS ?= 3.10 3.11 3.12 3.13
-ELSEWHERE := tests/cli tests/host tests/images tests/model tests/tasks tests/versions tests/test_api.py tests/test_layers.py \
+ELSEWHERE := tests/cli tests/host tests/images tests/model tests/tasks tests/versions tests/test_api.py tests/test_layers.py tests/commands/select \
 	tests/inputs/test_folders_and_lists.py tests/inputs/test_manifests.py tests/inputs/test_shares.py \
 	tests/outputs/test_carried_columns.py tests/outputs/test_resume.py tests/outputs/test_retry.py \
 	tests/outputs/test_shards.py
@@ -72,7 +72,7 @@ test-elsewhere:
 	$(PYTHON) -m venv $(ELSE)
 	$(ELSE)/bin/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
 	$(ELSE)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: -c $(CONSTRAINTS) \
-		-e ".[s3,hf,http,zst,heif,search]" pytest pytest-xdist hypothesis sentencepiece protobuf
+		-e ".[s3,hf,http,zst,heif,search,select]" pytest pytest-xdist hypothesis sentencepiece protobuf
 	OMP_NUM_THREADS=1 $(ELSE)/bin/python $(PARALLEL) -m "not cluster" -o filterwarnings=default $(ELSEWHERE)
 
 test-cluster: $(VENV)/.ready  ## Run the tests that start a Ray cluster.

@@ -22,7 +22,7 @@ PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 UNTESTED = ("torch",)
 """Packages whose lower bound is not tested."""
 
-EXTRAS = ("s3", "hf", "http", "zst", "heif", "search")
+EXTRAS = ("s3", "hf", "http", "zst", "heif", "search", "select")
 """Extras that are tested too.
 
 Others need a GPU (int8), a cloud's account (gs) or a cluster (ray), are there in one version only (score), or are for
