@@ -85,7 +85,8 @@ def widened(results: Iterator[Result], questions: Sequence[Question]) -> Iterato
         group.append(result)
         if result.last:
             values = tuple(chain.from_iterable(answer.values for answer in group))
-            yield replace(result, values=values, error=_error(group, questions))
+            empty = any(answer.empty for answer in group)
+            yield replace(result, values=values, error=_error(group, questions), empty=empty)
             group = []
 
 
