@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from blip2cli.errors import UsageError
 from blip2cli.host.files import check_apart, check_new_file, write_atomically
+from blip2cli.host.stopwatch import since_start
 from blip2cli.settings import Arg, Opt, Options, check_private
 from blip2cli.settings.option import AllowPrivate, AllowRemote, ImageColumn, ImageRoot, InputsOfRun, Quiet
 
@@ -95,7 +96,8 @@ class ReportContent:
         rows = "row" if self.rows == 1 else "rows"
         yield (
             f"{page}: {self.rows:,} {rows}, {self.errors:,} with errors, "
-            f"{self.thumbnails:,} with thumbnails, {self.size / 1e6:.1f} MB"
+            f"{self.thumbnails:,} with thumbnails, {self.size / 1e6:.1f} MB, "
+            f"in {since_start():.1f} s"
         )
         for line in self.left_out:
             yield f"  {line}"
