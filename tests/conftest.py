@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say what the tests ran on: all that the processor has, or what the environment limits it to."""
     limit = f"limited to {isa_limit()}" if isa_limit() else "not limited"
-    packed, fast = ("yes" if has else "no" for has in (packing.is_available(), has_fast_int8()))
+    packed, fast = ("yes" if has else "no" for has in (packing.is_available(torch.bfloat16), has_fast_int8()))
     layers = f"bf16 packed: {packed}, int8 by oneDNN: {fast}"
     capability = torch.backends.cpu.get_cpu_capability()
     terminalreporter.write_line(f"processor: {processor()}; oneDNN {limit}, ATen {capability}; {layers}")

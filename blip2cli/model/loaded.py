@@ -14,6 +14,7 @@ import torch
 from blip2cli.model.batches import Batches
 from blip2cli.model.checkpoint.load import Checkpoint
 from blip2cli.model.checkpoint.precision import tf32
+from blip2cli.model.checkpoint.size import count_weights, weight_shapes
 from blip2cli.model.encoder import Encoder
 from blip2cli.model.graphs import Function, Tensors, runner_for
 from blip2cli.model.memory import automatic_batch_size
@@ -35,10 +36,14 @@ class LoadedCheckpoint:
         self.tokenizer: Any = checkpoint.load_tokenizer()  # first: its errors show at once
         self.model: Any = checkpoint.load_model()
         self.encoder = Encoder(self.model, checkpoint.images)
-        self.batches = Batches(batch_size or automatic_batch_size(self.model, checkpoint.devices))
+        self.batches = Batches(batch_size or self._automatic_batch_size())
         self.started_with = self.batch_size
         self.recent = RecentImages(self.batches, recent)
         self.runner = runner_for(checkpoint.devices)
+
+    def _automatic_batch_size(self) -> int:
+        weights = count_weights(weight_shapes(self.checkpoint.folder)).total
+        return automatic_batch_size(self.model, self.checkpoint.devices, weights)
 
     @property
     def batch_size(self) -> int:

@@ -35,10 +35,14 @@ SHARE = 0.5
 not include."""
 
 
-def automatic_batch_size(model: Any, devices: Sequence[torch.device]) -> int:
+def automatic_batch_size(model: Any, devices: Sequence[torch.device], weights: int) -> int:
     """Images to encode together: the largest power of two that is useful and, by the
-    estimate, fits on each device."""
-    small = sum(weight.numel() for weight in model.parameters()) < SMALL_MODEL
+    estimate, fits on each device.
+
+    `weights` is the number of weights in the checkpoint, because packed and quantised
+    layers have no parameters.
+    """
+    small = weights < SMALL_MODEL
     largest = LARGEST_BATCH_OF_SMALL_MODEL if small else LARGEST_BATCH.get(devices[0].type, LARGEST_BATCH_ELSEWHERE)
     recorded = len(devices) == 1 and devices[0].type == "cuda"
     each = bytes_per_image(model.config, model.dtype.itemsize, hasattr(model, "language_model"), recorded)

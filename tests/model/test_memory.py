@@ -1,6 +1,8 @@
 """The automatic batch size follows the memory that is free."""
 
+import math
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ import torch
 from blip2cli.model import memory
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint.find import find_checkpoint
+from blip2cli.model.checkpoint.size import weight_shapes
 from blip2cli.settings import ModelSettings
 
 CPU = torch.device("cpu")
@@ -24,12 +27,21 @@ def test_the_batch_is_the_largest_power_of_two_that_fits(
 ) -> None:
     each = memory.bytes_per_image(model.model.config, 4)
     monkeypatch.setattr(memory, "free_bytes", lambda device: int(images * each / memory.SHARE) + 1)
-    assert memory.automatic_batch_size(model.model, [CPU]) == expected
+    assert memory.automatic_batch_size(model.model, [CPU], memory.SMALL_MODEL - 1) == expected
 
 
-def test_large_models_get_small_batches_on_a_cpu(model: Blip2Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "SMALL_MODEL", 1)
-    assert memory.automatic_batch_size(model.model, [CPU]) == memory.LARGEST_BATCH_ELSEWHERE
+def test_large_models_get_small_batches_on_a_cpu(model: Blip2Model) -> None:
+    assert memory.automatic_batch_size(model.model, [CPU], memory.SMALL_MODEL) == memory.LARGEST_BATCH_ELSEWHERE
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8"])
+def test_a_model_is_as_large_in_each_precision(
+    opt_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, dtype: Literal["fp32", "bf16", "int8"]
+) -> None:
+    checkpoint = find_checkpoint(ModelSettings(model=str(opt_checkpoint), dtype=dtype, device="cpu"))
+    weights = sum(math.prod(shape) for shape in weight_shapes(opt_checkpoint).values())
+    monkeypatch.setattr(memory, "SMALL_MODEL", weights)
+    assert Blip2Model(checkpoint).batch_size == memory.LARGEST_BATCH_ELSEWHERE
 
 
 def test_the_estimate_counts_the_cache_of_both_language_models(opt_checkpoint: Path, t5_checkpoint: Path) -> None:

@@ -29,13 +29,15 @@ POST_OPS: dict[str, PostOp] = {"GELUActivation": ("gelu", "none"), "GELU": ("gel
 """Class of an activation → the post-op that does the same."""
 
 
-def replace_linears(model: nn.Module, make: Callable[[nn.Linear, PostOp], nn.Module], fuse: bool = True) -> None:
+def replace_linears(
+    model: nn.Module, make: Callable[[nn.Linear, PostOp], nn.Module], fuse: bool = True, finite: bool = False
+) -> None:
     """Replace every linear layer in place by what `make` makes of the layer and its
     post-op.
 
     Each layer is freed before the next is made, so that there is never a second copy of
-    the model in memory. Raises CheckpointError for weights that are NaN or infinite,
-    which int8 would turn into numbers.
+    the model in memory. With `finite`, raises CheckpointError for weights that are NaN or
+    infinite, which int8 would turn into numbers.
     """
     # the list must not hold the linear layers, which would keep all their weights
     parents = [module for module in model.modules() if type(module) is not nn.Linear]
@@ -43,7 +45,8 @@ def replace_linears(model: nn.Module, make: Callable[[nn.Linear, PostOp], nn.Mod
         fused = _fused_activations(parent) if fuse else {}
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:
-                _check_finite(type(parent).__name__, name, child.weight)
+                if finite:
+                    _check_finite(type(parent).__name__, name, child.weight)
                 setattr(parent, name, make(child, _take_activation(parent, fused.get(name))))
 
 

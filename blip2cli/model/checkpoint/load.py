@@ -146,7 +146,7 @@ class Checkpoint:
         """Replace layers by those that are fast on this processor, in place."""
         if self.precision in QUANTIZED:
             quantize.quantize_linears(model, self.dtype)
-        if self.precision == "bf16" and packing.is_available():
+        elif self.precision in ("fp32", "bf16") and packing.is_available(self.dtype):
             packing.pack_linears(model)
         if self.dtype == torch.bfloat16:
             model.vision_model.set_attn_implementation("eager")  # half the time of the fused one, for so few patches

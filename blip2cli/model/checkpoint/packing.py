@@ -1,9 +1,11 @@
-"""bf16 on the CPU: linear layers whose weights are arranged for the processor once, not
-at every call.
+"""fp32 and bf16 on the CPU: linear layers whose weights are arranged for the processor
+once, not at every call.
 
 PyTorch's bf16 linear gives oneDNN the plain weights, which oneDNN reorders each time it
-runs. Here they are reordered once, by the operators that torch.compile's freezing uses,
-and the activation that follows is part of the same call. `make bench` measures the gain.
+runs; its fp32 linear uses MKL, which takes at least twice as long as oneDNN on AMD's
+processors. Here weights are reordered once, by the operators that torch.compile's
+freezing uses, and the activation that follows is part of the same call. `make bench`
+measures the gain.
 """
 
 from __future__ import annotations
@@ -14,22 +16,27 @@ import torch
 from torch import nn
 
 from blip2cli.model.checkpoint.linears import NO_POST_OP, PostOp, replace_linears, works
+from blip2cli.model.checkpoint.precision import has_instructions
 
 
 @cache
-def is_available() -> bool:
+def is_available(dtype: torch.dtype) -> bool:
     """Whether processor and PyTorch have what PackedLinear needs: tried on a small layer.
 
-    oneDNN supports bf16 on processors with AVX-512 only.
+    oneDNN supports bf16 on processors with AVX-512 only. fp32 was measured on processors with AVX2, and is left to
+    PyTorch on others.
     """
-    return torch.backends.mkldnn.is_available() and works(PackedLinear, torch.bfloat16)
+    if not torch.backends.mkldnn.is_available() or (dtype == torch.float32 and not has_instructions(["avx2"])):
+        return False
+    return works(PackedLinear, dtype)
 
 
 class PackedLinear(nn.Module):
-    """A linear layer in bf16, perhaps with a fused activation: [*, in] to [*, out]."""
+    """A linear layer in fp32 or bf16, perhaps with a fused activation: [*, in] to [*, out]."""
 
     def __init__(self, linear: nn.Linear, post_op: PostOp = NO_POST_OP) -> None:
         super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
         self.bias = None if linear.bias is None else linear.bias.detach()
         self.post_op = post_op
@@ -44,6 +51,6 @@ def pack_linears(model: nn.Module) -> None:
     """Replace every linear layer by a packed one, in place, and fuse the activations that
     can be fused.
 
-    All of the model must be in bf16.
+    All of the model must be in fp32, or all in bf16.
     """
     replace_linears(model, PackedLinear)

@@ -104,7 +104,7 @@ def quantize_linears(model: nn.Module, dtype: torch.dtype) -> None:
     The model may have any dtype, straight from a mapped file.
     """
     if has_fast_int8():
-        replace_linears(model, QuantizedLinear)
+        replace_linears(model, QuantizedLinear, finite=True)
     else:
         _quantize_with_torch_ao(model)
     model.to(dtype)
@@ -122,4 +122,4 @@ def _quantize_with_torch_ao(model: nn.Module) -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch announces at every layer that this interface will end
-        replace_linears(model, make, fuse=False)
+        replace_linears(model, make, fuse=False, finite=True)

@@ -96,23 +96,22 @@ class DecoderOnly(LanguageModel):
             nothing = chunk[0][0].image.query_embeds[:0]
             self._read(nothing.expand(len(chunk), *nothing.shape), chunk)
 
-    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+    def step_in(self, slots: slice, tokens: torch.Tensor) -> torch.Tensor:
         """A step attends to all columns, with a mask: a slice of the cache would be
         copied for every product."""
-        n = len(tokens)
-        lengths = self.cache.lengths[:n]
+        lengths = self.cache.lengths[slots]
         positions = lengths[:, None].clamp(max=self.positions - 1)  # unused slots may have any length
         embeds = self.embedding(tokens[:, None])
         unseen = torch.arange(self.cache.columns, device=lengths.device) > lengths[:, None]
         masks = self.cache.everywhere(hide(unseen, embeds.dtype)[:, None, None])
-        rows, ends = self.cache.everywhere(self.rows[:n]), self.cache.everywhere(lengths)
+        rows, ends = self.cache.everywhere(self.rows[slots]), self.cache.everywhere(lengths)
 
         def attend_newest(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             self.cache.append(layer, rows[layer], ends[layer], k, v)
-            return attend(q, self.cache.keys[layer][:n], self.cache.values[layer][:n], masks[layer])
+            return attend(q, self.cache.keys[layer][slots], self.cache.values[layer][slots], masks[layer])
 
         logits = self._logits(self._layers(embeds, positions, attend_newest)[:, 0])
-        self.cache.lengths[:n] = (lengths + 1).clamp(max=self.cache.columns - 1)
+        self.cache.lengths[slots] = (lengths + 1).clamp(max=self.cache.columns - 1)
         return logits
 
     def _read(self, images: torch.Tensor, placed: Sequence[Placed]) -> None:

@@ -83,9 +83,13 @@ class LanguageModel(ABC):
         first."""
 
     @abstractmethod
-    def step(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Continue the sequences in the first n slots by tokens [n]; returns logits [n,
+    def step_in(self, slots: slice, tokens: torch.Tensor) -> torch.Tensor:
+        """Continue the sequences in n slots by tokens [n]; returns logits [n,
         vocabulary] for the next."""
+
+    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The same for the first n slots."""
+        return self.step_in(slice(len(tokens)), tokens)
 
     @property
     def device(self) -> torch.device:

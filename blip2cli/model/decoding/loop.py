@@ -111,6 +111,7 @@ class Decoder:
         Caches and tables of the same size are kept, for the functions that are recorded.
         """
         self.active: dict[int, Text] = {}
+        self.begun = 0
         self.unread: deque[Step] = deque()
         if self.fixed and self.places == self.batches.largest:
             return
@@ -187,8 +188,8 @@ class Decoder:
         slots = to_device([[place * width + beam for beam in range(width)] for place in places], self.model.device)
         if not self.fixed:
             self.model.reserve(max(text.columns for text in self.active.values()) + 2)
-        for beam in range(1, width):
-            self.model.copy(slots[:, 0], slots[:, beam])
+        if self.fixed:
+            self._copy_first_beams(slots[:, 0])
         self.tokens[slots] = to_device([[first] for first in firsts], self.model.device)
         seen = [self.model.seen(request) for request in requests]
         self.search.admit(requests, to_device(places, self.model.device), seen)
@@ -205,6 +206,7 @@ class Decoder:
             del self.active[text.place]
         if not self.fixed:
             self._close_gaps([text.place for text in ended])
+        self.begun = len(self.active)
         if not self.active:
             self.unread.clear()
         if ended:
@@ -228,11 +230,33 @@ class Decoder:
     def _advance(self, slots: int) -> Tensors:
         """A step of the first slots, from tokens to tokens; returns what the host needs
         to know of it."""
-        choice = self.search.choose(self.model.step(self.tokens[:slots]))
+        choice = self.search.choose(self._logits(slots))
         self.tokens[:slots] = choice.tokens
         if choice.parents is not None:
             self.model.reorder(choice.parents)
         return choice.outcome
+
+    def _logits(self, slots: int) -> torch.Tensor:
+        """The logits of the first slots.
+
+        On a CPU, where every row of a step takes time, only the first beam of a new text
+        is computed, because its beams are equal. New texts are the last of the active
+        ones, from place `begun` on.
+        """
+        width, begun = self.search.width, self.begun * self.search.width
+        if self.fixed or width == 1 or begun == slots:
+            return self.model.step(self.tokens[:slots])
+        firsts = slice(begun, slots, width)
+        logits = [self.model.step_in(firsts, self.tokens[firsts]).repeat_interleave(width, 0)]
+        self._copy_first_beams(self.model.rows[firsts])
+        if begun:
+            logits.insert(0, self.model.step(self.tokens[:begun]))
+        return torch.cat(logits)
+
+    def _copy_first_beams(self, slots: torch.Tensor) -> None:
+        """Copy the sequences of first beams, in slots [n], to the other beams of their texts."""
+        for beam in range(1, self.search.width):
+            self.model.copy(slots, slots + beam)
 
     def _close_gaps(self, gaps: Sequence[int]) -> None:
         """Move the last texts to places where others have ended: on a CPU every slot of a

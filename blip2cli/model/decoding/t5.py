@@ -83,41 +83,47 @@ class T5Decoder(LanguageModel):
             self.cross.fill(at, rows[at], columns, keys, values)
         return ()
 
-    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+    def step_in(self, slots: slice, tokens: torch.Tensor) -> torch.Tensor:
         """A step attends to all columns, with a mask."""
-        n = len(tokens)
-        lengths = self.cache.lengths[:n]
-        unread = torch.arange(self.cross.columns, device=lengths.device) >= self.cross.lengths[:n, None]
+        lengths = self.cache.lengths[slots]
+        unread = torch.arange(self.cross.columns, device=lengths.device) >= self.cross.lengths[slots, None]
         bias = self._self_bias(lengths)
         biases, cross_biases = self.cache.everywhere(bias), self.cache.everywhere(_hide(unread, bias.dtype))
-        rows, ends = self.cache.everywhere(self.rows[:n]), self.cache.everywhere(lengths)
+        rows, ends = self.cache.everywhere(self.rows[slots]), self.cache.everywhere(lengths)
         hidden = self.model.shared(tokens[:, None])
         for at, block in enumerate(self.blocks):
             hidden = hidden.to(self.devices[at])
-            hidden = hidden + self._self_attention(at, block.layer[0], hidden, rows[at], ends[at], biases[at])
-            hidden = hidden + self._cross_attention(at, block.layer[1], hidden, cross_biases[at])
+            hidden = hidden + self._self_attention(at, block.layer[0], hidden, slots, rows[at], ends[at], biases[at])
+            hidden = hidden + self._cross_attention(at, block.layer[1], hidden, slots, cross_biases[at])
             hidden = block.layer[-1](hidden)
         hidden = self.model.decoder.final_layer_norm(hidden[:, 0])
         if self.scaled:
             hidden = hidden * self.config.d_model**-0.5
         logits: torch.Tensor = self.model.lm_head(hidden)
-        self.cache.lengths[:n] = (lengths + 1).clamp(max=self.cache.columns - 1)
+        self.cache.lengths[slots] = (lengths + 1).clamp(max=self.cache.columns - 1)
         return logits
 
     def _self_attention(
-        self, at: int, layer: Any, hidden: torch.Tensor, rows: torch.Tensor, ends: torch.Tensor, bias: torch.Tensor
+        self,
+        at: int,
+        layer: Any,
+        hidden: torch.Tensor,
+        slots: slice,
+        rows: torch.Tensor,
+        ends: torch.Tensor,
+        bias: torch.Tensor,
     ) -> torch.Tensor:
-        n, attention = len(hidden), layer.SelfAttention
+        attention = layer.SelfAttention
         normed = layer.layer_norm(hidden)
         keys, values = self._split(attention.k(normed)), self._split(attention.v(normed))
         self.cache.append(at, rows, ends, keys, values)
-        return self._attend(attention, normed, self.cache.keys[at][:n], self.cache.values[at][:n], bias)
+        return self._attend(attention, normed, self.cache.keys[at][slots], self.cache.values[at][slots], bias)
 
-    def _cross_attention(self, at: int, layer: Any, hidden: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        n, attention = len(hidden), layer.EncDecAttention
-        return self._attend(
-            attention, layer.layer_norm(hidden), self.cross.keys[at][:n], self.cross.values[at][:n], bias
-        )
+    def _cross_attention(
+        self, at: int, layer: Any, hidden: torch.Tensor, slots: slice, bias: torch.Tensor
+    ) -> torch.Tensor:
+        normed, attention = layer.layer_norm(hidden), layer.EncDecAttention
+        return self._attend(attention, normed, self.cross.keys[at][slots], self.cross.values[at][slots], bias)
 
     def _attend(
         self, attention: Any, normed: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -56,12 +57,15 @@ def test_int8_layers_survive_what_is_not_finite(stray: float) -> None:
 
 
 @pytest.mark.parametrize(("post_op", "activation"), ACTIVATIONS)
-def test_packed_layers_are_those_of_bf16(post_op: PostOp, activation: nn.Module) -> None:
-    if not packing.is_available():
-        pytest.skip("this processor has no AVX-512, or this PyTorch no oneDNN")
-    linear, x = layer().bfloat16(), torch.randn(2, 5, 96).bfloat16()
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-6), (torch.bfloat16, 0.01)])
+def test_packed_layers_compute_the_same(
+    post_op: PostOp, activation: nn.Module, dtype: torch.dtype, most: float
+) -> None:
+    if not packing.is_available(dtype):
+        pytest.skip("this processor has not the instructions, or this PyTorch no oneDNN")
+    linear, x = layer().to(dtype), torch.randn(2, 5, 96).to(dtype)
     with torch.inference_mode():
-        assert difference(packing.PackedLinear(linear, post_op)(x), activation(linear(x))) < 0.01
+        assert difference(packing.PackedLinear(linear, post_op)(x), activation(linear(x))) < most
 
 
 def test_an_activation_is_fused_only_where_it_is_known() -> None:
@@ -114,10 +118,26 @@ def test_packing_is_used_only_where_it_works(opt_checkpoint: Path, monkeypatch: 
         raise RuntimeError("mkldnn_reorder_linear_weight: bf16 path needs the cpu support avx_ne_convert or avx512bw")
 
     monkeypatch.setattr(packing.PackedLinear, "__init__", refuse)
-    available: Callable[[], bool] = packing.is_available.__wrapped__
-    assert not available()
+    available: Callable[[torch.dtype], bool] = packing.is_available.__wrapped__
+    assert not available(torch.float32) and not available(torch.bfloat16)
     monkeypatch.setattr(packing, "is_available", available)
-    model = find_checkpoint(ModelSettings(str(opt_checkpoint), dtype="bf16", device="cpu")).load_model()
-    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
-    with torch.inference_mode():
-        assert model.vision_model(torch.rand(1, 3, 32, 32).bfloat16()).last_hidden_state.isfinite().all()
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        settings: Any = ModelSettings(str(opt_checkpoint), dtype=name, device="cpu")
+        model = find_checkpoint(settings).load_model()
+        assert {weight.dtype for weight in model.parameters()} == {dtype}
+        with torch.inference_mode():
+            assert model.vision_model(torch.rand(1, 3, 32, 32).to(dtype)).last_hidden_state.isfinite().all()
+
+
+def test_fp32_is_packed_where_the_processor_has_avx2(opt_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    available: Callable[[torch.dtype], bool] = packing.is_available.__wrapped__
+    monkeypatch.setattr(packing, "is_available", available)
+    settings = ModelSettings(str(opt_checkpoint), dtype="fp32", device="cpu")
+    packed = any(
+        isinstance(module, packing.PackedLinear) for module in find_checkpoint(settings).load_model().modules()
+    )
+    assert packed == (torch.backends.mkldnn.is_available() and precision.has_instructions(["avx2"]))
+    monkeypatch.setattr(precision, "instructions", lambda: frozenset({"sse4_1"}))
+    assert not any(
+        isinstance(module, packing.PackedLinear) for module in find_checkpoint(settings).load_model().modules()
+    )

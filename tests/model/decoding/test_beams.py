@@ -127,3 +127,22 @@ def test_memory_that_runs_out_halves_the_texts_and_loses_none(
     found = {done.key: done.token_ids for done in model.generate(iter(requests_of(model, settings)), settings)}
     assert found == expected
     assert max(widths) == 24 and widths[-1] <= 8 and model.batch_size == 1
+
+
+def test_the_first_tokens_of_a_texts_beams_are_computed_once(
+    model: Blip2Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = GenerationSettings(num_beams=4)
+    decoder, fed = model.family.decoder_class(), []
+    step_in = decoder.step_in
+
+    def counting(self: object, slots: slice, tokens: torch.Tensor) -> torch.Tensor:
+        fed.append((slots.step, len(tokens)))
+        return step_in(self, slots, tokens)
+
+    monkeypatch.setattr(decoder, "step_in", counting)
+    requests = requests_of(model, settings)
+    list(model.generate(iter(requests), settings))
+    first_steps = [tokens for every, tokens in fed if every == settings.num_beams]
+    assert sum(first_steps) == len(requests) and len(first_steps) > 1
+    assert all(tokens % settings.num_beams == 0 for every, tokens in fed if every is None)

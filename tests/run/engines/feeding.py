@@ -8,7 +8,6 @@ the first results and the last; what a run takes of memory is the parent's peak,
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import multiprocessing
 import os
@@ -85,7 +84,6 @@ def _answer(connection: Any) -> None:
 def measure(folder: Path, suffix: str, rows: int, count: int, slow: bool) -> Measured:
     """Run over so many rows in this process."""
     manifest, out = folder / f"{rows}.parquet", folder / f"out-{rows}{suffix}"
-    write_manifest(manifest, rows)
     job = Job(
         "caption",
         CaptionOptions(),
@@ -127,16 +125,20 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, default=4)
     parser.add_argument("--suffix", nargs="*", default=[".parquet", ".jsonl"])
     parser.add_argument("--slow", action="store_true", help="let one replica take a second for 64 rows")
-    parser.add_argument("--here", action="store_true", help="measure in this process, not in one for each run")
+    parser.add_argument("--only", type=Path, metavar="FOLDER", help="measure one run, over a manifest in a folder")
     given = parser.parse_args()
+    if given.only:
+        measured = measure(given.only, given.suffix[0], given.rows[0], given.replicas, given.slow)
+        print(json.dumps(asdict(measured)))
+        return
     with tempfile.TemporaryDirectory() as folder:
-        for suffix, rows in itertools.product(given.suffix, given.rows):
-            if given.here:
-                print(json.dumps(asdict(measure(Path(folder), suffix, rows, given.replicas, given.slow))))
-                continue
-            words = ["--here", "--suffix", suffix, "--rows", rows, "--replicas", given.replicas]
-            words += ["--slow"] if given.slow else []
-            subprocess.run([sys.executable, "-m", "tests.run.engines.feeding", *map(str, words)], check=True)
+        for rows in given.rows:
+            write_manifest(Path(folder, f"{rows}.parquet"), rows)
+            for suffix in given.suffix:
+                words = ["--only", folder, "--suffix", suffix, "--rows", rows, "--replicas", given.replicas]
+                words += ["--slow"] if given.slow else []
+                # a process each, whose peak of memory is the run's
+                subprocess.run([sys.executable, "-m", "tests.run.engines.feeding", *map(str, words)], check=True)
 
 
 if __name__ == "__main__":
