@@ -106,7 +106,7 @@ class Checkpoint:
         model = self._load_weights(parts)
         if parts:
             placement.move_inputs_of_parts(model, parts)
-        if self.device.type == "cpu":
+        if all(device.type == "cpu" for device in self.devices):
             self._prepare_for_cpu(model)
         ready: PreTrainedModel = model.eval()
         return ready

@@ -13,7 +13,7 @@ from accelerate.utils.modeling import check_device_map
 
 from blip2cli.errors import CheckpointError
 from blip2cli.model.blip2 import Blip2Model
-from blip2cli.model.checkpoint import placement
+from blip2cli.model.checkpoint import packing, placement
 from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.checkpoint.load import Checkpoint
 from blip2cli.model.checkpoint.size import weight_bytes
@@ -107,8 +107,14 @@ def test_query_tokens_that_accelerate_left_elsewhere_are_brought_to_the_first_de
 
 
 @pytest.fixture(params=[0, 1], ids=["even", "odd"])
-def spread(checkpoint: Checkpoint, request: pytest.FixtureRequest) -> tuple[Blip2Model, Blip2Model]:
-    """The same model twice: on one device, and with every other layer on a second one, as far as `Pretend` can tell."""
+def spread(
+    checkpoint: Checkpoint, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Blip2Model, Blip2Model]:
+    """The same model twice: on one device, and with every other layer on a second one, as far as `Pretend` can tell.
+
+    As on CUDA, linear layers are PyTorch's own.
+    """
+    monkeypatch.setattr(packing, "is_available", lambda dtype: False)
     one, two = Blip2Model(checkpoint, 4), Blip2Model(checkpoint, 4)
     names = placement.layer_names(checkpoint.config)
     layers = {name: THERE if at % 2 == request.param else HERE for at, name in enumerate(names)}
