@@ -1,14 +1,16 @@
 """Variants of OPT and T5 that published checkpoints or configurations have: their texts are those of transformers."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 
 from blip2cli.errors import CheckpointError
+from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint.find import find_checkpoint
-from blip2cli.settings import ModelSettings
+from blip2cli.model.decoding.requests import EncodedImage, Request
+from blip2cli.settings import GenerationSettings, ModelSettings
 from tests.conftest import ENDS, save_checkpoint
 from tests.model.test_equal_to_transformers import PROMPTS, SETTINGS, ours, theirs
 
@@ -68,3 +70,13 @@ def test_tokens_wider_than_the_layers_are_refused(tmp_path: Path) -> None:
     folder = saved(tmp_path / "model", "opt", {"word_embed_proj_dim": 48})
     with pytest.raises(CheckpointError, match="tokens of width 48 and layers of width 32"):
         find_checkpoint(ModelSettings(str(folder), device="cpu"))
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+def test_layers_without_any_parameters_decode(dtype: Literal["bf16", "int8"], tmp_path: Path) -> None:
+    """Packed and quantised layers have none, and norms may have none."""
+    folder = saved(tmp_path / "model", "opt", OPT["plain norms"])
+    model = Blip2Model(find_checkpoint(ModelSettings(str(folder), dtype=dtype, device="cpu")), 2)
+    image = EncodedImage(torch.randn(model.num_query_tokens, 32).to(model.checkpoint.dtype))
+    (completion,) = model.generate([Request(0, image, model.prompt_ids(None), (4, 4))], GenerationSettings())
+    assert completion.error is None and len(completion.token_ids) == 4

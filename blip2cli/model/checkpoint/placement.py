@@ -148,5 +148,6 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 
 def device_of(layer: nn.Module) -> torch.device:
-    """The device that a layer is on."""
-    return next(layer.parameters()).device
+    """The device that a layer is on: the CPU if nothing in it has parameters, as packed
+    and quantised linear layers have none."""
+    return next((weight.device for weight in layer.parameters()), torch.device("cpu"))

@@ -8,6 +8,7 @@ from blip2cli.host.terminal import Progress, hush_libraries
 from blip2cli.model.checkpoint.hub import check_model_name
 from blip2cli.run.plan import Plan, locked_plan, make_plan
 from blip2cli.run.summary import Tally, close
+from blip2cli.run.warmup import read_weights, start_cuda
 from blip2cli.settings import Job
 
 
@@ -36,11 +37,18 @@ def _run(plan: Plan) -> Tally:
     check_model_name(plan.job.model_name)  # before torch is imported: a misspelt name is reported at once
     with closing(Progress(plan.job.output.quiet, plan.job.output.out is None)) as progress:
         progress.load(plan.job.model_name)  # before torch is imported, which takes seconds
+        read_weights(plan.job.model, plan.job.kind)
         from blip2cli.run.flow import run
-        from blip2cli.run.retry import retry_errors
 
         hush_libraries()
-        retried = retry_errors(plan, progress) if plan.job.output.retry_errors else 0
+        start_cuda(plan.job.model)
+        retried = _retry_errors(plan, progress) if plan.job.output.retry_errors else 0
         tally = run(plan, progress)
         tally.retried = retried
         return tally
+
+
+def _retry_errors(plan: Plan, progress: Progress) -> int:
+    from blip2cli.run.retry import retry_errors
+
+    return retry_errors(plan, progress)

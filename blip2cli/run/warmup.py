@@ -1,0 +1,77 @@
+"""What begins while libraries are imported, which takes seconds: the weights are read from
+the disk, and CUDA is started. Nothing here is waited for, and nothing that fails here is
+reported: the run itself comes to it later."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from blip2cli.errors import CheckpointError
+from blip2cli.host.memory import free_ram
+from blip2cli.model.checkpoint.files import weight_files
+from blip2cli.model.checkpoint.hub import hub_folder
+from blip2cli.settings import Kind, ModelSettings
+
+READ_AT_ONCE = 64 << 20
+"""Bytes that the system is asked for in one call, so that a thread ends soon when the
+program does."""
+
+
+def read_weights(settings: ModelSettings, kind: Kind) -> threading.Thread | None:
+    """Let the system read a checkpoint's weights into memory, where it keeps files.
+
+    None if there is nothing to read: the checkpoint is not on this machine yet, or does
+    not fit in memory. torch is not needed.
+    """
+    name = settings.name(kind)
+    if name == "tiny" or not hasattr(os, "posix_fadvise"):
+        return None
+    try:
+        folder = Path(name) if os.path.isdir(name) else hub_folder(name, settings.revision, fetch=False)
+        files = weight_files(folder)
+        too_large = sum(file.stat().st_size for file in files) > free_ram()
+    except (CheckpointError, OSError):
+        return None
+    return None if too_large or not files else _started(lambda: _read(files), daemon=True)
+
+
+def _read(files: Sequence[Path]) -> None:
+    for file in files:
+        with open(file, "rb") as opened:
+            for at in range(0, os.fstat(opened.fileno()).st_size, READ_AT_ONCE):
+                os.posix_fadvise(opened.fileno(), at, READ_AT_ONCE, os.POSIX_FADV_WILLNEED)
+
+
+def start_cuda(settings: ModelSettings) -> threading.Thread | None:
+    """Start the CUDA device that a model in this process will use, once torch is
+    imported.
+
+    None if the model will be elsewhere.
+    """
+    if settings.devices is not None or not settings.device.startswith(("auto", "cuda")):
+        return None
+    return _started(lambda: _touch(settings.device), daemon=False)
+
+
+def _touch(device: str) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.zeros(1, device="cuda" if device == "auto" else device)
+
+
+def _started(work: Callable[[], None], daemon: bool) -> threading.Thread:
+    """A thread that does the work, and keeps quiet about what fails. The program does not
+    wait for a daemon when it ends."""
+
+    def attempt() -> None:
+        with suppress(Exception):
+            work()
+
+    thread = threading.Thread(target=attempt, name="warm-up", daemon=daemon)
+    thread.start()
+    return thread
