@@ -8,6 +8,7 @@ setting.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -106,12 +107,17 @@ class Condition:
     def _columns(self, expression: Any) -> list[str]:
         """The columns that an expression names, in any case; that of the image where it names none."""
         words = {
-            str(word).lower()
+            str(word)
             for node in _nodes(expression)
             if node.get("class") == "COLUMN_REF"
             for word in node["column_names"]
         }
-        return [name for name in self.names if name.lower() in words] or [self.names[0]]
+        others = {word.lower() for word in words.difference(self.names)}
+        named = [name for name in self.names if name in words or name.lower() in others]
+        alike = [name for name, times in Counter(map(str.lower, named)).items() if times > 1]
+        if alike:
+            raise self._refused(f"several columns are called {alike[0]}, in other capitals")
+        return named or [self.names[0]]
 
     def _failed(self, error: Exception) -> UsageError:
         import duckdb
@@ -119,7 +125,8 @@ class Condition:
         words = str(error).partition("\n\nLINE")[0].partition(": ")
         said = one_line(words[2] or words[0])
         if isinstance(error, duckdb.BinderException) and "column" in said:
-            return self._refused(said.partition(" Candidate")[0].partition(" not found")[0] + " is not there")
+            why = said.partition(" Candidate")[0].partition(" not found")[0] + " is not there"
+            return self._refused(f"{why}; texts are in single quotation marks" if '"' in self.text else why)
         if isinstance(error, duckdb.ConversionException):
             return UsageError(f"--where {self.text!r}: {said}", "try_cast(NAME as double) is null for other texts.")
         return self._refused(said)

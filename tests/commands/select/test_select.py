@@ -276,6 +276,22 @@ def test_duckdb_itself_may_not_reach_outside(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_names_in_other_capitals_are_told_apart() -> None:
+    names = ["image", "ID", "id"]
+    table = pa.table({"image": ["a", "b"], "ID": [1, 2], "id": [3, 4]})
+    for text, met in (("id = 3", [True, False]), ("ID = 2", [False, True]), ("IMAGE = 'a'", [True, False])):
+        condition = Condition(text, names)
+        assert condition.met(table.select(condition.columns)) == met
+    for text in ("id = 3 and ID = 1", "Id = 3"):
+        with pytest.raises(UsageError, match="several columns are called id"):
+            Condition(text, names)
+
+
+def test_a_text_in_double_quotation_marks_is_noticed() -> None:
+    with pytest.raises(UsageError, match='"yes" is not there; texts are in single quotation marks'):
+        Condition('image = "yes"', ["image"]).met(pa.table({"image": ["yes"]}))
+
+
 def test_wrong_options_are_answered_in_two_lines(typed: Run, results: str) -> None:
     Path("file").write_text("")
     for words, message in (
