@@ -49,7 +49,7 @@ class _RemoteFile(io.RawIOBase):
         size = min(len(buffer), self.size - self.at)
         if size <= 0:
             return 0
-        data = self._taken(self.at, size)
+        data = self._read(self.at, size)
         buffer[: len(data)] = data
         self.at += len(data)
         if len(data) == BLOCK and self.at < self.size:
@@ -60,7 +60,7 @@ class _RemoteFile(io.RawIOBase):
         self.fetcher.shutdown(wait=False, cancel_futures=True)
         super().close()
 
-    def _taken(self, start: int, length: int) -> bytes:
+    def _read(self, start: int, length: int) -> bytes:
         ahead, self.ahead = self.ahead, None
         if ahead is not None and ahead[0] == start:
             return ahead[1].result()[:length]

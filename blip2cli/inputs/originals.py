@@ -65,7 +65,7 @@ class Originals:
                 yield bare  # the results hold its bytes
             else:
                 wanted.setdefault(row.name, []).append(bare)
-        yield from _taken(self.source.rows(), wanted)
+        yield from _wanted_rows(self.source.rows(), wanted)
         held: dict[str, Wanted] = {}
         for some in wanted.values():
             if held_by := self._holder(some[0]):
@@ -125,14 +125,14 @@ class Originals:
         try:
             rows = open_source([holder], self._within).rows()
             named = (replace(row, name=row.name.removeprefix(start)) for row in rows)
-            yield from map(self._contained, _taken(named, wanted))
+            yield from map(self._contained, _wanted_rows(named, wanted))
         except Blip2Error as error:
             fault = RowError("unreadable", error.message)
         for some in wanted.values():
             yield from (replace(row, image=None, error=fault) for row in some)
 
 
-def _taken(rows: Iterator[Row], wanted: Wanted) -> Iterator[Row]:
+def _wanted_rows(rows: Iterator[Row], wanted: Wanted) -> Iterator[Row]:
     """Those of the wanted rows that are among the rows, with what these have; they are wanted no more."""
     while wanted and (found := next(rows, None)):
         for row in wanted.pop(found.name, ()):

@@ -125,8 +125,8 @@ class ShardedOutput(Output):
         known = {path for shard in range(self.shard) for path in self._published(shard)}
         if self.shard >= 0 and commit.state["whole"]:
             known.update(self._published(self.shard))
-        there = self.out.rglob("*") if isinstance(self.out, Path) and self.out.is_dir() else ()
-        unknown = next((path for path in there if path not in known and not path.is_dir()), None)
+        existing = self.out.rglob("*") if isinstance(self.out, Path) and self.out.is_dir() else ()
+        unknown = next((path for path in existing if path not in known and not path.is_dir()), None)
         if unknown is not None:
             raise edited(unknown, "is not what was committed")
 

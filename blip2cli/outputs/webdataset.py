@@ -108,9 +108,9 @@ class WebDatasetOutput(Output):
 
     def _key(self, row: Row) -> str:
         """A key that no neighbour has: readers take what stands together under one key for one sample."""
-        given = row.columns.get("key")
-        if isinstance(given, str) and given != self.key and _is_plain(given):
-            return given
+        key = row.columns.get("key")
+        if isinstance(key, str) and key != self.key and _is_plain(key):
+            return key
         number = f"{row.index:09}"
         return number if number != self.key else f"{number}_{self.tar.size}"
 

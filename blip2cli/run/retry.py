@@ -60,8 +60,8 @@ class KeptRows:
     def __init__(self, old: Output, layout: Layout, done: int) -> None:
         self.old, self.layout, self.done = old, layout, done
         errors = [record["error"] is not None for record in old.records()]
-        self.each = len(errors) // old.committed.rows
-        self.retried = frozenset(at // self.each for at, error in enumerate(errors) if error)
+        self.rows_each = len(errors) // old.committed.rows
+        self.retried = frozenset(at // self.rows_each for at, error in enumerate(errors) if error)
 
     def around(self, pipeline: Pipeline) -> Pipeline:
         """A pipeline whose results have the old output's values in the rows that are
@@ -72,7 +72,7 @@ class KeptRows:
         """The results; kept rows have their values in the old output."""
         records: Any = self.old.records()
         with closing(records):
-            before = islice(records, self.done * self.each, None)
+            before = islice(records, self.done * self.rows_each, None)
             for result in results:
                 record = next(before)
                 name = record.get("image", result.row.name)  # files of results have no names

@@ -82,12 +82,12 @@ class Features:
 
     def vectors(self, rows: Sequence[int]) -> np.ndarray:
         """The vectors of rows, fp32 [rows, tokens, width]."""
-        taken = self._taken(rows, lambda part, rows_of_part: list(part.vectors(rows_of_part)))
+        taken = self._read_rows(rows, lambda part, rows_of_part: list(part.vectors(rows_of_part)))
         return np.stack([taken[row] for row in rows]).astype(np.float32, copy=False)
 
     def records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """The other columns of rows."""
-        taken = self._taken(rows, lambda part, rows_of_part: part.records(rows_of_part))
+        taken = self._read_rows(rows, lambda part, rows_of_part: part.records(rows_of_part))
         return [taken[row] for row in rows]
 
     def model_settings(self, asked: ModelSettings, command: str) -> ModelSettings:
@@ -117,7 +117,7 @@ class Features:
         """The number behind each part's last row."""
         return list(accumulate(part.rows for part in self.parts))
 
-    def _taken(self, rows: Sequence[int], take: Callable[[Part, list[int]], list[Any]]) -> dict[int, Any]:
+    def _read_rows(self, rows: Sequence[int], take: Callable[[Part, list[int]], list[Any]]) -> dict[int, Any]:
         """The result of `take` for each of the rows; each part is asked once, in its order."""
         by_row: dict[int, Any] = {}
         rows_by_part: dict[int, list[int]] = {}

@@ -35,14 +35,14 @@ class ParquetPart:
                 yield tensors(batch.column(0), self.shape)
 
     def vectors(self, rows: Sequence[int]) -> np.ndarray:
-        column = pa.chunked_array([chunk for chunk in self._taken(rows, [COLUMN])[COLUMN].chunks if len(chunk)])
+        column = pa.chunked_array([chunk for chunk in self._read_rows(rows, [COLUMN])[COLUMN].chunks if len(chunk)])
         return np.concatenate([tensors(chunk, self.shape)[0] for chunk in column.chunks])
 
     def records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        records: list[dict[str, Any]] = self._taken(rows, self.schema.names).to_pylist()
+        records: list[dict[str, Any]] = self._read_rows(rows, self.schema.names).to_pylist()
         return records
 
-    def _taken(self, rows: Sequence[int], columns: list[str]) -> pa.Table:
+    def _read_rows(self, rows: Sequence[int], columns: list[str]) -> pa.Table:
         """Columns of rows, in rising order."""
         groups = groupby(rows, lambda row: int(np.searchsorted(self.firsts, row, "right")) - 1)
         with self._opened() as file:
@@ -77,12 +77,12 @@ class ArrowPart:
                 yield tensors(column.slice(first, size), self.shape)
 
     def vectors(self, rows: Sequence[int]) -> np.ndarray:
-        return np.concatenate([tensors(batch.column(COLUMN), self.shape)[0] for batch in self._taken(rows)])
+        return np.concatenate([tensors(batch.column(COLUMN), self.shape)[0] for batch in self._read_rows(rows)])
 
     def records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        return [record for batch in self._taken(rows) for record in batch.select(self.schema.names).to_pylist()]
+        return [record for batch in self._read_rows(rows) for record in batch.select(self.schema.names).to_pylist()]
 
-    def _taken(self, rows: Sequence[int]) -> Iterator[pa.RecordBatch]:
+    def _read_rows(self, rows: Sequence[int]) -> Iterator[pa.RecordBatch]:
         """Rows, in rising order."""
         file = self._opened()
         for row in rows:

@@ -233,8 +233,8 @@ class _Cluster:
         self.left = ExitStack()
 
     def __enter__(self) -> _Cluster:
-        nowhere = self.left.enter_context(open(os.devnull, "w"))
-        self.left.enter_context(redirect_stdout(nowhere))  # Ray reports here which nodes die; our rows do not go there
+        null = self.left.enter_context(open(os.devnull, "w"))
+        self.left.enter_context(redirect_stdout(null))  # Ray reports here which nodes die; our rows do not go there
         return self
 
     def __exit__(self, *failure: object) -> None:

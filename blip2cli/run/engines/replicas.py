@@ -116,10 +116,10 @@ class Replicas:
 
     def stats(self) -> PipelineStats:
         """The average seconds of the replicas, and the smallest of their batch sizes."""
-        every = [replica.stats for replica in self.known if replica.stats] or [PipelineStats({}, 1, 1)]
-        names = every[0].seconds
-        seconds = {name: sum(each.seconds[name] for each in every) / len(every) for name in names}
-        return PipelineStats(seconds, every[0].started_with, min(each.batch_size for each in every))
+        all_stats = [replica.stats for replica in self.known if replica.stats] or [PipelineStats({}, 1, 1)]
+        names = all_stats[0].seconds
+        seconds = {name: sum(stats.seconds[name] for stats in all_stats) / len(all_stats) for name in names}
+        return PipelineStats(seconds, all_stats[0].started_with, min(stats.batch_size for stats in all_stats))
 
     def close(self) -> None:
         """End all processes.
