@@ -125,7 +125,7 @@ def _batch(rows: tuple[Row, ...], results: Sequence[bytes | Death], side: int, p
         at, error = _put(result, array, index_of) if row.to_compute else (None, row.error)
         image_of.append(at)
         errors.append(error)
-    rows = tuple(row.without_bytes() if at is None else row for row, at in zip(rows, image_of, strict=True))
+    rows = tuple(row if error is None else row.without_bytes() for row, error in zip(rows, errors, strict=True))
     return Batch(rows, pixels[: len(index_of)], tuple(image_of), tuple(errors), tuple(index_of))
 
 

@@ -5,6 +5,8 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from blip2cli.outputs import replacement
@@ -136,3 +138,18 @@ def test_texts_that_are_kept_are_not_computed_again(typed: Run, monkeypatch: pyt
 
 def write_texts(*texts: str) -> None:
     Path("m.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+
+
+def test_rows_that_are_kept_keep_images_that_came_in_bytes(typed: Run) -> None:
+    circle = (EXAMPLES / "red-circle.png").read_bytes()
+    words = ["caption", "m.parquet", "--format", "webdataset", "--out", "o", "--workers", 0]
+    write_images(circle, b"", circle)
+    assert typed(*words).code == 3
+    write_images(circle, circle, circle)
+    assert typed(*words, "--resume", "--retry-errors").code == 0
+    assert typed(*words[:-3], "whole", *words[-2:]).code == 0
+    assert Path("o/00000.tar").read_bytes() == Path("whole/00000.tar").read_bytes()
+
+
+def write_images(*images: bytes) -> None:
+    pq.write_table(pa.table({"image": pa.array(images, pa.binary())}), "m.parquet")
