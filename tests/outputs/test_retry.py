@@ -153,3 +153,13 @@ def test_rows_that_are_kept_keep_images_that_came_in_bytes(typed: Run) -> None:
 
 def write_images(*images: bytes) -> None:
     pq.write_table(pa.table({"image": pa.array(images, pa.binary())}), "m.parquet")
+
+
+def test_results_without_names_are_retried(typed: Run) -> None:
+    write_manifest(Path("m.jsonl"), 10)
+    words = ["caption", "m.jsonl", "--format", "coco", "--workers", 0, "--out"]
+    assert typed(*words, "o.json").code == 3
+    heal(3)
+    assert typed(*words, "o.json", "--resume", "--retry-errors").code == 0
+    assert typed(*words, "whole.json").code == 0
+    assert Path("o.json").read_text() == Path("whole.json").read_text()
