@@ -30,7 +30,7 @@ FORMATS = {
     "sidecar": Format(
         opener="blip2cli.outputs.sidecar:open_sidecar",
         tasks=("caption",),
-        layout="beside",
+        destination="beside",
         errors_file="{}.errors.jsonl",
         into_images=True,
         one_caption=True,
@@ -40,7 +40,7 @@ FORMATS = {
     "imagefolder": Format(
         "blip2cli.outputs.imagefolder:ImageFolderOutput",
         tasks=("caption",),
-        layout="index",
+        destination="index",
         index="metadata.jsonl",
         errors_file="metadata.errors.jsonl",
         into_images=True,
@@ -52,7 +52,7 @@ FORMATS = {
     "webdataset": Format(
         "blip2cli.outputs.webdataset:WebDatasetOutput",
         tasks=("caption",),
-        layout="shards",
+        destination="shards",
         files=("{:05}.tar", "{:05}.parquet"),
         copies_images=True,
         one_caption=True,
@@ -60,7 +60,7 @@ FORMATS = {
     "npy": Format(
         "blip2cli.outputs.npy:NpyOutput",
         tasks=("embed",),
-        layout="shards",
+        destination="shards",
         files=("img_emb/img_emb_{:05}.npy", "metadata/metadata_{:05}.parquet"),
     ),
     "coco": Format(

@@ -21,8 +21,8 @@ class Format:
             journal of their rows.
         suffixes: those of its files, the first that of its shards.
         tasks: the tasks whose rows it can hold; empty for all.
-        layout: what it makes of --out: a "file", or a folder of "shards" where --out is a folder; always "shards"; the
-            "index" file of a folder that others fill; text files "beside" the images; or a "stream".
+        destination: what --out means: a "file", or a folder of shards if it is a folder; always a folder of "shards";
+            the "index" file of a folder that others fill; a folder of texts "beside" the images; or a "stream".
         index: the name of that index file.
         files: the names of a shard's files, with a place for its number, where they are not one file with the suffix.
         errors_file: the name of the file that its error rows go to, with a place for the name of the output; empty
@@ -41,7 +41,7 @@ class Format:
     opener: str = ""
     suffixes: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
-    layout: Literal["file", "shards", "index", "beside", "stream"] = "file"
+    destination: Literal["file", "shards", "index", "beside", "stream"] = "file"
     index: str = ""
     files: tuple[str, ...] = ()
     errors_file: str = ""

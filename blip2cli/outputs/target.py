@@ -22,7 +22,7 @@ from blip2cli.outputs.lock import locked
 if TYPE_CHECKING:
     from blip2cli.settings import Job, OutputSettings
 
-STDOUT = Format(opener="blip2cli.outputs.stdout:open_stdout", layout="stream", resumes=False)
+STDOUT = Format(opener="blip2cli.outputs.stdout:open_stdout", destination="stream", resumes=False)
 """What rows go to where no output is named."""
 
 
@@ -64,9 +64,9 @@ class Target:
 
     def described(self, settings: OutputSettings) -> str:
         """The target in words, for --dry-run."""
-        if self.format.layout == "stream":
+        if self.format.destination == "stream":
             return self.name
-        if self.format.layout == "beside":
+        if self.format.destination == "beside":
             return f"text files in {self.named}" if self.named else "text files next to the images"
         shards = f" in shards of {settings.shard_size:,} rows" if self.shards else ""
         instead = ", replacing the output that exists" if settings.overwrite and self.path.exists() else ""
@@ -186,10 +186,10 @@ def _target(settings: OutputSettings, formats: Mapping[str, Format]) -> Target:
     if named is None:
         if known is None:
             return Target("stdout", STDOUT)
-        if known.layout == "beside":
+        if known.destination == "beside":
             return Target(name or "", known)
         raise UsageError(f"--format {name} needs --out", "Give a file or a folder.")
-    if known is not None and known.layout == "beside":
+    if known is not None and known.destination == "beside":
         return Target(name or "", known, _folder_of_texts(named, name or ""), named)
     out = real_path(named) if isinstance(named, Path) else named
     if _is_folder(out) or not named.suffix:
@@ -212,9 +212,9 @@ def _folder_of_texts(named: Path, name: str) -> Path:
 
 def _folder_target(out: Path, named: Path, name: str, formats: Mapping[str, Format]) -> Target:
     known = formats[name]
-    if known.layout == "index":
+    if known.destination == "index":
         return Target(name, known, out / known.index, named)
-    if known.layout == "file" and not known.suffixes:
+    if known.destination == "file" and not known.suffixes:
         raise UsageError(f"--format {name} is one file, and {out} is a folder", f"Give a file: {out}.json")
     return Target(name, known, out, named, shards=True)
 
@@ -232,9 +232,9 @@ def _file_target(out: Path, named: Path, name: str | None, formats: Mapping[str,
             f"End its name in one of {suffixes}, or name a folder, without a suffix.",
         )
     known = formats[chosen]
-    if known.layout == "shards":
+    if known.destination == "shards":
         raise UsageError(f"--format {name} writes a folder, and {out} is a file", "Give a folder, without a suffix.")
-    if by_suffix not in (chosen, None) and known.layout != "index":
+    if by_suffix not in (chosen, None) and known.destination != "index":
         raise UsageError(
             f"--format {name} cannot be used with {out}", "Its suffix means another format; leave out one of them."
         )

@@ -30,7 +30,7 @@ def out_of(case: str) -> str:
     """What --out is called for a format: a file with its suffix, or a folder."""
     name, _, shards = case.partition("-")
     known = FORMATS[name]
-    return "o" if shards or known.layout != "file" else f"o{known.suffixes[0] if known.suffixes else '.json'}"
+    return "o" if shards or known.destination != "file" else f"o{known.suffixes[0] if known.suffixes else '.json'}"
 
 
 def command(case: str, out: str | None = None) -> list[object]:

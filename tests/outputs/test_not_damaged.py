@@ -17,7 +17,7 @@ from tests.outputs.kept import files, hidden, lines, sign
 from tests.outputs.registry import CASES, command, out_of, target, write_manifest
 
 Run = Callable[..., Typed]
-WITH_FILES = [case for case in CASES if FORMATS[case.partition("-")[0]].layout != "beside"]
+WITH_FILES = [case for case in CASES if FORMATS[case.partition("-")[0]].destination != "beside"]
 """Those whose files nobody else is meant to edit."""
 
 

@@ -116,7 +116,7 @@ def _results(target: Target, selection: Selection, layout: Layout) -> Iterator[R
 
 def _images(target: Target, selection: Selection) -> dict[int, ImageRef | None]:
     """Where the selected rows' images are, by the rows' index, if the format needs to know."""
-    if not target.format.copies_images and target.format.layout != "beside":
+    if not target.format.copies_images and target.format.destination != "beside":
         return {}
     return {row.index: row.image for row in selection.results.originals.of(selection.rows())}
 

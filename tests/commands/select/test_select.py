@@ -107,7 +107,7 @@ def test_every_format_is_written_or_says_which_column_is_missing(typed: Run, tmp
     for image in IMAGES:
         shutil.copy(EXAMPLES / image, tmp_path)
     pq.write_table(pa.table({"image": IMAGES, "other": range(len(IMAGES))}), "r.parquet")
-    out = "o" if FORMATS[name].layout != "file" or FORMATS[name].suffixes else "o.json"
+    out = "o" if FORMATS[name].destination != "file" or FORMATS[name].suffixes else "o.json"
     words = ["select", "r.parquet", "--format", name, "--out", out]
     ran = typed(*words)
     if FORMATS[name].tasks:
