@@ -16,7 +16,7 @@ TEXT_OPTIONS = {"caption": ("prompt", "-p"), "vqa": ("question", "-p"), "match":
 
 
 def check_words(task: str, inputs: Sequence[str]) -> None:
-    """See that no input is a text, such as a question, that an option takes. Raises UsageError."""
+    """Check that no input is a text, such as a question, that an option takes. Raises UsageError."""
     if task not in TEXT_OPTIONS:
         return
     called, option = TEXT_OPTIONS[task]

@@ -64,7 +64,7 @@ class ColumnChoice:
         return root_of(manifest) if self.root is None else self.root
 
     def check(self) -> None:
-        """See that the encoding is known and the root exists. Raises UsageError."""
+        """Check that the encoding is known and the root exists. Raises UsageError."""
         check_encoding(self.encoding)
         if self.root is not None and not storage.is_url(self.root) and not os.path.isdir(self.root):
             raise UsageError(
@@ -171,7 +171,7 @@ def choose_columns(manifest: str, names: list[str], columns: ColumnChoice) -> Ma
 
 
 def _check_names(manifest: str, names: Sequence[str]) -> None:
-    """See that the columns' names are Unicode, which every output holds.
+    """Check that the columns' names are Unicode, which every output holds.
 
     Raises UsageError.
     """

@@ -40,7 +40,7 @@ class NotText(ValueError):
 
 
 def check_encoding(name: str | None) -> None:
-    """See that --encoding names an encoding of text. Raises UsageError."""
+    """Check that --encoding names an encoding of text. Raises UsageError."""
     if name is None:
         return
     try:

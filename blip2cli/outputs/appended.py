@@ -1,4 +1,4 @@
-"""A file that only grows, and is committed by its size and checksum: what a killed run left after that is cut off.
+"""A file that only grows, and is committed by its size and checksum: what a killed run wrote after that is cut off.
 
 Compressed files grow by whole members (gzip) or frames (Zstandard), so that they can be read after every commit.
 """
@@ -29,8 +29,8 @@ GO_ON = "Free some space, then run again with --resume."
 class AppendedFile:
     """One file. `size` is what it has on disk, `write` may hold back what is not yet compressed.
 
-    It is not made before there is something to write, or `sync` asks for it. What is there is taken up at the
-    committed `stamp`, and without one written over.
+    It is not created before there is something to write, or `sync` is called. An existing file is continued at the
+    committed `stamp`; without a stamp it is overwritten.
     """
 
     def __init__(self, path: Path, stamp: Stamp | None = None) -> None:
@@ -49,7 +49,7 @@ class AppendedFile:
 
     @property
     def stamp(self) -> Stamp:
-        """What a commit has to say of the file."""
+        """The file's part of a commit."""
         return Stamp(self.size, self.checksum.text())
 
     def write(self, data: bytes) -> None:
@@ -59,7 +59,7 @@ class AppendedFile:
             self._flush()
 
     def sync(self) -> None:
-        """Put all that was written on disk, for good. Raises OutputError."""
+        """Put everything that was written on disk. Raises OutputError."""
         self._flush()
         try:
             with open(self.path, "ab") as file:
@@ -68,7 +68,7 @@ class AppendedFile:
             raise unwritable(self.path, error) from None
 
     def cut(self, size: int) -> None:
-        """Remove what lies after a size."""
+        """Cut the file to a size."""
         os.truncate(self.path, size)
         self.checksum = Checksum.of(self.path, size)
 
@@ -87,7 +87,7 @@ class AppendedFile:
 
 
 def check_appended(path: Path, stamp: Stamp, finished: bool, continues: Callable[[bytes], bool]) -> None:
-    """See that a file is what was committed of it, and changes nothing. Raises UsageError.
+    """Check that a file is what was committed of it, and changes nothing. Raises UsageError.
 
     Args:
         path: the file.
@@ -118,7 +118,7 @@ def stamp_in(state: Mapping[str, Any], size: str = "size", checksum: str = "chec
 
 
 def unwritable(path: Path, error: OSError) -> OutputError:
-    """What a user is told of a file that cannot be written."""
+    """The error for a file that cannot be written."""
     return cannot_write(path, error, GO_ON)
 
 

@@ -173,7 +173,7 @@ def read_journal(path: Path) -> JournalContent | None:
 
 
 def _without_journal(out: Path, path: Path) -> UsageError:
-    """What a user is told of an output without a journal."""
+    """The error for an output without a journal."""
     if out.with_name(out.name + ".journal").exists():
         return UsageError(
             f"{out} was started by an earlier version of blip2, whose journal this version cannot read",

@@ -36,7 +36,7 @@ class LinesOutput(Output):
         self.rows: int = state.get("rows", 0)
 
     def check_committed(self) -> None:
-        """See that what is there is what was committed. Raises UsageError."""
+        """Check that what is there is what was committed. Raises UsageError."""
         commit = self.journal.commit
         check_appended(self.out, stamp_in(commit.state), commit.finished, self.continues)
 

@@ -55,7 +55,7 @@ class ParquetOutput(Output):
         self.check_committed()
 
     def check_committed(self) -> None:
-        """See that what is there is what was committed. Raises UsageError.
+        """Check that what is there is what was committed. Raises UsageError.
 
         An unfinished run's file may stand there as it was before the run, or as it was about to be published.
         """

@@ -29,7 +29,7 @@ class Results(LinesOutput):
     """The names in each entry, but for that of an error."""
 
     def check(self, layout: Layout) -> None:
-        """See that the rows can be written so. Raises UsageError."""
+        """Check that the rows can be written so. Raises UsageError."""
 
     def entry(self, result: Result) -> dict[str, Any]:
         """A result as the evaluation wants it."""

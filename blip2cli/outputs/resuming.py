@@ -1,4 +1,4 @@
-"""Whether an output is resumed or begun again: its journal, opened or only looked at."""
+"""Whether an output is resumed or started again: its journal, opened or only read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def settings_of(target: Target, settings: OutputSettings, fingerprint: Mapping[s
 
 
 def open_journal(target: Target, settings: OutputSettings, header: Header) -> Journal:
-    """The output's journal: taken up, or begun in place of an output there may be. Raises UsageError."""
+    """The output's journal: continued, or started after an existing output is removed. Raises UsageError."""
     journal = _journal(target, header)
     if settings.continues and target.is_begun():
         journal.resume()
@@ -41,14 +41,14 @@ def open_journal(target: Target, settings: OutputSettings, header: Header) -> Jo
 
 
 def already_done(target: Target, header: Header) -> Commit:
-    """What is committed, after which a resumed run goes on; nothing is changed. Raises UsageError as resuming would."""
+    """What is committed, and a resumed run will not repeat. Nothing is changed. Raises UsageError as resuming would."""
     return _journal(target, header).check().commit
 
 
 def finished(target: Target, header: Header) -> Commit | None:
-    """What is committed, where it is whole. Raises UsageError for other settings than it had.
+    """What is committed, if the output is complete. Raises UsageError for settings that have changed.
 
-    Cheaper than to open it: a job that is started again and again finds out soon that it is done.
+    This is cheaper than opening the output: a job that is started again and again soon finds that it is done.
     """
     record = _journal(target, header).check()
     if not record.commit.finished or not _is_whole(target, record):  # what is wrong is found when it is opened

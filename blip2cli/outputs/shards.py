@@ -119,7 +119,7 @@ class ShardedOutput(Output):
                 self._close()
 
     def _check_committed(self, commit: Commit) -> None:
-        """See that what is there is what was committed. Raises UsageError."""
+        """Check that what is there is what was committed. Raises UsageError."""
         for shard in range(self.shard):
             self._check(shard)
         known = {path for shard in range(self.shard) for path in self._published(shard)}
@@ -217,7 +217,7 @@ def stamps_of(paths: Sequence[Path]) -> list[list[Any]]:
 
 
 def check_shard(out: Path, paths: Sequence[Path], stamps: Sequence[Sequence[Any]]) -> None:
-    """See that a published shard is what was committed. Raises UsageError."""
+    """Check that a published shard is what was committed. Raises UsageError."""
     for path in paths:
         if not path.exists():
             raise UsageError(f"{out} cannot be resumed: {path} is gone", "Use --overwrite.")

@@ -89,5 +89,5 @@ class Stamp:
 
 
 def edited(out: object, what: str) -> UsageError:
-    """What a user is told of an output that is not what was committed."""
+    """The error for an output that is not what was committed."""
     return UsageError(f"{out} {what}: something else changed it", "Put it back as it was, or use --overwrite.")

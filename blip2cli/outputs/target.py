@@ -160,7 +160,7 @@ def target_of(settings: OutputSettings, formats: Mapping[str, Format]) -> Target
 
 
 def _check_update(target: Target, settings: OutputSettings) -> None:
-    """See that it can be told which rows an output has. Raises UsageError."""
+    """Check that it can be found out which rows an output has. Raises UsageError."""
     known = target.format
     if known.no_update:
         raise UsageError(f"--update is not for --format {target.name}", known.no_update)
@@ -257,7 +257,7 @@ def _is_folder(out: Path) -> bool:
 
 
 def check_inputs(target: Target, job: Job, inputs: Iterable[object]) -> None:
-    """See that nothing that the job writes replaces an input, or another output. Raises UsageError.
+    """Check that nothing that the job writes replaces an input, or another output. Raises UsageError.
 
     A folder that is read may also be written to, by formats that are made for that.
     """
@@ -270,7 +270,7 @@ def check_inputs(target: Target, job: Job, inputs: Iterable[object]) -> None:
 
 
 def check_places(target: Target, settings: OutputSettings) -> None:
-    """See that there is where the output goes, before anything is touched. Raises UsageError."""
+    """Check that the output's folder exists, before anything is changed. Raises UsageError."""
     summary = settings.summary
     for path in (settings.out, summary):
         if isinstance(path, Path):
@@ -286,7 +286,7 @@ def check_places(target: Target, settings: OutputSettings) -> None:
 
 
 def check_output(target: Target, settings: OutputSettings, task: str, resumes: bool = True) -> None:
-    """See that the output can be written, before anything slow is done. Raises UsageError.
+    """Check that the output can be written, before anything slow is done. Raises UsageError.
 
     Args:
         target: where the output goes.
@@ -325,7 +325,7 @@ def _check_remote(target: Target, settings: OutputSettings) -> None:
 
 
 def _check_shards(out: Path, files: Sequence[str]) -> None:
-    """See that a folder holds nothing but shards, which alone may be replaced or added to."""
+    """Check that a folder holds nothing but shards, which alone may be replaced or added to."""
     if not out.is_dir():
         return
     known = [re.compile(re.escape(name).replace(re.escape("{:05}"), r"\d{5,}")) for name in files]

@@ -87,7 +87,7 @@ class WebDatasetOutput(Output):
         return self.table.values(*names)
 
     def _pack(self, result: Result) -> Result:
-        """Put a row into the tar; gives it, with an error where its image cannot be had any more."""
+        """Put a row into the tar; returns it, with an error if its image can no longer be read."""
         if result.error is not None or result.row.image is None:
             return result
         try:

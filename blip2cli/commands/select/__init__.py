@@ -43,7 +43,7 @@ def _where(job: Job, target: Target | None) -> str:
 
 
 def _check_folder(job: Job, selection: Selection) -> None:
-    """See that images may go to the folder that is named. Raises UsageError."""
+    """Check that images may go to the folder that is named. Raises UsageError."""
     folder = job.options_as(SelectOptions).images_to
     if folder is None:
         return

@@ -94,7 +94,7 @@ class Condition:
         return tree
 
     def _check(self, expression: Any) -> None:
-        """See that an expression only computes something from columns. Raises UsageError."""
+        """Check that an expression only computes something from columns. Raises UsageError."""
         allowed = _functions(self._connection)
         for node in _nodes(expression):
             kind = node.get("class")
