@@ -270,7 +270,7 @@ def check_inputs(target: Target, job: Job, inputs: Iterable[object]) -> None:
 
 
 def check_places(target: Target, settings: OutputSettings) -> None:
-    """Check that the output's folder exists, before anything is changed. Raises UsageError."""
+    """Check that output and summary can be written, before anything is changed. Raises UsageError."""
     summary = settings.summary
     for path in (settings.out, summary):
         if isinstance(path, Path):
