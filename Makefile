@@ -118,7 +118,7 @@ docs: $(VENV)/.ready reference  ## Build the site of the pages, into build/docs,
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet -f docs/site/mkdocs.yml
 	@echo 'To read it: python3 -m http.server -d build/docs, and then http://localhost:8000'
 
-docs-pictures: $(VENV)/.ready  ## Draw the tour's pictures of the terminal again.
+docs-pictures: $(VENV)/.ready  ## Draw the pictures of the terminal and of reports again.
 	$(BIN)/python -m docs.site.pictures
 
 clean:

@@ -8,7 +8,7 @@ from blip2cli.commands.report import ReportSettings, ResultFiles
 
 @command_of(ResultFiles, ReportSettings, interrupted="No page was written.")
 def report(files: ResultFiles, settings: ReportSettings) -> None:
-    """Write results as one HTML page with thumbnails, search, filters and histograms.
+    """Write results as one HTML page: a card for each image, counts of answers as filters, search, and export.
 
     [bold]blip2 report captions.jsonl --out gallery.html[/bold]
     """

@@ -1,8 +1,8 @@
-"""Draws the pictures in docs/tour.md: `make docs-pictures`, which needs Chromium.
+"""Draws the pictures in docs/tour.md and docs/report.md: `make docs-pictures`, which needs Chromium.
 
-The page's console blocks are run one after the other, in a copy of docs/ and on a terminal of their own. An SVG that
-stands below a block shows its commands and what they wrote, a PNG the HTML page that they made. Only times differ
-between two drawings.
+A page's console blocks are run one after the other, in a copy of docs/ and on a terminal of their own. An SVG that
+stands below a block shows its commands and what they wrote, a PNG the HTML page that they made; `VIEWS` says how it is
+looked at. Only times differ between two drawings.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
 import tempfile
 import termios
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from playwright.sync_api import sync_playwright
 from rich.console import Console
@@ -27,8 +30,26 @@ from tests.docs.pages import REPOSITORY, examples
 from tests.docs.warm import warm_blip2
 
 DOCS = REPOSITORY / "docs"
-BLOCK = re.compile(r"^```console\n(.*?)^```$(?:\n\n!\[[^\]]*\]\((tour/[\w-]+\.\w+)\))?", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```console\n(.*?)^```$(?:\n\n!\[[^\]]*\]\(([\w/-]+\.\w+)\))?", re.DOTALL | re.MULTILINE)
 COLUMNS, LINES = 92, 50
+
+
+@dataclass(frozen=True)
+class View:
+    """How an HTML page is looked at: the window, in pixels; light or dark; and what is clicked first."""
+
+    width: int = 1280
+    height: int = 800
+    scheme: Literal["light", "dark"] = "light"
+    clicks: tuple[str, ...] = ()
+
+
+VIEWS = {
+    "report-image.png": View(scheme="dark", clicks=(".card:nth-child(5)",)),
+    "report-phone.png": View(390, 760, clicks=("#panel-button", ".facet:nth-child(1) li:nth-child(3) button")),
+}
+"""Those of the pictures that are not looked at like a page usually is."""
+
 FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 """What Rich would have a reader fetch."""
 
@@ -43,7 +64,10 @@ def draw(page: Path) -> None:
             if picture.endswith(".svg"):
                 _save(shown, DOCS / picture)
             elif picture:
-                _photograph(next(folder.glob("*.html")), DOCS / picture)
+                _photograph(folder / "gallery.html", DOCS / picture)
+        for picture in VIEWS:
+            if f"({picture})" in page.read_text(encoding="utf-8"):
+                _photograph(folder / "gallery.html", DOCS / picture)
 
 
 def _session(command: str, folder: Path, commands: Path) -> Text:
@@ -90,11 +114,15 @@ def _save(shown: Text, picture: Path) -> None:
 
 
 def _photograph(page: Path, picture: Path) -> None:
+    view = VIEWS.get(picture.name, View())
     command = next(filter(None, map(shutil.which, BROWSERS)))
     with sync_playwright() as playwright, playwright.chromium.launch(executable_path=command, args=FLAGS) as browser:
-        tab = browser.new_page(viewport={"width": 1000, "height": 720})
+        tab = browser.new_page(viewport={"width": view.width, "height": view.height}, color_scheme=view.scheme)
         tab.goto(page.as_uri())
-        tab.wait_for_timeout(500)  # for thumbnails to appear
+        for selector in view.clicks:
+            tab.locator(selector).click()
+        tab.mouse.move(0, 0)
+        tab.wait_for_timeout(500)  # for pictures to appear
         tab.screenshot(path=picture)
     _told(picture)
 
@@ -104,4 +132,5 @@ def _told(picture: Path) -> None:
 
 
 if __name__ == "__main__":
-    draw(DOCS / "tour.md")
+    for name in sys.argv[1:] or ("tour.md", "report.md"):
+        draw(DOCS / name)

@@ -22,6 +22,7 @@ class Cards:
     """The cards of a page, in the order of their first rows.
 
     Args:
+        alone: whether each row has a card of its own, because it is a result of a search.
         of_row: for each row the number of its card.
         names: of each card, the name of its image.
         places: of each card, which thumbnail it has, or -1.
@@ -29,6 +30,7 @@ class Cards:
         faults: why a card has no thumbnail, by its number.
     """
 
+    alone: bool = False
     of_row: list[int] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
@@ -46,13 +48,12 @@ class Cards:
 
 def cards_of(table: PageTable, album: Album, page: Path) -> Cards:
     """One card for each image: rows of the same name, unless their thumbnails differ. `page` is the page's file."""
-    cards = Cards()
-    alone = set(SEARCH) <= {field.name for field in table.fields}
+    cards = Cards(alone=set(SEARCH) <= {field.name for field in table.fields})
     card_of: dict[tuple[str, int], int] = {}
     folder = os.path.abspath(page.parent)
     for row, name in enumerate(table.names):
         place = album.place.get(row, -1)
-        card = None if alone else card_of.get((name, place))
+        card = None if cards.alone else card_of.get((name, place))
         if card is None:
             card = card_of[name, place] = len(cards)
             cards.names.append(name)

@@ -101,6 +101,7 @@ class Page:
         answers = table.answers
         return {
             "rows": len(table),
+            "results": cards.alone,
             "names": cards.names,
             "places": cards.places,
             "links": cards.links,

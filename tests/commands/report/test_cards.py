@@ -248,12 +248,15 @@ def test_a_column_for_each_question_is_a_line_each(tmp_path: Path, look: Look) -
         }
         for n in range(20)
     ]  # fmt: skip
+    rows[2] |= {"weather": None, "weather_probability": None, "error": "prompt-too-long: weather: 300 tokens"}
     tab = look(written(tmp_path / "page.html", *rows))
     card = tab.locator(".card").nth(4)
     assert card.locator(".question").all_inner_texts() == ["People", "Weather"]
     assert card.locator(".answer").all_inner_texts() == ["1", "rainy"]
     assert card.locator(".score").all_inner_texts() == ["0.200", "0.250"]
-    assert labels(tab, "People") == ["0 7", "1 7", "2 6"] and labels(tab, "Weather") == ["rainy 10", "sunny 10"]
+    failed = tab.locator(".card").nth(2)
+    assert failed.locator(".answer").all_inner_texts() == ["2", "prompt-too-long: weather: 300 tokens"]
+    assert labels(tab, "People") == ["0 7", "1 7", "2 6"] and labels(tab, "Weather") == ["sunny 10", "rainy 9"]
     press(tab, "People", "2")
     press(tab, "Weather", "sunny")
     assert names(tab) == ["5.jpg", "11.jpg", "17.jpg"]
@@ -269,7 +272,10 @@ def test_texts_that_an_image_was_matched_with_come_best_first(tmp_path: Path, lo
     tab.get_by_label("Sort by").select_option("Itm")
     assert card.locator(".answer").all_inner_texts() == ["b", "d", "e", "c"]
     card.click()
-    assert tab.locator("#lightbox-rows dl:not(:empty)").count() == 7, "six texts, and what is the same in all"
+    assert tab.locator("#lightbox-rows dl").count() == 7, "six texts, and what is the same in all"
+    tab.keyboard.press("Escape")
+    tab.get_by_label("Text", exact=True).select_option("d (1)")
+    assert card.locator(".answer").all_inner_texts() == ["d"]
 
 
 def test_numbers_are_shown_to_three_digits_and_all_of_a_column_alike(tmp_path: Path, look: Look) -> None:

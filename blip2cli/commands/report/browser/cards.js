@@ -15,31 +15,38 @@ let columns = 1, pitch = 1, current = 0, printing = false;
 function linesOf(card) {
   const rows = visibleRows(card);
   const error = data.errors[rows[0]];
-  if (error !== undefined && rows.every((row) => data.errors[row] === error)) return [{ ...lineOf(rows[0], -1), label: "" }];
-  return rows.flatMap((row) => {
-    const failed = data.errors[row] !== undefined;
-    if (answers.length < 2 || failed) return [lineOf(row, failed ? -1 : 0)];
-    const present = answers.map((_, at) => at).filter((at) => cell(answers[at], row) !== null);
-    return present.map((at) => lineOf(row, at));
-  });
+  const same = rows.length > 1 && error !== undefined && rows.every((row) => data.errors[row] === error);
+  if (same) return [{ ...lineOf(rows[0], -1), label: "" }];
+  return rows.flatMap(linesOfRow);
 }
 
-/* A line: what was asked, the answer or the error, and the numbers that belong to it. */
+function linesOfRow(row) {
+  const failed = data.errors[row] !== undefined;
+  if (answers.length < 2) return [lineOf(row, failed ? -1 : 0)];
+  const present = answers.map((_, at) => at).filter((at) => cell(answers[at], row) !== null);
+  return [...present, ...(failed ? [-1] : [])].map((at) => lineOf(row, at));
+}
+
+/* A line: what was asked, the answer and the numbers that belong to it; -1 stands for the error. */
 function lineOf(row, at) {
-  const error = data.errors[row], field = answers[at];
-  const scores = (scoresOf[at] ?? scoresOf[0]).filter((score) => score.values[row] !== null);
-  const line = { row, label: labelOf(row, field), scores, text: "", look: "nothing" };
-  if (error !== undefined) return { ...line, text: error, look: "bad" };
+  const field = answers[at];
+  const line = { row, label: labelOf(row, field), scores: scoresIn(row, at), text: "", look: "nothing" };
+  if (at < 0) return { ...line, text: data.errors[row], look: "bad" };
   if (field === undefined) return line;
   const text = field.kind === "number" && cell(field, row) !== null ? shownCell(field, row) : textOf(field, row, "– ");
   return text ? { ...line, text, look: "" } : { ...line, text: "(empty)" };
 }
 
+function scoresIn(row, at) {
+  const scores = answers.length < 2 ? scoresOf[0] : (scoresOf[at] ?? []);
+  return scores.filter((score) => score.values[row] !== null);
+}
+
 /* The question, or the name of an answer's column; and the file, where there are several. */
 function labelOf(row, field) {
   const name = field && data.named ? capitalised(field.name) : "";
-  const asked = question === null ? name : textOf(question, row);
-  return [asked, resultsFile === null ? "" : textOf(resultsFile, row)].filter(Boolean).join(" · ");
+  const label = question === null ? name : textOf(question, row);
+  return [label, resultsFile === null ? "" : textOf(resultsFile, row)].filter(Boolean).join(" · ");
 }
 
 const sortedFirst = (scores) => {

@@ -20,15 +20,25 @@ const lengthsOf = (row) => (data.errors[row] ? [] : textsOf(answers[0], row).map
 
 /* `valuesOf` gives the numbers of a row, `field` is the column that they come from, if they do. */
 function addChart(title, valuesOf, places, field) {
-  const values = Float64Array.from(data.rows ? Array.from({ length: rowCount }, (_, row) => valuesOf(row)).flat() : []).sort();
-  if (!values.length || values[0] === values.at(-1)) return;
+  const held = valuesByRow(valuesOf), sorted = held.values.slice().sort();
+  if (!sorted.length || sorted[0] === sorted.at(-1)) return;
   const figure = make("figure"), caption = make("figcaption", "", title), summary = make("span");
   const svg = svgElement("svg", { class: "chart", role: "img", preserveAspectRatio: "none" });
   caption.append(summary);
-  figure.append(caption, svg, field ? boundsOf(field, values, places) : endsOf(values));
+  figure.append(caption, svg, field ? boundsOf(field, sorted, places) : endsOf(sorted));
   byId("charts").append(figure);
-  const bins = binsOf(values);
-  charts.push({ title, valuesOf, places, summary, svg, bins, all: countsIn(values, bins) });
+  const bins = binsOf(sorted);
+  charts.push({ title, places, summary, svg, bins, ...held, all: countsIn(sorted, bins) });
+}
+
+/* All numbers in the order of their rows, and where those of each row begin. */
+function valuesByRow(valuesOf) {
+  const values = [], begins = new Uint32Array(rowCount + 1);
+  for (let row = 0; row < rowCount; row += 1) {
+    for (const value of valuesOf(row)) values.push(value);
+    begins[row + 1] = values.length;
+  }
+  return { values: Float64Array.from(values), begins };
 }
 
 function endsOf(values) {
@@ -89,18 +99,24 @@ function countsIn(values, { low, width, count }) {
   return counts;
 }
 
-function shownValues(valuesOf) {
-  const values = [];
+/* The numbers of the rows that are shown, sorted. */
+function shownValues({ values, begins }) {
+  const { starts, rows } = grouped, found = new Float64Array(values.length);
+  let count = 0;
   for (const card of shown) {
-    for (const row of rowsOf(card)) if (isVisible(row)) values.push(...valuesOf(row));
+    for (let at = starts[card]; at < starts[card + 1]; at += 1) {
+      const row = rows[at];
+      if (!isVisible(row)) continue;
+      for (let one = begins[row]; one < begins[row + 1]; one += 1) found[count++] = values[one];
+    }
   }
-  return Float64Array.from(values).sort();
+  return found.subarray(0, count).sort();
 }
 
 function drawCharts() {
   if (!byId("charts-panel").open) return;
   for (const chart of charts) {
-    const values = shownValues(chart.valuesOf);
+    const values = shownValues(chart);
     const words = summaryOf(values, chart.places);
     chart.summary.textContent = words;
     chart.svg.setAttribute("aria-label", `Histogram of ${chart.title}, ${plural(values.length, "value")}: ${words}`);

@@ -13,6 +13,10 @@ const scoresOf = data.scores.map((scores) => scores.map((at) => fields[at])); /*
 const numbers = data.numbers.map((at) => fields[at]);
 const rowCount = data.rows;
 const cardCount = data.names.length;
+const noun = data.results ? "result" : "image"; /* what a card is */
+
+/* What rows are chosen by: the question, or the text that each image was compared with. */
+const asked = question ?? (answers.length === 1 && answers[0].name === "text" ? answers[0] : null);
 
 /* ---- cells ---- */
 

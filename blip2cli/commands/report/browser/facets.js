@@ -8,7 +8,7 @@ const MOST_LABELS = 2000;
 const FEW_VALUES = 8; /* that are counted however few images there are */
 const MOST_NUMBERS = 20; /* different whole numbers that are counted */
 
-const questions = question === null ? null : codesOf(question);
+const questions = asked === null ? null : codesOf(asked);
 const facets = makeFacets();
 
 function makeFacets() {
@@ -47,19 +47,20 @@ function errorFacets() {
   return [makeFacet("Errors", "errors", { codes, labels }, true)];
 }
 
-/* One for each question, with its answers; or one for all answers, where there are many questions. */
+/* One for each question, with its answers; or one for all answers, where nearly every row has a question of its own. */
 function questionFacets() {
-  if (questions === null || answers.length !== 1 || answers[0].kind !== "text") return [];
+  if (question === null || answers.length !== 1 || answers[0].kind !== "text") return [];
   const answered = codesOf(answers[0]);
-  if (questions.labels.length > MOST_QUESTIONS) return repeated(answers[0], "answers");
-  return questions.labels.map((text, asked) => {
-    const codes = Int32Array.from(answered.codes, (code, row) => (questions.codes[row] === asked ? code : -1));
+  const count = questions.labels.length;
+  if (count > MOST_QUESTIONS || (count > FEW_VALUES && 2 * count > rowCount)) return repeated(answers[0], "answers");
+  return questions.labels.map((text, at) => {
+    const codes = Int32Array.from(answered.codes, (code, row) => (questions.codes[row] === at ? code : -1));
     return makeFacet(text, "answers", { codes, labels: answered.labels }, true);
   });
 }
 
 function textFacets() {
-  const texts = fields.filter((field) => field.kind === "text" && field !== question);
+  const texts = fields.filter((field) => field.kind === "text" && field !== asked);
   const others = question === null ? texts : texts.filter((field) => !answers.includes(field));
   return others.flatMap((field) => repeated(field, answers.includes(field) ? "answers" : "others"));
 }

@@ -20,7 +20,7 @@ function isVisible(row) {
 function filtersInUse() {
   const used = facets.filter((facet) => facet.chosen.size).map((facet) => [facet, cardsWithChosen(facet)]);
   for (const [field, range] of filters.ranges) used.push([field, cardsInRange(field, range)]);
-  if (filters.question >= 0) used.push([question, cardsWhere((card) => rowsOf(card).some(isVisible))]);
+  if (filters.question >= 0) used.push([asked, cardsWhere((card) => rowsOf(card).some(isVisible))]);
   if (filters.onlySelected) used.push([selected, cardsWhere((card) => selected.has(card))]);
   if (filters.words.length) used.push([filters.words, cardsWhere(hasWords)]);
   return used;

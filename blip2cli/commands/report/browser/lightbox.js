@@ -9,7 +9,7 @@ function openLightbox(place) {
   const card = shown[opened];
   showFullPicture(byId("full-picture"), card, (words) => { byId("picture-note").textContent = words; });
   byId("lightbox-name").textContent = data.names[card];
-  byId("lightbox-place").textContent = `${counted(opened + 1)} of ${plural(shown.length, "image")}`;
+  byId("lightbox-place").textContent = `${counted(opened + 1)} of ${plural(shown.length, noun)}`;
   byId("previous").disabled = opened === 0;
   byId("next").disabled = opened === shown.length - 1;
   byId("pick").checked = selected.has(card);
@@ -28,8 +28,8 @@ function contentOf(card) {
   const own = fields.filter((field) => !same.includes(field));
   const content = few.map((row) => rowContent(row, own));
   if (few.length < rows.length) content.push(make("p", "rest", `and ${plural(rows.length - few.length, "row")} more`));
-  content.push(entries([...same.map((field) => entryOf(field, rows[0])), faultEntry(card, rows)]));
-  return content;
+  const shared = [...same.map((field) => entryOf(field, rows[0])), faultEntry(card, rows)].filter(Boolean);
+  return shared.length ? [...content, entries(shared)] : content;
 }
 
 const isSame = (field, rows) =>

@@ -82,7 +82,7 @@ function showFacet({ facet, items }) {
 
 /* ---- the question ---- */
 
-/* Which question's rows are shown. What texts images were compared with is chosen in a facet. */
+/* Which question's rows are shown, or which text's. */
 function addQuestions() {
   if (questions === null || questions.labels.length < 2) return;
   const counts = new Array(questions.labels.length).fill(0);
@@ -98,7 +98,7 @@ function addQuestions() {
     rest.disabled = true;
     questionSelect.append(rest);
   }
-  document.querySelector("label[for=question]").textContent = capitalised(question.name);
+  document.querySelector("label[for=question]").textContent = capitalised(asked.name);
   byId("question-field").hidden = false;
   questionSelect.addEventListener("input", () => {
     filters.question = questionSelect.value === "" ? -1 : Number(questionSelect.value);
@@ -112,7 +112,7 @@ function addQuestions() {
 function showChips() {
   const chips = facets.flatMap((facet) => [...facet.chosen].map((label) =>
     chip(facet.title, facet.labels[label] || "(empty)", () => facet.chosen.delete(label))));
-  if (filters.question >= 0) chips.unshift(chip(question.name, questions.labels[filters.question], clearQuestion));
+  if (filters.question >= 0) chips.unshift(chip(asked.name, questions.labels[filters.question], clearQuestion));
   for (const [field, range] of filters.ranges) chips.push(chip(field.name, rangeText(field, range), () => clearRange(field)));
   if (filters.onlySelected) chips.push(chip("Only", "selected", () => { filters.onlySelected = false; }));
   byId("chips").replaceChildren(...chips);

@@ -25,7 +25,7 @@ function selectTo(place) {
 function showSelection() {
   for (const [place, card] of made) markSelected(card, selected.has(shown[place]));
   document.body.classList.toggle("selecting", selected.size > 0);
-  const among = selected.size ? `${plural(selected.size, "image")} selected` : "";
+  const among = selected.size ? `${plural(selected.size, noun)} selected` : "";
   byId("selected-count").textContent = among;
   byId("clear-selection").hidden = byId("only-selected").hidden = selected.size === 0;
   byId("only-selected").setAttribute("aria-pressed", filters.onlySelected);
@@ -72,7 +72,7 @@ function showExport() {
   const which = selected.size ? "selected" : "shown";
   const rows = exportedRows().length;
   const lines = rows === cards.length ? "" : `, ${plural(rows, "row")}`;
-  byId("export-what").textContent = `${plural(cards.length, "image")} ${which}${lines}`;
+  byId("export-what").textContent = `${plural(cards.length, noun)} ${which}${lines}`;
   for (const button of document.querySelectorAll("#export button")) button.disabled = cards.length === 0;
 }
 

@@ -24,8 +24,8 @@ function update() {
 function showCount() {
   const fewer = shown.length < cardCount;
   const of = fewer ? `${counted(shown.length)} of ` : "";
-  byId("count").textContent = of + plural(cardCount, "image");
-  byId("panel-done").textContent = `Show ${plural(shown.length, "image")}`;
+  byId("count").textContent = of + plural(cardCount, noun);
+  byId("panel-done").textContent = `Show ${plural(shown.length, noun)}`;
   byId("reset").hidden = !fewer && !filters.words.length;
   byId("none").hidden = shown.length > 0;
 }
