@@ -103,6 +103,14 @@ def lengths_of_functions(source: str) -> Iterator[tuple[str, int]]:
             yield node.name, node.end_lineno - first + 1
 
 
+def test_no_two_classes_have_one_name() -> None:
+    names: Counter[str] = Counter()
+    for file in PACKAGE.rglob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        names.update(node.name for node in tree.body if isinstance(node, ast.ClassDef))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
 def test_no_two_files_of_tests_have_one_name() -> None:
     names = Counter(path.name for path in Path(__file__).parent.rglob("test_*.py"))
     assert [name for name, count in names.items() if count > 1] == [], "pytest could not collect them together"
