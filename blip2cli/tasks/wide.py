@@ -21,14 +21,14 @@ RESERVED = ("image", "error")
 
 
 @dataclass(frozen=True)
-class Question:
+class NamedQuestion:
     """A question for every image, and the column that its answers go to."""
 
     name: str
     template: Template
 
 
-def named_questions(texts: Sequence[str], beside: Sequence[str]) -> list[Question]:
+def named_questions(texts: Sequence[str], beside: Sequence[str]) -> list[NamedQuestion]:
     """The questions of --wide; one without a name gets that of its words. Raises UsageError.
 
     Args:
@@ -50,7 +50,7 @@ def named_questions(texts: Sequence[str], beside: Sequence[str]) -> list[Questio
                     f"{names[column]!r} and {asked!r} would have the same column, {column}", _hint(f"{name}_2", asked)
                 )
             names[column] = asked
-        questions.append(Question(name, Template(asked, "--prompt")))
+        questions.append(NamedQuestion(name, Template(asked, "--prompt")))
     return questions
 
 
@@ -64,7 +64,7 @@ def _hint(name: str, text: str) -> str:
     return f'Name it: -p {name}="{text}"'
 
 
-def columns_of(questions: Sequence[Question], answer: Sequence[Column]) -> tuple[Column, ...]:
+def columns_of(questions: Sequence[NamedQuestion], answer: Sequence[Column]) -> tuple[Column, ...]:
     """The columns of all questions, each with its scores beside it.
 
     Args:
@@ -78,7 +78,7 @@ def columns_of(questions: Sequence[Question], answer: Sequence[Column]) -> tuple
     )
 
 
-def widened(results: Iterator[Result], questions: Sequence[Question]) -> Iterator[Result]:
+def widened(results: Iterator[Result], questions: Sequence[NamedQuestion]) -> Iterator[Result]:
     """The results of each input row, one for each question, as one result."""
     group: list[Result] = []
     for result in results:
@@ -90,7 +90,7 @@ def widened(results: Iterator[Result], questions: Sequence[Question]) -> Iterato
             group = []
 
 
-def _error(group: Sequence[Result], questions: Sequence[Question]) -> RowError | None:
+def _error(group: Sequence[Result], questions: Sequence[NamedQuestion]) -> RowError | None:
     """The error of the image, or else the first of a question, with its name; the other answers are kept."""
     errors = [result.error for result in group]
     if all(error == errors[0] for error in errors):
