@@ -23,7 +23,7 @@ from blip2cli.cli import main
 from blip2cli.host.processor import isa_limit, processor
 from blip2cli.host.stopwatch import restart_clock
 from blip2cli.model.checkpoint import packing
-from blip2cli.model.checkpoint.quantize import has_fast_int8
+from blip2cli.model.checkpoint.int8 import available_kernels
 from blip2cli.tiny import MODEL_DIR
 
 SIDE = 32
@@ -49,10 +49,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say what the tests ran on: all that the processor has, or what the environment limits it to."""
     limit = f"limited to {isa_limit()}" if isa_limit() else "not limited"
-    packed, fast = ("yes" if has else "no" for has in (packing.is_available(torch.bfloat16), has_fast_int8()))
-    layers = f"bf16 packed: {packed}, int8 by oneDNN: {fast}"
+    packed = "yes" if packing.is_available(torch.bfloat16) else "no"
+    layers = f"bf16 packed: {packed}, int8: {' '.join(available_kernels()) or 'none'}"
     capability = torch.backends.cpu.get_cpu_capability()
     terminalreporter.write_line(f"processor: {processor()}; oneDNN {limit}, ATen {capability}; {layers}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is measured of this machine is kept with the tests, not with the user."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("BLIP2_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,9 @@ GONE = "not installed"
 NOT_FOR_USERS = ("dev", "docs", "tiny-training")
 """Extras that only developers of this program need."""
 
-FAST = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+FAST_X86 = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+FAST_ARM = ("asimddp", "i8mm", "bf16")
+FAST = FAST_X86 + FAST_ARM
 """Instruction sets that matter here, where the processor has them."""
 
 SECONDS = 3.0
@@ -123,7 +125,7 @@ def cpu(settings: ModelSettings) -> Iterator[Check]:
     fast = (
         ""
         if instruction_sets is None
-        else f" ({', '.join(flag for flag in FAST if flag in instruction_sets) or 'none of AVX2, AVX-512'})"
+        else f" ({', '.join(flag for flag in FAST if flag in instruction_sets) or 'no fast instructions'})"
     )
     limit = isa_limit()
     if limit:
@@ -171,6 +173,14 @@ def dtype(settings: ModelSettings) -> Iterator[Check]:
         "cpu": f"the processor has {'' if native_bf16() else 'no '}bf16 instructions",
     }[device]
     yield Check("dtype auto", "ok", f"{automatic_dtypes(device)} on {device}: {because}")
+
+
+def int8(settings: ModelSettings) -> Iterator[Check]:
+    """The kernels of --dtype int8 on the CPU, measured if they were not yet."""
+    from blip2cli.model.checkpoint.kernel_choice import choose_kernels
+
+    choice = choose_kernels()
+    yield Check("int8 on cpu", "ok", f"{choice} ({choice.source})")
 
 
 def memory(settings: ModelSettings) -> Iterator[Check]:
@@ -292,6 +302,7 @@ PROBES: dict[str, Probe] = {
     "processor": cpu,
     "devices": devices,
     "dtype auto": dtype,
+    "int8 on cpu": int8,
     "memory": memory,
     "disk": disk,
     "cache": cache,

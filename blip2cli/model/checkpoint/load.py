@@ -79,7 +79,7 @@ class Checkpoint:
         if self.precision not in QUANTIZED:
             return DTYPES[self.precision]
         if self.device.type == "cpu":
-            return torch.bfloat16 if native_bf16() and quantize.has_fast_int8() else torch.float32
+            return torch.bfloat16 if native_bf16() else torch.float32
         return DTYPES["fp16" if self.family is None else self.family.half]
 
     @property

@@ -13,8 +13,8 @@ from blip2cli.errors import UsageError
 from blip2cli.host.processor import beyond_limit, instructions
 from blip2cli.model.families import FAMILIES, Family
 
-NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "amx_tile")
-"""Instruction sets with which a processor multiplies bf16."""
+NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "amx_tile", "bf16")
+"""Instruction sets with which a processor multiplies bf16; the last one is Arm's."""
 
 
 def resolve_dtype(asked: str, device: str, family: Family | None) -> str:
@@ -70,7 +70,7 @@ def tf32(allowed: bool) -> Iterator[None]:
 
 
 def native_bf16() -> bool:
-    """Whether this processor has instructions for bf16 (avx512_bf16 or AMX)."""
+    """Whether this processor has instructions for bf16 (avx512_bf16, AMX, or bf16 of Arm)."""
     return has_instructions(NATIVE_BF16)
 
 

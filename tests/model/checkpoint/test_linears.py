@@ -1,6 +1,5 @@
-"""Linear layers of the CPU: packed bf16 and int8, with and without the activation that follows."""
+"""Packed linear layers in bf16, and replacing layers together with the activation that follows."""
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from blip2cli.model.checkpoint import packing, precision, quantize
+from blip2cli.model.checkpoint import packing
 from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.checkpoint.linears import NO_POST_OP, PostOp, replace_linears
 from blip2cli.settings import ModelSettings
 
 ACTIVATIONS = [(NO_POST_OP, nn.Identity()), (("relu", "none"), nn.ReLU()), (("gelu", "none"), nn.GELU())]
-needs_int8 = pytest.mark.skipif(not quantize.has_fast_int8(), reason="this processor has no int8 instructions")
 
 
 def layer(bias: bool = True) -> nn.Linear:
@@ -25,35 +23,6 @@ def layer(bias: bool = True) -> nn.Linear:
 
 def difference(given: torch.Tensor, expected: torch.Tensor) -> float:
     return float((given.float() - expected.float()).norm() / expected.float().norm())
-
-
-@needs_int8
-@pytest.mark.parametrize(("post_op", "activation"), ACTIVATIONS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("bias", [True, False])
-def test_int8_layers_are_close(post_op: PostOp, activation: nn.Module, dtype: torch.dtype, bias: bool) -> None:
-    linear, x = layer(bias), torch.randn(2, 5, 96)
-    before = x.clone()
-    with torch.inference_mode():
-        given, expected = quantize.QuantizedLinear(linear, post_op)(x.to(dtype)), activation(linear(x))
-    assert given.shape == expected.shape and given.dtype == dtype
-    assert difference(given, expected) < 0.02
-    assert torch.equal(x, before)
-
-
-@needs_int8
-@pytest.mark.parametrize("x", [torch.zeros(3, 96), torch.full((3, 96), 2.5), torch.full((3, 96), -2.5)])
-def test_int8_layers_take_inputs_of_one_value(x: torch.Tensor) -> None:
-    linear = layer()
-    torch.testing.assert_close(quantize.QuantizedLinear(linear)(x), linear(x).detach(), atol=0.05, rtol=0)
-
-
-@needs_int8
-@pytest.mark.parametrize("stray", [float("nan"), float("inf")])
-def test_int8_layers_survive_what_is_not_finite(stray: float) -> None:
-    x = torch.zeros(3, 96)
-    x[1, 1] = stray
-    assert quantize.QuantizedLinear(layer())(x).shape == (3, 48)
 
 
 @pytest.mark.parametrize(("post_op", "activation"), ACTIVATIONS)
@@ -84,33 +53,6 @@ def test_an_activation_is_fused_only_where_it_is_known() -> None:
     replace_linears(nn.ModuleList([known, unknown]), make)
     assert made == [("gelu", "none"), NO_POST_OP, NO_POST_OP, NO_POST_OP]
     assert type(known.activation_fn) is nn.Identity and type(unknown.activation_fn) is nn.SiLU
-
-
-@pytest.mark.parametrize("fast", [True, False])
-def test_either_way_of_int8_is_close_to_fp32(opt_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
-    if fast and not quantize.has_fast_int8():
-        pytest.skip("this processor has no int8 instructions")
-    monkeypatch.setattr(quantize, "has_fast_int8", lambda: fast)
-    settings = ModelSettings(model=str(opt_checkpoint), dtype="int8", device="cpu")
-    checkpoint = find_checkpoint(settings)
-    given = checkpoint.load_model()
-    assert not [name for name, child in given.named_modules() if type(child) is nn.Linear]
-    assert {weight.dtype for weight in given.parameters()} == {checkpoint.dtype}
-    assert fast or checkpoint.dtype == torch.float32
-    expected = find_checkpoint(ModelSettings(model=str(opt_checkpoint), dtype="fp32", device="cpu")).load_model()
-    pixels = torch.rand(2, 3, 32, 32)
-    with torch.inference_mode():
-        ours = given.vision_model(pixels.to(checkpoint.dtype)).last_hidden_state
-        assert difference(ours, expected.vision_model(pixels).last_hidden_state) < 0.05
-
-
-def test_a_processor_without_the_instructions_gets_the_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    check: Callable[[], bool] = quantize.has_fast_int8.__wrapped__
-    monkeypatch.setattr(precision, "instructions", lambda: frozenset({"avx2"}))
-    assert not check()
-    monkeypatch.setattr(precision, "instructions", lambda: frozenset({"avx2", "avx512_vnni"}))
-    monkeypatch.setattr(quantize.QuantizedLinear, "forward", lambda self, x: copy.copy(x)[:, :32] * 0)
-    assert not check(), "a layer that gives something else is not trusted"
 
 
 def test_packing_is_used_only_where_it_works(opt_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,25 @@ def test_limits_on_instruction_sets_are_heeded(
     assert precision.native_bf16() == bf16
 
 
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [("fp asimd asimddp i8mm bf16", "bf16"), ("fp asimd asimdhp asimddp", "fp32"), ("fp asimd", "fp32")],
+)
+def test_bf16_of_arm_is_chosen_by_what_linux_lists(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, features: str, expected: str
+) -> None:
+    """Graviton 3, Graviton 2 and Cortex-A72, as in their /proc/cpuinfo."""
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nFeatures\t: {features}\nCPU architecture: 8\n")
+    for name in processor.ISA_LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(processor, "_flags", processor._flags.__wrapped__)
+    checkpoint = find_checkpoint(ModelSettings("tiny", device="cpu"))
+    assert checkpoint.precision == expected
+    as_int8 = find_checkpoint(ModelSettings("tiny", dtype="int8", device="cpu"))
+    assert as_int8.dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[expected]
+
+
 @pytest.mark.parametrize(("dtype", "allowed"), [("fp32", False), ("bf16", True)])
 def test_tf32_is_for_half_precision_and_is_not_left_behind(
     opt_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, allowed: bool
