@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from blip2cli.model.checkpoint import packing
+from blip2cli.model.checkpoint import packing, precision
 from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.checkpoint.linears import NO_POST_OP, PostOp, replace_linears
 from blip2cli.settings import ModelSettings
