@@ -83,8 +83,9 @@ lint: $(VENV)/.ready  ## Check style and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-chaos: $(VENV)/.ready  ## Kill runs at random moments, 200 times, and compare what they end with.
+chaos: $(VENV)/.ready  ## Kill runs at random moments, 260 times, and compare what they end with.
 	$(BIN)/python -m tests.chaos.chaos --rounds 200
+	$(BIN)/python -m tests.chaos.growing --kills 60
 
 soak: $(VENV)/.ready  ## Run for an hour while processes crash, hang and are killed, and see that nothing grows or gets lost.
 	$(BIN)/python -m tests.hostile.soak
