@@ -109,7 +109,7 @@ def _nothing_new(job: Job, tally: Tally) -> str:
     if tally.retried:
         return "the other rows of the input were there already"
     if tally.earlier.rows:
-        return f"nothing new: {job.output.out} has all rows of the input already"
+        return f"nothing new: {job.output.out} has as many rows as the input; --update compares all their names"
     inputs = ", ".join(map(str, job.input.inputs)) or "the input"
     part = f"part {job.input.shard} of " if job.input.shard else ""
     return f"{part}{inputs} has no rows"

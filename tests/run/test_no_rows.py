@@ -52,7 +52,7 @@ def test_a_run_that_is_complete_says_so(typed: Run, photos: Path, request: pytes
     request.getfixturevalue("no_model")
     run = typed(*words, "--resume")
     assert run.code == 0
-    assert run.err.endswith("\n  nothing new: o.jsonl has all rows of the input already\n")
+    assert run.err.endswith("\n  nothing new: o.jsonl has as many rows as the input; --update compares all their names\n")
 
 
 @pytest.mark.parametrize("out", [None, "texts"])
