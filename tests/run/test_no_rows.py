@@ -52,7 +52,8 @@ def test_a_run_that_is_complete_says_so(typed: Run, photos: Path, request: pytes
     request.getfixturevalue("no_model")
     run = typed(*words, "--resume")
     assert run.code == 0
-    assert run.err.endswith("\n  nothing new: o.jsonl has as many rows as the input; --update compares all their names\n")
+    said = "nothing new: o.jsonl has as many rows as the input; --update compares all their names"
+    assert run.err.endswith(f"\n  {said}\n")
 
 
 @pytest.mark.parametrize("out", [None, "texts"])

@@ -66,7 +66,7 @@ def answer(connection: Any, setup: Any) -> None:
 
 def _answer(connection: Any) -> None:
     seconds = SLOW_SECONDS if os.environ.get(SLOW) == multiprocessing.current_process().name else 0.0
-    outputs = (((CAPTION,), None, False),)
+    outputs = (((CAPTION,), None, False, False),)
     in_hand: deque[Row] = deque()
     connection.send((READY,))
     while True:

@@ -49,7 +49,7 @@ class Fast:
 
     def answer(self, indices: list[int]) -> None:
         if indices:
-            self.hear(DONE, [(index, (((self.replica.name,), None, False),)) for index in indices])
+            self.hear(DONE, [(index, (((self.replica.name,), None, False, False),)) for index in indices])
         else:
             self.hear(DRY, module.PipelineStats({}, 1, 1))
 
