@@ -19,9 +19,10 @@ from blip2cli.model.decoding.pieces import Pieces
 from blip2cli.model.decoding.requests import LONGEST_TOKEN, Completion, EncodedImage, Request, TooLong
 from blip2cli.model.decoding.sampling import Sampler
 from blip2cli.model.families import Family
-from blip2cli.model.graphs import Tensors, runner_for
+from blip2cli.model.graphs import PendingRow, Tensors, runner_for
 from blip2cli.model.loaded import LoadedCheckpoint
 from blip2cli.model.memory import SLOTS_PER_IMAGE
+from blip2cli.model.recent import PendingEncodings
 from blip2cli.records import Batch
 from blip2cli.settings import GenerationSettings
 
@@ -65,28 +66,36 @@ class Blip2Model(LoadedCheckpoint):
 
         Equal to transformers' `Blip2Model.get_qformer_features`.
         """
+        return self.begin_query_output(batch).wait()
+
+    def begin_query_output(self, batch: Batch) -> PendingEncodings:
+        """The same, without waiting for the device."""
 
         def forward(pixels: torch.Tensor) -> Tensors:
             return (self.encoder.query_output(self.encoder.vision(pixels)[0]).float(),)
 
-        def encode(pixels: torch.Tensor) -> torch.Tensor:
-            return self.run_on_images("qformer", forward, pixels)[0].cpu()
+        def encode(pixels: torch.Tensor) -> Iterable[torch.Tensor | PendingRow]:
+            return self.to_host(self.run_on_images("qformer", forward, pixels)[0])
 
-        return self.recent.encoded("qformer", encode, batch)
+        return self.recent.begin("qformer", encode, batch)
 
     def vision_output(self, batch: Batch) -> list[torch.Tensor | Failed]:
         """Pooled vision features of each image, fp32 [width] on the CPU.
 
         Equal to the pooler output of transformers' `Blip2Model.get_image_features`.
         """
+        return self.begin_vision_output(batch).wait()
+
+    def begin_vision_output(self, batch: Batch) -> PendingEncodings:
+        """The same, without waiting for the device."""
 
         def forward(pixels: torch.Tensor) -> Tensors:
             return (self.encoder.vision(pixels)[1].float(),)
 
-        def encode(pixels: torch.Tensor) -> torch.Tensor:
-            return self.run_on_images("vision", forward, pixels)[0].cpu()
+        def encode(pixels: torch.Tensor) -> Iterable[torch.Tensor | PendingRow]:
+            return self.to_host(self.run_on_images("vision", forward, pixels)[0])
 
-        return self.recent.encoded("vision", encode, batch)
+        return self.recent.begin("vision", encode, batch)
 
     def generate(
         self, requests: Iterable[Request], settings: GenerationSettings, returned: int = 1

@@ -175,3 +175,15 @@ class PendingTensors:
         if self.arrived is not None:
             self.arrived.synchronize()
         return self.tensors
+
+
+@dataclass(frozen=True)
+class PendingRow:
+    """One row of the first of such tensors."""
+
+    tensors: PendingTensors
+    at: int
+
+    def wait(self) -> torch.Tensor:
+        """The row in the host's memory, once it is copied."""
+        return self.tensors.wait()[0][self.at]

@@ -5,7 +5,7 @@ The public classes build on it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -16,7 +16,7 @@ from blip2cli.model.checkpoint.load import Checkpoint
 from blip2cli.model.checkpoint.precision import tf32
 from blip2cli.model.checkpoint.size import count_weights, weight_shapes
 from blip2cli.model.encoder import Encoder
-from blip2cli.model.graphs import Function, Tensors, runner_for
+from blip2cli.model.graphs import Function, PendingRow, PendingTensors, Tensors, runner_for
 from blip2cli.model.memory import automatic_batch_size
 from blip2cli.model.recent import RecentImages
 
@@ -85,6 +85,19 @@ class LoadedCheckpoint:
                     raise
                 return function(pixels)  # there may be room for these
             return tuple(output[:n].clone() for output in outputs)
+
+    def to_host(self, features: torch.Tensor) -> Iterable[torch.Tensor | PendingRow]:
+        """The rows of features on the host: at once, or on their way where the device
+        works on its own."""
+        if not self.reads_late:
+            return features.cpu()
+        pending = PendingTensors((features,))
+        return [PendingRow(pending, at) for at in range(len(features))]
+
+    @property
+    def reads_late(self) -> bool:
+        """Whether the next batch should be begun before the features of one are read."""
+        return self.runner.fixed
 
     def forget(self) -> None:
         """Forget the images that are kept encoded."""

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from blip2cli.model.batches import Batches, Failed
+from blip2cli.model.graphs import PendingRow
 from blip2cli.records import Batch, RowError
 
 NOT_FINITE = RowError("failed", "the model gave values that are not finite: check its weights and --dtype")
+
+
+Key = tuple[str, bytes]
+"""What was computed, and an image's digest."""
 
 
 class RecentImages:
@@ -20,9 +26,8 @@ class RecentImages:
     def __init__(self, batches: Batches, most: int) -> None:
         self.batches = batches
         self.most = most
-        self._kept: OrderedDict[tuple[str, bytes], Any] = OrderedDict()
+        self._kept: OrderedDict[Key, Any] = OrderedDict()
 
-    @torch.inference_mode()
     def encoded(self, kind: str, encode: Callable[[torch.Tensor], Iterable[Any]], batch: Batch) -> list[Any | Failed]:
         """The encoding of each image of the batch, computed now or kept from earlier.
 
@@ -32,30 +37,67 @@ class RecentImages:
                 method `clone`: a view would keep its whole batch in memory.
             batch: the rows and their pixels.
         """
+        return self.begin(kind, encode, batch).wait()
+
+    @torch.inference_mode()
+    def begin(self, kind: str, encode: Callable[[torch.Tensor], Iterable[Any]], batch: Batch) -> PendingEncodings:
+        """The same, without waiting for the device if `encode` returns PendingRows."""
         keys = [(kind, digest) for digest in batch.digests]
-        new = [at for at, key in enumerate(keys) if key not in self._kept]
-        failed: dict[tuple[str, bytes], Failed] = {}
+        encodings = {key: self._kept[key] for key in keys if key in self._kept}
+        new = [at for at, key in enumerate(keys) if key not in encodings]
         if new:
             whole = len(new) == len(keys)
             pixels = batch.pixels if whole else batch.pixels[new]
-            for at, encoded in zip(new, self.batches.compute(encode, pixels, whole), strict=True):
-                if isinstance(encoded, Failed):
-                    failed[keys[at]] = encoded
-                elif _is_not_finite(encoded):
-                    failed[keys[at]] = Failed(NOT_FINITE)
-                else:
-                    self._kept[keys[at]] = encoded.clone()
-        images = [failed.get(key) or self._kept[key] for key in keys]
-        for key in keys:
-            if key not in failed:
-                self._kept.move_to_end(key)
-        while len(self._kept) > max(self.most, len(keys)):
+            computed = self.batches.compute(encode, pixels, whole)
+            encodings.update(zip([keys[at] for at in new], computed, strict=True))
+        return PendingEncodings(self, keys, encodings)
+
+    def copied(self, key: Key, encoded: Any) -> Any:
+        """A copy to keep, unless it is kept already."""
+        return encoded if self._kept.get(key) is encoded else encoded.clone()
+
+    def keep(self, encodings: Mapping[Key, Any]) -> None:
+        """Keep these for later batches, and forget the oldest if there are too many."""
+        for key, encoded in encodings.items():
+            self._kept[key] = encoded
+            self._kept.move_to_end(key)
+        while len(self._kept) > max(self.most, len(encodings)):
             self._kept.popitem(last=False)
-        return images
 
     def forget(self) -> None:
         """Forget all of them."""
         self._kept.clear()
+
+
+@dataclass(frozen=True)
+class PendingEncodings:
+    """The encodings of a batch's images, some of which the device may still be computing.
+
+    Args:
+        recent: where they are kept.
+        keys: of the batch's images.
+        encodings: what there is for each key: an encoding that was kept, a new one, one
+            that is on its way (PendingRow), or Failed.
+    """
+
+    recent: RecentImages
+    keys: list[Key]
+    encodings: dict[Key, Any]
+
+    @torch.inference_mode()
+    def wait(self) -> list[Any | Failed]:
+        """The encoding of each image, or Failed."""
+        good = {}
+        for key, encoded in self.encodings.items():
+            arrived = encoded.wait() if isinstance(encoded, PendingRow) else encoded
+            if isinstance(arrived, Failed):
+                continue
+            if _is_not_finite(arrived):
+                self.encodings[key] = Failed(NOT_FINITE)
+            else:
+                good[key] = self.encodings[key] = self.recent.copied(key, arrived)
+        self.recent.keep(good)
+        return [self.encodings[key] for key in self.keys]
 
 
 def _is_not_finite(encoded: Any) -> bool:

@@ -10,7 +10,7 @@ pass through the Q-Former for every pair.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,9 @@ from blip2cli.model.batches import Failed
 from blip2cli.model.checkpoint.load import Checkpoint
 from blip2cli.model.checkpoint.tokenizer import TokenizerFailed, token_ids
 from blip2cli.model.decoding.requests import LONGEST_TOKEN
-from blip2cli.model.graphs import Tensors
+from blip2cli.model.graphs import PendingRow, Tensors
 from blip2cli.model.loaded import LoadedCheckpoint
+from blip2cli.model.recent import PendingEncodings
 from blip2cli.records import Batch, RowError
 
 KEPT_IMAGES = 64
@@ -119,11 +120,15 @@ class RetrievalModel(LoadedCheckpoint):
 
         Equal to `image_embeds` of transformers' `Blip2ForImageTextRetrieval`.
         """
+        return self.begin_image_projections(batch).wait()
 
-        def encode(pixels: torch.Tensor) -> list[torch.Tensor]:
-            return [image.projected.cpu() for image in self._see(pixels)]
+    def begin_image_projections(self, batch: Batch) -> PendingEncodings:
+        """The same, without waiting for the device."""
 
-        return self.recent.encoded("projected", encode, batch)
+        def encode(pixels: torch.Tensor) -> Iterable[torch.Tensor | PendingRow]:
+            return self.to_host(self._embeds_and_projections(pixels)[1])
+
+        return self.recent.begin("projected", encode, batch)
 
     def text_projections(self, texts: Sequence[str]) -> list[torch.Tensor | Failed]:
         """Features of each text for ITC, fp32 [projection width] on the CPU, normalised:
@@ -157,12 +162,15 @@ class RetrievalModel(LoadedCheckpoint):
         return [check_finite("ITM", score) for score in scores]
 
     def _see(self, pixels: torch.Tensor) -> Iterator[SeenImage]:
+        return map(SeenImage, *self._embeds_and_projections(pixels))
+
+    def _embeds_and_projections(self, pixels: torch.Tensor) -> Tensors:
         def forward(pixels: torch.Tensor) -> Tensors:
             image_embeds, _ = self.encoder.vision(pixels)
             hidden = self.encoder.query_output(image_embeds)
             return image_embeds, self._projected(self.model.vision_projection, hidden)
 
-        return map(SeenImage, *self.run_on_images("seen", forward, pixels))
+        return self.run_on_images("seen", forward, pixels)
 
     def _project_texts(self, texts: Sequence[tuple[int, ...]]) -> torch.Tensor:
         input_ids, mask = self._padded(texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from blip2cli.model.batches import Failed
     from blip2cli.model.blip2 import Blip2Model
     from blip2cli.model.checkpoint.load import Checkpoint
+    from blip2cli.model.recent import PendingEncodings
 
 
 @dataclass(frozen=True)
@@ -108,24 +110,40 @@ class EmbedTask(Task):
         return (Column("features", "tensor", shape, store),)
 
     def results(self, model: Any, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
-        for batch in watch.timed("reading", batches):
-            if self.options.texts_column:
-                yield from self._text_results(model, batch, watch)
-                continue
-            with watch.phase("encoding"):
-                features = self._image_features(model, batch)
-            for row, at, error in zip(batch.rows, batch.image_of, batch.errors, strict=True):
-                stored, failure = (None, None) if at is None else self._stored(features[at])
-                yield Result(row, (stored,), error or failure)
+        read = watch.timed("reading", batches)
+        if not self.options.texts_column:
+            yield from self._image_results(model, read, watch)
+            return
+        for batch in read:
+            yield from self._text_results(model, batch, watch)
 
-    def _image_features(self, model: Any, batch: Batch) -> list[torch.Tensor | Failed]:
+    def _image_results(self, model: Any, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
+        """The results for images. On CUDA a batch is begun before the one before it is read."""
+        begun: deque[tuple[Batch, PendingEncodings]] = deque()
+        for batch in batches:
+            with watch.phase("encoding"):
+                begun.append((batch, self._begin_features(model, batch)))
+            if len(begun) > model.reads_late:
+                yield from self._arrived(*begun.popleft(), watch)
+        for batch, encodings in begun:
+            yield from self._arrived(batch, encodings, watch)
+
+    def _begin_features(self, model: Any, batch: Batch) -> PendingEncodings:
         if self.options.features == "itc":
-            features: list[torch.Tensor | Failed] = model.image_projections(batch)
+            encodings: PendingEncodings = model.begin_image_projections(batch)
         elif self.options.features == "vision":
-            features = model.vision_output(batch)
+            encodings = model.begin_vision_output(batch)
         else:
-            features = model.query_output(batch)
-        return features
+            encodings = model.begin_query_output(batch)
+        return encodings
+
+    def _arrived(self, batch: Batch, encodings: PendingEncodings, watch: Stopwatch) -> Iterator[Result]:
+        """The results for a batch, once its features are there."""
+        with watch.phase("encoding"):
+            features = encodings.wait()
+        for row, at, error in zip(batch.rows, batch.image_of, batch.errors, strict=True):
+            stored, failure = (None, None) if at is None else self._stored(features[at])
+            yield Result(row, (stored,), error or failure)
 
     def _text_results(self, model: Any, batch: Batch, watch: Stopwatch) -> Iterator[Result]:
         texts = [row.text for row in batch.rows if row.text and row.to_compute]

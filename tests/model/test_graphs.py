@@ -6,19 +6,21 @@ Without a CUDA device recording is replaced: a function is called as often as it
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 
+from blip2cli.host.stopwatch import Stopwatch
 from blip2cli.model import blip2, loaded
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.decoding.language_model import LanguageModel
 from blip2cli.model.decoding.requests import Completion, EncodedImage, Request
 from blip2cli.model.graphs import WARM_UP, Eager, Function, Graphs, Recording, Runner, Tensors, runner_for
-from blip2cli.records import Batch, RowError
-from blip2cli.settings import GenerationSettings, ModelSettings
+from blip2cli.records import Batch, Row, RowError
+from blip2cli.settings import GenerationSettings, InputSettings, Job, ModelSettings, OutputSettings
+from blip2cli.tasks.embed import EmbedOptions, EmbedTask
 from tests.conftest import Typed
 
 SETTINGS = {
@@ -272,6 +274,39 @@ def test_images_are_encoded_in_whole_batches(checkpoint: Path, kind: str, reques
     runners: list[Replayed] = request.getfixturevalue("runners")
     torch.testing.assert_close(encoded(load(checkpoint, 4)), expected)
     assert list(runners[0].made.values()) == [1]
+
+
+@pytest.mark.parametrize("features", ["qformer", "vision"])
+def test_features_are_read_after_the_next_batch_has_begun(
+    checkpoint: Path, features: Literal["qformer", "vision"], request: pytest.FixtureRequest
+) -> None:
+    settings = ModelSettings(model=str(checkpoint), dtype="fp32", device="cpu")
+    options, files = EmbedOptions(features=features), InputSettings(("unread.png",))
+    task = EmbedTask(Job("embed", options, files, OutputSettings(), settings, GenerationSettings()))
+    pixels = torch.randint(0, 256, (7, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    read: list[int] = []
+
+    def batches() -> Iterator[Batch]:
+        for first in (0, 3, 6):
+            numbers = list(range(first, min(first + 3, 7)))
+            rows = tuple(Row(number, str(number)) for number in numbers)
+            digests = tuple(bytes([number % 5]) for number in numbers)  # the last two are the first two again
+            read.append(first)
+            images = pixels[[number % 5 for number in numbers]]
+            yield Batch(rows, images, tuple(range(len(rows))), (None,) * len(rows), digests)
+
+    def results(model: Blip2Model) -> tuple[list[Any], list[int]]:
+        read.clear()
+        given = [(result, len(read)) for result in task.results(model, batches(), Stopwatch())]
+        assert [result.row.index for result, _ in given] == list(range(7))
+        return [result.values[0] for result, _ in given], [had_read for _, had_read in given]
+
+    expected, at_once = results(load(checkpoint, 3))
+    request.getfixturevalue("runners")
+    found, late = results(load(checkpoint, 3))
+    assert at_once == [1, 1, 1, 2, 2, 2, 3] and late == [2, 2, 2, 3, 3, 3, 3]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(torch.tensor(one), torch.tensor(other))
 
 
 def test_memory_that_runs_out_for_a_batch_may_be_enough_for_fewer_images(
