@@ -351,3 +351,18 @@ def test_texts_have_enough_contrast(page: Path, look: Look, scheme: str) -> None
     }
     pairs = [[text, ground] for text, others in grounds.items() for ground in others]
     assert [pair for pair in pairs if tab.evaluate(CONTRAST, pair) < 4.5] == []
+
+
+def test_pages_with_hardly_anything_to_show_open_too(tmp_path: Path, look: Look) -> None:
+    tab = look(written(tmp_path / "none.html"))
+    assert count(tab) == "0 images" and tab.get_by_text("Nothing matches.").is_visible()
+    tab.get_by_role("searchbox").press("Enter")
+    tab = look(written(tmp_path / "names.html", {}, {}))
+    assert count(tab) == "2 images" and names(tab) == ["0.jpg", "1.jpg"]
+    assert not tab.locator("#panel").is_visible()
+    tab.locator(".card").first.click()
+    assert tab.locator("#lightbox-name").inner_text() == "0.jpg"
+    rows = [Row(n, f"{n}.jpg", columns={"caption": "a"}) for n in range(2)]
+    write_report(rows, ReportSettings(tmp_path / "bare.html", thumbnail=0, quiet=True), "bare", {})
+    tab = look(tmp_path / "bare.html")
+    assert tab.locator(".card").first.bounding_box()["height"] < 140, "no room is left for pictures"

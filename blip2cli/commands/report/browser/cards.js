@@ -33,7 +33,8 @@ function lineOf(row, at) {
   const line = { row, label: labelOf(row, field), scores: scoresIn(row, at), text: "", look: "nothing" };
   if (at < 0) return { ...line, text: data.errors[row], look: "bad" };
   if (field === undefined) return line;
-  const text = field.kind === "number" && cell(field, row) !== null ? shownCell(field, row) : textOf(field, row, "– ");
+  const isNumber = field.kind === "number" && cell(field, row) !== null;
+  const text = isNumber ? shownCell(field, row) : textOf(field, row, "– ");
   return text ? { ...line, text, look: "" } : { ...line, text: "(empty)" };
 }
 
@@ -65,8 +66,9 @@ function makeCard(place) {
   holder.setAttribute("aria-setsize", shown.length);
   showThumbnail(part("picture"), card);
   const lines = linesOf(card), few = lines.slice(0, lineCount);
-  part("lines").replaceChildren(...few.map((line) => (lineCount === 1 ? makeLone(line) : makeLine(line))));
-  part("more").textContent = lines.length > few.length ? `and ${counted(lines.length - few.length)} more` : "";
+  part("lines").replaceChildren(...few.map(lineCount === 1 ? makeLone : makeLine));
+  const more = lines.length - few.length;
+  part("more").textContent = more > 0 ? `and ${counted(more)} more` : "";
   showText(part("name").firstElementChild, data.names[card]);
   part("name").title = data.names[card];
   const told = [...holder.querySelectorAll(".question, .answer")];
@@ -120,13 +122,14 @@ function marked(look, text) {
 
 /* A text, with what is searched for marked. */
 function showText(holder, text) {
-  const wanted = search.value.split(/\s+/).filter(Boolean).map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
-  if (!wanted.length) {
+  const words = search.value.split(/\s+/).filter(Boolean);
+  if (!words.length) {
     holder.textContent = text;
     return;
   }
-  const parts = text.split(new RegExp(`(${wanted.join("|")})`, "giu"));
-  holder.replaceChildren(...parts.map((part, at) => (at % 2 === 0 ? document.createTextNode(part) : make("mark", "", part))));
+  const patterns = words.map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+  const parts = text.split(new RegExp(`(${patterns.join("|")})`, "giu")); /* every second one is a word */
+  holder.replaceChildren(...parts.map((part, at) => (at % 2 === 0 ? part : make("mark", "", part))));
 }
 
 function markSelected(holder, on) {

@@ -7,11 +7,11 @@ const charts = [];
 
 function addCharts() {
   if (answers.length === 1 && answers[0].kind !== "number") {
-    const title = answers[0].name === "captions" ? "caption" : answers[0].name;
-    addChart(`${capitalised(title)} length in words`, lengthsOf, 0, null);
+    addChart(`${answerName()} length in words`, lengthsOf, 0, null);
   }
   for (const field of numbers.slice(0, MOST_CHARTS)) {
-    addChart(capitalised(field.name), (row) => (field.values[row] === null ? [] : [field.values[row]]), decimalsOf(field), field);
+    const valuesOf = (row) => (field.values[row] === null ? [] : [field.values[row]]);
+    addChart(capitalised(field.name), valuesOf, decimalsOf(field), field);
   }
   byId("charts-panel").hidden = !charts.length;
 }
@@ -67,10 +67,16 @@ function boundsOf(field, values, places) {
   return bounds;
 }
 
+/* The number in an input, or if there is none the other one. */
+function numberIn(input, otherwise) {
+  return Number.isNaN(input.valueAsNumber) ? otherwise : input.valueAsNumber;
+}
+
 function setRange(field) {
-  const [lowest, highest] = boundInputs.get(field).map((input) => input.valueAsNumber);
-  if (Number.isNaN(lowest) && Number.isNaN(highest)) filters.ranges.delete(field);
-  else filters.ranges.set(field, [Number.isNaN(lowest) ? -Infinity : lowest, Number.isNaN(highest) ? Infinity : highest]);
+  const [least, most] = boundInputs.get(field);
+  const range = [numberIn(least, -Infinity), numberIn(most, Infinity)];
+  if (range.some(Number.isFinite)) filters.ranges.set(field, range);
+  else filters.ranges.delete(field);
   update();
 }
 
@@ -90,7 +96,8 @@ function rangeText(field, [lowest, highest]) {
 function binsOf(values) {
   const low = values[0], high = values.at(-1);
   const whole = high - low < MOST_WHOLE && values.every(Number.isInteger);
-  return whole ? { low, width: 1, count: high - low + 1, whole } : { low, width: (high - low) / BARS, count: BARS, whole };
+  if (whole) return { low, width: 1, count: high - low + 1, whole };
+  return { low, width: (high - low) / BARS, count: BARS, whole };
 }
 
 function countsIn(values, { low, width, count }) {
@@ -135,15 +142,19 @@ function summaryOf(values, places) {
 function drawBars(chart, now) {
   const count = chart.bins.count, most = Math.max(...chart.all);
   chart.svg.setAttribute("viewBox", `0 0 ${count} 100`);
-  const bars = [["all", chart.all], ["now", now]].flatMap(([look, counts]) => counts.map((number, at) => {
+  const bars = [...barsOf(chart, "all", chart.all, most), ...barsOf(chart, "now", now, most)];
+  chart.svg.replaceChildren(...bars, svgElement("line", { x1: 0, x2: count, y1: 100, y2: 100 }));
+}
+
+function barsOf(chart, look, counts, most) {
+  return counts.map((number, at) => {
     const height = number ? Math.max(2, (100 * number) / most) : 0;
     const bar = svgElement("rect", { class: look, x: at + 0.06, width: 0.88, y: 100 - height, height });
     const title = svgElement("title", {});
     title.textContent = `${binName(chart, at)}: ${counted(number)}`;
     bar.append(title);
     return bar;
-  }));
-  chart.svg.replaceChildren(...bars, svgElement("line", { x1: 0, x2: count, y1: 100, y2: 100 }));
+  });
 }
 
 function binName({ bins: { low, width, whole }, places }, at) {

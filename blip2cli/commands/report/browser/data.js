@@ -41,7 +41,9 @@ function textOf(field, row, mark = "") {
 
 /* The number of each row's text among the labels, -1 for none; null if there are more labels than `most`. */
 function codesOf(field, most = Infinity) {
-  if (field.choices) return field.choices.length > most ? null : { codes: field.codes, labels: field.choices };
+  if (field.choices) {
+    return field.choices.length > most ? null : { codes: field.codes, labels: field.choices };
+  }
   const numberOf = new Map(), codes = new Int32Array(rowCount).fill(-1);
   for (let row = 0; row < rowCount; row += 1) {
     const value = field.values[row];
@@ -94,7 +96,10 @@ const haystacks = new Array(cardCount);
 
 /* All texts of a card. */
 function haystackOf(card) {
-  haystacks[card] ??= folded([data.names[card], ...Array.from(rowsOf(card), textsOfRow).flat()].join("\n"));
+  if (haystacks[card] === undefined) {
+    const texts = Array.from(rowsOf(card), textsOfRow).flat();
+    haystacks[card] = folded([data.names[card], ...texts].join("\n"));
+  }
   return haystacks[card];
 }
 

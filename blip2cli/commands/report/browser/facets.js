@@ -47,12 +47,13 @@ function errorFacets() {
   return [makeFacet("Errors", "errors", { codes, labels }, true)];
 }
 
-/* One for each question, with its answers; or one for all answers, where nearly every row has a question of its own. */
+/* One for each question, with its answers; or one for all answers, where most rows have questions of their own. */
 function questionFacets() {
   if (question === null || answers.length !== 1 || answers[0].kind !== "text") return [];
   const answered = codesOf(answers[0]);
   const count = questions.labels.length;
-  if (count > MOST_QUESTIONS || (count > FEW_VALUES && 2 * count > rowCount)) return repeated(answers[0], "answers");
+  const many = count > MOST_QUESTIONS || (count > FEW_VALUES && 2 * count > rowCount);
+  if (many) return repeated(answers[0], "answers");
   return questions.labels.map((text, at) => {
     const codes = Int32Array.from(answered.codes, (code, row) => (questions.codes[row] === at ? code : -1));
     return makeFacet(text, "answers", { codes, labels: answered.labels }, true);
@@ -62,7 +63,11 @@ function questionFacets() {
 function textFacets() {
   const texts = fields.filter((field) => field.kind === "text" && field !== asked);
   const others = question === null ? texts : texts.filter((field) => !answers.includes(field));
-  return others.flatMap((field) => repeated(field, answers.includes(field) ? "answers" : "others"));
+  return others.flatMap((field) => repeated(field, groupOf(field)));
+}
+
+function groupOf(field) {
+  return answers.includes(field) ? "answers" : "others";
 }
 
 /* A facet of a column, if its values are shared by images. */
@@ -74,7 +79,7 @@ function repeated(field, group, most = Math.min(MOST_LABELS, Math.max(FEW_VALUES
 
 function numberFacets() {
   const whole = numbers.filter((field) => decimalsOf(field) === 0);
-  return whole.flatMap((field) => repeated(field, answers.includes(field) ? "answers" : "others", MOST_NUMBERS));
+  return whole.flatMap((field) => repeated(field, groupOf(field), MOST_NUMBERS));
 }
 
 /* ---- counting ---- */

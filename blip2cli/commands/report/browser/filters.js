@@ -18,7 +18,8 @@ function isVisible(row) {
 
 /* The filters in use: the facet or column of each, and the cards that pass it. */
 function filtersInUse() {
-  const used = facets.filter((facet) => facet.chosen.size).map((facet) => [facet, cardsWithChosen(facet)]);
+  const chosen = facets.filter((facet) => facet.chosen.size);
+  const used = chosen.map((facet) => [facet, cardsWithChosen(facet)]);
   for (const [field, range] of filters.ranges) used.push([field, cardsInRange(field, range)]);
   if (filters.question >= 0) used.push([asked, cardsWhere((card) => rowsOf(card).some(isVisible))]);
   if (filters.onlySelected) used.push([selected, cardsWhere((card) => selected.has(card))]);
@@ -74,7 +75,8 @@ const lengthOf = (row) => {
   const texts = data.errors[row] || !answers.length ? [] : textsOf(answers[0], row);
   return texts.length ? wordsIn(texts[0]) : null;
 };
-const orders = new Map([["length", lengthOf], ...numbers.map((field) => [`number:${field.name}`, (row) => field.values[row]])]);
+const orders = new Map([["length", lengthOf]]);
+for (const field of numbers) orders.set(`number:${field.name}`, (row) => field.values[row]);
 
 /* A card with several rows stands where its highest stands, or in ascending order its lowest. */
 function sortShown() {

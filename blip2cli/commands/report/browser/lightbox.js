@@ -27,13 +27,16 @@ function contentOf(card) {
   const same = fields.filter((field) => rows.length > 1 && isSame(field, rows));
   const own = fields.filter((field) => !same.includes(field));
   const content = few.map((row) => rowContent(row, own));
-  if (few.length < rows.length) content.push(make("p", "rest", `and ${plural(rows.length - few.length, "row")} more`));
+  const more = rows.length - few.length;
+  if (more > 0) content.push(make("p", "rest", `and ${plural(more, "row")} more`));
   const shared = [...same.map((field) => entryOf(field, rows[0])), faultEntry(card, rows)].filter(Boolean);
   return shared.length ? [...content, entries(shared)] : content;
 }
 
-const isSame = (field, rows) =>
-  field !== question && !answers.includes(field) && rows.every((row) => textOf(field, row) === textOf(field, rows[0]));
+function isSame(field, rows) {
+  const first = textOf(field, rows[0]);
+  return field !== question && !answers.includes(field) && rows.every((row) => textOf(field, row) === first);
+}
 
 /* The answer under its question first, then the other columns. */
 function rowContent(row, own) {

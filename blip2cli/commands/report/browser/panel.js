@@ -57,7 +57,8 @@ function addMoreButton(view) {
     const first = view.items.length;
     addLabels(view, MANY_LABELS);
     const rest = facet.labels.length - view.items.length;
-    more.replaceWith(...(rest > 0 ? [make("p", "rest", `and ${plural(rest, "rarer value")}: use the search`)] : []));
+    if (rest > 0) more.before(make("p", "rest", `and ${plural(rest, "rarer value")}: use the search`));
+    more.remove();
     showFacet(view);
     view.items[first].button.focus();
   });
@@ -110,12 +111,21 @@ function addQuestions() {
 
 /* A button for each filter in use, which removes it. */
 function showChips() {
-  const chips = facets.flatMap((facet) => [...facet.chosen].map((label) =>
-    chip(facet.title, facet.labels[label] || "(empty)", () => facet.chosen.delete(label))));
-  if (filters.question >= 0) chips.unshift(chip(asked.name, questions.labels[filters.question], clearQuestion));
-  for (const [field, range] of filters.ranges) chips.push(chip(field.name, rangeText(field, range), () => clearRange(field)));
+  const chips = [];
+  if (filters.question >= 0) chips.push(chip(asked.name, questions.labels[filters.question], clearQuestion));
+  for (const facet of facets) chips.push(...chipsOf(facet));
+  for (const [field, range] of filters.ranges) {
+    chips.push(chip(field.name, rangeText(field, range), () => clearRange(field)));
+  }
   if (filters.onlySelected) chips.push(chip("Only", "selected", () => { filters.onlySelected = false; }));
   byId("chips").replaceChildren(...chips);
+}
+
+function chipsOf(facet) {
+  return Array.from(facet.chosen, (label) => {
+    const remove = () => facet.chosen.delete(label);
+    return chip(facet.title, facet.labels[label] || "(empty)", remove);
+  });
 }
 
 function chip(title, text, remove) {

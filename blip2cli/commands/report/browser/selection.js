@@ -58,7 +58,8 @@ function exportedCards() {
   if (!selected.size) return shown;
   const visible = shown.filter((card) => selected.has(card));
   const inView = new Set(visible);
-  return [...visible, ...[...selected].filter((card) => !inView.has(card)).sort((one, other) => one - other)];
+  const hidden = [...selected].filter((card) => !inView.has(card)).sort((one, other) => one - other);
+  return [...visible, ...hidden];
 }
 
 const exportedRows = () => exportedCards().flatMap(visibleRows);
@@ -82,8 +83,10 @@ function recordOf(row) {
   return [...record, ["error", data.errors[row] ?? null]];
 }
 
-const jsonLine = (row) =>
-  `{${recordOf(row).map(([name, value]) => `${JSON.stringify(name)}: ${JSON.stringify(value)}`).join(", ")}}\n`;
+function jsonLine(row) {
+  const members = recordOf(row).map(([name, value]) => `${JSON.stringify(name)}: ${JSON.stringify(value)}`);
+  return `{${members.join(", ")}}\n`;
+}
 
 function csvCell(value) {
   if (value === null) return "";
@@ -97,14 +100,20 @@ const EXPORTS = {
   csv: () => [csvLine(["image", ...fields.map((field) => field.name), "error"]),
     ...exportedRows().map((row) => csvLine(recordOf(row).map(([, value]) => value)))],
   jsonl: () => exportedRows().map(jsonLine),
-  txt: () => [...new Set(exportedCards().map((card) => data.names[card]))].map((name) => `${name}\n`),
+  txt: () => Array.from(new Set(exportedCards().map((card) => data.names[card])), (name) => `${name}\n`),
 };
 
+/* The page's title in letters and digits. */
+function fileStem() {
+  const title = document.title.replace(/ – blip2 report$/, "");
+  const words = title.match(/[\p{L}\p{N}]+/gu) ?? ["results"];
+  return words.join("-").slice(0, 60);
+}
+
 function save(kind) {
-  const stem = document.title.replace(/ – blip2 report$/, "").replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 60);
   const link = make("a");
   link.href = URL.createObjectURL(new Blob(EXPORTS[kind](), { type: "text/plain" }));
-  link.download = `${stem.replace(/^-|-$/g, "") || "results"}-${selected.size ? "selected" : "shown"}.${kind}`;
+  link.download = `${fileStem()}-${selected.size ? "selected" : "shown"}.${kind}`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   byId("export").open = false;

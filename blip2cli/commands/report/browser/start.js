@@ -93,7 +93,8 @@ function remembered(value) {
 }
 
 function showTheme() {
-  const dark = (document.documentElement.dataset.theme ?? (prefersDark.matches ? "dark" : "light")) === "dark";
+  const system = prefersDark.matches ? "dark" : "light";
+  const dark = (document.documentElement.dataset.theme ?? system) === "dark";
   theme.setAttribute("aria-pressed", dark);
   return dark;
 }
@@ -110,7 +111,7 @@ prefersDark.addEventListener("change", showTheme);
 
 function addOrders() {
   if (answers.length === 1 && answers[0].kind !== "number") {
-    sort.append(new Option(`${capitalised(answers[0].name === "captions" ? "caption" : answers[0].name)} length`, "length"));
+    sort.append(new Option(`${answerName()} length`, "length"));
   }
   for (const field of numbers) sort.append(new Option(capitalised(field.name), `number:${field.name}`));
 }

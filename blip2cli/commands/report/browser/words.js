@@ -30,6 +30,9 @@ function shownNumber(number, places) {
   return Number(text) === 0 ? "0" : text.replaceAll("-", "−");
 }
 
+/* What the only column of answers is called. */
+const answerName = () => capitalised(answers[0].name === "captions" ? "caption" : answers[0].name);
+
 const shownCell = (field, row) => shownNumber(field.values[row], decimalsOf(field));
 
 function make(tag, look = "", text = null) {
