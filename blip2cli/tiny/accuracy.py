@@ -1,12 +1,15 @@
-"""Measure the bundled models as a user runs them: `python -m blip2cli.tiny.accuracy [--dtype fp32 bf16 int8]`.
+"""Measure the bundled models as a user runs them: `python -m blip2cli.tiny.accuracy`.
 
-Writes easy-VQA's test split and held-out scenes to a temporary folder, runs `blip2 vqa` and `blip2 caption` on them
-for each dtype, and prints a Markdown table of what was right, in per cent. Needs the easy-vqa package. A second table
-is about retrieval among held-out scenes, with transformers' class in fp32.
+Writes easy-VQA's test split and held-out scenes to a temporary folder, runs `blip2 vqa` and
+`blip2 caption` on them for each dtype, and for each int8 kernel that runs here, and prints a
+Markdown table of what was right, in per cent. Needs the easy-vqa package. A second table
+compares the features of `blip2 embed` with those in the first dtype. A third one is about
+retrieval among held-out scenes, with transformers' class in fp32.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import RETRIEVAL_DIR
 from .easy_vqa import pictures
@@ -27,9 +31,16 @@ from .scenes import render, scene_stream
 ACCURACY_SEED = 2_000_003
 """Seed of the scenes measured here; training and validation never see them."""
 
+INT8_KERNELS = ("onednn", "onednn-7bit", "dynamic", "dynamic-7bit")
+OVERRIDE = "BLIP2_INT8_KERNEL"
+"""The environment variable that forces one of these on the CPU."""
+
 _QUESTIONS_PER_SCENE = 4
 _SCENE_CAPTIONS = "captions, scenes of {}"
 _ALL_SCENE_CAPTIONS = "captions, all scenes"
+Features = NDArray[np.float32]
+"""[images, num_query_tokens * width], or a number for each image."""
+
 Outcomes = dict[str, list[bool]]
 """For each figure, whether each item was right."""
 
@@ -62,10 +73,22 @@ class Material:
     captioned: list[Captioned]
 
 
+@dataclass(frozen=True)
+class Variant:
+    """A way to run the model; `kernel` is the int8 kernel that is forced, if any."""
+
+    dtype: str
+    kernel: str | None = None
+
+    def __str__(self) -> str:
+        return self.dtype if self.kernel is None else f"{self.dtype} {self.kernel}"
+
+
 def main() -> None:
-    """Parse the options, measure, and print the table."""
+    """Parse the options, measure, and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m blip2cli.tiny.accuracy", description=__doc__)
     parser.add_argument("--dtype", nargs="+", default=["fp32", "bf16", "int8"], help="dtypes to measure")
+    parser.add_argument("--kernels", nargs="*", default=INT8_KERNELS, help="int8 kernels to force (default: all)")
     parser.add_argument("--images", type=int, default=1000, help="easy-VQA test images (default: all 1,000)")
     parser.add_argument("--scenes", type=int, default=900, help="rendered scenes, a third of each count (default: 900)")
     parser.add_argument("--model", default="tiny", help="name or folder of the checkpoint (default: tiny)")
@@ -79,8 +102,15 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         material = write_material(Path(folder), options.images, options.scenes)
-        tallies = {dtype: measure(material, options.model, dtype) for dtype in options.dtype}
+        variants = [Variant(dtype) for dtype in options.dtype]
+        if "int8" in options.dtype:
+            forced = [Variant("int8", name) for name in options.kernels]
+            variants += [variant for variant in forced if runs(material, options.model, variant)]
+        tallies = {str(variant): measure(material, options.model, variant) for variant in variants}
+        features = {str(variant): embed(material, options.model, variant) for variant in variants}
     print(table(tallies))
+    print()
+    print(features_table(features))
     print()
     print(table({"fp32": measure_retrieval(options.retrieval_model, options.gallery)}))
 
@@ -96,10 +126,18 @@ def write_material(root: Path, images: int, scenes: int) -> Material:
     return Material(root, asked, easy_captioned + scene_captioned)
 
 
-def measure(material: Material, model: str, dtype: str) -> Outcomes:
-    """Run the two commands in one dtype, and compare their rows with the references."""
-    answers = _run(material.root, "vqa", "questions.jsonl", model, dtype)
-    captions = _run(material.root, "caption", "images", model, dtype)
+def runs(material: Material, model: str, variant: Variant) -> bool:
+    """Whether a kernel runs here; if not, says so."""
+    ran = _start(variant, "caption", material.root / "images", "--limit", "1", "--model", model, "--quiet")
+    if ran.returncode:
+        print(f"{variant} is left out: {ran.stderr.strip()}\n")
+    return ran.returncode == 0
+
+
+def measure(material: Material, model: str, variant: Variant) -> Outcomes:
+    """Run the two commands in one variant, and compare their rows with the references."""
+    answers = _run(material.root, "vqa", "questions.jsonl", model, variant)
+    captions = _run(material.root, "caption", "images", model, variant)
     tally: Outcomes = defaultdict(list)
     for row in answers:
         tally[row["group"]].append(row["answer"] == row["reference"])
@@ -109,6 +147,29 @@ def measure(material: Material, model: str, dtype: str) -> Outcomes:
     for item in material.captioned:
         tally_caption(tally, item, said[item.image])
     return tally
+
+
+def embed(material: Material, model: str, variant: Variant) -> Features:
+    """The Q-Former features of all images."""
+    rows = _run(material.root, "embed", "images", model, variant)
+    return np.array([np.ravel(row["features"]) for row in rows], dtype=np.float32)
+
+
+def features_table(features: dict[str, Features]) -> str:
+    """A Markdown table: the cosines of each image's features with those of the first column."""
+    first, expected = next(iter(features.items()))
+    cosines = [_cosines(given, expected) for given in features.values()]
+    lines = [f"| cosine with {first} | " + " | ".join(features) + " |", "|---|" + "---:|" * len(features)]
+    for name, figure in (("smallest", np.min), ("mean", np.mean)):
+        lines.append(f"| {name} | " + " | ".join(f"{figure(values):.5f}" for values in cosines) + " |")
+    return "\n".join(lines)
+
+
+def _cosines(given: Features, expected: Features) -> Features:
+    """The cosine of each row of one with the same row of the other."""
+    lengths = np.linalg.norm(given, axis=1) * np.linalg.norm(expected, axis=1)
+    cosines: Features = (given * expected).sum(axis=1) / lengths
+    return cosines
 
 
 def measure_retrieval(folder: Path, number: int) -> Outcomes:
@@ -166,11 +227,21 @@ def _write_scenes(root: Path, number: int) -> tuple[list[Asked], list[Captioned]
     return asked, captioned
 
 
-def _run(root: Path, command: str, source: str, model: str, dtype: str) -> list[dict[str, Any]]:
-    out = root / f"{command}-{dtype}.jsonl"
-    options = ["--model", model, "--dtype", dtype, "--quiet", "--out", str(out)]
-    subprocess.run([sys.executable, "-m", "blip2cli", command, str(root / source), *options], check=True)
+def _run(root: Path, command: str, source: str, model: str, variant: Variant) -> list[dict[str, Any]]:
+    """The rows that a command writes."""
+    out = root / f"{command}-{variant}.jsonl"
+    ran = _start(variant, command, root / source, "--model", model, "--quiet", "--out", out)
+    if ran.returncode:
+        raise SystemExit(f"blip2 {command} with {variant} failed: {ran.stderr}")
     return _rows(out.read_text(encoding="utf-8").splitlines())
+
+
+def _start(variant: Variant, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run `blip2` in a process of its own; a forced kernel needs the CPU."""
+    options = ["--dtype", variant.dtype, *(["--device", "cpu"] if variant.kernel else [])]
+    environment = os.environ | ({OVERRIDE: variant.kernel} if variant.kernel else {})
+    command = [sys.executable, "-m", "blip2cli", *map(str, arguments), *options]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 def _rows(lines: Iterable[str]) -> list[dict[str, Any]]:

@@ -36,6 +36,8 @@ def test_a_precision_that_cannot_run_is_told_and_the_others_are_tried(
     assert ran.code == 0, ran.err
     assert "bf16 error: RuntimeError: the operator refuses int8 1" in words_of(ran)
     assert "Fastest: --dtype" in ran.out
+    assert "Linear layers in int8: " in ran.out and " int8 " in ran.out.split("Linear layers in int8: ")[1]
+    assert "Linear layers in bf16" not in ran.out
 
 
 def test_where_none_can_run_it_is_two_lines(typed: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,24 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from blip2cli.tiny.accuracy import Captioned, Outcomes, table, tally_caption, write_material
+from blip2cli.model.checkpoint import kernel_choice
+from blip2cli.model.checkpoint.int8 import KERNELS
+from blip2cli.tiny.accuracy import (
+    INT8_KERNELS,
+    OVERRIDE,
+    Captioned,
+    Material,
+    Outcomes,
+    Variant,
+    features_table,
+    runs,
+    table,
+    tally_caption,
+    write_material,
+)
 from blip2cli.tiny.samples import write_samples
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
@@ -51,6 +66,25 @@ def test_accuracy_writes_a_manifest_without_giving_the_answer_column_away(tmp_pa
     assert len(rows) == len(material.asked)
     assert all(set(row) == {"image", "question", "reference", "group"} for row in rows)
     assert all((tmp_path / row["image"]).is_file() for row in rows)
+
+
+def test_accuracy_forces_every_int8_kernel_there_is() -> None:
+    assert tuple(KERNELS) == INT8_KERNELS and OVERRIDE == kernel_choice.OVERRIDE
+
+
+def test_accuracy_compares_features_image_by_image() -> None:
+    exact = np.array([[1, 0], [0, 2]], dtype=np.float32)
+    turned = np.array([[3, 0], [3, 4]], dtype=np.float32)
+    lines = features_table({"fp32": exact, "int8 onednn": turned}).splitlines()
+    assert lines[2:] == ["| smallest | 1.00000 | 0.80000 |", "| mean | 1.00000 | 0.90000 |"]
+
+
+def test_a_kernel_that_does_not_run_is_left_out_of_accuracy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes((EXAMPLES / "red-circle.png").read_bytes())
+    material = Material(tmp_path, [], [])
+    assert not runs(material, "tiny", Variant("int8", "onednn-3bit"))
+    assert "int8 onednn-3bit is left out: blip2: BLIP2_INT8_KERNEL is onednn-3bit" in capsys.readouterr().out
 
 
 def test_finding_the_model_imports_nothing_heavy() -> None:

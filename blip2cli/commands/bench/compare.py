@@ -60,11 +60,14 @@ def table(title: str, medians: dict[str, float], baseline: str, items: int, unit
 
 
 def texts(folder: Path, photos: Path, images: int, questions: int, count: int, with_fp32: bool) -> None:
-    """Captions (no questions) or answers to each image's questions, ours against the loop."""
+    """Captions (no questions) or answers to each image's questions, ours against the loop:
+    in bf16 where the processor has it, else in fp32."""
     import torch
 
     from blip2cli.commands.bench.ours import Ours
     from blip2cli.commands.bench.reference import ReferenceLoop
+    from blip2cli.model.checkpoint.load import DTYPES
+    from blip2cli.model.checkpoint.precision import native_bf16
 
     prompts: list[str | None] = list(QUESTIONS[:questions]) or [None]
     paths = [path for path in sorted(photos.glob("*.jpg"))[:images] for _ in prompts]
@@ -76,18 +79,24 @@ def texts(folder: Path, photos: Path, images: int, questions: int, count: int, w
         reference = ReferenceLoop(folder, dtype)
         return fastest(lambda size: lambda: reference.write(paths, asked, lengths, size), (16, 32))
 
+    layers: dict[str, str] = {}
+
     def ours(dtype: str) -> Run:
         def make(size: int) -> Run:
             return lambda: tool.write(photo_folder, prompts, lengths, size)
 
         tool = Ours(folder, dtype, 8)
+        layers[dtype] = tool.layers
         return fastest(make, (8, 16))
 
-    runs = {"loop bf16": loop(torch.bfloat16), "ours bf16": ours("bf16"), "ours int8": ours("int8")}
-    if with_fp32:
+    wide = "bf16" if native_bf16() else "fp32"
+    runs = {f"loop {wide}": loop(DTYPES[wide]), f"ours {wide}": ours(wide), "ours int8": ours("int8")}
+    if with_fp32 and wide == "bf16":
         runs = {"loop fp32": loop(torch.float32), **runs}
     title = f"VQA, {questions} questions an image" if questions else "Captions"
-    table(f"{title}: {images} images, middle geometry", rounds(runs, count), "loop bf16", images, "images")
+    table(f"{title}: {images} images, middle geometry", rounds(runs, count), f"loop {wide}", images, "images")
+    for dtype, kinds in layers.items():
+        print(f"\nLinear layers in {dtype}: {kinds}.")
 
 
 def beams(folder: Path, images: int, count: int) -> None:

@@ -16,7 +16,7 @@ def describe_machine() -> str:
     """Processor, cores and versions, in a line."""
     import transformers
 
-    flags = [flag for flag in ("avx512_bf16", "avx512_vnni", "amx_bf16") if flag in (instructions() or ())]
+    flags = [flag for flag in ("avx_vnni", "avx512_bf16", "avx512_vnni", "amx_bf16") if flag in (instructions() or ())]
     limit = f", limited to {isa_limit()}" if isa_limit() else ""
     return (
         f"{processor()} ({', '.join(flags) or 'no bf16 or int8 instructions'}{limit}), {cores()} cores, "

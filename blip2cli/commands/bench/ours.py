@@ -12,6 +12,7 @@ import torch
 from blip2cli.inputs import ColumnChoice, open_source
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint.find import find_checkpoint
+from blip2cli.model.checkpoint.layers_used import layers_used
 from blip2cli.model.decoding.requests import EncodedImage, Request
 from blip2cli.records import Batch
 from blip2cli.run.pipeline import load_for
@@ -24,6 +25,11 @@ class Ours:
     def __init__(self, checkpoint: Path | str, dtype: Any, batch_size: int, device: str = "auto") -> None:
         self.settings = ModelSettings(model=str(checkpoint), dtype=dtype, device=device)
         self.model = Blip2Model(find_checkpoint(self.settings, "generation"), batch_size)
+
+    @property
+    def layers(self) -> str:
+        """The kinds of linear layers that run."""
+        return layers_used(self.model.model)
 
     def batches(self, folder: Path, workers: int | None = None, exact: bool = False) -> Iterator[Batch]:
         """The folder's images as the run's loader gives them."""

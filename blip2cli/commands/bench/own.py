@@ -29,6 +29,7 @@ class Measurement:
     dtype: str
     batch_size: int
     images_per_second: float
+    layers: str
 
 
 def measure_and_show(settings: BenchSettings) -> None:
@@ -54,7 +55,9 @@ def measure_and_show(settings: BenchSettings) -> None:
     if not tries:
         raise Blip2Error(f"{settings.model} cannot run here with any of {', '.join(dtypes)} here", "Try --dtypes fp32.")
     best = max(tries, key=lambda tried: tried.images_per_second)
-    print(f"\nFastest: --dtype {best.dtype} --batch-size {best.batch_size}")
+    for dtype, layers in {tried.dtype: tried.layers for tried in tries}.items():
+        print(f"\nLinear layers in {dtype}: {layers}", end="")
+    print(f"\n\nFastest: --dtype {best.dtype} --batch-size {best.batch_size}")
 
 
 def _reason(error: Exception) -> str:
@@ -77,7 +80,7 @@ def _tries(photos: Path, dtype: Any, settings: BenchSettings) -> Iterator[Measur
         rate = settings.images / (time.perf_counter() - started)
         slower = slower + 1 if rate < best else 0
         best = max(best, rate)
-        yield Measurement(dtype, size, rate)
+        yield Measurement(dtype, size, rate, ours.layers)
         if slower == 2:
             return
 

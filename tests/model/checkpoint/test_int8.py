@@ -14,6 +14,7 @@ from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import int8, kernel_choice
 from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.checkpoint.int8 import KERNELS, QuantizedLinear
+from blip2cli.model.checkpoint.layers_used import layers_used
 from blip2cli.model.checkpoint.linears import NO_POST_OP, PostOp
 from blip2cli.records import Batch
 from blip2cli.settings import ModelSettings
@@ -123,6 +124,7 @@ def test_every_kernel_is_close_to_fp32(opt_checkpoint: Path, monkeypatch: pytest
     assert not [name for name, child in given.named_modules() if type(child) is nn.Linear]
     layers = [child for child in given.modules() if isinstance(child, QuantizedLinear)]
     assert {type(child.weight) for child in layers} == {KERNELS[kernel]}
+    assert layers_used(given) == f"{len(layers)} int8 {kernel}"
     assert {weight.dtype for weight in given.parameters()} == {checkpoint.dtype}
     expected = find_checkpoint(ModelSettings(model=str(opt_checkpoint), dtype="fp32", device="cpu")).load_model()
     pixels = torch.rand(2, 3, 32, 32)
