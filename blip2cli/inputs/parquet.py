@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from copy import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from blip2cli.errors import Blip2Error, UsageError, reason
@@ -36,11 +38,23 @@ class ParquetManifest(Manifest):
                 "Create the file again.",
             )
         self.columns = choose_columns(name, self._schema.names, columns)
+        self._read: list[str] | None = None
+
+    def narrowed(self, names: Collection[str]) -> ParquetManifest:
+        """The same rows, of which only these carried columns are read."""
+        carried = tuple(name for name in self.columns.carried if name in names)
+        own = [name for name in (self.columns.image, self.columns.text) if name is not None]
+        if not own or any("." in name for name in (*own, *carried)):  # which means a field
+            return self
+        narrow = copy(self)
+        narrow.columns = replace(self.columns, carried=carried)
+        narrow._read = [*own, *carried]
+        return narrow
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         with self._open() as file:
             groups, number = _from(file, start)
-            batches = file.iter_batches(_rows_at_once(file), row_groups=groups)
+            batches = file.iter_batches(_rows_at_once(file), row_groups=groups, columns=self._read)
             found = start
             for row in rows_of(self.columns, batches, number, start):
                 yield row

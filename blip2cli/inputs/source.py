@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -69,6 +69,11 @@ class Source(ABC):
     def split(self) -> Sequence[Source]:
         """The same rows as sources that can be read side by side."""
         return (self,)
+
+    def narrowed(self, names: Collection[str]) -> Source:
+        """The same rows with at least these of their carried columns, where others need
+        not be read."""
+        return self
 
     def unread(self) -> Counter[str]:
         """How many files were not read, by suffix, when the source was last counted, or read to its end."""
@@ -177,6 +182,10 @@ class Sources:
     def holds_texts(self) -> bool:
         """Whether all rows can hold a text."""
         return all(part.holds_texts for part in self.parts)
+
+    def narrowed(self, names: Collection[str]) -> Sources:
+        """The same rows with at least these of their carried columns."""
+        return replace(self, parts=tuple(part.narrowed(names) for part in self.parts))
 
     @property
     def is_typed(self) -> bool:

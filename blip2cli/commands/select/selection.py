@@ -93,7 +93,8 @@ class Selection:
         return sum(1 for _ in self.results.source.rows()) if known is None else known
 
     def _numbers(self) -> Iterator[int]:
-        rows = self.results.source.rows()
+        needed = () if self.condition is None else self.condition.columns
+        rows = self.results.source.narrowed(needed).rows()
         if self.condition is None:
             yield from (number for number, _ in enumerate(rows))
             return

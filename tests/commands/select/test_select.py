@@ -12,6 +12,7 @@ import pytest
 
 from blip2cli.commands.select.where import Condition
 from blip2cli.errors import UsageError
+from blip2cli.inputs import ColumnChoice, open_source
 from blip2cli.outputs import FORMATS
 from tests.conftest import Typed
 
@@ -90,6 +91,16 @@ def test_numbers_in_csv_are_compared_exactly(typed: Run, tmp_path: Path) -> None
     assert ids(typed("select", "r.csv", "--where", "try_cast(p as double) > 0.9")) == [1]
     refused = typed("select", "r.csv", "--where", "p::double > 0.9", "--out", "o.csv")
     assert refused.code == 2 and "try_cast" in refused.err and not Path("o.csv").exists()
+
+
+def test_only_the_columns_of_a_condition_are_read_to_apply_it(results: str, tmp_path: Path) -> None:
+    source = open_source([str(tmp_path / results)], ColumnChoice())
+    narrow = source.narrowed(["probability"])
+    for row, whole in zip(narrow.rows(), source.rows(), strict=True):
+        assert (row.name, row.columns["probability"]) == (whole.name, whole.columns["probability"])
+        assert results != "r.parquet" or list(row.columns) == ["probability"]
+    assert next(source.narrowed(["id", "tags"]).rows(2)).columns.keys() >= {"id", "tags"}
+    assert next(source.rows()).columns.keys() == ROWS[0].keys() - {"image"}, "the source itself is as it was"
 
 
 @pytest.mark.parametrize("name", ["o.jsonl", "o.csv", "o.parquet", "o.arrow", "shards"])
