@@ -108,6 +108,8 @@ def _nothing_new(job: Job, tally: Tally) -> str:
         return ""
     if tally.retried:
         return "the other rows of the input were there already"
+    if job.output.update and tally.earlier.rows:
+        return f"nothing new: {job.output.out} has all rows of the input already"
     if tally.earlier.rows:
         return f"nothing new: {job.output.out} has as many rows as the input; --update compares all their names"
     inputs = ", ".join(map(str, job.input.inputs)) or "the input"

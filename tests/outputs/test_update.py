@@ -68,6 +68,7 @@ def test_rows_that_came_in_the_middle_are_added_behind(typed: Run, output: tuple
     assert json.loads(Path("s.json").read_text())["already_there"] == 3
     again = typed(*caption(output), "--update")
     assert again.code == 3 and again.err.startswith("0 rows to ") and ", 8 of the input already there" in again.err
+    assert f"\n  nothing new: {output[0]} has all rows of the input already\n" in again.err
     assert again.err.endswith("2 rows there have errors; --update --retry-errors computes them again\n")
     assert contents(Path(str(output[0]))) == rows
 
