@@ -14,7 +14,7 @@ import pytest
 from blip2cli.commands.search import rerank
 from blip2cli.images import decode as images
 from blip2cli.model.retrieval import RetrievalModel
-from tests.commands.report.conftest import data_of
+from tests.commands.report.pages import data_of
 from tests.conftest import Typed
 
 Run = Callable[..., Typed]
