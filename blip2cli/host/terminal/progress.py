@@ -111,17 +111,17 @@ class Progress:
     def _draw(self) -> None:
         if self.bar is None or self._closed.is_set():
             return
-        known = bool(self.total)
-        share = f"{100 * min(self.done / self.total, 1):3.0f}% " if self.total else ""
-        self.bar.total, self.bar.n = self.total, min(self.done, self.total) if self.total else self.done
-        self.bar.desc = f"{self.task} {share}|" if self.task and known else self.task or f"{share}|" * known
-        self.bar.unit = f"| {self._counts()}{self._rest()}" if known else self._state()
-        self.bar.bar_format = "{desc}{bar}{unit}" if known else "{desc}{unit}"
+        if self.total:
+            share = min(self.done / self.total, 1.0)
+            task = f"{self.task} " if self.task else ""
+            before, after = f"{task}{100 * share:3.0f}% |", f"| {self._counts()}{self._rest()}"
+            self.bar.bar_format = "{desc}{bar}{unit}"
+            self.bar.total, self.bar.n = 1.0, share
+        else:
+            before, after = self.task or self._counts(), self._rest()
+            self.bar.bar_format = "{desc}{unit}"
+        self.bar.desc, self.bar.unit = before, after
         self.bar.refresh()
-
-    def _state(self) -> str:
-        """What stands behind the task where no total is known."""
-        return self._rest() if self.task else self._counts() + self._rest()
 
     def _counts(self) -> str:
         of = f" of {self.total:,}" if self.total is not None else ""
