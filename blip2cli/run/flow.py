@@ -44,7 +44,7 @@ def _computed(plan: Plan, output: Output, rows: Iterator[Row], progress: Progres
 
     A run that keeps nothing stops at once; one with an output finishes and commits the current rows.
     """
-    kept = plan.job.output.out is not None
+    kept = plan.target.format.resumes
     with (
         closing(plan.open_pipeline()) as pipeline,
         BackgroundOutput(output, plan.job.output.commit_every) as writer,
@@ -57,7 +57,8 @@ def _computed(plan: Plan, output: Output, rows: Iterator[Row], progress: Progres
             progress.advance(*tally.add(results))
     if stop.asked:
         of = f" of {plan.total:,}" if plan.total is not None else ""
-        raise Interrupted(f"{tally.earlier.rows + tally.images:,}{of} rows are kept in {plan.job.output.out}")
+        place = plan.job.output.out or "text files next to the images"
+        raise Interrupted(f"{tally.earlier.rows + tally.images:,}{of} rows are kept in {place}")
     output.finish()
     tally.finish(pipeline.stats(), writer.seconds, plan.layout.late)
     return tally

@@ -119,6 +119,10 @@ def test_ctrl_c_stops_at_once_unless_rows_are_kept(
         "blip2: interrupted",
         "       1 of 1 rows are kept in o.jsonl; run the same command with --resume to continue.",
     ]
+    Path("a.png").write_bytes(CIRCLE.read_bytes())
+    ran = typed("caption", "a.png", "--format", "sidecar")
+    assert (ran.code, Path("a.txt").read_text()) == (130, "a red circle")
+    assert "\n       1 of 1 rows are kept in text files next to the images; run" in ran.err
 
 
 def test_a_second_signal_leaves_at_once_and_the_run_can_go_on(tmp_path: Path, typed: Callable[..., Typed]) -> None:
