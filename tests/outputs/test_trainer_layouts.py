@@ -152,7 +152,8 @@ def test_shapes_and_precisions_of_arrays(typed: Run) -> None:
     typed("embed", EXAMPLES / "red-circle.png", "--format", "npy", "--store", "fp16", "--out", "f")
     array = np.load("f/img_emb/img_emb_00000.npy", allow_pickle=False)
     assert array.shape == (1, 8, 128) and array.dtype == np.float16
-    assert typed("embed", "-", "--format", "npy", "--out", "none").code == 0
+    Path("none.csv").write_text("image\n")
+    assert typed("embed", "none.csv", "--format", "npy", "--out", "none").code == 0
     assert np.load("none/img_emb/img_emb_00000.npy").shape == (0, 8, 128)
 
 

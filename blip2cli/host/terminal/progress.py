@@ -69,6 +69,7 @@ class Progress:
         """Count images from now on, of which some were done before."""
         self.task, self.unit = "", "images"
         self.total, self.done, self.errors, self.speed = total, done + self.skipped, 0, Speed()
+        self.told = time.monotonic()
         self._draw()
 
     def counted(self, items: Iterable[T], total: int, unit: str) -> Iterator[T]:
