@@ -12,7 +12,7 @@ from blip2cli.model.checkpoint.devices import device_named, every_cuda_device
 from blip2cli.model.checkpoint.explained import explained
 from blip2cli.model.checkpoint.files import ADAPTER, COPY_AGAIN, WEIGHTS, json_object, weight_files
 from blip2cli.model.checkpoint.hub import USE_ANOTHER, check_model_name, hub_folder
-from blip2cli.model.checkpoint.int8 import check_available
+from blip2cli.model.checkpoint.kernel_choice import check_kernels
 from blip2cli.model.checkpoint.load import CLASSES, Checkpoint
 from blip2cli.model.checkpoint.precision import resolve_dtype
 from blip2cli.model.checkpoint.processor import image_settings
@@ -66,7 +66,7 @@ def find_checkpoint(settings: ModelSettings, kind: Kind | None = None, fetch: bo
     _check_kind(name, actual, kind, spread)
     precision = resolve_dtype(settings.dtype, devices[0].type, _family(name, config, actual))
     if precision == "int8" and devices[0].type == "cpu":
-        check_available()
+        check_kernels()
     check_tokenizer_files(name, folder)
     report = check_weights(name, folder, config, CLASSES[actual])
     _check_width(name, config, actual)

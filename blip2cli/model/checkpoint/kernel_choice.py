@@ -107,6 +107,15 @@ def choose_kernels() -> KernelChoice:
     return KernelChoice(kernels, f"measured, kept in {file}" if written else f"measured; {file} cannot be written")
 
 
+def check_kernels() -> None:
+    """Raises UsageError if `choose_kernels` would; measures nothing."""
+    named = os.environ.get(OVERRIDE, "auto")
+    if named == "auto":
+        check_available()
+    else:
+        _checked(named)
+
+
 def cache_folder() -> Path:
     """The folder of what may be computed again: of BLIP2_CACHE, else in that of the user."""
     named = os.environ.get(CACHE_FOLDER)

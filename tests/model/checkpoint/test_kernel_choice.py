@@ -11,7 +11,9 @@ import torch
 from blip2cli.errors import UsageError
 from blip2cli.model.checkpoint import int8, kernel_choice
 from blip2cli.model.checkpoint.kernel_choice import CACHE_FOLDER, OVERRIDE, KernelChoice, choose_kernels
+from tests.conftest import Typed
 
+EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 BOTH = ("onednn-7bit", "dynamic-7bit")
 CASES = kernel_choice._cases()
 
@@ -133,6 +135,18 @@ def test_a_kernel_can_be_named(measured: list[tuple[str, ...]], monkeypatch: pyt
     monkeypatch.setenv(OVERRIDE, "auto")
     choose_kernels()
     assert measured == [BOTH]
+
+
+def test_a_kernel_that_is_none_is_refused_before_anything_is_loaded(
+    typed: Callable[..., Typed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(OVERRIDE, "fast")
+    ran = typed("caption", EXAMPLES / "red-circle.png", "--dtype", "int8", "--device", "cpu", "--dry-run")
+    assert ran.code == 2
+    assert ran.err.splitlines()[-2:] == [
+        "blip2: BLIP2_INT8_KERNEL is fast, which is not an int8 kernel",
+        "       Use auto, onednn, onednn-7bit, dynamic, dynamic-7bit.",
+    ]
 
 
 def test_one_kernel_needs_no_measurement(measured: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
