@@ -29,6 +29,7 @@ from blip2cli.tasks.caption import CaptionOptions
 from blip2cli.tasks.embed import EmbedOptions
 from blip2cli.tasks.match import MatchOptions
 from blip2cli.tasks.vqa import VqaOptions
+from blip2cli.tasks.wide import check_name
 
 Texts = str | Sequence[str] | None
 
@@ -103,7 +104,7 @@ class Blip2:
         images: Any,
         question: Texts | Mapping[str, str] = None,
         template: str | None = None,
-        choices: Sequence[str] | None = None,
+        choices: str | Sequence[str] | None = None,
         **options: Any,
     ) -> Iterator[dict[str, Any]]:
         """Rows with `question` and `answer`, one for every image and question.
@@ -114,8 +115,10 @@ class Blip2:
         """
         check_names("answer", options, InputSettings, GenerationSettings, own=("question", "template", "choices"))
         wide = isinstance(question, Mapping)
-        texts = [_literal(text) for text in _listed(question.values() if isinstance(question, Mapping) else question)]
+        texts = [*map(_literal, _listed([*question.values()] if isinstance(question, Mapping) else question))]
         if isinstance(question, Mapping):
+            for name in question:
+                check_name(str(name), "is_red")
             texts = [f"{name}={text}" for name, text in zip(question, texts, strict=True)]
         quoted = None if choices is None else _quoted(choices)
         values = {"prompt": tuple(texts), "wide": wide, "template": template, "choices": quoted}
@@ -208,10 +211,15 @@ def _is_collection(value: Any) -> bool:
 
 def _listed(texts: Any) -> list[str]:
     """Texts that may be given as one. Raises UsageError for what is not a text."""
-    listed = [] if texts is None else [texts] if isinstance(texts, str) else list(texts)
-    wrong = next((text for text in listed if not isinstance(text, str)), None)
-    if wrong is not None:
-        raise UsageError(f"{wrong!r} is not a text", "Give a text, or a list of texts.")
+    if texts is None:
+        return []
+    if isinstance(texts, str):
+        return [texts]
+    is_list = isinstance(texts, Iterable) and not isinstance(texts, (Mapping, bytes))
+    listed = list(texts) if is_list else [texts]
+    for text in listed:
+        if not isinstance(text, str):
+            raise UsageError(f"{text!r} is not a text", "Give a text, or a list of texts.")
     return listed
 
 
@@ -220,8 +228,10 @@ def _literal(text: str) -> str:
     return text.replace("{", "{{").replace("}", "}}")
 
 
-def _quoted(choices: Sequence[str]) -> str:
-    """Choices as the command line takes them."""
+def _quoted(choices: str | Sequence[str]) -> str:
+    """Choices as the command line takes them, which may be given so. Raises UsageError for what is not a text."""
+    if isinstance(choices, str):
+        return choices
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(choices)
+    csv.writer(line, lineterminator="").writerow(_listed(choices))
     return line.getvalue()

@@ -228,3 +228,37 @@ def test_mistakes_in_keywords_are_answered_in_our_words(
     with pytest.raises(UsageError) as refused:
         call(tiny)
     assert refused.value.message.startswith(message) and refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        ({"is red": "is it red?"}, "a question cannot be named 'is red'"),
+        ({"a=b": "is it red?"}, "a question cannot be named 'a=b'"),
+        ({"": "is it red?"}, "a question cannot be named ''"),
+        ({1: "is it red?"}, "a question cannot be named '1'"),
+        ({"a": ""}, "there is no question in 'a='"),
+        ({"a": None}, "None is not a text"),
+        (["is it red?", None], "None is not a text"),
+        (7, "7 is not a text"),
+    ],
+    ids=str,
+)
+def test_wrong_questions_are_one_exception(tiny: Blip2, question: Any, message: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        tiny.vqa(CIRCLE, question)
+    assert refused.value.message == message
+
+
+def test_a_prompt_is_not_taken_from_the_names_of_a_dict(tiny: Blip2) -> None:
+    with pytest.raises(UsageError) as refused:
+        tiny.caption(CIRCLE, {"a": "a photo of"})
+    assert refused.value.message == "{'a': 'a photo of'} is not a text"
+
+
+def test_choices_may_be_a_text_as_on_the_command_line(tiny: Blip2) -> None:
+    rows = [next(tiny.vqa(CIRCLE, "is it red?", choices=choices)) for choices in ("yes, no", ["yes", "no"])]
+    assert rows[0] == rows[1] and rows[0]["answer"] in ("yes", "no")
+    with pytest.raises(UsageError) as refused:
+        tiny.vqa(CIRCLE, "is it red?", choices=[True, False])
+    assert refused.value.message == "True is not a text"

@@ -11,8 +11,8 @@ from blip2cli.errors import UsageError
 from blip2cli.records import Column, Result, RowError
 from blip2cli.tasks.template import Template
 
-NAMED = re.compile(r"([^\W\d]\w*)=(.*\S.*)", re.DOTALL)
-"""NAME=QUESTION, as it is typed."""
+NAMED = re.compile(r"([^\s=]*)=(.*)", re.DOTALL)
+"""NAME=QUESTION, as it is typed; a text with a space before the = is a question alone."""
 
 LONGEST_NAME = 60
 """Characters of a column's name that is made from a question."""
@@ -38,8 +38,7 @@ def named_questions(texts: Sequence[str], beside: Sequence[str]) -> list[NamedQu
     questions = []
     names: dict[str, str] = {}
     for text in texts:
-        match = NAMED.fullmatch(text)
-        name, asked = (match[1], match[2].strip()) if match else (_name_of(text), text)
+        name, asked = _name_and_question(text)
         if not name:
             raise UsageError(f"no column can be named after the question {text!r}", _hint("answer", text))
         for column in (name, *(name + ending for ending in beside)):
@@ -52,6 +51,29 @@ def named_questions(texts: Sequence[str], beside: Sequence[str]) -> list[NamedQu
             names[column] = asked
         questions.append(NamedQuestion(name, Template(asked, "--prompt")))
     return questions
+
+
+def check_name(name: str, example: str) -> None:
+    """Check that a column can have the name that a question was given. Raises UsageError.
+
+    Letters may be those of any language, with their marks. `example` is a name that can be given.
+    """
+    if not name.isidentifier():
+        raise UsageError(
+            f"a question cannot be named {name!r}", f"Use letters, digits and underscores, for example {example}."
+        )
+
+
+def _name_and_question(text: str) -> tuple[str, str]:
+    """The column that a question is for, and the question itself. Raises UsageError."""
+    match = NAMED.fullmatch(text.strip())
+    if match is None:
+        return _name_of(text), text
+    name, asked = match[1], match[2].strip()
+    if not asked:
+        raise UsageError(f"there is no question in {text!r}", _hint(_name_of(name) or "people", "how many people?"))
+    check_name(name, f'-p {_name_of(name) or "answer"}="{asked}"')
+    return name, asked
 
 
 def _name_of(text: str) -> str:

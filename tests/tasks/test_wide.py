@@ -110,6 +110,28 @@ def test_names_that_clash_are_refused(texts: tuple[str, ...], message: str) -> N
     assert message in refused.value.message and refused.value.hint.startswith("Name it: -p ")
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("is-red=is it red?", 'Use letters, digits and underscores, for example -p is_red="is it red?".'),
+        ("1st=is it red?", 'Use letters, digits and underscores, for example -p question_1st="is it red?".'),
+        ("=is it red?", 'Use letters, digits and underscores, for example -p answer="is it red?".'),
+        ("people=", 'Name it: -p people="how many people?"'),
+        ("people=  ", 'Name it: -p people="how many people?"'),
+    ],
+)
+def test_a_wrong_name_is_not_asked_as_part_of_the_question(text: str, hint: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        named_questions([text], [])
+    assert refused.value.hint == hint
+
+
+def test_names_may_have_the_letters_of_any_language() -> None:
+    questions = named_questions(["größe=how big?", "रंग=what colour?", "é=what?"], [])
+    assert [question.name for question in questions] == ["größe", "रंग", "é"]
+    assert [question.template.text for question in questions] == ["how big?", "what colour?", "what?"]
+
+
 def test_names_are_made_of_the_words_of_questions() -> None:
     texts = ("How many people are there?", "¿Qué hay aquí?", "2 dogs?", "is 1+1=2 written?", "a" * 90, "n=a=b")
     names = [question.name for question in named_questions(texts, [])]
