@@ -24,8 +24,8 @@ from blip2cli.settings import Job
 SHOWN = 5
 """Images that were not found, of which a line is shown."""
 
-LONGEST_STEM = 100
-"""Characters of the name of a file without its suffix."""
+LONGEST_STEM = 200
+"""Bytes of the name of a file without its suffix; file systems take 255 with all that is added."""
 
 NOT_A_FILE = RowError("unsupported", "it is not a file of its own, so it cannot be linked; leave out --link")
 
@@ -134,7 +134,9 @@ def _written(place: Path, data: bytes, source: str | None) -> bool:
             os.symlink(source, place)
             return True
         temporary = temporary_of(place)
-        temporary.write_bytes(data)
+        temporary.unlink(missing_ok=True)  # it may be a link that leads elsewhere
+        with open(temporary, "xb") as file:
+            file.write(data)
         try:
             os.link(temporary, place)  # which does not replace anything
         except FileExistsError:
@@ -155,7 +157,7 @@ def _name_of(row: Row, suffix: str) -> str:
     stem, own = os.path.splitext(last)
     if not is_image(last):
         stem, own = last, suffix
-    return f"{stem[-LONGEST_STEM:]}{own}"
+    return f"{stem.encode()[-LONGEST_STEM:].decode(errors='ignore')}{own}"
 
 
 def _show(folder: Path, job: Job, gathered: Gathered) -> None:

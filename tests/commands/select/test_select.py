@@ -172,6 +172,26 @@ def test_images_are_copied_once_and_nothing_is_overwritten(typed: Run, tmp_path:
     assert again.code == 0 and again.err.endswith("0 images copied to d, 3 there already, 0 not found\n")
 
 
+def test_long_names_are_cut_to_what_a_folder_takes(typed: Run, tmp_path: Path) -> None:
+    for start in ("1", "2"):
+        shutil.copy(EXAMPLES / IMAGES[int(start)], start + "写" * 83 + ".png")
+    write(tmp_path / "r.jsonl", [{"image": start + "写" * 83 + ".png"} for start in ("1", "2")])
+    ran = typed("select", "r.jsonl", "--images-to", "d")
+    assert ran.code == 0 and ran.err.endswith("2 images copied to d, 0 not found\n")
+    assert {path.name for path in Path("d").iterdir()} == {"写" * 66 + ".png", "写" * 66 + "-2.png"}
+
+
+def test_links_in_the_folder_are_not_written_through(typed: Run, tmp_path: Path) -> None:
+    shutil.copy(EXAMPLES / IMAGES[0], "x.png")
+    Path("mine").write_text("mine")
+    Path("d").mkdir()
+    Path("d/.x.png.tmp.blip2").symlink_to(tmp_path / "mine")
+    write(tmp_path / "r.jsonl", [{"image": "x.png"}])
+    assert typed("select", "r.jsonl", "--images-to", "d").code == 0
+    assert Path("mine").read_text() == "mine"
+    assert [path.name for path in Path("d").iterdir()] == ["x.png"]
+
+
 def test_images_are_linked(typed: Run, results: str) -> None:
     words = ["select", results, "--where", "probability > 0.9", "--images-to", "d", "--link", "--out", "o.csv"]
     assert typed(*words).code == 0
