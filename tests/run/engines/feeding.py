@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import deque
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from blip2cli.host.terminal import Progress
 from blip2cli.records import Row
 from blip2cli.run import flow
 from blip2cli.run.engines import replica_process, replicas
@@ -105,7 +107,8 @@ def measure(folder: Path, suffix: str, rows: int, count: int, slow: bool) -> Mea
         return results_of(self, index)
 
     replicas.Replicas._results_of = noted  # type: ignore[method-assign]
-    tally = flow.run(make_plan(job))
+    with closing(Progress(quiet=True)) as progress:
+        tally = flow.run(make_plan(job), progress)
     assert tally.rows == rows and tally.errors == 0
     seconds, cpu = time.monotonic() - started[0][0], time.process_time() - started[0][1]
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

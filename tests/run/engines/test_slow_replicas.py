@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Timer
 from types import SimpleNamespace
 from typing import Any
@@ -11,11 +12,13 @@ import torch
 
 from blip2cli.host.signals import Stop
 from blip2cli.records import Result, Row
+from blip2cli.run.engines import replica_process
 from blip2cli.run.engines import replicas as module
 from blip2cli.run.engines.replica import DONE, DRY, PULL, READY, ROWS
 from blip2cli.run.engines.replica_process import GONE, ReplicaProcess
 from blip2cli.run.engines.replicas import Replicas
 from blip2cli.settings import ModelSettings
+from tests.run.engines import feeding
 
 HELD, ROWS_OF_ALL = 100, 1000
 
@@ -130,3 +133,18 @@ def test_rows_that_another_replica_has_finished_are_not_repeated_when_one_dies(
     got = two.replicas[1].connection.got
     assert len(got) == len(set(got)) and not two.suspicion
     assert "the replica on cpu:0 died (SIGKILL)" in capsys.readouterr().err
+
+
+def test_what_the_parent_writes_can_be_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(replica: ReplicaProcess, inbox: Any) -> None:
+        replica.process = SimpleNamespace(exitcode=0, join=lambda **_: None, kill=lambda: None)
+        replica.connection = Fast(replica, inbox)
+
+    monkeypatch.setattr(ReplicaProcess, "start", start)
+    monkeypatch.setattr(ReplicaProcess, "end", lambda replica: None)
+    for owner, name in ((replica_process, "serve_rows"), (Replicas, "_results_of")):
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # which `measure` replaces
+    feeding.write_manifest(tmp_path / "500.parquet", 500)
+    measured = feeding.measure(tmp_path, ".jsonl", 500, 2, slow=False)
+    assert measured.rows == 500 and measured.rows_a_second > 0
+    assert len((tmp_path / "out-500.jsonl").read_text().splitlines()) == 500
