@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from blip2cli.errors import CheckpointError
+from blip2cli.host.terminal import counted
 
 PostOp = tuple[str, str]
 """An operation on a layer's output within the same call: oneDNN's name for it, and for
@@ -41,7 +42,7 @@ def replace_linears(
     """
     # the list must not hold the linear layers, which would keep all their weights
     parents = [module for module in model.modules() if type(module) is not nn.Linear]
-    for parent in parents:
+    for parent in counted(parents, len(parents), "parts"):
         fused = _fused_activations(parent) if fuse else {}
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:
