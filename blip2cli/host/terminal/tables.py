@@ -154,7 +154,7 @@ class TablePrinter:
     def _print(self, widths: Sequence[int | None], cells: Sequence[Any]) -> None:
         from rich.table import Table
 
-        table = Table(box=None, show_header=False, padding=(0, GAP, 0, 0), pad_edge=False)
+        table = Table(box=None, show_header=False, padding=(0, GAP, 0, 0))
         for width, number in zip(widths, self.number, strict=False):
             right = number and width is not None
             table.add_column(width=width, overflow="fold", justify="right" if right else "left")
