@@ -24,14 +24,21 @@ class CsvOutput(LinesOutput):
 
     def text(self, results: Sequence[Result]) -> bytes:
         names = self.layout.names
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, dialect=self._dialect, lineterminator="\n")
-        if not self.rows:
-            writer.writerow(names)
+        lines = [] if self.rows else [self._line(names)]
         for result in results:
             record = self.layout.record(result)
-            writer.writerow([_cell(record[name]) for name in names])
-        return buffer.getvalue().encode("utf-8", "backslashreplace")
+            lines.append(self._line([_cell(record[name]) for name in names]))
+        return "".join(lines).encode("utf-8", "backslashreplace")
+
+    def _line(self, cells: Sequence[Any]) -> str:
+        """Cells as a line.
+
+        Not every Python puts a carriage return into quotation marks where lines end with a line feed alone, so it is
+        written with both, which are then replaced.
+        """
+        buffer = io.StringIO()
+        csv.writer(buffer, dialect=self._dialect, lineterminator="\r\n").writerow(cells)
+        return buffer.getvalue().removesuffix("\r\n") + "\n"
 
     def continues(self, data: bytes) -> bool:
         text = data.decode("utf-8", "replace")

@@ -261,3 +261,13 @@ def test_keys_whose_hashes_begin_alike_are_told_apart(monkeypatch: pytest.Monkey
     monkeypatch.setattr("blip2cli.run.update._digest", lambda key: array("Q", [7, int(key[0])]).tobytes())
     known = KnownRows([(str(number), None) for number in (5, 1, 3, 5)])
     assert [known.take((str(number), None)) for number in (3, 5, 2, 5, 5, 1, 9)] == [2, 0, None, 3, None, 1, None]
+
+
+@pytest.mark.parametrize("out", ["o.jsonl", "o.csv", "o.tsv", "o.parquet"])
+def test_rows_of_any_name_are_found_again(typed: Run, out: str) -> None:
+    odd = (" a", "a ", "a,b", 'a"b', "a\nb", "a\rb", "a\tb", "'", "=a", "#1", "a\u2028b", "e\u0301", "\u00e9", "a\\b")
+    Path("m.jsonl").write_text("".join(json.dumps({"image": f"{name}.png", "id": name}) + "\n" for name in odd))
+    assert typed(*caption((out,))).code == 3
+    assert [(row["image"], row["id"]) for row in contents(Path(out))] == [(f"{name}.png", name) for name in odd]
+    ran = typed(*caption((out,)), "--update")
+    assert f"0 rows to {out}, {len(odd)} of the input already there" in ran.err
