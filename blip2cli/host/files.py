@@ -126,13 +126,13 @@ def check_apart(outputs: Mapping[str, Path], inputs: Iterable[object]) -> None:
         inputs: what is read; texts that do not name a file are ignored.
     """
     names = [name for name in inputs if isinstance(name, str) and name != "-" and not is_url(name)]
-    for path in outputs.values():
+    for option, path in outputs.items():
         folder = os.path.join(os.path.realpath(path), "") if os.path.isdir(path) else None
         for name in names:
             if same_file(name, path):
                 raise UsageError(f"{name} is an input, and cannot be the output too", "Choose another name.")
             if folder is not None and os.path.realpath(name).startswith(folder):
-                raise UsageError(f"{name} is an input in the output's folder {path}", "Choose another --out.")
+                raise UsageError(f"{name} is an input in the output's folder {path}", f"Choose another {option}.")
     for (option, path), (other_option, other_path) in combinations(outputs.items(), 2):
         if same_file(path, other_path):
             raise UsageError(f"{option} and {other_option} are both {path}", "Choose another name for one of them.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,15 @@ from blip2cli.settings import Job
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+WHOLE = re.compile(r"\s*[+-]?(\d+)\s*", re.ASCII)
+"""A whole number, as CSV has it."""
+
+EXACT_IN_FLOATS = 15
+"""Digits up to which floats hold every whole number."""
+
+TOO_LONG = 19
+"""Digits of whole numbers that 64 bits may not hold."""
 
 ROWS_AT_ONCE = 4096
 """Rows that the condition is applied to together."""
@@ -119,14 +129,14 @@ class Selection:
             types[name] = pa.string() if name == IMAGE else self.schema.field(name).type
         texts = [name for name, kind in types.items() if name != IMAGE and pa.types.is_string(kind)]
         if texts and not self.results.source.is_typed:
-            numbers = _numbers_among(texts, self.results.source.rows())
-            types.update(dict.fromkeys(numbers, pa.float64()))
+            for name, digits in _numbers_among(texts, self.results.source.rows()).items():
+                types[name] = pa.int64() if EXACT_IN_FLOATS < digits < TOO_LONG else pa.float64()
         return types
 
 
-def _numbers_among(names: list[str], rows: Iterator[Row]) -> set[str]:
-    """The columns whose texts are all numbers, or empty."""
-    left = dict.fromkeys(names, False)
+def _numbers_among(names: list[str], rows: Iterator[Row]) -> dict[str, int]:
+    """The columns whose texts are all numbers, or empty, with the most digits; TOO_LONG if they are not all whole."""
+    left = dict.fromkeys(names, 0)
     for row in rows:
         for name in list(left):
             text = row.columns.get(name)
@@ -135,10 +145,16 @@ def _numbers_among(names: list[str], rows: Iterator[Row]) -> set[str]:
             if not _is_number(text):
                 del left[name]
             else:
-                left[name] = True
+                left[name] = max(left[name], _digits(text))
         if not left:
             break
-    return {name for name, any_number in left.items() if any_number}
+    return {name: digits for name, digits in left.items() if digits}
+
+
+def _digits(text: Any) -> int:
+    """The digits of a whole number; TOO_LONG for other numbers, and for what 64 bits may not hold."""
+    match = WHOLE.fullmatch(str(text))
+    return min(len(match[1]), TOO_LONG) if match else TOO_LONG
 
 
 def _is_number(text: Any) -> bool:
@@ -171,9 +187,20 @@ def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
 
     if pa.types.is_string(kind):
         return pa.array([None if value in (None, "") else str(value) for value in values], pa.string())
+    if pa.types.is_int64(kind):
+        return pa.array([_whole(value) for value in values], kind)
+    if pa.types.is_float16(kind):  # which DuckDB does not take
+        return pa.array(values, kind).cast(pa.float32())
     if pa.types.is_float64(kind):
         return pa.array([None if value in (None, "") else float(value) for value in values], kind)
     if isinstance(kind, pa.FixedShapeTensorType):
         flat = [None if value is None else value.reshape(-1).astype("float32").tolist() for value in values]
         return pa.array(flat, pa.list_(pa.float32()))
     return pa.array(values, kind)
+
+
+def _whole(value: Any) -> Any:
+    """A whole number, which is a text in CSV."""
+    if isinstance(value, str):
+        return int(value) if value else None
+    return value

@@ -71,8 +71,8 @@ class Condition:
         """Whether each row of a table, which has `columns`, meets the condition. Raises UsageError."""
         import duckdb
 
-        self._connection.register("results", table)
         try:
+            self._connection.register("results", table)
             found = self._connection.execute(QUERY.format(self.text)).fetchall()
         except duckdb.Error as error:
             raise self._failed(error) from None

@@ -93,6 +93,28 @@ def test_numbers_in_csv_are_compared_exactly(typed: Run, tmp_path: Path) -> None
     assert refused.code == 2 and "try_cast" in refused.err and not Path("o.csv").exists()
 
 
+def test_long_whole_numbers_in_csv_are_told_apart(typed: Run, tmp_path: Path) -> None:
+    write(tmp_path / "r.csv", [{"image": "a.png", "id": 2**53 + n} for n in range(3)] + [{"image": "b.png", "id": ""}])
+    assert ids(typed("select", "r.csv", "--where", f"id = {2**53 + 1}")) == [2**53 + 1]
+    assert ids(typed("select", "r.csv", "--where", f"id > {2**53}")) == [2**53 + 1, 2**53 + 2]
+
+
+def test_columns_of_types_that_duckdb_does_not_take(typed: Run, tmp_path: Path) -> None:
+    halves = pa.array(np.arange(3, dtype=np.float16))
+    lists = pa.ListArray.from_arrays(pa.array([0, 1, 2, 3], pa.int32()), halves)
+    pq.write_table(pa.table({"image": ["a", "b", "c"], "id": [1, 2, 3], "half": halves, "lists": lists}), "r.parquet")
+    assert ids(typed("select", "r.parquet", "--where", "half > 0.5")) == [2, 3]
+    refused = typed("select", "r.parquet", "--where", "lists[1] > 0.5")
+    assert refused.code == 2 and "blip2: --where 'lists[1] > 0.5': " in refused.err
+
+
+def test_results_in_the_folder_for_images_are_answered_with_its_option(typed: Run, tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    write(tmp_path / "d" / "r.jsonl", [{"image": "a.png"}])
+    refused = typed("select", "d/r.jsonl", "--images-to", "d")
+    assert refused.code == 2 and refused.err.endswith("Choose another --images-to.\n")
+
+
 def test_only_the_columns_of_a_condition_are_read_to_apply_it(results: str, tmp_path: Path) -> None:
     source = open_source([str(tmp_path / results)], ColumnChoice())
     narrow = source.narrowed(["probability"])
