@@ -196,7 +196,7 @@ def test_cells_of_a_dataframe_may_be_images_and_arrays(tiny: Blip2) -> None:
         ("gone.png", "no such input: gone.png"),
         ("no such folder", "no such input: no such folder"),
     ],
-    ids=str,
+    ids=lambda given: given if isinstance(given, str) else type(given).__name__,
 )
 def test_what_is_not_an_image_is_one_exception(tiny: Blip2, images: Any, message: str) -> None:
     with pytest.raises(UsageError) as refused:

@@ -22,7 +22,7 @@ def test_the_rows_of_the_table_are_those_of_the_test() -> None:
 
 
 def test_the_drawing_has_every_room_in_the_order_of_imports_and_every_folder() -> None:
-    drawing = PAGE.partition("```\nblip2cli/\n")[2].partition("```")[0]
+    drawing = PAGE.partition("```text\nblip2cli/\n")[2].partition("```")[0]
     drawn = re.findall(r"^( +)(\w+(?:/|\.py)) +\S", drawing, re.MULTILINE)
     rooms = [name.removesuffix("/").removesuffix(".py") for indent, name in drawn if len(indent) == 2]
     assert rooms == [room for room in MAY_IMPORT if not room.startswith("__")]
