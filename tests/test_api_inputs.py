@@ -262,3 +262,15 @@ def test_choices_may_be_a_text_as_on_the_command_line(tiny: Blip2) -> None:
     with pytest.raises(UsageError) as refused:
         tiny.vqa(CIRCLE, "is it red?", choices=[True, False])
     assert refused.value.message == "True is not a text"
+
+
+def test_a_bad_image_that_python_opened_is_a_row_with_an_error(tiny: Blip2) -> None:
+    torn = Image.open(io.BytesIO(CIRCLE.read_bytes()[:300]))
+    closed = CIRCLE.open("rb")
+    closed.close()
+    rows = list(tiny.caption([torn, closed, Image.open(CIRCLE)]))
+    assert [row["error"].partition(":")[0] for row in rows[:2]] == ["unreadable"] * 2
+    assert (rows[2]["caption"], rows[2]["error"]) == ("a red circle", None)
+    table = list(tiny.caption(_pandas([{"image": torn, "id": 1}, {"image": Image.open(CIRCLE), "id": 2}])))
+    assert [row["id"] for row in table] == [1, 2] and table[0]["error"].startswith("unreadable: ")
+    assert table[1]["caption"] == "a red circle"

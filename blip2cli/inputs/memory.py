@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from blip2cli.errors import UsageError
+from blip2cli.errors import ImageError, UsageError
 from blip2cli.inputs.columns import ColumnChoice, choose_columns, image_column
 from blip2cli.inputs.manifest import Manifest
 from blip2cli.inputs.objects import NotAnImage, path_or_bytes
@@ -65,12 +65,17 @@ class MemoryRows(Manifest):
         image = self.columns.image
         for number, record in enumerate(islice(self.table.records(image), start, None), start):
             values = {name: _value(value) for name, value in record.items()}
+            fault = None
             if image is not None:
-                values[image] = self._cell(values[image], number)
-            yield self.columns.row(values, number)
+                try:
+                    values[image] = self._cell(values[image], number)
+                except ImageError as error:
+                    values[image], fault = None, error.error
+            row = self.columns.row(values, number)
+            yield row if fault is None else replace(row, error=fault)
 
     def _cell(self, value: Any, number: int) -> str | bytes | Mapping[str, Any] | None:
-        """An image as manifests hold it. Raises NotAnImage."""
+        """An image as manifests hold it. Raises NotAnImage, ImageError for a bad one."""
         if isinstance(value, Mapping):
             return value
         try:

@@ -11,7 +11,7 @@ from io import BytesIO
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from blip2cli.errors import UsageError
+from blip2cli.errors import ImageError, UsageError, reason
 from blip2cli.inputs.folder import image_row
 from blip2cli.inputs.source import Source
 from blip2cli.records import ImageRef, Row, RowError
@@ -45,6 +45,9 @@ class Objects(Source):
                 content = path_or_bytes(image)
             except NotAnImage as error:
                 raise NotAnImage(f"image {number} {error.message}", error.hint) from None
+            except ImageError as error:
+                yield Row(0, f"#{number}", error=error.error)
+                continue
             if isinstance(content, str):
                 yield image_row(content)
             elif content is not None:
@@ -61,7 +64,7 @@ def is_one_image(value: Any) -> bool:
 
 
 def path_or_bytes(value: Any) -> str | bytes | None:
-    """An image as its path, or as the bytes of a file; None for None. Raises NotAnImage."""
+    """An image as its path, or as the bytes of a file; None for None. Raises NotAnImage, ImageError for a bad one."""
     if value is None:
         return None
     if isinstance(value, (str, os.PathLike)):
@@ -106,7 +109,10 @@ def _is_struct(value: Any) -> bool:
 
 def _read(file: Any) -> bytes:
     """The rest of a binary file that is open."""
-    data = file.read()
+    try:
+        data = file.read()
+    except (OSError, ValueError) as error:  # it may be closed
+        raise ImageError("unreadable", reason(error)) from None
     if not isinstance(data, bytes):
         raise NotAnImage("is a file opened as text", "Open it in binary mode: open(path, 'rb').")
     return data
@@ -151,5 +157,9 @@ def _encoded(image: Image.Image) -> bytes:
     from PIL import ImageOps
 
     buffer = BytesIO()
+    try:
+        image.load()  # which reads the rest of its file
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ImageError("unreadable", reason(error)) from None
     ImageOps.exif_transpose(image).save(buffer, "TIFF")
     return buffer.getvalue()
