@@ -85,7 +85,13 @@ def close(job: Job, tally: Tally, unread: Mapping[str, int]) -> None:
     summary = {**_summary(job, tally), "not_read": dict(unread)}
     if not job.output.quiet:
         show_summary(summary)
-        lines = (_nothing_new(job, tally), tally.skipped, _errors_there(job, tally), _empty(tally))
+        lines = (
+            _nothing_new(job, tally),
+            tally.skipped,
+            _none_there(job, tally),
+            _errors_there(job, tally),
+            _empty(tally),
+        )
         for line in filter(None, lines):
             show_note(f"  {line}")
         if unread:
@@ -115,6 +121,17 @@ def _nothing_new(job: Job, tally: Tally) -> str:
     inputs = ", ".join(map(str, job.input.inputs)) or "the input"
     part = f"part {job.input.shard} of " if job.input.shard else ""
     return f"{part}{inputs} has no rows"
+
+
+def _none_there(job: Job, tally: Tally) -> str:
+    """A warning if --update found no row of the output in the input: the same images may be named otherwise."""
+    if not (job.output.update and tally.earlier.rows and tally.rows) or tally.already_there or tally.skipped:
+        return ""
+    rows = "the row" if tally.earlier.rows == 1 else f"the {tally.earlier.rows:,} rows"
+    return (
+        f"warning: the input has none of {rows} that {job.output.out} had before; rows are compared by "
+        "name: type the input as in the first run (photos and ./photos are two names)"
+    )
 
 
 def _errors_there(job: Job, tally: Tally) -> str:

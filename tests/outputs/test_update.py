@@ -243,6 +243,17 @@ def test_options_that_do_not_go_with_it_are_refused_in_two_lines(typed: Run) -> 
         assert ran.code == 2 and ran.err.startswith(f"blip2: {message}\n") and ran.err.count("\n") == 2
 
 
+def test_an_input_whose_names_are_all_others_is_warned_of(typed: Run) -> None:
+    Path("photos").mkdir()
+    shutil.copy(IMAGES[0], "photos/a.png")
+    words = ["--out", "o.jsonl", "--update"]
+    assert "warning" not in typed("caption", "photos", *words).err
+    shutil.copy(IMAGES[0], "photos/b.png")
+    assert "warning" not in typed("caption", "photos", *words).err
+    warned = "warning: the input has none of the 2 rows that o.jsonl had before; rows are compared by name"
+    assert warned in " ".join(typed("caption", "./photos", *words).err.split())
+
+
 def test_an_output_that_is_not_there_is_started(typed: Run) -> None:
     write((0, 2))
     assert typed(*caption(("o.jsonl",)), "--update").err.startswith("2 rows to o.jsonl, 0 with errors")
