@@ -84,11 +84,17 @@ def check_place(template: str | None) -> None:
 
 
 def texts_in_file(option: str, file: object) -> tuple[str, ...]:
-    """The lines of a text file that are not blank. Raises UsageError."""
+    """The lines of a text file that are not blank. Raises UsageError, also for a table or an archive."""
     from io import StringIO
 
+    from blip2cli.inputs import FILE_FORMATS, format_of
     from blip2cli.inputs.encoding import SAVE_AS_UTF_8, NotText, text_of
 
+    if format_of(str(file)) not in (None, FILE_FORMATS["list"]):
+        raise UsageError(
+            f"{option} {file} is not a text file",
+            "Give a .txt file with one on each line. A table with images and texts is an INPUT.",
+        )
     try:
         text = text_of(str(file))
     except OSError as error:

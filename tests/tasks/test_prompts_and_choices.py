@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from blip2cli import Blip2
+from blip2cli.errors import UsageError
+from blip2cli.tasks.template import texts_in_file
 from tests.conftest import Typed
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -55,6 +57,15 @@ def test_what_cannot_be_filled_is_told_before_anything_runs(typed: Run, words: t
     task, *options = words
     ran = typed(task, manifest({"image": str(CIRCLE), "what": "x"}), *options)
     assert ran.code == 2 and told in ran.err and ran.err.count("\n") == 2
+
+
+@pytest.mark.parametrize("name", ["q.csv", "q.TSV", "q.jsonl", "q.json", "q.parquet"])
+@pytest.mark.parametrize("option", ["--questions", "--prompts", "--texts"])
+def test_the_lines_of_a_table_are_not_taken_for_texts(name: str, option: str) -> None:
+    Path(name).write_text("image,question\na.png,what shape is this?\n")
+    with pytest.raises(UsageError, match=f"{option} {name} is not a text file") as refused:
+        texts_in_file(option, name)
+    assert "A table with images and texts is an INPUT" in refused.value.hint
 
 
 def test_prompts_from_a_file_and_from_a_column(typed: Run) -> None:
