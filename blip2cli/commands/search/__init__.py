@@ -37,8 +37,7 @@ def search(job: Job) -> bool:
         raise UsageError("no features are given", "For example: blip2 search feats.parquet 'a red circle'.")
     file, *texts = map(str, job.input.inputs)
     options = job.options_as(SearchOptions)
-    if not texts and not options.image:
-        raise UsageError("no query is given", f"For example: blip2 search {file} 'a red circle', or --image FILE.")
+    _check_queries(file, texts, options)
     target = target_of(job.output, FORMATS)
     check_inputs(target, job, [*job.input.inputs, *job.files_of_options])
     check_output(target, job.output, job.task, resumes=False)
@@ -59,6 +58,17 @@ def search(job: Job) -> bool:
         how = f"by {options.index}" if options.index else "exact"
         show_note(f"{queries} over {features.rows:,} rows, {how}, in {since_start():.1f} s")
     return good
+
+
+def _check_queries(file: str, texts: list[str], options: SearchOptions) -> None:
+    """Check that there is a query, and that no text is the name of an image file. Raises UsageError."""
+    from blip2cli.inputs.image_formats import is_image
+
+    if not texts and not options.image:
+        raise UsageError("no query is given", f"For example: blip2 search {file} 'a red circle', or --image FILE.")
+    image = next((text for text in texts if is_image(text) and Path(text).is_file()), None)
+    if image is not None:
+        raise UsageError(f"{image} is an image, not a text", f"To search by it: --image {shlex.quote(image)}")
 
 
 def _search(job: Job, pictures: Pictures, texts: list[str]) -> list[QueryHits]:

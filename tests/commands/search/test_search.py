@@ -164,6 +164,7 @@ def test_results_go_to_files_and_a_report(typed: Run, pictures: str) -> None:
         (["feats.parquet", "red " * 90], "text-too-long"),
         (["feats.parquet", "--image", "broken.png"], "cannot search for broken.png: unsupported"),
         (["gone.parquet", "x"], "no such file: gone.parquet"),
+        (["feats.parquet", str(EXAMPLES / "red-circle.png")], "red-circle.png is an image, not a text"),
         (["pictures.jsonl", "x"], "not a Parquet or Arrow file"),
         (["texts.parquet", "x"], "holds features of texts"),
         (["qformer.parquet", "x"], "holds qformer features"),
