@@ -126,7 +126,7 @@ class Condition:
         said = one_line(words[2] or words[0])
         if isinstance(error, duckdb.BinderException) and "column" in said:
             why = said.partition(" Candidate")[0].partition(" not found")[0] + " is not there"
-            return self._refused(f"{why}; texts are in single quotation marks" if '"' in self.text else why)
+            return self._refused(f"{why}; texts are in single quotation marks")
         if isinstance(error, duckdb.ConversionException):
             return UsageError(f"--where {self.text!r}: {said}", "try_cast(NAME as double) is null for other texts.")
         return self._refused(said)

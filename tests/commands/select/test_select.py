@@ -340,9 +340,10 @@ def test_names_in_other_capitals_are_told_apart() -> None:
             Condition(text, names)
 
 
-def test_a_text_in_double_quotation_marks_is_noticed() -> None:
+@pytest.mark.parametrize("text", ['image = "yes"', "image = yes", "image=yes"])
+def test_a_text_without_single_quotation_marks_is_noticed(text: str) -> None:
     with pytest.raises(UsageError, match='"yes" is not there; texts are in single quotation marks'):
-        Condition('image = "yes"', ["image"]).met(pa.table({"image": ["yes"]}))
+        Condition(text, ["image"]).met(pa.table({"image": ["yes"]}))
 
 
 def test_wrong_options_are_answered_in_two_lines(typed: Run, results: str) -> None:
