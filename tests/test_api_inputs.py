@@ -175,6 +175,17 @@ def test_images_in_a_dataset_are_not_decoded_before(tiny: Blip2, monkeypatch: py
     assert refused.value.hint == "Give one, for example dataset['train']."
 
 
+def test_the_only_split_of_a_dataset_need_not_be_named(tiny: Blip2) -> None:
+    import datasets
+
+    dataset = datasets.Dataset.from_dict({"image": [str(CIRCLE), str(TRIANGLE)]})
+    assert captions(tiny.caption(datasets.DatasetDict({"train": dataset}))) == CAPTIONS
+    stream = dataset.to_iterable_dataset()
+    assert captions(tiny.caption(datasets.IterableDatasetDict({"train": stream}))) == CAPTIONS
+    with pytest.raises(UsageError, match="the data set has no splits"):
+        tiny.caption(datasets.DatasetDict())
+
+
 def test_cells_of_a_dataframe_may_be_images_and_arrays(tiny: Blip2) -> None:
     frame = _pandas([{"image": Image.open(CIRCLE), "x": 0.5}, {"image": pixels(), "x": float("nan")}])
     rows = list(tiny.caption(frame))

@@ -134,7 +134,13 @@ def _of_stream(dataset: Any) -> MemoryTable:
 
 
 def _of_splits(splits: Any) -> MemoryTable:
+    """The only split. Raises UsageError where there are several, or none."""
     names = list(splits)
+    if len(names) == 1:
+        only = splits[names[0]]
+        return TABLES["datasets", type(only).__name__](only)
+    if not names:
+        raise UsageError("the data set has no splits", "Give a data set with rows.")
     raise UsageError(
         f"the data set has several splits: {', '.join(names)}", f"Give one, for example dataset[{names[0]!r}]."
     )
