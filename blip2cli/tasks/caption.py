@@ -43,7 +43,13 @@ class CaptionOptions(TaskOptions):
         Path | None, Opt("Text file with one prompt on each line, all for every image.", metavar="FILE")
     ] = None
     prompt_column: Annotated[str | None, Opt("Manifest column with the row's prompt.", metavar="NAME")] = None
-    prefix: Annotated[str, Opt("Text put before every caption; {NAME} stands for a column.", metavar="TEXT")] = ""
+    prefix: Annotated[
+        str,
+        Opt(
+            "Text put before every caption, such as the trigger word 'sks, '; {NAME} stands for a column.",
+            metavar="TEXT",
+        ),
+    ] = ""
     suffix: Annotated[str, Opt("Text appended to every caption; {NAME} stands for a column.", metavar="TEXT")] = ""
     num_captions: Annotated[
         int, Opt("Captions for each image; with more than 1, the column is `captions`.", metavar="N", min=1, max=1000)

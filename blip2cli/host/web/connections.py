@@ -26,7 +26,7 @@ def connected(target: urllib.parse.SplitResult, meter: Meter) -> socket.socket:
     if not meter.bounds.allow_private:
         addresses = [entry for entry in addresses if is_public(str(entry[4][0]))]
     if not addresses:
-        raise WebError("unreadable", f"{host} is on a private network, not fetched")
+        raise WebError("unreadable", f"{host} is on a private network, not fetched without --allow-private")
     for number, (family, kind, protocol, _, address) in enumerate(addresses, 1):
         connection = socket.socket(family, kind, protocol)
         try:

@@ -47,7 +47,7 @@ def test_of_several_addresses_only_public_ones_are_tried(monkeypatch: pytest.Mon
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80)) for address in addresses]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
     assert failure("http://a.example/", allow_private=False) == (
-        "unreadable: a.example is on a private network, not fetched"
+        "unreadable: a.example is on a private network, not fetched without --allow-private"
     )
 
 
