@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from blip2cli.errors import UsageError
 from blip2cli.inputs.encoding import NotText, decoded
 from blip2cli.inputs.image_formats import is_image
 from blip2cli.inputs.inference import infer_schema
@@ -215,7 +214,7 @@ def samples_of(archive: str, records: Iterable[Mapping[str, Any]], columns: Colu
     for field in infer_schema(names, first):
         simple.append(pa.field(field.name, field.type if _is_simple(field.type) else pa.string()))
     if columns.text_required and columns.text not in names:
-        raise UsageError(f"{archive} has no column {columns.text}", f"It has: {', '.join(names) or 'no columns'}.")
+        raise columns.no_text(archive, names)
     return Samples(pa.schema([*simple, pa.field(MORE, pa.string())]), columns)
 
 

@@ -4,7 +4,7 @@ a record becomes a Row."""
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,7 @@ class ColumnChoice:
         image: the column of the images; None to take the first of the usual names.
         text: the column of the texts (a question, say); None where none is read.
         text_required: whether a manifest without the text column is an error.
+        text_option: the option that names the text column.
         image_required: whether rows need an image.
         root: the folder that image paths start from; None for the manifest's own folder.
         allow_remote: whether URLs in manifests are fetched.
@@ -51,6 +52,7 @@ class ColumnChoice:
     image: str | None = None
     text: str | None = None
     text_required: bool = False
+    text_option: str = "--text-column"
     image_required: bool = True
     root: str | None = None
     allow_remote: bool = False
@@ -58,6 +60,13 @@ class ColumnChoice:
     imagefolder: bool = False
     written: str | None = None
     encoding: str | None = None
+
+    def no_text(self, manifest: str, names: Iterable[str]) -> UsageError:
+        """The error of a manifest, with these columns, that lacks the text column."""
+        given = ", ".join(names) or "no columns"
+        return UsageError(
+            f"{manifest} has no column {self.text}", f"It has: {given}. Name another with {self.text_option}."
+        )
 
     def root_for(self, manifest: str) -> str:
         """The folder that a manifest's image paths start from."""
@@ -162,7 +171,7 @@ def choose_columns(manifest: str, names: list[str], columns: ColumnChoice) -> Ma
         raise UsageError(f"{manifest} has no column {image}", columns_hint)
     text = columns.text if columns.text in names else None
     if text is None and columns.text_required:
-        raise UsageError(f"{manifest} has no column {columns.text}", columns_hint)
+        raise columns.no_text(manifest, names)
     carried = tuple(name for name in names if name not in (image, text))
     root = columns.root_for(manifest)
     return ManifestColumns(

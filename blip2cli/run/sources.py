@@ -20,7 +20,7 @@ def open_input(job: Job, task: Task, written_folder: str | None = None) -> Sourc
     typed = (Texts(needs.texts),) if needs.texts else ()
     source = open_source(
         (*job.input.inputs, *typed),
-        _columns(job, text_column, needs.images, written_folder),
+        _columns(job, text_column, needs, written_folder),
         job.input.limit,
         job.input.share,
     )
@@ -35,17 +35,18 @@ def _text_column(job: Job, needs: Needs, written_folder: str | None) -> str | No
     input has."""
     if len(needs.text_columns) < 2:
         return next(iter(needs.text_columns), None)
-    input_columns = open_source(job.input.inputs, _columns(job, None, needs.images, written_folder)).column_names()
+    input_columns = open_source(job.input.inputs, _columns(job, None, needs, written_folder)).column_names()
     return next((name for name in needs.text_columns if name in input_columns), needs.text_columns[0])
 
 
-def _columns(job: Job, text_column: str | None, images: bool, written_folder: str | None) -> ColumnChoice:
+def _columns(job: Job, text_column: str | None, needs: Needs, written_folder: str | None) -> ColumnChoice:
     settings = job.input
     return ColumnChoice(
         settings.image_column,
         text_column,
         text_required=text_column is not None,
-        image_required=images,
+        text_option=needs.text_option,
+        image_required=needs.images,
         root=settings.image_root,
         allow_remote=settings.allow_remote,
         allow_private=settings.allow_private,

@@ -31,12 +31,14 @@ class Needs:
         images: whether a row needs an image.
         text_columns: manifest columns that may hold a row's text; the first that the input has is read. Empty if
             the task reads no text.
+        text_option: the option that names another.
         texts: texts that become rows themselves, after those of the input.
         no_text: message and hint for an input that cannot hold texts.
     """
 
     images: bool = True
     text_columns: tuple[str, ...] = ()
+    text_option: str = "--text-column"
     texts: tuple[str, ...] = ()
     no_text: tuple[str, str] = ("", "")
 

@@ -98,6 +98,7 @@ class VqaTask(Task):
             )
         self.needs = Needs(
             text_columns=() if self.asked else (self.options.question_column,),
+            text_option="--question-column",
             no_text=("no question is asked", "Add --prompt 'what is in the picture?', or give --questions FILE."),
         )
 

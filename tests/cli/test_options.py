@@ -156,7 +156,14 @@ def test_progress_is_a_line_now_and_then_where_stderr_is_no_terminal(
         (("vqa", CIRCLE, "-p", " "), "--prompt is empty"),
         (("vqa", CIRCLE, "--questions", "gone.txt"), "cannot read --questions gone.txt: No such file or directory"),
         (("vqa", CIRCLE, "--questions", "empty.txt"), "--questions empty.txt is empty"),
-        (("vqa", "m.csv", "--image-column", "photo"), "m.csv has no column question"),
+        (
+            ("vqa", "m.csv", "--image-column", "photo"),
+            "m.csv has no column question\n       It has: photo. Name another with --question-column.\n",
+        ),
+        (
+            ("match", "m.csv", "--image-column", "photo"),
+            "m.csv has no column text\n       It has: photo. Name another with --text-column.\n",
+        ),
         (("embed", CIRCLE, "--text", "a"), "--text needs --features text or itc"),
         (("embed", CIRCLE, "--features", "text"), "images have no text to embed"),
         (("embed", "m.csv", "--features", "text", "--pool", "none"), "--pool none cannot be used with --features text"),
