@@ -61,10 +61,12 @@ def test_what_cannot_be_filled_is_told_before_anything_runs(typed: Run, words: t
 
 @pytest.mark.parametrize("name", ["q.csv", "q.TSV", "q.jsonl", "q.json", "q.parquet"])
 @pytest.mark.parametrize("option", ["--questions", "--prompts", "--texts"])
-def test_the_lines_of_a_table_are_not_taken_for_texts(name: str, option: str) -> None:
-    Path(name).write_text("image,question\na.png,what shape is this?\n")
-    with pytest.raises(UsageError, match=f"{option} {name} is not a text file") as refused:
-        texts_in_file(option, name)
+def test_the_lines_of_a_table_are_not_taken_for_texts(tmp_path: Path, name: str, option: str) -> None:
+    table = tmp_path / name
+    table.write_text("image,question\na.png,what shape is this?\n")
+    with pytest.raises(UsageError) as refused:
+        texts_in_file(option, table)
+    assert refused.value.message == f"{option} {table} is not a text file"
     assert "A table with images and texts is an INPUT" in refused.value.hint
 
 
