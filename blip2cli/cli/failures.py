@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 from blip2cli.errors import Blip2Error, Interrupted, UsageError, reason
+from blip2cli.host.signals import told
 from blip2cli.host.terminal import show_error
 
 FAILED, WRONG_USAGE, SOME_ERRORS, INTERRUPTED = 1, 2, 3, 130
@@ -44,9 +45,11 @@ def reported(debug: bool, interrupted: str = "") -> Iterator[None]:
         raise typer.Exit(WRONG_USAGE if isinstance(error, UsageError) else FAILED) from None
     except Interrupted as stopped:
         show_error("interrupted", f"{stopped.kept}; run the same command with --resume to continue.")
+        told()
         raise typer.Exit(INTERRUPTED) from None
     except KeyboardInterrupt:
         show_error("interrupted", interrupted)
+        told()
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:  # the reader of our rows has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

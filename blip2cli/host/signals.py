@@ -112,6 +112,15 @@ def ending() -> None:
     _handle_both(_quit)
 
 
+def told() -> None:
+    """From now on, in a process of our own, a further SIGINT or SIGTERM ends it quietly: the first has been told.
+
+    A process that imports us keeps its own handlers.
+    """
+    if signal.getsignal(signal.SIGTERM) is _terminate:
+        ending()
+
+
 def _handle_both(handler: signal.Handlers | Callable[[int, FrameType | None], object]) -> None:
     for number in SIGNALS:
         signal.signal(number, handler)

@@ -171,3 +171,29 @@ def test_native_libraries_are_silent_while_images_are_decoded(
         os.write(2, EVIL.encode("utf-8", "backslashreplace"))
     os.write(2, b"heard")
     assert capfd.readouterr().err == "heard"
+
+
+def test_threads_that_overlap_leave_stderr_as_it_was(capfd: pytest.CaptureFixture[str]) -> None:
+    first, second = terminal.silent_libraries(), terminal.silent_libraries()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    os.write(2, b"still silent")
+    second.__exit__(None, None, None)
+    os.write(2, b"heard")
+    assert capfd.readouterr().err == "heard"
+
+
+def test_what_we_say_while_native_libraries_are_silent_is_seen(tmp_path: Path) -> None:
+    """As the first Ctrl-C is told while this process decodes an image."""
+    told = (
+        "from blip2cli.host.terminal import guard_streams, show_warning, silent_libraries\n"
+        "import os\n"
+        "guard_streams()\n"
+        "with silent_libraries():\n"
+        "    os.write(2, b'native')\n"
+        "    show_warning('finishing')\n"
+        "os.write(2, b'heard')\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert (ran.returncode, ran.stderr) == (0, "blip2: warning: finishing\nheard")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging as stdlib_logging
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -41,19 +42,48 @@ def weights_counted() -> Iterator[None]:
         logging.set_tqdm_hook(before)
 
 
+class _Silence:
+    """Descriptor 2 led to nowhere while at least one thread wants it; two threads overlap in any order."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.inside = 0
+        self.saved: int | None = None
+
+    def enter(self) -> None:
+        with self.lock:
+            self.inside += 1
+            if self.inside > 1:
+                return
+            try:
+                self.saved = os.dup(2)
+            except OSError:  # it is closed
+                return
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 2)
+            os.close(nowhere)
+
+    def leave(self) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0 and self.saved is not None:
+                os.dup2(self.saved, 2)
+                os.close(self.saved)
+                self.saved = None
+
+
+_silence = _Silence()
+
+
 @contextmanager
 def silent_libraries() -> Iterator[None]:
-    """While inside, discard what native code writes to stderr."""
-    try:
-        saved_stderr = os.dup(2)
-    except OSError:  # it is closed
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
+    """While inside, discard what native code writes to stderr.
+
+    What this program itself says meanwhile, in a handler of signals or another thread, is
+    seen: its stderr has a descriptor of its own (`guard_streams`).
+    """
+    _silence.enter()
     try:
         yield
     finally:
-        os.dup2(saved_stderr, 2)
-        os.close(saved_stderr)
+        _silence.leave()

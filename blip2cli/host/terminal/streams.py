@@ -48,7 +48,18 @@ def guard_streams() -> None:
     if sys.stderr is None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
     if not isinstance(sys.stderr, GuardedStream):
-        sys.stderr = GuardedStream(sys.stderr)
+        sys.stderr = GuardedStream(_apart_from_native_code(sys.stderr))
+
+
+def _apart_from_native_code(stream: Any) -> Any:
+    """The stream of descriptor 2 over a copy of it, which stays open to us while native code is silenced."""
+    try:
+        if stream.fileno() != 2:
+            return stream
+        copy = os.dup(2)
+    except (OSError, ValueError):  # it has no descriptor, or there is none left
+        return stream
+    return open(copy, "w", buffering=1, encoding=stream.encoding, errors=stream.errors)
 
 
 def unguarded() -> Any:
