@@ -37,7 +37,7 @@ test: $(VENV)/.ready  ## Run the tests, but for those of a cluster.
 
 test-avx2: $(VENV)/.ready  ## Run the tests of what depends on the processor as on one without AVX-512.
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 FBGEMM_ENABLE_INSTRUCTIONS=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
-	$(PYTEST) -m "not cluster" tests/model tests/tasks tests/commands/search tests/tiny tests/test_api.py \
+	$(PYTEST) -m "not cluster" tests/model tests/tasks tests/features tests/commands/search tests/tiny tests/test_api.py \
 	tests/cli/test_options.py tests/cli/test_tasks.py tests/cli/test_chat.py tests/cli/test_models.py \
 	tests/cli/test_doctor.py tests/cli/test_bench.py tests/run/engines/test_replicas.py tests/docs/test_docs_examples.py
 

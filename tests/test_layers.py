@@ -36,10 +36,12 @@ MAY_IMPORT = {
     "model": "errors records host settings tiny",
     "tasks": "errors records host settings inputs model",
     "outputs": "errors records host settings images",
+    # nearest rows in files of features
+    "features": "errors records host settings",
     # the whole way, and those who start it
     "run": "version errors records host settings inputs images model tasks outputs",
-    "api": "errors host settings inputs images model tasks outputs run",
-    "commands": "version errors records host settings tiny inputs images model tasks outputs run api",
+    "api": "errors host settings inputs images model tasks outputs features run",
+    "commands": "version errors records host settings tiny inputs images model tasks outputs features run api",
     "cli": "version errors host settings tasks run commands",
     # `blip2cli` itself, and `python -m blip2cli`
     "__init__": "api",

@@ -22,9 +22,9 @@ from typing import TypeVar
 import numpy as np
 
 from blip2cli.commands.bench.machine import describe_machine
-from blip2cli.commands.search.exact import Hit, best_rows
-from blip2cli.commands.search.features import Features, open_features
-from blip2cli.commands.search.index import Index
+from blip2cli.features.exact import Hit, best_rows
+from blip2cli.features.files import Features, open_features
+from blip2cli.features.index import Index
 
 T = TypeVar("T")
 

@@ -14,9 +14,9 @@ from blip2cli.host.terminal import Progress, hush_libraries
 from blip2cli.settings import Job
 
 if TYPE_CHECKING:
-    from blip2cli.commands.search.index import Index
     from blip2cli.commands.search.pictures import Pictures
     from blip2cli.commands.search.results import QueryHits
+    from blip2cli.features.index import Index
 
 
 def search(job: Job) -> bool:
@@ -25,9 +25,9 @@ def search(job: Job) -> bool:
 
     The job's first input is the feature file, the others are texts to search for.
     """
-    from blip2cli.commands.search.features import open_features
     from blip2cli.commands.search.pictures import Pictures
     from blip2cli.commands.search.results import report_settings, write
+    from blip2cli.features.files import open_features
     from blip2cli.host.stopwatch import since_start
     from blip2cli.host.terminal import show_note
     from blip2cli.outputs import FORMATS
@@ -73,7 +73,7 @@ def _check_queries(file: str, texts: list[str], options: SearchOptions) -> None:
 
 def _search(job: Job, pictures: Pictures, texts: list[str]) -> list[QueryHits]:
     """The results of each query, best first."""
-    from blip2cli.commands.search.index import Index
+    from blip2cli.features.index import Index
 
     options = job.options_as(SearchOptions)
     most = _wanted(options) + bool(options.image)  # one of which may be the query itself
@@ -87,10 +87,10 @@ def _search(job: Job, pictures: Pictures, texts: list[str]) -> list[QueryHits]:
 
 def _ranked(job: Job, pictures: Pictures, texts: list[str], index: Index | None) -> list[QueryHits]:
     """The results of each query, by the index if there is one."""
-    from blip2cli.commands.search.exact import best_rows
-    from blip2cli.commands.search.queries import Queries, without_query
+    from blip2cli.commands.search.queries import Queries
     from blip2cli.commands.search.rerank import rerank
     from blip2cli.commands.search.results import QueryHits
+    from blip2cli.features.exact import best_rows, without_query
 
     options = job.options_as(SearchOptions)
     features, wanted = pictures.features, _wanted(options)

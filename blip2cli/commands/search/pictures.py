@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from blip2cli.commands.search.features import Features
+from blip2cli.features.files import Features
 from blip2cli.inputs import ColumnChoice
 from blip2cli.inputs.columns import choose_columns
 from blip2cli.inputs.originals import Originals

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,8 +19,6 @@ from blip2cli.run.pipeline import load_for
 from blip2cli.settings import Job
 
 if TYPE_CHECKING:
-    from blip2cli.commands.search.exact import Hit
-    from blip2cli.commands.search.features import Features
     from blip2cli.model.retrieval import RetrievalModel
 
 
@@ -58,18 +54,6 @@ class Queries:
             vectors = for_each_row(batch, self.model.image_projections(batch))
             arrays += (_array(row.name, vector) for row, vector in zip(batch.rows, vectors, strict=True))
         return arrays
-
-
-def without_query(features: Features, image: str, hits: Sequence[Hit]) -> list[Hit]:
-    """The rows that an image has found, without the image itself; copies of it under other names stay."""
-    real = os.path.realpath(image)
-    names = [record["image"] for record in features.records([hit.row for hit in hits])]
-    return [hit for hit, name in zip(hits, names, strict=True) if not _is_file(name, features.path.parent, real)]
-
-
-def _is_file(name: str, folder: Path, real: str) -> bool:
-    """Whether the name of a row leads to a file, from here or from the folder of the features."""
-    return real in (os.path.realpath(name), os.path.realpath(folder / name)) if "\0" not in name else False
 
 
 def _array(query: str, vectors: object) -> np.ndarray:

@@ -7,10 +7,10 @@ from dataclasses import replace
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from blip2cli.commands.search.exact import Hit
 from blip2cli.commands.search.options import SearchOptions
 from blip2cli.commands.search.pictures import Pictures
 from blip2cli.commands.search.results import QueryHits
+from blip2cli.features.exact import Hit
 from blip2cli.model.batches import Failed, for_each_row
 from blip2cli.records import Batch
 from blip2cli.run.pipeline import load_for

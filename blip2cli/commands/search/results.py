@@ -17,9 +17,9 @@ from blip2cli.records import Column, Result, Row
 from blip2cli.settings import Job
 
 if TYPE_CHECKING:
-    from blip2cli.commands.search.exact import Hit
-    from blip2cli.commands.search.features import Features
     from blip2cli.commands.search.pictures import Pictures
+    from blip2cli.features.exact import Hit
+    from blip2cli.features.files import Features
 
 OWN = ("image", "error")
 """Columns of a feature file that are not copied: the first names the row, and no row with

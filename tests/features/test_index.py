@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blip2cli.commands.search.exact import best_rows
-from blip2cli.commands.search.features import open_features
-from blip2cli.commands.search.index import MOST, Index
 from blip2cli.errors import UsageError
-from tests.commands.search.made import WIDTH, made, queries
+from blip2cli.features.exact import best_rows
+from blip2cli.features.files import open_features
+from blip2cli.features.index import MOST, Index
+from tests.features.made import WIDTH, made, queries
 
 
 def test_an_index_finds_nearly_what_the_exact_search_finds_with_the_same_scores(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from blip2cli.commands.search.exact import Best, Hit, scores_of
-from blip2cli.commands.search.features import Features
 from blip2cli.errors import OutputError, UsageError
+from blip2cli.features.exact import Best, Hit, scores_of
+from blip2cli.features.files import Features
 from blip2cli.host.files import (
     ROOM_HINT,
     cannot_write,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
-from blip2cli.commands.search.features import Features
+from blip2cli.features.files import Features
 from blip2cli.records import RowError
 
 
@@ -88,3 +90,15 @@ def _together(queries: Sequence[np.ndarray], most: int) -> Iterator[list[np.ndar
         group.append(query)
     if group:
         yield group
+
+
+def without_query(features: Features, image: str, hits: Sequence[Hit]) -> list[Hit]:
+    """The rows that an image has found, without the image itself; copies of it under other names stay."""
+    real = os.path.realpath(image)
+    names = [record["image"] for record in features.records([hit.row for hit in hits])]
+    return [hit for hit, name in zip(hits, names, strict=True) if not _is_file(name, features.path.parent, real)]
+
+
+def _is_file(name: str, folder: Path, real: str) -> bool:
+    """Whether the name of a row leads to a file, from here or from the folder of the features."""
+    return real in (os.path.realpath(name), os.path.realpath(folder / name)) if "\0" not in name else False

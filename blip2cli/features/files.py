@@ -187,8 +187,8 @@ def _settings(part: Part) -> dict[str, Any]:
 
 
 def _parts(path: Path) -> Iterator[Part]:
-    from blip2cli.commands.search.arrays import ArrayPart
-    from blip2cli.commands.search.tables import ArrowPart, ParquetPart
+    from blip2cli.features.arrays import ArrayPart
+    from blip2cli.features.tables import ArrowPart, ParquetPart
 
     if not path.exists():
         raise UsageError(f"no such file: {path}", HINT)
