@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from blip2cli.errors import UsageError
-from blip2cli.model.checkpoint.linears import NO_POST_OP, PostOp
+from blip2cli.model.checkpoint.linears import NO_POST_OP, ArrangedLinear, PostOp
 
 CHANNELS_AT_ONCE = 64
 """Channels that are quantised at once: larger pieces in fp32 would leave holes in the heap for good."""
@@ -60,6 +60,10 @@ class Int8Weight(ABC):
     def of_rows(self, x: torch.Tensor) -> torch.Tensor:
         """[n, in] to [n, out] in the dtype of `x`, with a scale for each row."""
 
+    @abstractmethod
+    def plain(self) -> torch.Tensor:
+        """The weights as numbers, fp32 [out, in]."""
+
 
 class OneDnnWeight(Int8Weight):
     """oneDNN's quantised linear, which torch.compile uses too: any dtype, activation functions included."""
@@ -89,6 +93,10 @@ class OneDnnWeight(Int8Weight):
         quantized = rows.mul_(MOST).add_(ZERO + 0.5).to(torch.uint8)  # which rounds down
         product = self._product(quantized, 1 / MOST, ZERO, None, torch.float32, NO_POST_OP)
         return _rescaled(product, scales, self.bias).to(x.dtype)
+
+    def plain(self) -> torch.Tensor:
+        stored: torch.Tensor = self.weight.to_dense()  # int8 [in, out]
+        return stored.t().float() * self.scales[:, None]
 
     def _product(
         self,
@@ -147,6 +155,11 @@ class DynamicWeight(Int8Weight):
         product = torch.ops.quantized.linear_dynamic(torch.cat([rows, bounds]), self.weight, self.fewer_bits)
         return _rescaled(product[:-1], scales, self.bias).to(x.dtype)
 
+    def plain(self) -> torch.Tensor:
+        stored, _ = torch.ops.quantized.linear_unpack(self.weight)
+        weight: torch.Tensor = stored.dequantize()
+        return weight
+
 
 class SmallDynamicWeight(DynamicWeight):
     """The same with activations of seven bits."""
@@ -168,7 +181,7 @@ LIBRARIES = (("onednn", "onednn-7bit"), ("dynamic", "dynamic-7bit"))
 """The kernels of each library; the first one that is exact is used."""
 
 
-class QuantizedLinear(nn.Module):
+class QuantizedLinear(ArrangedLinear):
     """A linear layer with int8 weights, perhaps with a fused activation: [*, in] to [*, out], in the input's dtype.
 
     Args:
@@ -181,13 +194,16 @@ class QuantizedLinear(nn.Module):
         super().__init__()
         self.weight, self.post_op, self.by_image = weight, post_op, by_image
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def product(self, x: torch.Tensor) -> torch.Tensor:
         if self.by_image:
             images = x.reshape(-1, *x.shape[-2:]).contiguous()
             output = torch.cat([self.weight.of_image(image, self.post_op) for image in images])
         else:
             output = self.weight.of_rows(x.reshape(-1, x.shape[-1]))
         return output.view(*x.shape[:-1], -1)
+
+    def plain(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self.weight.plain(), self.weight.bias
 
 
 def quantized_weight(linear: nn.Linear, largest: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,13 +1,15 @@
 """Replacing the linear layers of a model, one at a time, together with the activation
-that follows them."""
+that follows them; and `ArrangedLinear`, what they are replaced by."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from blip2cli.errors import CheckpointError
 from blip2cli.host.terminal import counted
@@ -28,6 +30,60 @@ layer and of the activation."""
 
 POST_OPS: dict[str, PostOp] = {"GELUActivation": ("gelu", "none"), "GELU": ("gelu", "none"), "ReLU": ("relu", "none")}
 """Class of an activation → the post-op that does the same."""
+
+
+class ArrangedLinear(nn.Module, ABC):
+    """A linear layer whose weights are arranged for a library: [*, in] to [*, out].
+
+    Such libraries compute no gradients. Where one is asked for, it flows to the layer's
+    input alone, and is computed from the weights in their plain form.
+    """
+
+    post_op: PostOp = NO_POST_OP
+    """The operation on the layer's output, which is part of `product`."""
+
+    @abstractmethod
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        """The layer's output, as the library computes it."""
+
+    @abstractmethod
+    def plain(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The weight [out, in] and the bias [out] in their plain form, made at each call."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled() and x.requires_grad:
+            with_gradient: torch.Tensor = _WithGradient.apply(x, self)
+            return with_gradient
+        return self.product(x)
+
+
+class _WithGradient(torch.autograd.Function):
+    """The product of an ArrangedLinear, through which gradients flow."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, layer: ArrangedLinear) -> torch.Tensor:
+        ctx.layer = layer
+        ctx.save_for_backward(x)
+        return layer.product(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (x,) = ctx.saved_tensors
+        weight, bias = ctx.layer.plain()
+        if ctx.layer.post_op != NO_POST_OP:
+            before = F.linear(x.to(weight.dtype), weight, bias)
+            gradient = gradient * _slope(before, ctx.layer.post_op)
+        return (gradient.to(weight.dtype) @ weight).to(x.dtype), None
+
+
+def _slope(before: torch.Tensor, post_op: PostOp) -> torch.Tensor:
+    """The derivative of a post-op at values that it is given."""
+    name, algorithm = post_op
+    with torch.enable_grad():
+        at = before.detach().requires_grad_()
+        after = F.relu(at) if name == "relu" else F.gelu(at, approximate=algorithm)
+        (slope,) = torch.autograd.grad(after.sum(), at)
+    return slope
 
 
 def replace_linears(

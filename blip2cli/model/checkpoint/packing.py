@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch import nn
 
-from blip2cli.model.checkpoint.linears import NO_POST_OP, PostOp, replace_linears, works
+from blip2cli.model.checkpoint.linears import NO_POST_OP, ArrangedLinear, PostOp, replace_linears, works
 from blip2cli.model.checkpoint.precision import has_instructions
 
 
@@ -31,7 +31,7 @@ def is_available(dtype: torch.dtype) -> bool:
     return works(PackedLinear, dtype)
 
 
-class PackedLinear(nn.Module):
+class PackedLinear(ArrangedLinear):
     """A linear layer in fp32 or bf16, perhaps with a fused activation: [*, in] to [*, out]."""
 
     def __init__(self, linear: nn.Linear, post_op: PostOp = NO_POST_OP) -> None:
@@ -41,10 +41,13 @@ class PackedLinear(nn.Module):
         self.bias = None if linear.bias is None else linear.bias.detach()
         self.post_op = post_op
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def product(self, x: torch.Tensor) -> torch.Tensor:
         name, algorithm = self.post_op
         output: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, name, [], algorithm)
         return output
+
+    def plain(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self.weight.to_dense(), self.bias
 
 
 def pack_linears(model: nn.Module) -> None:

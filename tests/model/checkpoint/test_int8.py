@@ -59,6 +59,15 @@ def difference(given: torch.Tensor, expected: torch.Tensor) -> float:
     return float((given.float() - expected.float()).norm() / expected.float().norm())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_flow_through_int8_layers_to_their_input(kernel: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    linear, x = nn.Linear(96, 48), torch.randn(2, 5, 96, dtype=dtype, requires_grad=True)
+    (gradient,) = torch.autograd.grad(QuantizedLinear(KERNELS[kernel](linear))(x).float().sum(), x)
+    expected = linear.weight.sum(0).expand(2, 5, 96)
+    assert gradient.dtype == dtype and (gradient - expected).norm() < 0.02 * expected.norm()
+
+
 @pytest.mark.parametrize(("post_op", "activation"), ACTIVATIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("bias", [True, False])

@@ -37,6 +37,22 @@ def test_packed_layers_compute_the_same(
         assert difference(packing.PackedLinear(linear, post_op)(x), activation(linear(x))) < most
 
 
+@pytest.mark.parametrize(("post_op", "activation"), ACTIVATIONS)
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+def test_gradients_flow_through_packed_layers_to_their_input(
+    post_op: PostOp, activation: nn.Module, dtype: torch.dtype, most: float
+) -> None:
+    if not packing.is_available(dtype):
+        pytest.skip("this processor has not the instructions, or this PyTorch no oneDNN")
+    linear, x = layer().to(dtype), torch.randn(2, 5, 96).to(dtype).requires_grad_()
+    packed = packing.PackedLinear(linear, post_op)
+    weights = torch.randn(2, 5, 48)
+    gradients = []
+    for output in (packed(x), activation(linear(x))):
+        gradients += torch.autograd.grad((output.float() * weights).sum(), x)
+    assert gradients[0].dtype == dtype and difference(*gradients) < most
+
+
 def test_an_activation_is_fused_only_where_it_is_known() -> None:
     class Blip2MLP(nn.Module):
         def __init__(self, activation: nn.Module) -> None:
