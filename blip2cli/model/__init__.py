@@ -20,9 +20,11 @@ together, or None)."""
 
 
 def load_model(checkpoint: Checkpoint, batch_size: int | None = None) -> Any:
-    """Load a checkpoint: a Blip2Model, or a RetrievalModel. Raises CheckpointError.
+    """Load a checkpoint, with its ranker if it has one: a Blip2Model, or a RetrievalModel.
 
-    `batch_size` is how many images are encoded together; None chooses what fits.
+    `batch_size` is how many images are encoded together; None chooses what fits. Raises
+    CheckpointError.
     """
     model_class = load_object(MODEL_CLASSES[checkpoint.kind])
-    return model_class(checkpoint, batch_size)
+    model = model_class(checkpoint, batch_size)
+    return model if checkpoint.ranker is None else model.ranked_by(checkpoint.ranker)

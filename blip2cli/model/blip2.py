@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -11,7 +13,7 @@ import torch
 from blip2cli.errors import Blip2Error
 from blip2cli.host.stepping import taken_within
 from blip2cli.model.batches import Failed
-from blip2cli.model.checkpoint.load import Checkpoint
+from blip2cli.model.checkpoint.load import Checkpoint, Ranker
 from blip2cli.model.checkpoint.tokenizer import token_ids
 from blip2cli.model.decoding.beams import BeamSearch
 from blip2cli.model.decoding.loop import Decoder
@@ -22,16 +24,33 @@ from blip2cli.model.families import Family
 from blip2cli.model.graphs import PendingRow, Tensors, runner_for
 from blip2cli.model.loaded import LoadedCheckpoint
 from blip2cli.model.memory import SLOTS_PER_IMAGE
-from blip2cli.model.recent import PendingEncodings
+from blip2cli.model.recent import NOT_FINITE, PendingEncodings, RecentImages, is_not_finite
+from blip2cli.model.retrieval import KEPT_IMAGES, RetrievalModel, SeenImage
 from blip2cli.records import Batch
 from blip2cli.settings import GenerationSettings
 
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RankedImage:
+    """An image as the language model sees it, and as the ranker does."""
+
+    query_embeds: torch.Tensor
+    seen: SeenImage
+
+    def clone(self) -> RankedImage:
+        """A copy in memory of its own."""
+        return RankedImage(self.query_embeds.clone(), self.seen.clone())
+
+
 class Blip2Model(LoadedCheckpoint):
     """A loaded checkpoint with a language model, with SLOTS_PER_IMAGE slots for texts for
-    each image of a batch."""
+    each image of a batch. `ranker` is the model that ranks its texts, if there is one, and
+    `shares_vision` whether both have the same vision layers."""
+
+    ranker: RetrievalModel | None = None
+    shares_vision = False
 
     def __init__(self, checkpoint: Checkpoint, batch_size: int | None = None) -> None:
         super().__init__(checkpoint, batch_size)
@@ -43,6 +62,23 @@ class Blip2Model(LoadedCheckpoint):
         family = self.checkpoint.family
         assert family is not None, "a checkpoint that writes"
         return family
+
+    def ranked_by(self, ranker: Ranker) -> Blip2Model:
+        """The same model together with one that ranks its texts, which is loaded now.
+
+        Raises CheckpointError.
+        """
+        ranked = copy(self)
+        ranked.ranker = RetrievalModel(ranker.checkpoint, self.batch_size)
+        if ranker.shares_vision:
+            ranked.ranker.share_vision(self)
+        if self.chooses_batch_size:
+            ranked.started_with = ranked.batch_size = min(self.batch_size, self.fitting_batch_size(ranked=True))
+        ranked.shares_vision = ranker.shares_vision
+        ranked.recent = RecentImages(self.batches, KEPT_IMAGES)
+        ranked.runner = runner_for(self.checkpoint.devices)
+        ranked._idle = {}
+        return ranked
 
     def encode(self, batch: Batch) -> list[EncodedImage]:
         """The batch's images as the language model sees them, with `uses` 0."""
@@ -60,6 +96,31 @@ class Blip2Model(LoadedCheckpoint):
             else:
                 images.append(EncodedImage(embeds, uses=0))
         return images
+
+    def encode_to_rank(self, batch: Batch) -> list[EncodedImage]:
+        """The same, each also `seen` by the ranker. If both models hold the same vision
+        weights, an image goes through them once."""
+        images = []
+        for encoded in self.recent.encoded("ranked", self._ranked_images, batch):
+            if isinstance(encoded, Failed):
+                images.append(EncodedImage(torch.empty(0), uses=0, error=encoded.error))
+            else:
+                images.append(EncodedImage(encoded.query_embeds, uses=0, seen=encoded.seen))
+        return images
+
+    def _ranked_images(self, pixels: torch.Tensor) -> Iterator[RankedImage | Failed]:
+        ranker = self.ranker
+        assert ranker is not None, "a model with a ranker"
+
+        def forward(pixels: torch.Tensor) -> Tensors:
+            if not self.shares_vision:
+                return self.encoder.query_embeds(pixels), *ranker.features_of(ranker.encoder.vision(pixels)[0])
+            states = self.encoder.patch_states(pixels)
+            query_embeds = self.encoder.query_embeds_of(self.encoder.image_embeds(states))
+            return query_embeds, *ranker.features_of(ranker.encoder.image_embeds(states))
+
+        for embeds, *seen in zip(*self.run_on_images("ranked", forward, pixels), strict=True):
+            yield Failed(NOT_FINITE) if is_not_finite(embeds) else RankedImage(embeds, SeenImage(*seen))
 
     def query_output(self, batch: Batch) -> list[torch.Tensor | Failed]:
         """Q-Former features of each image, fp32 [num_query_tokens, width] on the CPU.

@@ -56,6 +56,20 @@ class Encoder:
         outputs = self.model.vision_model(pixel_values=self.normalize(pixels).to(weights.dtype))
         return outputs.last_hidden_state, outputs.pooler_output
 
+    def patch_states(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 pixels to the states of the vision model's last layer, before its last
+        norm: [n, patches + 1, vision width]."""
+        vision_model = self.model.vision_model
+        weights = vision_model.embeddings.patch_embedding.weight
+        embedded = vision_model.embeddings(self.normalize(pixels).to(weights.dtype))
+        states: torch.Tensor = vision_model.encoder(inputs_embeds=embedded).last_hidden_state
+        return states
+
+    def image_embeds(self, patch_states: torch.Tensor) -> torch.Tensor:
+        """These states to image embeddings, as `vision` gives them."""
+        embeds: torch.Tensor = self.model.vision_model.post_layernorm(patch_states)
+        return embeds
+
     def query_output(self, image_embeds: torch.Tensor) -> torch.Tensor:
         """Image embeddings to the Q-Former's last hidden states [n, num_query_tokens,
         Q-Former width]."""
@@ -69,7 +83,10 @@ class Encoder:
     def query_embeds(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 pixels to the embeddings that the language model sees [n,
         num_query_tokens, language width]."""
-        image_embeds, _ = self.vision(pixels)
+        return self.query_embeds_of(self.vision(pixels)[0])
+
+    def query_embeds_of(self, image_embeds: torch.Tensor) -> torch.Tensor:
+        """Image embeddings to the embeddings that the language model sees."""
         query_output = self.query_output(image_embeds).to(image_embeds.dtype)
         projected: torch.Tensor = self.model.language_projection(query_output)
         width = self.model.get_input_embeddings().weight.shape[1]

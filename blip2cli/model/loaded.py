@@ -36,14 +36,17 @@ class LoadedCheckpoint:
         self.tokenizer: Any = checkpoint.load_tokenizer()  # first: its errors show at once
         self.model: Any = checkpoint.load_model()
         self.encoder = Encoder(self.model, checkpoint.images)
-        self.batches = Batches(batch_size or self._automatic_batch_size())
+        self.chooses_batch_size = batch_size is None
+        self.batches = Batches(batch_size or self.fitting_batch_size())
         self.started_with = self.batch_size
         self.recent = RecentImages(self.batches, recent)
         self.runner = runner_for(checkpoint.devices)
 
-    def _automatic_batch_size(self) -> int:
+    def fitting_batch_size(self, ranked: bool = False) -> int:
+        """How many images are encoded together, by the memory that is free now; `ranked`
+        is whether a second model ranks the texts."""
         weights = count_weights(weight_shapes(self.checkpoint.folder)).total
-        return automatic_batch_size(self.model, self.checkpoint.devices, weights)
+        return automatic_batch_size(self.model, self.checkpoint.devices, weights, ranked)
 
     @property
     def batch_size(self) -> int:

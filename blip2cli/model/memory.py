@@ -35,22 +35,24 @@ SHARE = 0.5
 not include."""
 
 
-def automatic_batch_size(model: Any, devices: Sequence[torch.device], weights: int) -> int:
+def automatic_batch_size(model: Any, devices: Sequence[torch.device], weights: int, ranked: bool = False) -> int:
     """Images to encode together: the largest power of two that is useful and, by the
     estimate, fits on each device.
 
     `weights` is the number of weights in the checkpoint, because packed and quantised
-    layers have no parameters.
+    layers have no parameters; `ranked` is whether a second model ranks the texts.
     """
     small = weights < SMALL_MODEL
     largest = LARGEST_BATCH_OF_SMALL_MODEL if small else LARGEST_BATCH.get(devices[0].type, LARGEST_BATCH_ELSEWHERE)
     recorded = len(devices) == 1 and devices[0].type == "cuda"
-    each = bytes_per_image(model.config, model.dtype.itemsize, hasattr(model, "language_model"), recorded)
+    each = bytes_per_image(model.config, model.dtype.itemsize, hasattr(model, "language_model"), recorded, ranked)
     fits = int(SHARE * min(map(free_bytes, devices)) / each)
     return min(largest, 1 << max(fits, 1).bit_length() - 1)
 
 
-def bytes_per_image(config: Any, itemsize: int, writes: bool = True, recorded: bool = False) -> int:
+def bytes_per_image(
+    config: Any, itemsize: int, writes: bool = True, recorded: bool = False, ranked: bool = False
+) -> int:
     """An estimate of the most bytes that an image of the batch takes at once, without the
     weights.
 
@@ -63,6 +65,9 @@ def bytes_per_image(config: Any, itemsize: int, writes: bool = True, recorded: b
     one layer of the language model that reads an image and a prompt, and the logits of
     all texts, also in fp32. The cache is not copied when it grows then, but the keys and
     values of images with several prompts are.
+
+    If the texts are ranked, an image's embeddings are kept until its texts are written:
+    those of an image for each text that is decoded, and those of the batch.
     """
     vision, text = config.vision_config, config.text_config
     patches = (vision.image_size // vision.patch_size) ** 2 + 1
@@ -73,6 +78,8 @@ def bytes_per_image(config: Any, itemsize: int, writes: bool = True, recorded: b
     if writes and recorded:
         in_mlp = 2 * (getattr(text, "ffn_dim", None) or getattr(text, "d_ff", 4 * width))
         numbers += TOKENS_PER_TEXT * (6 * width + in_mlp) + 3 * SLOTS_PER_IMAGE * text.vocab_size
+    if ranked:
+        numbers += (SLOTS_PER_IMAGE + 1) * patches * vision.hidden_size
     return int(numbers * itemsize)
 
 

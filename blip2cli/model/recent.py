@@ -92,7 +92,7 @@ class PendingEncodings:
             arrived = encoded.wait() if isinstance(encoded, PendingRow) else encoded
             if isinstance(arrived, Failed):
                 continue
-            if _is_not_finite(arrived):
+            if is_not_finite(arrived):
                 self.encodings[key] = Failed(NOT_FINITE)
             else:
                 good[key] = self.encodings[key] = self.recent.copied(key, arrived)
@@ -100,7 +100,7 @@ class PendingEncodings:
         return [self.encodings[key] for key in self.keys]
 
 
-def _is_not_finite(encoded: Any) -> bool:
+def is_not_finite(encoded: Any) -> bool:
     """Whether features on the CPU have NaN or infinity.
 
     On other devices, to look would be to wait.

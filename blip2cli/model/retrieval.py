@@ -64,6 +64,10 @@ class ReadText:
     projected: torch.Tensor
 
 
+Pair = tuple[SeenImage, ReadText]
+"""An image and a text to compare."""
+
+
 def check_finite(name: str, score: float | Failed) -> float | Failed:
     """The score, or Failed if it is not finite."""
     if isinstance(score, Failed) or math.isfinite(score):
@@ -86,6 +90,14 @@ class RetrievalModel(LoadedCheckpoint):
     def text_room(self) -> int:
         """The most tokens of a text: as many as the Q-Former has positions."""
         return int(self.model.config.qformer_config.max_position_embeddings)
+
+    def share_vision(self, other: LoadedCheckpoint) -> None:
+        """Use the layers of another model's vision model, which hold the same weights,
+        and free those of this one. The norm after them remains."""
+        ours, theirs = self.model.vision_model, other.model.vision_model
+        ours.embeddings, ours.encoder = theirs.embeddings, theirs.encoder
+        if self.checkpoint.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def see(self, batch: Batch) -> list[SeenImage | Failed]:
         """The batch's images, each encoded once however many texts it is compared with."""
@@ -149,7 +161,16 @@ class RetrievalModel(LoadedCheckpoint):
             scores.append((block @ projected_texts.T).amax(dim=1).cpu())
         return torch.cat(scores)
 
-    def itm(self, pairs: Sequence[tuple[SeenImage, ReadText]]) -> list[float | Failed]:
+    def itc_of_pairs(self, pairs: Sequence[Pair]) -> list[float | Failed]:
+        """The ITC score of each pair, taken from the product of all images with all
+        texts. Failed if it is not finite."""
+        images = {id(image): image for image, _ in pairs}
+        texts = {id(text): text for _, text in pairs}
+        row, column = ({key: at for at, key in enumerate(items)} for items in (images, texts))
+        scores: list[list[float]] = self.itc(list(images.values()), list(texts.values())).tolist()
+        return [check_finite("ITC", scores[row[id(image)]][column[id(text)]]) for image, text in pairs]
+
+    def itm(self, pairs: Sequence[Pair]) -> list[float | Failed]:
         """The probability that each image and text match: one softmax over the head's two
         logits.
 
@@ -166,11 +187,14 @@ class RetrievalModel(LoadedCheckpoint):
 
     def _embeds_and_projections(self, pixels: torch.Tensor) -> Tensors:
         def forward(pixels: torch.Tensor) -> Tensors:
-            image_embeds, _ = self.encoder.vision(pixels)
-            hidden = self.encoder.query_output(image_embeds)
-            return image_embeds, self._projected(self.model.vision_projection, hidden)
+            return self.features_of(self.encoder.vision(pixels)[0])
 
         return self.run_on_images("seen", forward, pixels)
+
+    def features_of(self, image_embeds: torch.Tensor) -> Tensors:
+        """Image embeddings, and what ITC compares: the tensors of SeenImages."""
+        hidden = self.encoder.query_output(image_embeds)
+        return image_embeds, self._projected(self.model.vision_projection, hidden)
 
     def _project_texts(self, texts: Sequence[tuple[int, ...]]) -> torch.Tensor:
         input_ids, mask = self._padded(texts)
@@ -179,7 +203,7 @@ class RetrievalModel(LoadedCheckpoint):
         )
         return self._projected(self.model.text_projection, outputs.last_hidden_state[:, 0])
 
-    def _match(self, pairs: Sequence[tuple[SeenImage, ReadText]]) -> list[float]:
+    def _match(self, pairs: Sequence[Pair]) -> list[float]:
         image_embeds = torch.stack([image.image_embeds for image, _ in pairs])
         input_ids, mask = self._padded([text.ids for _, text in pairs])
         queries = self.model.query_tokens.expand(len(pairs), -1, -1)

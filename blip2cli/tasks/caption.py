@@ -103,11 +103,11 @@ class CaptionTask(Task):
         return (*prompt, text, *(score_columns(self.several) if self.settings.scores else ()))
 
     def results(self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
-        from blip2cli.tasks.generation import Generation, with_length
+        from blip2cli.tasks.generation import Generation, results_of, with_length
 
         settings = with_length(self.settings, MAX_NEW_TOKENS)
-        generation = Generation(self._prompts, self._values, settings, self.options.num_captions)
-        return generation.results(model, batches, watch)
+        generation = Generation(self._prompts, settings, self.options.num_captions)
+        return results_of(generation.rows(model, batches, watch), self._values)
 
     def _prompts(self, row: Row) -> list[Prompt]:
         from blip2cli.tasks.generation import Prompt

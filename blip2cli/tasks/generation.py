@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from blip2cli.host.stopwatch import Stopwatch
     from blip2cli.model.blip2 import Blip2Model
     from blip2cli.model.decoding.requests import EncodedImage
+    from blip2cli.model.retrieval import SeenImage
     from blip2cli.settings import GenerationSettings
 
 
@@ -51,6 +52,20 @@ class WrittenText:
     scored: int
 
 
+@dataclass(frozen=True, slots=True)
+class WrittenRow:
+    """An output row whose texts are written: in their order, or None with an error. `last`
+    is as in a Result; `seen` is the image as the ranker sees it, if texts are ranked.
+    """
+
+    row: Row
+    prompt: Prompt
+    texts: list[WrittenText] | None
+    error: RowError | None
+    last: bool
+    seen: SeenImage | None = None
+
+
 @dataclass(slots=True)
 class _Open:
     """An output row whose texts are still being written."""
@@ -59,6 +74,7 @@ class _Open:
     prompt: Prompt
     last: bool
     error: RowError | None = None
+    seen: SeenImage | None = None
     missing: int = 0
     texts: dict[int, WrittenText] = field(default_factory=dict)
 
@@ -69,17 +85,17 @@ class Generation:
 
     Args:
         prompts: the prompts of a row; an output row each.
-        values: makes the values of the task's columns from the row, the prompt and its texts (None if there are
-            none).
         settings: how to decode; `max_new_tokens` is set.
+        copies: texts for each prompt.
+        to_rank: whether images are encoded for the model's ranker, too.
     """
 
     prompts: Callable[[Row], Sequence[Prompt]]
-    values: Callable[[Row, Prompt, list[WrittenText] | None], tuple[Any, ...]]
     settings: GenerationSettings
     copies: int = 1
+    to_rank: bool = False
 
-    def results(self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
+    def rows(self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[WrittenRow]:
         """The output rows, in input order, as soon as all earlier ones are done."""
         check_length(model, self.settings)
         opened: deque[_Open] = deque()
@@ -106,7 +122,7 @@ class Generation:
         idle = 0
         for batch in batches:
             with watch.phase("encoding"):
-                images = model.encode(batch)
+                images = model.encode_to_rank(batch) if self.to_rank else model.encode(batch)
             rows = zip(batch.rows, batch.image_of, batch.errors, strict=True)
             waiting = [
                 request
@@ -129,6 +145,7 @@ class Generation:
             error = error or image.error
         for number, prompt in enumerate(prompts):
             entry = _Open(row, prompt, last=number == len(prompts) - 1, error=error or prompt.error)
+            entry.seen = None if image is None else image.seen
             opened.append(entry)
             if entry.error or image is None:
                 continue
@@ -164,14 +181,25 @@ class Generation:
                 for at, token_ids in enumerate(forced)
             )
 
-    def _done(self, opened: deque[_Open]) -> Iterator[Result]:
+    def _done(self, opened: deque[_Open]) -> Iterator[WrittenRow]:
         while opened and opened[0].missing == 0:
             entry = opened.popleft()
             copies = range(len(entry.texts))
             texts = None if entry.error or not copies else [entry.texts[copy] for copy in copies]
-            empty = texts is not None and any(not text.text.strip() for text in texts)
-            values = self.values(entry.row, entry.prompt, texts)
-            yield Result(entry.row, values, entry.error, entry.last, empty=empty)
+            yield WrittenRow(entry.row, entry.prompt, texts, entry.error, entry.last, entry.seen)
+
+
+Values = Callable[[Row, Prompt, "list[WrittenText] | None"], tuple[Any, ...]]
+"""Makes the values of a task's columns from a row, its prompt and its texts (None if there
+are none)."""
+
+
+def results_of(rows: Iterable[WrittenRow], values: Values) -> Iterator[Result]:
+    """The written rows as a task's results."""
+    for written in rows:
+        empty = written.texts is not None and any(not text.text.strip() for text in written.texts)
+        made = values(written.row, written.prompt, written.texts)
+        yield Result(written.row, made, written.error, written.last, empty=empty)
 
 
 def score_values(texts: list[WrittenText] | None, several: bool) -> tuple[Any, ...]:

@@ -157,7 +157,7 @@ class MatchTask(Task):
         """Give each pair its scores or its error; pairs below a threshold on ITC get no ITM."""
         good = self._read(model, [pair for pair in pairs if pair.error is None])
         if "itc" in self.options.computed:
-            _note("itc", good, _itc(model, good))
+            _note("itc", good, model.itc_of_pairs([(pair.image, text) for pair, text in good]))
         if "itm" in self.options.computed:
             to_score = [(pair, text) for pair, text in good if not self._left_out(pair)]
             _note("itm", to_score, model.itm([(pair.image, text) for pair, text in to_score]))
@@ -186,17 +186,6 @@ class MatchTask(Task):
         scores = [None if pair.error else pair.scores.get(name) for name in self.options.computed]
         left_out = pair.error is None and self._left_out(pair)
         return Result(pair.row, (pair.text, *scores), pair.error, pair.last, left_out)
-
-
-def _itc(model: RetrievalModel, pairs: Sequence[tuple[_Pair, ReadText]]) -> list[float | Failed]:
-    """The ITC score of each pair, taken from the product of all images with all texts."""
-    from blip2cli.model.retrieval import check_finite
-
-    images = {id(pair.image): pair.image for pair, _ in pairs}
-    texts = {id(text): text for _, text in pairs}
-    row, column = ({key: at for at, key in enumerate(items)} for items in (images, texts))
-    scores: list[list[float]] = model.itc(list(images.values()), list(texts.values())).tolist()
-    return [check_finite("ITC", scores[row[id(pair.image)]][column[id(text)]]) for pair, text in pairs]
 
 
 def _note(name: str, pairs: Sequence[tuple[_Pair, ReadText]], scores: Sequence[float | Failed]) -> None:

@@ -127,12 +127,12 @@ class VqaTask(Task):
         return [f"_{column.name}" for column in self._scores]
 
     def results(self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
-        from blip2cli.tasks.generation import Generation, with_length
+        from blip2cli.tasks.generation import Generation, results_of, with_length
 
         template = self.template or Template(model.family.template, "--template")
         settings = with_length(self.settings, MAX_NEW_TOKENS)
-        generation = Generation(lambda row: self._prompts(row, template), self._values, settings)
-        results = generation.results(model, batches, watch)
+        generation = Generation(lambda row: self._prompts(row, template), settings)
+        results = results_of(generation.rows(model, batches, watch), self._values)
         return widened(results, self.wide) if self.wide else results
 
     def _prompts(self, row: Row, template: Template) -> list[Prompt]:

@@ -9,7 +9,7 @@ the `<image>` token) is never read here.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,7 @@ class Checkpoint:
             after the first.
         unused: names of weights that belong to no part of the model, such as heads for
             another use.
+        ranker: the checkpoint that ranks the texts that this one writes.
     """
 
     name: str
@@ -67,6 +68,14 @@ class Checkpoint:
     kind: Kind = "generation"
     others: tuple[torch.device, ...] = ()
     unused: tuple[str, ...] = ()
+    ranker: Ranker | None = None
+
+    def on(self, device: torch.device) -> Checkpoint:
+        """The same on one other device, together with its ranker."""
+        ranker = self.ranker
+        if ranker is not None:
+            ranker = replace(ranker, checkpoint=ranker.checkpoint.on(device))
+        return replace(self, device=device, ranker=ranker)
 
     @property
     def devices(self) -> tuple[torch.device, ...]:
@@ -158,3 +167,17 @@ class Checkpoint:
         """
         reader = self.config.text_config if self.kind == "generation" else self.config.qformer_config
         return load_tokenizer(self.name, self.folder, reader.vocab_size)
+
+
+@dataclass(frozen=True)
+class Ranker:
+    """A retrieval checkpoint that ranks the texts of a captioner.
+
+    Args:
+        checkpoint: the one with the retrieval heads.
+        shares_vision: whether the layers of its vision model hold the captioner's weights,
+            so that an image goes through them once.
+    """
+
+    checkpoint: Checkpoint
+    shares_vision: bool

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from blip2cli.records import RowError
+
+if TYPE_CHECKING:
+    from blip2cli.model.retrieval import SeenImage
 
 
 @dataclass(eq=False, slots=True)
@@ -18,13 +21,15 @@ class EncodedImage:
     `uses` counts the requests for it that are left; while there is more than one, a
     decoder may keep the keys and values of the image's tokens in `prefix`: [2, layers,
     heads, num_query_tokens, head width], a tensor a device. An image that could not be
-    encoded has an `error`, and no embeddings.
+    encoded has an `error`, and no embeddings. `seen` is the image as the model's ranker
+    sees it, if that was asked for.
     """
 
     query_embeds: torch.Tensor
     uses: int = 1
     prefix: list[torch.Tensor] | None = field(default=None, repr=False)
     error: RowError | None = None
+    seen: SeenImage | None = field(default=None, repr=False)
 
     @property
     def shared(self) -> bool:

@@ -313,7 +313,7 @@ def _replicas_on(
     replicas = []
     for number, device in enumerate(devices):
         name = f"cpu:{number}" if device.type == "cpu" else str(device)
-        setup = ReplicaSetup(settings, task, replace(checkpoint, device=device), threads)
+        setup = ReplicaSetup(settings, task, checkpoint.on(device), threads)
         replicas.append(ReplicaProcess(name, setup))
     return replicas
 
