@@ -1,4 +1,4 @@
-"""The Python API: `Blip2`, whose methods caption, answer, embed and match images lazily."""
+"""The Python API: `Blip2`, whose methods caption, answer, embed, match and classify images lazily."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from glob import has_magic
 from typing import Any, Literal
 
@@ -20,12 +21,14 @@ from blip2cli.inputs.objects import KINDS, Objects, is_one_image
 from blip2cli.model import load_model
 from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.outputs.layout import Layout, carried_names
+from blip2cli.run.feature_input import with_features
 from blip2cli.run.pipeline import load_for
 from blip2cli.run.sources import open_input
 from blip2cli.settings import GenerationSettings, InputSettings, Job, Kind, ModelSettings, OutputSettings, TaskOptions
 from blip2cli.settings.keywords import check_names, chosen, record_of
 from blip2cli.tasks import make_task
 from blip2cli.tasks.caption import CaptionOptions
+from blip2cli.tasks.classify import TEMPERATURE, ClassifyOptions
 from blip2cli.tasks.embed import EmbedOptions
 from blip2cli.tasks.match import MatchOptions
 from blip2cli.tasks.vqa import VqaOptions
@@ -155,12 +158,35 @@ class Blip2:
         texts = tuple(map(_literal, _listed(text)))
         return self._rows("match", images, record_of(MatchOptions, {"text": texts, "scores": scores}), options)
 
+    def classify(
+        self,
+        images: Any,
+        classes: Texts,
+        template: Texts = None,
+        top: int = 1,
+        rerank: int | None = None,
+        temperature: float = TEMPERATURE,
+        **options: Any,
+    ) -> Iterator[dict[str, Any]]:
+        """Rows with `label`, the class that fits the image best, and its `probability`; for retrieval checkpoints.
+
+        With `top` above 1, also `labels` and `probabilities`, lists of the best classes. With `rerank`, ITM chooses
+        among so many of the best classes. A `template` such as "a photo of a {}" has {} for the class; the features of
+        several are averaged. Instead of images, files of features that `blip2 embed --features itc` wrote with the same
+        model may be given.
+        """
+        check_names("classify", options, InputSettings, own=("classes", "template", "top", "rerank", "temperature"))
+        values = {"class_name": tuple(_listed(classes)), "template": tuple(_listed(template)), "top": top}
+        own = record_of(ClassifyOptions, {**values, "rerank": rerank, "temperature": temperature})
+        return self._rows("classify", images, own, options)
+
     def _rows(
         self, task_name: str, images: Any, own: TaskOptions, options: Mapping[str, Any]
     ) -> Iterator[dict[str, Any]]:
         inputs = record_of(InputSettings, {**chosen(InputSettings, options), "inputs": _inputs(images)})
         generation = record_of(GenerationSettings, chosen(GenerationSettings, options))
-        job = Job(task_name, own, inputs, OutputSettings(), self.settings, generation)
+        model_settings = replace(self.settings, model=self.settings.name(own.kind))
+        job = with_features(Job(task_name, own, inputs, OutputSettings(quiet=True), model_settings, generation))
         task = make_task(job)
         source, model = open_input(job, task), self._model(job.kind)
         columns = task.columns(model.checkpoint)

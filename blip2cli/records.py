@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 
@@ -75,8 +76,9 @@ class Row:
     """One input row.
 
     `index` counts the rows of the whole run from 0; `name` is what the output's `image` column says; `columns` are the
-    manifest's other columns, to be copied unchanged; `text` is the manifest's question or text cell. A row
-    with an `error` has no image. The result of a row that is `kept` is in an earlier output.
+    manifest's other columns, to be copied unchanged; `text` is the manifest's question or text cell; `features` is an
+    array that was computed from the image earlier, for tasks that take it in place of the image. A row with an `error`
+    has no image. The result of a row that is `kept` is in an earlier output.
     """
 
     index: int
@@ -86,6 +88,7 @@ class Row:
     text: str | None = None
     error: RowError | None = None
     kept: bool = False
+    features: np.ndarray | None = None
 
     @property
     def to_compute(self) -> bool:
@@ -94,9 +97,10 @@ class Row:
 
     @property
     def held(self) -> int:
-        """Bytes that the row holds in memory: those of an image that came in bytes, and texts."""
+        """Bytes that the row holds in memory: those of an image that came in bytes, features, and texts."""
         image = len(self.image.data) if self.image and self.image.data else 0
-        return image + sum(len(value) for value in self.columns.values() if isinstance(value, (str, bytes)))
+        features = 0 if self.features is None else self.features.nbytes
+        return image + features + sum(len(value) for value in self.columns.values() if isinstance(value, (str, bytes)))
 
     def without_bytes(self) -> Row:
         """The row without its image's bytes, if it holds them."""

@@ -39,7 +39,7 @@ MAY_IMPORT = {
     # nearest rows in files of features
     "features": "errors records host settings",
     # the whole way, and those who start it
-    "run": "version errors records host settings inputs images model tasks outputs",
+    "run": "version errors records host settings inputs images model tasks outputs features",
     "api": "errors host settings inputs images model tasks outputs features run",
     "commands": "version errors records host settings tiny inputs images model tasks outputs features run api",
     "cli": "version errors host settings tasks run commands",

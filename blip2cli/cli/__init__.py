@@ -9,7 +9,21 @@ from typing import Annotated
 import typer
 
 from blip2cli import __version__
-from blip2cli.cli import bench, caption, chat, doctor, embed, match, models, report, score, search, select, vqa
+from blip2cli.cli import (
+    bench,
+    caption,
+    chat,
+    classify,
+    doctor,
+    embed,
+    match,
+    models,
+    report,
+    score,
+    search,
+    select,
+    vqa,
+)
 from blip2cli.cli.failures import INTERRUPTED, MISTYPED, WRONG_USAGE, show_mistyped
 from blip2cli.cli.usage import PlainCommand, PlainGroup
 from blip2cli.cli.values import WrongValue, spelled
@@ -29,6 +43,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     vqa.vqa,
     embed.embed,
     match.match,
+    classify.classify,
     chat.chat,
     search.search,
     select.select,

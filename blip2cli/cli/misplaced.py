@@ -11,7 +11,12 @@ from collections.abc import Sequence
 from blip2cli.errors import UsageError
 from blip2cli.host.storage import is_url
 
-TEXT_OPTIONS = {"caption": ("prompt", "-p"), "vqa": ("question", "-p"), "match": ("text", "-t")}
+TEXT_OPTIONS = {
+    "caption": ("prompt", "-p"),
+    "vqa": ("question", "-p"),
+    "match": ("text", "-t"),
+    "classify": ("class", "--class"),
+}
 """Command → what its texts are called, and their option."""
 
 

@@ -91,26 +91,8 @@ class Features:
         return [taken[row] for row in rows]
 
     def model_settings(self, asked: ModelSettings, command: str) -> ModelSettings:
-        """The settings of the model that made the features, which alone can make queries for them.
-
-        Raises UsageError where another model is asked for; `command` is what was typed, without its options.
-        """
-        from blip2cli.settings import absolute
-
-        model, revision = _made_by(self.settings)
-        if asked.model is None and isinstance(model, str) and model:
-            return replace(asked, model=model, revision=asked.revision or revision)
-        if model != absolute(asked.model or ""):
-            raise UsageError(
-                f"{self.path} was made by {model}, not by {absolute(asked.model or '')}",
-                f"Type: {command} --model {shlex.quote(str(model))}",
-            )
-        if revision != asked.revision:
-            raise UsageError(
-                f"{self.path} was made by revision {revision}, not {asked.revision}",
-                f"Type: {command}{f' --revision {shlex.quote(str(revision))}' if revision else ''}",
-            )
-        return asked
+        """The settings of the model that made the features: see `settings_of_maker`."""
+        return settings_of_maker(str(self.path), self.settings, asked, command)
 
     @cached_property
     def _ends(self) -> list[int]:
@@ -157,6 +139,35 @@ def open_features(path: Path) -> Features:
         if part.schema.names != parts[0].schema.names:
             raise UsageError(f"{path} holds files with different columns", "Search them one by one.")
     return Features(path, parts, settings[0])
+
+
+def settings_of_maker(path: str, said: Mapping[str, Any], asked: ModelSettings, command: str) -> ModelSettings:
+    """The settings of the model that made the features of a file, which alone can make queries for them.
+
+    Raises UsageError where another model is asked for.
+
+    Args:
+        path: the file.
+        said: what `embed` has noted in it.
+        asked: the settings that were asked for.
+        command: what was typed, without its options.
+    """
+    from blip2cli.settings import absolute
+
+    model, revision = _made_by(said)
+    if asked.model is None and isinstance(model, str) and model:
+        return replace(asked, model=model, revision=asked.revision or revision)
+    if model != absolute(asked.model or ""):
+        raise UsageError(
+            f"{path} was made by {model}, not by {absolute(asked.model or '')}",
+            f"Type: {command} --model {shlex.quote(str(model))}",
+        )
+    if revision != asked.revision:
+        raise UsageError(
+            f"{path} was made by revision {revision}, not {asked.revision}",
+            f"Type: {command}{f' --revision {shlex.quote(str(revision))}' if revision else ''}",
+        )
+    return asked
 
 
 def _again(path: Path, said: Mapping[str, Any]) -> str:

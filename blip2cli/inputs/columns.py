@@ -40,6 +40,8 @@ class ColumnChoice:
         text: the column of the texts (a question, say); None where none is read.
         text_required: whether a manifest without the text column is an error.
         text_option: the option that names the text column.
+        features: the column of features that were computed earlier, beside which `error` says where this failed; None
+            where none is read.
         image_required: whether rows need an image.
         root: the folder that image paths start from; None for the manifest's own folder.
         allow_remote: whether URLs in manifests are fetched.
@@ -53,6 +55,7 @@ class ColumnChoice:
     text: str | None = None
     text_required: bool = False
     text_option: str = "--text-column"
+    features: str | None = None
     image_required: bool = True
     root: str | None = None
     allow_remote: bool = False
@@ -87,8 +90,8 @@ class ManifestColumns:
     """The columns of one manifest: the image's, the text's (None where it has none), and
     those carried through.
 
-    Image paths start from `root`. Where only texts are used, `images_needed` is false:
-    the image column names the rows, and no image is read.
+    Image paths start from `root`. Where only texts or features are used, `images_needed`
+    is false: the image column names the rows, and no image is read.
     """
 
     manifest: str
@@ -99,6 +102,7 @@ class ManifestColumns:
     images_needed: bool = True
     allow_remote: bool = False
     allow_private: bool = False
+    features: str | None = None
 
     def row(self, record: Mapping[str, Any], number: int) -> Row:
         """The Row of one record; `number` counts the manifest's rows from 0 and names an
@@ -115,7 +119,10 @@ class ManifestColumns:
             return Row(0, unnamed, None, columns, text, error)
         name, image, fault = self._image(record.get(self.image), unnamed)
         if not self.images_needed:
-            return Row(0, name, None, columns, text, error)
+            features = record.get(self.features) if self.features else None
+            if self.features and features is None:
+                error = RowError.missing(f"column {self.features} is empty", record)
+            return Row(0, name, None, columns, text, error, features=features)
         return Row(0, name, image, columns, text, fault or error)
 
     def broken(self, number: int, reason: str) -> Row:
@@ -172,10 +179,18 @@ def choose_columns(manifest: str, names: list[str], columns: ColumnChoice) -> Ma
     text = columns.text if columns.text in names else None
     if text is None and columns.text_required:
         raise columns.no_text(manifest, names)
-    carried = tuple(name for name in names if name not in (image, text))
-    root = columns.root_for(manifest)
+    own = (image, text) if columns.features is None else (image, text, columns.features, "error")
+    carried = tuple(name for name in names if name not in own)
     return ManifestColumns(
-        manifest, image, text, carried, root, columns.image_required, columns.allow_remote, columns.allow_private
+        manifest,
+        image,
+        text,
+        carried,
+        columns.root_for(manifest),
+        columns.image_required,
+        columns.allow_remote,
+        columns.allow_private,
+        columns.features,
     )
 
 

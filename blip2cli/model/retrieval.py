@@ -75,6 +75,12 @@ def check_finite(name: str, score: float | Failed) -> float | Failed:
     return Failed(RowError("failed", f"the {name} score is not finite"))
 
 
+def _finite_logits(logits: tuple[float, float]) -> tuple[float, float] | Failed:
+    """The logits of a pair, or Failed if their difference is not finite."""
+    difference = check_finite("ITM", logits[1] - logits[0])
+    return difference if isinstance(difference, Failed) else logits
+
+
 class RetrievalModel(LoadedCheckpoint):
     """A loaded checkpoint with retrieval heads. Matches `Blip2ForImageTextRetrieval` on
     one pair at a time.
@@ -147,18 +153,25 @@ class RetrievalModel(LoadedCheckpoint):
         `text_embeds`."""
         return [read if isinstance(read, Failed) else read.projected.cpu() for read in self.read(texts)]
 
-    @torch.inference_mode()
     def itc(self, images: Sequence[SeenImage], texts: Sequence[ReadText]) -> torch.Tensor:
         """ITC scores fp32 [images, texts] on the CPU: the largest dot product of any of
         an image's query tokens."""
         if not images or not texts:
             return torch.zeros(len(images), len(texts))
         projected_texts = torch.stack([text.projected for text in texts])
+        return self.similarities([image.projected for image in images], projected_texts)
+
+    @torch.inference_mode()
+    def similarities(self, images: Sequence[torch.Tensor], texts: torch.Tensor) -> torch.Tensor:
+        """The same for features: of images, each fp32 [num_query_tokens, projection
+        width], and of texts, fp32 [texts, projection width], all normalised."""
+        if not images or not len(texts):
+            return torch.zeros(len(images), len(texts))
         size = max(1, SIMILARITIES // (self.num_query_tokens * len(texts)))
         scores = []
         for at in range(0, len(images), size):
-            block = torch.stack([image.projected for image in images[at : at + size]])
-            scores.append((block @ projected_texts.T).amax(dim=1).cpu())
+            block = torch.stack([*images[at : at + size]]).to(texts.device)
+            scores.append((block @ texts.T).amax(dim=1).cpu())
         return torch.cat(scores)
 
     def itc_of_pairs(self, pairs: Sequence[Pair]) -> list[float | Failed]:
@@ -182,6 +195,18 @@ class RetrievalModel(LoadedCheckpoint):
             scores = self.batches.compute(self._match, pairs)
         return [check_finite("ITM", score) for score in scores]
 
+    def itm_logits(self, pairs: Sequence[Pair]) -> list[tuple[float, float] | Failed]:
+        """The head's two logits for each image and text: that they do not match, and that
+        they do.
+
+        Their difference is the log-odds of a match. Failed if it is not finite.
+        """
+        if not pairs:
+            return []
+        with self.computing():
+            logits = self.batches.compute(lambda some: map(tuple, self._itm_logits(some).tolist()), pairs)
+        return [each if isinstance(each, Failed) else _finite_logits(each) for each in logits]
+
     def _see(self, pixels: torch.Tensor) -> Iterator[SeenImage]:
         return map(SeenImage, *self._embeds_and_projections(pixels))
 
@@ -204,6 +229,11 @@ class RetrievalModel(LoadedCheckpoint):
         return self._projected(self.model.text_projection, outputs.last_hidden_state[:, 0])
 
     def _match(self, pairs: Sequence[Pair]) -> list[float]:
+        matching: list[float] = self._itm_logits(pairs).softmax(dim=-1)[:, 1].tolist()
+        return matching
+
+    def _itm_logits(self, pairs: Sequence[Pair]) -> torch.Tensor:
+        """The head's logits fp32 [pairs, 2]."""
         image_embeds = torch.stack([image.image_embeds for image, _ in pairs])
         input_ids, mask = self._padded([text.ids for _, text in pairs])
         queries = self.model.query_tokens.expand(len(pairs), -1, -1)
@@ -215,9 +245,8 @@ class RetrievalModel(LoadedCheckpoint):
             encoder_attention_mask=mask.new_ones(image_embeds.shape[:2]),
         )
         hidden = outputs.last_hidden_state[:, : queries.shape[1]].to(self.checkpoint.dtype)
-        logits = self.model.itm_head(hidden).float().mean(dim=1)
-        matching: list[float] = logits.softmax(dim=-1)[:, 1].tolist()
-        return matching
+        logits: torch.Tensor = self.model.itm_head(hidden).float().mean(dim=1)
+        return logits
 
     def _projected(self, projection: Any, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states through a projection, normalised in fp32."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from blip2cli.inputs.image_formats import unread_summary
@@ -81,4 +82,6 @@ def _settings(job: Job) -> list[tuple[str, str]]:
 
 
 def _shown(value: Any) -> str:
-    return ", ".join(map(repr, value)) if isinstance(value, tuple) else repr(value)
+    if isinstance(value, tuple):
+        return ", ".join(map(repr, value))
+    return repr(str(value) if isinstance(value, Path) else value)

@@ -8,6 +8,9 @@ from blip2cli.inputs.texts import Texts
 from blip2cli.settings import Job
 from blip2cli.tasks import Needs, Task
 
+FEATURES = "features"
+"""The column of features, as `blip2 embed` writes it."""
+
 
 def open_input(job: Job, task: Task, written_folder: str | None = None) -> Sources:
     """The rows of a job, whose columns its task has seen. Raises UsageError if an input
@@ -46,6 +49,7 @@ def _columns(job: Job, text_column: str | None, needs: Needs, written_folder: st
         text_column,
         text_required=text_column is not None,
         text_option=needs.text_option,
+        features=FEATURES if needs.features else None,
         image_required=needs.images,
         root=settings.image_root,
         allow_remote=settings.allow_remote,

@@ -41,6 +41,11 @@ class TaskOptions(Options):
         return True
 
     @property
+    def takes_features(self) -> bool:
+        """Whether INPUT may be files of features, in place of images."""
+        return False
+
+    @property
     def outputs(self) -> dict[str, Path | None]:
         """Files written in addition to the rows, by their option."""
         return {}
@@ -50,7 +55,8 @@ class TaskOptions(Options):
 class Job:
     """All settings of one run.
 
-    `task` names the task, `options` is that task's own record.
+    `task` names the task, `options` is that task's own record; `from_features` says that the input is files of
+    features, in place of images.
     """
 
     task: str
@@ -60,6 +66,7 @@ class Job:
     model: ModelSettings
     generation: GenerationSettings
     engine: EngineSettings = field(default_factory=EngineSettings)
+    from_features: bool = False
 
     def __post_init__(self) -> None:
         for record in (self.input, self.output, self.model, self.generation, self.engine, self.options):
@@ -119,6 +126,8 @@ class Job:
         }
         if self.input.encoding is not None:
             chosen["encoding"] = self.input.encoding
+        if self.from_features:
+            chosen["from_features"] = True
         return chosen
 
 

@@ -19,6 +19,7 @@ TASKS = {
     "vqa": "blip2cli.tasks.vqa:VqaTask",
     "embed": "blip2cli.tasks.embed:EmbedTask",
     "match": "blip2cli.tasks.match:MatchTask",
+    "classify": "blip2cli.tasks.classify:ClassifyTask",
 }
 """Name → class, made from a Job."""
 
@@ -29,6 +30,7 @@ class Needs:
 
     Args:
         images: whether a row needs an image.
+        features: whether a row brings features that were computed earlier, in place of its image.
         text_columns: manifest columns that may hold a row's text; the first that the input has is read. Empty if
             the task reads no text.
         text_option: the option that names another.
@@ -37,6 +39,7 @@ class Needs:
     """
 
     images: bool = True
+    features: bool = False
     text_columns: tuple[str, ...] = ()
     text_option: str = "--text-column"
     texts: tuple[str, ...] = ()

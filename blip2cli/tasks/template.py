@@ -48,6 +48,11 @@ class Template:
         """The columns that it uses."""
         return [name for _, name, _, _ in self._pieces if name]
 
+    @property
+    def has_place(self) -> bool:
+        """Whether it contains {}."""
+        return any(name == "" for _, name, _, _ in self._pieces)
+
     @cached_property
     def _pieces(self) -> list[tuple[str, str | None, str | None, str | None]]:
         return list(string.Formatter().parse(self.text))

@@ -14,6 +14,7 @@ from typer.main import get_command
 from blip2cli import cli
 from blip2cli.cli import app
 from blip2cli.cli.values import Value
+from blip2cli.tasks import TASKS
 from tests.conftest import Typed
 
 Run = Callable[..., Typed]
@@ -55,7 +56,7 @@ def wrong_values(option: str, value: Value) -> list[str]:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_wrong_value_is_two_lines_and_exit_code_2(typed: Run, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "app", partial(get_command(app)))  # made once, as making it takes longest
-    ray = ["--engine", "ray"] if command in ("caption", "vqa", "embed", "match") else []
+    ray = ["--engine", "ray"] if command in TASKS else []
     required = {"score": ["--references", str(CIRCLE)]}.get(command, [])
     arguments = [] if command in ("doctor", "bench") else [str(CIRCLE)]
     for option, value in options(command):

@@ -1,6 +1,7 @@
 """What every task promises, for all that are registered: columns known before the rows, and rows that hold them."""
 
 from collections.abc import Callable
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from blip2cli.run.sources import open_input
 from blip2cli.settings import GenerationSettings, InputSettings, Job, ModelSettings, OutputSettings
 from blip2cli.tasks import TASKS, make_task
 from blip2cli.tasks.caption import CaptionOptions
+from blip2cli.tasks.classify import ClassifyOptions
 from blip2cli.tasks.embed import EmbedOptions
 from blip2cli.tasks.match import MatchOptions
 from blip2cli.tasks.vqa import VqaOptions
@@ -41,6 +43,10 @@ VARIANTS: dict[str, list[tuple[Any, GenerationSettings]]] = {
         (EmbedOptions("itc", text=("a red circle",)), GenerationSettings()),
     ],
     "match": [(MatchOptions(("a red circle", "a dog")), GenerationSettings())],
+    "classify": [
+        (ClassifyOptions(("a circle", "a triangle")), GenerationSettings()),
+        (ClassifyOptions(("a circle", "a triangle"), top=2, rerank=2), GenerationSettings()),
+    ],
 }
 """Task → options to try it with."""
 
@@ -86,6 +92,12 @@ def done(job: Job, loaded: dict[str, Any]) -> tuple[tuple[Column, ...], list[Res
     batches = load(source.rows(), Reading(checkpoint.images.side), Loading(4, workers=0))
     results = list(task.results(model, batches, Stopwatch()))
     return columns, results, source.count() or 0
+
+
+def test_a_task_can_be_sent_to_a_replica(job: Job) -> None:
+    task = make_task(job)
+    received = ForkingPickler.loads(ForkingPickler.dumps(task))
+    assert received.needs == task.needs and received.options == task.options
 
 
 def test_the_values_are_of_the_columns_that_were_announced(job: Job, loaded: dict[str, Any]) -> None:

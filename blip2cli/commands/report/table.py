@@ -14,7 +14,7 @@ from blip2cli.records import Row
 
 Cell = str | list[str] | int | float | None
 
-ANSWERS = ("answer", "caption", "captions", "text")
+ANSWERS = ("answer", "caption", "captions", "text", "label")
 """Names of the main column of a page, by rank; the first column of text if there is none of them."""
 
 QUESTIONS = ("question", "prompt", "query")
@@ -26,7 +26,7 @@ JOINTS = ("_", ".", " ", "-")
 SCORES = ("rank", "score", "itm", "itc", "probability", "logprob")
 """Names of numbers that are shown first."""
 
-LISTS = ("captions", "logprobs", "probabilities")
+LISTS = ("captions", "labels", "logprobs", "probabilities")
 """Columns that hold lists, which CSV has as JSON."""
 
 NUMBER = re.compile(r"-?(0|[1-9]\d{0,15})(\.\d+)?([eE][+-]?\d{1,2})?")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from blip2cli.host.imports import load_object
+from blip2cli.run.feature_input import with_features
 from blip2cli.run.summary import Tally
 from blip2cli.settings import Job
 
@@ -16,4 +17,4 @@ shows it."""
 def launch(job: Job) -> Tally | None:
     """Run the job with its engine. Raises Blip2Error if it cannot continue."""
     run: Callable[[Job], Tally | None] = load_object(ENGINES[job.engine.engine])
-    return run(job)
+    return run(with_features(job))

@@ -1,0 +1,16 @@
+"""blip2 classify."""
+
+from __future__ import annotations
+
+from blip2cli.cli.options import command, run_job
+from blip2cli.settings import EngineSettings, InputSettings, Job, ModelSettings, OutputSettings
+from blip2cli.tasks.classify import ClassifyOptions
+
+
+@command("classify", ClassifyOptions, InputSettings, ModelSettings, OutputSettings, EngineSettings)
+def classify(job: Job) -> None:
+    """Say which of several classes every image shows, without training.
+
+    [bold]blip2 classify ./photos --class cat --class dog --out labels.jsonl[/bold]
+    """
+    run_job(job)

@@ -1,0 +1,90 @@
+"""Files of features as the input of a run, for tasks that take them in place of images.
+
+Whether an input is one is said by the file itself, in what `blip2 embed` notes in it.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from blip2cli.errors import UsageError
+from blip2cli.host.terminal import show_note
+from blip2cli.inputs import ColumnChoice, Source, format_of, open_source
+from blip2cli.run.sources import FEATURES
+from blip2cli.settings import Job, ModelSettings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+HINT = "Compute them first: blip2 embed ./photos --features itc --out feats.parquet"
+
+
+def with_features(job: Job) -> Job:
+    """The job; if its task takes features and its input is files of them, with the model that made them.
+
+    Raises UsageError for features that cannot be used, or if another model is asked for.
+    """
+    if not job.options.takes_features:
+        return job
+    choice = ColumnChoice(job.input.image_column, image_required=False, encoding=job.input.encoding)
+    parts = open_source(job.input.inputs, choice).parts
+    if not parts or not _is_embedded(_settings_of(parts[0])):
+        return job
+    model = job.model
+    for part in parts:
+        model = _maker(part, model, job.task)
+    if not job.output.quiet:
+        show_note(f"{job.input.inputs[0]} holds features: they are read, and no images")
+    return replace(job, model=replace(model, workers=0), from_features=True)
+
+
+def _maker(part: Source, asked: ModelSettings, task: str) -> ModelSettings:
+    """The settings of the model that made the features of a part of the input. Raises UsageError."""
+    from blip2cli.features.files import settings_of_maker
+
+    said = _settings_of(part)
+    if not part.files or not _is_embedded(said):
+        name = part.files[0] if part.files else "an input"
+        raise UsageError(f"{name} does not hold features, as the first input does", "Give features, or images.")
+    _check(part.files[0], said, part.schema())
+    return settings_of_maker(part.files[0], said, asked, f"blip2 {task} {shlex.quote(part.files[0])}")
+
+
+def _settings_of(part: Source) -> dict[str, Any]:
+    """What is noted in the file of a part of the input; empty where nothing is."""
+    import pyarrow as pa
+
+    from blip2cli.outputs.arrow import METADATA_KEY
+
+    name = part.files[0] if part.files else ""
+    file_format = format_of(name)
+    try:
+        metadata = file_format.read_metadata(name) if file_format else {}
+        said = json.loads(metadata.get(METADATA_KEY, b"{}"))
+    except (OSError, ValueError, RecursionError, pa.ArrowException):  # reading the rows says what is wrong
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _is_embedded(said: Mapping[str, Any]) -> bool:
+    return said.get("task") == "embed"
+
+
+def _check(name: str, said: Mapping[str, Any], schema: pa.Schema) -> None:
+    """Check that features are those of images for ITC. Raises UsageError."""
+    import pyarrow as pa
+
+    if said.get("features") != "itc":
+        raise UsageError(
+            f"{name} holds {said.get('features')} features, which cannot be compared with classes",
+            f"Give the images, or itc features. {HINT}",
+        )
+    kind = schema.field(FEATURES).type if FEATURES in schema.names else None
+    if not isinstance(kind, pa.FixedShapeTensorType):
+        raise UsageError(f"{name} has no column {FEATURES} of tensors", HINT)
+    if len(kind.shape) != 2:
+        raise UsageError(f"{name} holds features of texts", "Give features of images.")
