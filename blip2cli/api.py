@@ -20,6 +20,7 @@ from blip2cli.inputs.memory import MemoryTable, table_in_memory
 from blip2cli.inputs.objects import KINDS, Objects, is_one_image
 from blip2cli.model import load_model
 from blip2cli.model.checkpoint.find import find_checkpoint
+from blip2cli.model.checkpoint.rank import find_ranker
 from blip2cli.outputs.layout import Layout, carried_names
 from blip2cli.run.feature_input import with_features
 from blip2cli.run.pipeline import load_for
@@ -89,18 +90,32 @@ class Blip2:
             warnings.warn(checkpoint.caution, stacklevel=2)
         self.model = load_model(checkpoint, batch_size)
         self._models: dict[Kind, Any] = {self.model.checkpoint.kind: self.model}
+        self._ranked: dict[ModelSettings, Any] = {}
 
     def caption(
-        self, images: Any, prompt: Texts = None, num_captions: int = 1, **options: Any
+        self,
+        images: Any,
+        prompt: Texts = None,
+        num_captions: int = 1,
+        rank_by: Literal["itm", "itc"] | None = None,
+        also_column: Texts = None,
+        **options: Any,
     ) -> Iterator[dict[str, Any]]:
         """Rows with `caption`, or `captions` (a list) if several are requested.
 
         With several prompts, there is a row for every image and prompt, which stands in the column `prompt`.
+
+        With `rank_by`, a retrieval checkpoint ranks the captions of an image, and those in the columns `also_column` of
+        a table, best first. Other arguments say how: `rank_model` and `rank_revision` (the checkpoint), `keep` (how
+        many are kept; with 1, the column is `caption`) and `threshold` (the lowest score of those).
         """
-        check_names("caption", options, InputSettings, GenerationSettings, own=("prompt", "num_captions"))
+        own = ("prompt", "num_captions", "rank_by", "also_column", *OF_RANKING)
+        check_names("caption", options, InputSettings, GenerationSettings, own=own)
+        ranking = {name: options.pop(name) for name in OF_RANKING if name in options}
+        also = tuple(_listed(also_column))
+        values = {"num_captions": num_captions, "rank_by": rank_by, "also_column": also, **ranking}
         texts = tuple(map(_literal, _listed(prompt)))
-        own = record_of(CaptionOptions, {"prompt": texts, "num_captions": num_captions})
-        return self._rows("caption", images, own, options)
+        return self._rows("caption", images, record_of(CaptionOptions, {"prompt": texts, **values}), options)
 
     def answer(
         self,
@@ -188,18 +203,26 @@ class Blip2:
         model_settings = replace(self.settings, model=self.settings.name(own.kind))
         job = with_features(Job(task_name, own, inputs, OutputSettings(quiet=True), model_settings, generation))
         task = make_task(job)
-        source, model = open_input(job, task), self._model(job.kind)
+        source, model = open_input(job, task), self._model(job.kind, job.ranker)
         columns = task.columns(model.checkpoint)
         layout = Layout(carried_names(source.column_names(), columns), columns, source.schema, {})
         results = task.results(model, load_for(model, source.rows(), self.settings), Stopwatch())
         return (layout.record(result) for result in results)
 
-    def _model(self, kind: Kind) -> Any:
-        """The model of that kind. Raises CheckpointError if the checkpoint is of the other kind."""
+    def _model(self, kind: Kind, ranker: ModelSettings | None = None) -> Any:
+        """The model of that kind, with that ranker. Raises CheckpointError if a checkpoint is of the other kind."""
         if kind not in self._models:
             self._models[kind] = load_model(find_checkpoint(self.settings, kind), self.settings.images_at_once)
-        return self._models[kind]
+        model = self._models[kind]
+        if ranker is None:
+            return model
+        if ranker not in self._ranked:
+            self._ranked[ranker] = model.ranked_by(find_ranker(ranker, model.checkpoint))
+        return self._ranked[ranker]
 
+
+OF_RANKING = ("rank_model", "rank_revision", "keep", "threshold")
+"""The arguments of `caption` about its ranking that it takes by name only."""
 
 OF_MODEL = ("model", "revision", "dtype", "device", "device_map", "batch_size", "workers")
 """The arguments of Blip2."""

@@ -148,12 +148,16 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column that a task adds. `tensor` has a shape and a dtype (fp32 or fp16); the others have none."""
+    """A column that a task adds. `tensor` has a shape and a dtype (fp32 or fp16); the others have none.
+
+    The texts of `strings` may be ranked, the `best_first`: where there is room for one, it is the first.
+    """
 
     name: str
     kind: Literal["string", "strings", "integer", "number", "numbers", "tensor"]
     shape: tuple[int, ...] = ()
     dtype: Literal["fp32", "fp16"] = "fp32"
+    best_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ class Stopwatch:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         self._book()
+        self.seconds.setdefault(name, 0.0)
         self._inside.append(name)
         try:
             yield

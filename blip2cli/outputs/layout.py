@@ -58,6 +58,13 @@ class Layout:
         values = {column.name: value for column, value in zip(self.columns, result.values, strict=True)}
         return next(values[name] for name in names if name in values)
 
+    def caption_lines(self, result: Result) -> list[str]:
+        """The lines of an image's text file: its captions, or if they are ranked, the best; none if it has none."""
+        value = self.value(result, "caption", "captions")
+        captions = [value] if isinstance(value, str) else value or []
+        ranked = any(column.best_first for column in self.columns)
+        return captions[:1] if ranked else captions
+
 
 def types_of(schema: Callable[[], pa.Schema]) -> dict[str, str]:
     """Names of columns and their Arrow types, in words."""

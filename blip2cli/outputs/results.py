@@ -73,7 +73,8 @@ class CocoResults(Results):
 
     def check(self, layout: Layout) -> None:
         if not any(column.name == "caption" for column in layout.columns):
-            raise UsageError("--format coco holds one caption for each image", "Leave out --num-captions.")
+            hint = "Leave out --num-captions, or add --rank-by itm --keep 1."
+            raise UsageError("--format coco holds one caption for each image", hint)
 
     def entry(self, result: Result) -> dict[str, Any]:
         return {"image_id": _image_id(result.row), "caption": self.layout.value(result, "caption") or ""}

@@ -122,7 +122,8 @@ class SidecarOutput(Output):
                 written.append(replace(result, values=(None,) * len(result.values), error=path))
             else:
                 written.append(result)
-                texts.append((path, self._text(result)))
+                if lines := self.layout.caption_lines(result):
+                    texts.append((path, "\n".join(lines).encode("utf-8", "backslashreplace")))
         try:
             self._record_additions(texts)
             for path, text in texts:
@@ -207,11 +208,6 @@ class SidecarOutput(Output):
         temporary = temporary_of(path)
         temporary.write_bytes(text)
         os.replace(temporary, path)
-
-    def _text(self, result: Result) -> bytes:
-        value = self.layout.value(result, "caption", "captions")
-        text = value if isinstance(value, str) else "\n".join(value)
-        return text.encode("utf-8", "backslashreplace")
 
     def _checked_path(self, result: Result) -> Path | RowError:
         """The path of a row's text file, or the row's error."""

@@ -90,6 +90,9 @@ class WebDatasetOutput(Output):
         """Put a row into the tar; returns it, with an error if its image can no longer be read."""
         if result.error is not None or result.row.image is None:
             return result
+        texts = self.layout.caption_lines(result)
+        if not texts:  # none was good enough: the row stands in the table alone
+            return result
         try:
             data = bytes_of(result.row.image)
             suffix = suffix_by_content(data)
@@ -98,8 +101,6 @@ class WebDatasetOutput(Output):
         self.key = self._key(result.row)
         record = self.layout.record(result)
         record.pop("error")
-        value = self.layout.value(result, "caption", "captions")
-        texts = [value] if isinstance(value, str) else value
         image = _member(self.key + suffix, data)
         text = _member(self.key + ".txt", "\n".join(texts).encode("utf-8", "backslashreplace"))
         metadata = _member(self.key + ".json", json_line({"key": self.key, **record}))

@@ -10,8 +10,9 @@ from typing import Any
 
 from blip2cli.inputs.image_formats import unread_summary
 from blip2cli.model.checkpoint.hub import NotCached
-from blip2cli.model.checkpoint.load import Checkpoint
+from blip2cli.model.checkpoint.load import Checkpoint, Ranker
 from blip2cli.model.checkpoint.placement import place_layers
+from blip2cli.model.checkpoint.rank import ranker_bytes
 from blip2cli.model.checkpoint.size import shown_bytes, weight_bytes
 from blip2cli.model.memory import free_bytes
 from blip2cli.outputs.layout import carried_names
@@ -40,7 +41,8 @@ def describe_plan(plan: Plan) -> list[tuple[str, str]]:
     try:
         checkpoint = plan.find_checkpoint(fetch=False)
     except NotCached:
-        lines.append(("model", f"{job.model_name}, which would be fetched from the hub"))
+        checkpoints = " and ".join(settings.name(kind) for settings, kind in job.checkpoints.values())
+        lines.append(("model", f"{checkpoints}, which would be fetched from the hub"))
         return [*lines, *_output(plan)]
     columns = plan.task.columns(checkpoint)
     carried = carried_names(plan.source.column_names(), columns).values()
@@ -49,11 +51,15 @@ def describe_plan(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _model(job: Job, checkpoint: Checkpoint) -> list[tuple[str, str]]:
-    weights, free = weight_bytes(checkpoint), [free_bytes(device) for device in checkpoint.devices]
+    weights = weight_bytes(checkpoint)
+    if checkpoint.ranker is not None:
+        weights += ranker_bytes(checkpoint.ranker)
+    free = [free_bytes(device) for device in checkpoint.devices]
     short = "; they do not fit" if weights > sum(free) else ""
     devices = ", ".join(map(str, checkpoint.devices))
     lines = [
         ("model", f"{job.model_name}, in {checkpoint.folder}"),
+        *_ranker(checkpoint.ranker),
         ("precision", f"{checkpoint.precision} on {devices}, batches of {job.model.batch_size}"),
         ("memory", f"{shown_bytes(weights)} of weights, {' + '.join(map(shown_bytes, free))} free{short}"),
     ]
@@ -63,6 +69,15 @@ def _model(job: Job, checkpoint: Checkpoint) -> list[tuple[str, str]]:
         layers = Counter(place_layers(checkpoint).values())
         lines.append(("layers", ", ".join(f"{layers[device]} on {device}" for device in checkpoint.devices)))
     return lines
+
+
+def _ranker(ranker: Ranker | None) -> list[tuple[str, str]]:
+    if ranker is None:
+        return []
+    images = "has the model's vision weights: images are encoded once"
+    if not ranker.shares_vision:
+        images = "has vision weights of its own: images are encoded twice"
+    return [("rank model", f"{ranker.checkpoint.name}, in {ranker.checkpoint.folder}; it {images}")]
 
 
 def _output(plan: Plan) -> list[tuple[str, str]]:

@@ -179,16 +179,20 @@ class Plan:
         return Layout(carried, columns, cache(self.source.schema), metadata)
 
     def find_checkpoint(self, fetch: bool) -> Checkpoint:
-        """The model's checkpoint.
+        """The model's checkpoint, with its ranker if texts are ranked.
 
-        Raises NotCached if it would have to be downloaded, and must not be.
+        Raises NotCached if one would have to be downloaded, and must not be.
         """
         from blip2cli.model.checkpoint.find import find_checkpoint
+        from blip2cli.model.checkpoint.rank import find_ranker
 
         settings = self.job.model
         if self.devices:
             settings = replace(settings, devices=None, device=str(self.devices[0]))
-        return find_checkpoint(settings, self.job.kind, fetch)
+        checkpoint = find_checkpoint(settings, self.job.kind, fetch)
+        if self.job.ranker is None:
+            return checkpoint
+        return replace(checkpoint, ranker=find_ranker(self.job.ranker, checkpoint, fetch))
 
     def rows(self, done: Commit) -> Iterator[Row]:
         """The input rows that are left after those of a commit.

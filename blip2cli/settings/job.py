@@ -40,6 +40,14 @@ class TaskOptions(Options):
         """Whether there is nothing to do without INPUT."""
         return True
 
+    def ranker(self, model: ModelSettings) -> ModelSettings | None:
+        """The retrieval checkpoint that ranks the texts that a model writes; None if they
+        are not ranked.
+
+        Raises UsageError if it is not named.
+        """
+        return None
+
     @property
     def takes_features(self) -> bool:
         """Whether INPUT may be files of features, in place of images."""
@@ -109,6 +117,22 @@ class Job:
         """The name of the checkpoint."""
         return self.model.name(self.kind)
 
+    @property
+    def ranker(self) -> ModelSettings | None:
+        """The retrieval checkpoint that ranks the texts; None if they are not ranked.
+
+        Raises UsageError if it is not named.
+        """
+        return self.options.ranker(self.model)
+
+    @property
+    def checkpoints(self) -> dict[str, tuple[ModelSettings, Kind]]:
+        """The checkpoints that are needed, by the options that name them."""
+        needed = {"--model": (self.model, self.kind)}
+        if self.ranker is not None:
+            needed["--rank-model"] = self.ranker, "retrieval"
+        return needed
+
     def fingerprint(self) -> dict[str, Any]:
         """The settings that determine the rows, as plain JSON values: a resumed run must
         have the same."""
@@ -124,6 +148,8 @@ class Job:
             "image_root": self.input.image_root,
             "shard": self.input.shard,
         }
+        if self.ranker is not None:
+            chosen["rank_model"] = absolute(self.ranker.name("retrieval"))
         if self.input.encoding is not None:
             chosen["encoding"] = self.input.encoding
         if self.from_features:

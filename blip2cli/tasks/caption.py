@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from blip2cli.errors import UsageError
 from blip2cli.records import Batch, Column, Result, Row
-from blip2cli.settings import Job, Opt, TaskOptions
+from blip2cli.settings import DEFAULT_RETRIEVAL_MODEL, Job, ModelSettings, Opt, TaskOptions
 from blip2cli.tasks import Needs, Task
+from blip2cli.tasks.best import Best
 from blip2cli.tasks.scores import score_columns
 from blip2cli.tasks.template import MissingColumn, Template, empty_column, texts_in_file
 
@@ -54,10 +55,64 @@ class CaptionOptions(TaskOptions):
     num_captions: Annotated[
         int, Opt("Captions for each image; with more than 1, the column is `captions`.", metavar="N", min=1, max=1000)
     ] = 1
+    rank_by: Annotated[
+        Literal["itm", "itc"] | None,
+        Opt("Rank each image's captions by how well they match it, best first, and add their scores."),
+    ] = None
+    rank_model: Annotated[
+        str | None,
+        Opt("Retrieval checkpoint that ranks: hub id, local folder, or 'tiny'. [default: tiny's own]", metavar="MODEL"),
+    ] = None
+    rank_revision: Annotated[str | None, Opt("Branch, tag or commit of --rank-model on the hub.", metavar="REV")] = None
+    keep: Annotated[
+        int | None,
+        Opt("Keep the best K captions; with 1, the column is `caption`. [default: all]", metavar="K", min=1),
+    ] = None
+    threshold: Annotated[float | None, Opt("Keep only captions that score at least this.", metavar="X")] = None
+    also_column: Annotated[
+        tuple[str, ...],
+        Opt("Manifest column with captions that compete, such as alt texts; may be repeated.", metavar="NAME"),
+    ] = ()
 
     def validate(self) -> None:
         if self.prompt_column and (self.prompt or self.prompts):
             raise UsageError("--prompt-column cannot be used with --prompt and --prompts", "Give one of them.")
+        if self.rank_by is None:
+            self._check_nothing_ranked()
+        else:
+            self._check_ranking()
+
+    def _check_nothing_ranked(self) -> None:
+        for name in ("rank_model", "rank_revision", "keep", "threshold", "also_column"):
+            if getattr(self, name) not in (None, ()):
+                raise UsageError(f"--{name.replace('_', '-')} needs --rank-by", "For example: --rank-by itm.")
+
+    def _check_ranking(self) -> None:
+        if self.rank_revision is not None and self.rank_model is None:
+            raise UsageError("--rank-revision needs --rank-model", "Name the checkpoint that it is of.")
+        if self.keep is not None and self.keep > self.num_captions and not self.also_column:
+            raise UsageError(
+                f"--keep {self.keep} is more than --num-captions {self.num_captions}",
+                "Lower the one or raise the other.",
+            )
+        lowest = 0 if self.rank_by == "itm" else -1
+        if self.threshold is not None and not lowest <= self.threshold <= 1:
+            raise UsageError(
+                f"--threshold {self.threshold:g} is not an {str(self.rank_by).upper()} score",
+                f"Scores are from {lowest} to 1.",
+            )
+
+    def ranker(self, model: ModelSettings) -> ModelSettings | None:
+        if self.rank_by is None:
+            return None
+        name = self.rank_model or ("tiny" if model.model == "tiny" else None)
+        if name is None:
+            raise UsageError("--rank-by needs --rank-model", f"For example: --rank-model {DEFAULT_RETRIEVAL_MODEL}.")
+        if model.device_map is not None:
+            raise UsageError(
+                "--rank-by cannot be used with --device-map", "Write captions first, and score them with blip2 match."
+            )
+        return replace(model, model=name, revision=self.rank_revision)
 
 
 class CaptionTask(Task):
@@ -68,11 +123,18 @@ class CaptionTask(Task):
     def __init__(self, job: Job) -> None:
         self.options = job.options_as(CaptionOptions)
         self.settings = job.generation
+        self.is_ranked = job.ranker is not None
         several = self.options.num_captions
         if several > 1 and not self.settings.samples and self.settings.num_beams < several:
             raise UsageError(
                 f"--num-captions {several} needs as many beams, or sampling",
                 f"Add --num-beams {several}, or --temperature 1.",
+            )
+        if several > 1 and self.settings.top_p == 0:
+            raise UsageError(f"--top-p 0 gives {several} equal captions", "Raise it, for example to --top-p 0.9.")
+        if self.options.also_column and self.settings.scores:
+            raise UsageError(
+                "--scores cannot be used with --also-column", "A manifest's captions have no probabilities."
             )
         texts = self.options.prompt + (texts_in_file("--prompts", self.options.prompts) if self.options.prompts else ())
         self.prompts = [Template(text, "--prompt") for text in texts]
@@ -87,6 +149,8 @@ class CaptionTask(Task):
             template.check(names)
         if self.options.prompt_column:
             Template(f"{{{self.options.prompt_column}}}", "--prompt-column").check(names)
+        for name in self.options.also_column:
+            Template(f"{{{name}}}", "--also-column").check(names)
 
     def text_of(self, row: Row) -> str | None:
         value = row.columns.get(self.options.prompt_column or "")
@@ -95,10 +159,29 @@ class CaptionTask(Task):
     @property
     def several(self) -> bool:
         """Whether an output row has a list of captions."""
-        return self.options.num_captions > 1
+        if self.options.keep == 1:
+            return False
+        return self.options.num_captions > 1 or bool(self.options.also_column)
+
+    @property
+    def best(self) -> Best:
+        """What ranks the captions."""
+        options = self.options
+        assert options.rank_by is not None, "captions that are ranked"
+        return Best(
+            by=options.rank_by,
+            several=self.several,
+            keep=options.keep,
+            threshold=options.threshold,
+            also_columns=options.also_column,
+            with_scores=self.settings.scores,
+            around=self._shown,
+        )
 
     def columns(self, checkpoint: Checkpoint) -> tuple[Column, ...]:
         prompt = (Column("prompt", "string"),) if self.shows_prompt else ()
+        if self.is_ranked:
+            return (*prompt, *self.best.columns)
         text = Column("captions", "strings") if self.several else Column("caption", "string")
         return (*prompt, text, *(score_columns(self.several) if self.settings.scores else ()))
 
@@ -106,8 +189,12 @@ class CaptionTask(Task):
         from blip2cli.tasks.generation import Generation, results_of, with_length
 
         settings = with_length(self.settings, MAX_NEW_TOKENS)
-        generation = Generation(self._prompts, settings, self.options.num_captions)
-        return results_of(generation.rows(model, batches, watch), self._values)
+        generation = Generation(self._prompts, settings, self.options.num_captions, self.is_ranked)
+        rows = generation.rows(model, batches, watch)
+        if not self.is_ranked:
+            return results_of(rows, self._values)
+        assert model.ranker is not None, "a checkpoint with a ranker"
+        return self.best.results(rows, model.ranker, watch)
 
     def _prompts(self, row: Row) -> list[Prompt]:
         from blip2cli.tasks.generation import Prompt
@@ -143,6 +230,10 @@ class CaptionTask(Task):
         scores = score_values(texts, self.several) if self.settings.scores else ()
         if texts is None:
             return (*prompt.before, None, *scores)
-        before, behind = (template.fill(row) for template in self.around)
-        captions = [f"{before}{text.text}{behind}" for text in texts]
+        captions = [self._shown(row, text.text) for text in texts]
         return (*prompt.before, captions if self.several else captions[0], *scores)
+
+    def _shown(self, row: Row, caption: str) -> str:
+        """A caption with the texts around it."""
+        before, behind = (template.fill(row) for template in self.around)
+        return f"{before}{caption}{behind}"

@@ -26,7 +26,7 @@ JOINTS = ("_", ".", " ", "-")
 SCORES = ("rank", "score", "itm", "itc", "probability", "logprob")
 """Names of numbers that are shown first."""
 
-LISTS = ("captions", "labels", "logprobs", "probabilities")
+LISTS = ("captions", "sources", "itm_scores", "itc_scores", "labels", "logprobs", "probabilities")
 """Columns that hold lists, which CSV has as JSON."""
 
 NUMBER = re.compile(r"-?(0|[1-9]\d{0,15})(\.\d+)?([eE][+-]?\d{1,2})?")

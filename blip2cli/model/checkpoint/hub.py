@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -80,6 +81,18 @@ def is_complete(folder: Path) -> bool:
         return (folder / "config.json").exists() and bool(weight_files(folder))
     except CheckpointError:
         return False
+
+
+@contextmanager
+def named_by(option: str) -> Iterator[None]:
+    """A context in which errors about a checkpoint name the option that names it, if it
+    is not --model."""
+    try:
+        yield
+    except CheckpointError as error:
+        if option == "--model":
+            raise
+        raise type(error)(f"{option}: {error.message}", error.hint.replace("--model", option)) from None
 
 
 def check_model_name(name: str) -> None:

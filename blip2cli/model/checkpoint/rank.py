@@ -13,8 +13,9 @@ from blip2cli.errors import UsageError
 from blip2cli.model.checkpoint.explained import explained
 from blip2cli.model.checkpoint.files import COPY_AGAIN, weight_files
 from blip2cli.model.checkpoint.find import find_checkpoint
+from blip2cli.model.checkpoint.hub import named_by
 from blip2cli.model.checkpoint.load import Checkpoint, Ranker
-from blip2cli.model.checkpoint.size import WeightCounts, count_weights, weight_headers, weight_shapes
+from blip2cli.model.checkpoint.size import count_weights, weight_headers, weight_shapes
 
 if TYPE_CHECKING:
     from blip2cli.settings import ModelSettings
@@ -47,7 +48,8 @@ def find_ranker(settings: ModelSettings, captioner: Checkpoint, fetch: bool = Tr
     """
     dtype: Any = captioner.precision  # which is one of the names of --dtype
     beside = replace(settings, device=str(captioner.device), devices=None, device_map=None, dtype=dtype)
-    checkpoint = find_checkpoint(beside, "retrieval", fetch)
+    with named_by("--rank-model"):
+        checkpoint = find_checkpoint(beside, "retrieval", fetch)
     ours, theirs = captioner.images, checkpoint.images
     if (ours.side, ours.fitting) != (theirs.side, theirs.fitting):
         ways = f"images of {theirs.side} pixels, and {captioner.name} of {ours.side}"
@@ -73,13 +75,14 @@ def same_vision(one: Checkpoint, other: Checkpoint) -> bool:
     return all(bool((ours.float() == theirs.float()).all()) for ours, theirs in pairs)
 
 
-def ranker_weights(ranker: Ranker) -> WeightCounts:
-    """The weights that a ranker adds to its captioner's."""
+def ranker_bytes(ranker: Ranker) -> int:
+    """About how many bytes a ranker's weights take, beside its captioner's."""
     shapes = weight_shapes(ranker.checkpoint.folder)
     if ranker.shares_vision:
         shared = _vision_shapes(ranker.checkpoint.folder)
         shapes = {name: shape for name, shape in shapes.items() if name not in shared}
-    return count_weights(shapes)
+    checkpoint = ranker.checkpoint
+    return count_weights(shapes).bytes(checkpoint.precision, checkpoint.dtype.itemsize)
 
 
 def _vision_shapes(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from blip2cli.host.terminal import Progress, hush_libraries
-from blip2cli.model.checkpoint.hub import check_model_name
+from blip2cli.model.checkpoint.hub import check_model_name, named_by
 from blip2cli.run.plan import Plan, locked_plan, make_plan
 from blip2cli.run.summary import Tally, close
 from blip2cli.run.warmup import read_weights, start_cuda
@@ -28,16 +28,24 @@ def show_dry_run(plan: Plan) -> None:
     from blip2cli.host.terminal import show_plan
     from blip2cli.run.dry_run import describe_plan
 
-    check_model_name(plan.job.model_name)
+    check_model_names(plan.job)
     hush_libraries()
     show_plan(describe_plan(plan))
 
 
+def check_model_names(job: Job) -> None:
+    """Check that the names of the job's checkpoints may be such. Raises CheckpointError."""
+    for option, (settings, kind) in job.checkpoints.items():
+        with named_by(option):
+            check_model_name(settings.name(kind))
+
+
 def _run(plan: Plan) -> Tally:
-    check_model_name(plan.job.model_name)  # before torch is imported: a misspelt name is reported at once
+    check_model_names(plan.job)  # before torch is imported: a misspelt name is reported at once
     with closing(Progress(plan.job.output.quiet, plan.job.output.out is None)) as progress:
         progress.load(plan.job.model_name)  # before torch is imported, which takes seconds
-        read_weights(plan.job.model, plan.job.kind)
+        for settings, kind in plan.job.checkpoints.values():
+            read_weights(settings, kind)
         from blip2cli.run.flow import run
 
         hush_libraries()
