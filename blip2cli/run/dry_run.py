@@ -77,7 +77,7 @@ def _ranker(ranker: Ranker | None) -> list[tuple[str, str]]:
     images = "has the model's vision weights: images are encoded once"
     if not ranker.shares_vision:
         images = "has vision weights of its own: images are encoded twice"
-    return [("rank model", f"{ranker.checkpoint.name}, in {ranker.checkpoint.folder}; it {images}")]
+    return [("ranker", f"{ranker.checkpoint.name}, in {ranker.checkpoint.folder}; it {images}")]
 
 
 def _output(plan: Plan) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from blip2cli.images.decode import Reading
 from blip2cli.images.loader import Loading, load
 from blip2cli.model import load_model
 from blip2cli.model.checkpoint.find import find_checkpoint
+from blip2cli.model.checkpoint.rank import find_ranker
 from blip2cli.records import Column, Result
 from blip2cli.run.sources import open_input
 from blip2cli.settings import GenerationSettings, InputSettings, Job, ModelSettings, OutputSettings
@@ -30,6 +31,9 @@ VARIANTS: dict[str, list[tuple[Any, GenerationSettings]]] = {
     "caption": [
         (CaptionOptions(), GenerationSettings()),
         (CaptionOptions(("a", "a photo of"), num_captions=2), GenerationSettings(num_beams=2, scores=True)),
+        (CaptionOptions(num_captions=3, rank_by="itc"), GenerationSettings(temperature=2.0, scores=True)),
+        (CaptionOptions(rank_by="itm", also_column=("alt",)), GenerationSettings()),
+        (CaptionOptions(rank_by="itm", also_column=("alt",), keep=1), GenerationSettings()),
     ],
     "vqa": [
         (VqaOptions(("what shape is it?", "is it red?")), GenerationSettings(scores=True)),
@@ -73,7 +77,7 @@ def loaded() -> dict[str, Any]:
 
 @pytest.fixture(params=[(task, at) for task, variants in VARIANTS.items() for at in range(len(variants))])
 def job(request: pytest.FixtureRequest, tmp_path: Path) -> Job:
-    (tmp_path / "m.csv").write_text("".join(f"{cell}\n" for cell in ("image", *IMAGES)))
+    (tmp_path / "m.csv").write_text("image,alt\n" + "".join(f"{image},a shape\n" for image in IMAGES))
     task, at = request.param
     options, generation = VARIANTS[task][at]
     inputs = () if getattr(options, "text", ()) and task == "embed" else (str(tmp_path / "m.csv"),)
@@ -87,8 +91,13 @@ def done(job: Job, loaded: dict[str, Any]) -> tuple[tuple[Column, ...], list[Res
     source = open_input(job, task)
     checkpoint = find_checkpoint(job.model, job.kind)
     columns = task.columns(checkpoint)
-    model = loaded.setdefault(job.kind, None) or load_model(checkpoint, 4)
-    loaded[job.kind] = model
+    if job.kind not in loaded:
+        loaded[job.kind] = load_model(checkpoint, 4)
+    model = loaded[job.kind]
+    if job.ranker is not None:
+        if "ranked" not in loaded:
+            loaded["ranked"] = model.ranked_by(find_ranker(job.ranker, checkpoint))
+        model = loaded["ranked"]
     batches = load(source.rows(), Reading(checkpoint.images.side), Loading(4, workers=0))
     results = list(task.results(model, batches, Stopwatch()))
     return columns, results, source.count() or 0
