@@ -50,7 +50,7 @@ class _Contest:
 
 
 @dataclass(frozen=True)
-class Best:
+class Ranking:
     """Ranks captions, and keeps the best.
 
     Args:

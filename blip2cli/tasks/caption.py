@@ -11,7 +11,7 @@ from blip2cli.errors import UsageError
 from blip2cli.records import Batch, Column, Result, Row
 from blip2cli.settings import DEFAULT_RETRIEVAL_MODEL, Job, ModelSettings, Opt, TaskOptions
 from blip2cli.tasks import Needs, Task
-from blip2cli.tasks.best import Best
+from blip2cli.tasks.best import Ranking
 from blip2cli.tasks.scores import score_columns
 from blip2cli.tasks.template import MissingColumn, Template, empty_column, texts_in_file
 
@@ -164,11 +164,11 @@ class CaptionTask(Task):
         return self.options.num_captions > 1 or bool(self.options.also_column)
 
     @property
-    def best(self) -> Best:
+    def ranking(self) -> Ranking:
         """What ranks the captions."""
         options = self.options
         assert options.rank_by is not None, "captions that are ranked"
-        return Best(
+        return Ranking(
             by=options.rank_by,
             several=self.several,
             keep=options.keep,
@@ -181,7 +181,7 @@ class CaptionTask(Task):
     def columns(self, checkpoint: Checkpoint) -> tuple[Column, ...]:
         prompt = (Column("prompt", "string"),) if self.shows_prompt else ()
         if self.is_ranked:
-            return (*prompt, *self.best.columns)
+            return (*prompt, *self.ranking.columns)
         text = Column("captions", "strings") if self.several else Column("caption", "string")
         return (*prompt, text, *(score_columns(self.several) if self.settings.scores else ()))
 
@@ -194,7 +194,7 @@ class CaptionTask(Task):
         if not self.is_ranked:
             return results_of(rows, self._values)
         assert model.ranker is not None, "a checkpoint with a ranker"
-        return self.best.results(rows, model.ranker, watch)
+        return self.ranking.results(rows, model.ranker, watch)
 
     def _prompts(self, row: Row) -> list[Prompt]:
         from blip2cli.tasks.generation import Prompt
