@@ -8,7 +8,7 @@ from blip2cli.commands.score import ScoreSettings
 
 @command_of(ScoreSettings, interrupted="No figures were written.")
 def score(settings: ScoreSettings) -> None:
-    """Score results against references: VQA accuracy, CIDEr, BLEU and others.
+    """Score results against references: VQA accuracy, CIDEr, BLEU, accuracy of classes and others.
 
     [bold]blip2 score answers.jsonl --references v2_mscoco_val2014_annotations.json[/bold]
     """

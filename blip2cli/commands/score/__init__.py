@@ -13,8 +13,9 @@ from blip2cli.host.imports import load_object
 from blip2cli.settings import Arg, Opt, Options
 
 if TYPE_CHECKING:
+    from blip2cli.commands.score.labels import Confusion
     from blip2cli.commands.score.matching import Matched
-    from blip2cli.commands.score.predictions import PredictionKind
+    from blip2cli.commands.score.predictions import PredictionKind, Predictions
     from blip2cli.commands.score.records import Figure, Pair
     from blip2cli.commands.score.references import References
 
@@ -28,13 +29,14 @@ METRICS: dict[str, tuple[str, ...]] = {
     "blip2cli.commands.score.captions:CaptionMetrics": (
         *("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider", "spice"),
     ),
+    "blip2cli.commands.score.labels:LabelMetrics": ("accuracy", "macro_f1", "top_k_accuracy"),
 }
 """Class → the metrics that it measures.
 
 It is made from (pairs, names asked for or None).
 """
 
-DEFAULT: dict[PredictionKind, str] = dict(zip(("answers", "captions"), METRICS, strict=True))
+DEFAULT: dict[PredictionKind, str] = dict(zip(("answers", "captions", "labels"), METRICS, strict=True))
 """The class that measures results of a kind, if no metrics are given."""
 
 GROUPED_BY = "answer_type"
@@ -62,7 +64,9 @@ def _names(listed: str) -> tuple[str, ...] | None:
 class ScoreSettings(Options):
     """The results and references, the metrics, and where the figures are written."""
 
-    results: Annotated[tuple[str, ...], Arg("RESULTS...", "Results of caption or vqa: files, or a folder of shards.")]
+    results: Annotated[
+        tuple[str, ...], Arg("RESULTS...", "Results of caption, vqa or classify: files, or a folder of shards.")
+    ]
     references: Annotated[
         tuple[str, ...],
         Opt(
@@ -70,12 +74,15 @@ class ScoreSettings(Options):
             ("--references", "-r"),
             "FILE",
         ),
-    ]
+    ] = ()
+    label_column: Annotated[
+        str | None, Opt("Column of the results with each image's true label, instead of --references.", metavar="NAME")
+    ] = None
     column: Annotated[
-        str | None, Opt("Column of the results to score. [default: answer, caption(s) or text]", metavar="NAME")
+        str | None, Opt("Column of the results to score. [default: answer, caption(s), text or label]", metavar="NAME")
     ] = None
     reference_column: Annotated[
-        str | None, Opt("Column of the references. [default: answer(s) or caption(s)]", metavar="NAME")
+        str | None, Opt("Column of the references. [default: answer(s), caption(s) or label]", metavar="NAME")
     ] = None
     metrics: Annotated[
         tuple[str, ...] | None,
@@ -97,8 +104,12 @@ class ScoreSettings(Options):
         wrong = next((name for name in self.metrics or () if name not in known_metrics), None)
         if wrong is not None:
             raise UsageError(f"unknown metric {wrong}", f"Choose from {', '.join(known_metrics)}.")
-        if not self.results or not self.references:
-            raise UsageError("nothing to score", "Give result files, and --references FILE.")
+        if not self.results or not (self.references or self.label_column):
+            raise UsageError(
+                "nothing to score", "Give result files, and --references FILE, or for labels --label-column NAME."
+            )
+        if self.references and self.label_column:
+            raise UsageError("--references cannot be used with --label-column", "Give one of them.")
         written = {"--out": self.out, "--per-row": self.per_row}
         outputs = {option: path for option, path in written.items() if path is not None}
         check_apart(outputs, (*self.results, *self.references))
@@ -123,23 +134,44 @@ class Scores:
     every: Group
     groups: dict[str, dict[str, Group]]
     left_out: dict[str, str]
+    confusion: Confusion | None = None
 
 
 def score(settings: ScoreSettings) -> None:
     """Read, match, measure, and show or write the figures. Raises Blip2Error."""
-    from blip2cli.commands.score.matching import LOOKED_AT, match
     from blip2cli.commands.score.predictions import read_predictions
-    from blip2cli.commands.score.references import read_references
     from blip2cli.commands.score.report import report, warn
 
-    kept_columns = (*LOOKED_AT, *settings.by, GROUPED_BY)
-    predictions = read_predictions(settings.results, settings.column, kept_columns)
-    references = read_references(settings.references, settings.reference_column, predictions.kind, kept_columns)
-    matched = match(predictions, references)
+    predictions = read_predictions(settings.results, settings.column, _kept_columns(settings))
+    references, matched = _references(settings, predictions)
     warn(settings, predictions, references, matched)
     _complete(matched, references, settings.partial)
     scores = _measured(settings, references, matched)
     report(settings, predictions, references, scores)
+
+
+def _kept_columns(settings: ScoreSettings) -> tuple[str, ...]:
+    """The columns that are used beside that of the results."""
+    from blip2cli.commands.score.matching import LOOKED_AT
+    from blip2cli.commands.score.predictions import LABELS
+
+    true_label = () if settings.label_column is None else (settings.label_column,)
+    return (*LOOKED_AT, *settings.by, GROUPED_BY, LABELS, *true_label)
+
+
+def _references(settings: ScoreSettings, predictions: Predictions) -> tuple[References, Matched]:
+    """The references, in files or in a column of the results, and what they match. Raises UsageError."""
+    from blip2cli.commands.score.labels import own_references
+    from blip2cli.commands.score.matching import Matched, match
+    from blip2cli.commands.score.references import References, read_references
+
+    if settings.label_column is not None:
+        pairs, without = own_references(predictions, settings.label_column)
+        references = References([pair.reference for pair in pairs], "labels", without, 0)
+        return references, Matched(f"column {settings.label_column}", pairs, (), (), ())
+    kept = _kept_columns(settings)
+    references = read_references(settings.references, settings.reference_column, predictions.kind, kept)
+    return references, match(predictions, references)
 
 
 def _complete(matched: Matched, references: References, partial: bool) -> None:
@@ -160,7 +192,15 @@ def _measured(settings: ScoreSettings, references: References, matched: Matched)
 
     every = measured(matched.pairs)
     parts = {column: {value: measured(pairs) for value, pairs in group.items()} for column, group in groups.items()}
-    return Scores(matched, every, parts, {name: why for each in measuring for name, why in each.left_out.items()})
+    left_out = {name: why for each in measuring for name, why in each.left_out.items()}
+    return Scores(matched, every, parts, left_out, _confusion(references, matched.pairs))
+
+
+def _confusion(references: References, pairs: Sequence[Pair]) -> Confusion | None:
+    """What was confused, where labels are scored."""
+    from blip2cli.commands.score.labels import confusion_of
+
+    return confusion_of(pairs) if references.kind == "labels" else None
 
 
 def _open(settings: ScoreSettings, kind: PredictionKind, pairs: Sequence[Pair]) -> list[Metrics]:

@@ -25,7 +25,7 @@ class Way:
     name: str
     of_result: Callable[[Mapping[str, Any]], str | None]
     of_reference: Callable[[Mapping[str, Any]], str | None]
-    kinds: tuple[PredictionKind, ...] = ("answers", "captions")
+    kinds: tuple[PredictionKind, ...] = ("answers", "captions", "labels")
 
 
 def _id(name: str) -> Callable[[Mapping[str, Any]], str | None]:
@@ -53,12 +53,12 @@ def _with_question(image: Callable[[Mapping[str, Any]], str | None]) -> Callable
 
 WAYS = (
     Way("question_id", _id("question_id"), _id("question_id"), ("answers",)),
-    Way("image_id", _id("image_id"), _id("image_id"), ("captions",)),
+    Way("image_id", _id("image_id"), _id("image_id"), ("captions", "labels")),
     Way("image and question", _with_question(_id(IMAGE)), _with_question(_id(IMAGE)), ("answers",)),
     Way("file name and question", _with_question(_file_name), _with_question(_file_name), ("answers",)),
     Way("image", _id(IMAGE), _id(IMAGE)),
     Way("file name", _file_name, _file_name),
-    Way("the number that ends the file name", _number, _id("image_id"), ("captions",)),
+    Way("the number that ends the file name", _number, _id("image_id"), ("captions", "labels")),
 )
 """Tried in this order; the first that matches any result with a reference is used."""
 
@@ -103,7 +103,9 @@ def _gathered(keyed: Sequence[tuple[str | None, Reference]], kind: PredictionKin
         elif before.texts != reference.texts:
             raise UsageError(
                 f"two references for {key!r} differ",
-                "Give each question an id in a column question_id, or only one row.",
+                "Give each image one row, with its path as the results have it."
+                if kind == "labels"
+                else "Give each question an id in a column question_id, or only one row.",
             )
     return gathered
 

@@ -11,13 +11,17 @@ from blip2cli.commands.score.tables import field, open_tables, texts_in
 from blip2cli.errors import UsageError
 from blip2cli.records import RowError
 
-PredictionKind = Literal["answers", "captions"]
+PredictionKind = Literal["answers", "captions", "labels"]
+
+LABELS = "labels"
+"""The column of `classify --top` with the best labels."""
 
 TEXT_COLUMNS: dict[str, PredictionKind] = {
     "answer": "answers",
     "caption": "captions",
     "captions": "captions",
     "text": "captions",
+    "label": "labels",
 }
 """Columns that hold the texts of a model, and their kind."""
 

@@ -15,7 +15,11 @@ from blip2cli.errors import UsageError
 if TYPE_CHECKING:
     from blip2cli.inputs import Source
 
-COLUMNS: dict[PredictionKind, tuple[str, ...]] = {"answers": ("answers", "answer"), "captions": ("captions", "caption")}
+COLUMNS: dict[PredictionKind, tuple[str, ...]] = {
+    "answers": ("answers", "answer"),
+    "captions": ("captions", "caption"),
+    "labels": ("label", "class"),
+}
 """Columns that may hold the references, the most likely first."""
 
 HINT = "Give it with --reference-column. For VQA, give the annotations file; the questions file can be added."
@@ -38,7 +42,7 @@ def read_references(
 
     A table without references, but with ids of questions, only adds its columns to those of the others.
     """
-    kinds: tuple[PredictionKind, ...] = ("answers", "captions") if kind is None else (kind,)
+    kinds: tuple[PredictionKind, ...] = tuple(COLUMNS) if kind is None else (kind,)
     known = {name: each for each in kinds for name in COLUMNS[each]} if column is None else {column: kinds[0]}
     tables = open_tables(names)
     chosen = [(table, next((name for name in known if name in table.column_names()), None)) for table in tables]

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from blip2cli import __version__
+from blip2cli.commands.score.confusion import confusion_record, show_confusion
 from blip2cli.commands.score.matching import Matched
 from blip2cli.commands.score.predictions import Predictions
 from blip2cli.commands.score.records import Figure
@@ -28,7 +29,7 @@ def warn(settings: ScoreSettings, predictions: Predictions, references: Referenc
     """Say on stderr what is scored in a way that a reader may not expect."""
     errors = sum(pair.prediction.error is not None for pair in matched.pairs)
     single = [len(pair.reference.texts) < 2 for pair in matched.pairs]
-    alone = 0 if references.kind == "captions" or all(single) else sum(single)
+    alone = 0 if references.kind != "answers" or all(single) else sum(single)
     counts = (
         ("results with an error, counted as wrong", errors),
         ("results without a reference, not scored", len(matched.unknown)),
@@ -43,6 +44,16 @@ def warn(settings: ScoreSettings, predictions: Predictions, references: Referenc
     for description, count in counts:
         if count:
             show_warning(f"{description}: {count:,}")
+    if references.kind == "labels":
+        _warn_of_other_names(matched)
+
+
+def _warn_of_other_names(matched: Matched) -> None:
+    """Say if no true label is among those given: then they are likely to have other names."""
+    given = {pair.prediction.text.strip() for pair in matched.pairs if pair.prediction.error is None}
+    true = {text.strip() for pair in matched.pairs for text in pair.reference.texts}
+    if given and given.isdisjoint(true):
+        show_warning(f"no true label is among the labels given: {min(true)!r} is not, and {min(given)!r} is")
 
 
 def report(settings: ScoreSettings, predictions: Predictions, references: References, scores: Scores) -> None:
@@ -84,6 +95,7 @@ def summary(
             for column, groups in scores.groups.items()
         },
         "left_out": scores.left_out,
+        **({} if scores.confusion is None else confusion_record(scores.confusion, DIGITS)),
         "version": __version__,
     }
 
@@ -110,8 +122,11 @@ def _show(settings: ScoreSettings, scores: Scores) -> None:
     rows = [("all", _cells(scores.every, metrics))]
     for groups in scores.groups.values():
         rows += [(value or "(none)", _cells(group, metrics)) for value, group in groups.items()]
-    title = f"{', '.join(settings.results)} against {', '.join(settings.references)}, by {scores.matched.way}; per cent"
+    against = ", ".join(settings.references) or "their own labels"
+    title = f"{', '.join(settings.results)} against {against}, by {scores.matched.way}; per cent"
     show_figures(title, ["scored", *metrics], rows)
+    if scores.confusion is not None:
+        show_confusion(scores.confusion)
 
 
 def _cells(group: Group, metrics: Sequence[str]) -> list[str]:

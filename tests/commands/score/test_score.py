@@ -303,9 +303,9 @@ def test_broken_rows_are_counted(typed: Callable[..., Typed], annotations: Path)
 
 
 def test_the_table_of_metrics_is_what_each_of_their_classes_measures() -> None:
-    from blip2cli.commands.score import METRICS, answers, captions
+    from blip2cli.commands.score import METRICS, answers, captions, labels
 
-    assert list(METRICS.values()) == [tuple(answers.METRICS), captions.METRICS]
+    assert list(METRICS.values()) == [tuple(answers.METRICS), captions.METRICS, labels.METRICS]
 
 
 def test_compressed_csv_as_blip2_writes_it_is_read(typed: Callable[..., Typed], annotations: Path) -> None:
