@@ -13,6 +13,7 @@ from torch.nn import functional
 from blip2cli import Blip2
 from blip2cli.errors import UsageError
 from blip2cli.model.retrieval import RetrievalModel
+from blip2cli.tiny.class_scenes import write_scenes
 from tests.conftest import Typed, approximate, rows_of
 
 Run = Callable[..., Typed]
@@ -107,6 +108,17 @@ def test_the_shapes_of_the_samples_are_named(typed: Run) -> None:
     assert [row["label"] for row in ran.rows] == ["a circle", None, "a triangle"]
     assert list(ran.rows[0]) == ["image", "label", "probability", "error"]
     assert ran.rows[1]["error"].startswith("unsupported")
+
+
+def test_itm_tells_apart_which_colour_belongs_to_which_shape(typed: Run) -> None:
+    write_scenes(Path("scenes"), 24, 2)
+    accuracy = {}
+    for rerank in ((), ("--rerank", 5)):
+        words = ("--classes", "scenes/classes.txt", "--template", "a {}", *rerank, "--dtype", "fp32", "--overwrite")
+        assert typed("classify", "scenes/images", *words, "--out", "o.jsonl").code == 0
+        scores = json.loads(typed("score", "o.jsonl", "-r", "scenes/truth.csv").out)
+        accuracy[rerank] = scores["metrics"]["accuracy"]
+    assert accuracy[()] < 90 < accuracy["--rerank", 5], "docs/classify.md has 74.3 and 99.8 on 1,000 scenes"
 
 
 def test_classes_are_encoded_once_whatever_the_number_of_images(
