@@ -12,4 +12,4 @@ def test_the_reference_in_docs_is_what_the_app_says() -> None:
 def test_every_heading_and_default_is_one_for_readers() -> None:
     page = reference()
     assert "### None" not in page and "<class" not in page
-    assert "| `--references`, `-r` `FILE` | required |" in page
+    assert "| `--references`, `-r` `FILE` |  |" in page
