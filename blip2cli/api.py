@@ -282,5 +282,5 @@ def _quoted(choices: str | Sequence[str]) -> str:
     if isinstance(choices, str):
         return choices
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(_listed(choices))
+    csv.writer(line, lineterminator="", quoting=csv.QUOTE_ALL).writerow(_listed(choices))
     return line.getvalue()

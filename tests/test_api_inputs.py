@@ -103,6 +103,18 @@ def test_pixels_of_arrays_are_those_of_files(tiny: Blip2) -> None:
         assert np.array_equal(next(tiny.embed(image))["features"], exact)
 
 
+def test_a_sparse_tensor_is_read_like_any_other(tiny: Blip2) -> None:
+    assert captions(tiny.caption(torch.tensor(pixels()).to_sparse())) == ["a red circle"]
+
+
+def test_parts_of_arrow_tables_are_read(tiny: Blip2) -> None:
+    import pyarrow as pa
+
+    table = pa.table({"image": [str(CIRCLE), str(TRIANGLE)]})
+    for images in (table.to_batches()[0], table.to_reader(), table["image"], list(table["image"])):
+        assert captions(tiny.caption(images)) == CAPTIONS
+
+
 def test_an_array_of_images_is_several(tiny: Blip2) -> None:
     stack = np.stack([np.asarray(Image.open(path).convert("RGB").resize((64, 64))) for path in (CIRCLE, TRIANGLE)])
     assert len(list(tiny.caption(stack))) == len(list(tiny.caption(torch.from_numpy(stack)))) == 2
@@ -203,6 +215,13 @@ def test_cells_of_a_dataframe_may_be_images_and_arrays(tiny: Blip2) -> None:
         ([np.zeros((5, 5, 7), np.uint8)], "image 0 is an array of 5 x 5 x 7, which is not an image"),
         ([np.zeros((5, 5)) - 1], "image 0 is an array of fractions that are not from 0 to 1"),
         ([np.full((5, 5), 300)], "image 0 is an array of int64 with values that are not from 0 to 255"),
+        (np.array(3), "image 0 is an array of 0 dimensions, which is not an image"),
+        (torch.tensor(3), "image 0 is an array of 0 dimensions, which is not an image"),
+        (torch.zeros(1, 1, 3, 8, 8), "image 0 is an array of 1 x 1 x 3 x 8 x 8, which is not an image"),
+        (
+            torch.empty(3, 8, 8, device="meta"),
+            "image 0 is a tensor that cannot be read: Cannot copy out of meta tensor; no data!",
+        ),
         ([io.StringIO("x")], "image 0 is a file opened as text"),
         ("gone.png", "no such input: gone.png"),
         ("no such folder", "no such input: no such folder"),
@@ -270,6 +289,9 @@ def test_a_prompt_is_not_taken_from_the_names_of_a_dict(tiny: Blip2) -> None:
 def test_choices_may_be_a_text_as_on_the_command_line(tiny: Blip2) -> None:
     rows = [next(tiny.vqa(CIRCLE, "is it red?", choices=choices)) for choices in ("yes, no", ["yes", "no"])]
     assert rows[0] == rows[1] and rows[0]["answer"] in ("yes", "no")
+    for end in ("\n", "\r", "\u2028"):
+        row = next(tiny.vqa(CIRCLE, "is it red?", choices=["yes", f"no{end}way"]))
+        assert row["answer"] == "yes" and len(row["probabilities"]) == 2
     with pytest.raises(UsageError) as refused:
         tiny.vqa(CIRCLE, "is it red?", choices=[True, False])
     assert refused.value.message == "True is not a text"

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -315,9 +316,11 @@ PROBES: dict[str, Probe] = {
 
 def examine_machine(settings: ModelSettings, as_json: bool) -> bool:
     """Run and show all checks; returns whether the tool can run."""
-    from blip2cli.host.terminal import print_records, show_check
+    from blip2cli.host.terminal import loading, print_records, show_check
 
     fine = True
+    with loading("libraries", quiet=as_json), suppress(Exception):  # what is wrong with it, its probe says
+        import torch  # noqa: F401
     for check in checks(settings):
         fine = fine and check.state != "problem"
         if as_json:

@@ -121,6 +121,20 @@ def _of_arrow(table: Any) -> MemoryTable:
     return MemoryTable("the Arrow table", table.column_names, len(table), records)
 
 
+def _of_record_batch(batch: Any) -> MemoryTable:
+    import pyarrow as pa
+
+    return _of_arrow(pa.Table.from_batches([batch]))
+
+
+def _of_reader(reader: Any) -> MemoryTable:
+    def records(image: str | None) -> Iterator[Mapping[str, Any]]:
+        for batch in reader:
+            yield from batch.to_pylist()
+
+    return MemoryTable("the Arrow reader", reader.schema.names, None, records)
+
+
 def _of_dataset(dataset: Any) -> MemoryTable:
     def records(image: str | None) -> Iterator[Mapping[str, Any]]:
         return iter(_not_decoded(dataset, image))
@@ -158,6 +172,8 @@ TABLES: Mapping[tuple[str, str], Callable[[Any], MemoryTable]] = {
     ("pandas", "DataFrame"): _of_pandas,
     ("polars", "DataFrame"): _of_polars,
     ("pyarrow", "Table"): _of_arrow,
+    ("pyarrow", "RecordBatch"): _of_record_batch,
+    ("pyarrow", "RecordBatchReader"): _of_reader,
     ("datasets", "Dataset"): _of_dataset,
     ("datasets", "IterableDataset"): _of_stream,
     ("datasets", "DatasetDict"): _of_splits,

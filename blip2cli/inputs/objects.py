@@ -59,7 +59,7 @@ class Objects(Source):
 def is_one_image(value: Any) -> bool:
     """Whether a value is an image, and not a collection of images."""
     if _is_array(value):
-        return value.ndim in (2, 3)
+        return value.ndim not in (1, 4)  # of 0 or 5 dimensions it is not an image, which is said when it is read
     return isinstance(value, (bytes, bytearray, memoryview, io.IOBase)) or _is_pillow(value) or _is_struct(value)
 
 
@@ -77,6 +77,8 @@ def path_or_bytes(value: Any) -> str | bytes | None:
         return _encoded(value)
     if _is_array(value):
         return _encoded(_picture(_array_of(value)))
+    if _is_arrow_scalar(value):
+        return path_or_bytes(value.as_py())
     if _is_struct(value):
         data = value.get("bytes")
         return data if isinstance(data, bytes) and data else value.get("path")
@@ -102,6 +104,12 @@ def _is_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
+def _is_arrow_scalar(value: Any) -> bool:
+    """Whether a value is one of an Arrow array; Arrow is not imported for this."""
+    arrow = sys.modules.get("pyarrow")
+    return arrow is not None and isinstance(value, arrow.Scalar)
+
+
 def _is_struct(value: Any) -> bool:
     """Whether a value is an image as Hugging Face data sets hold it."""
     return isinstance(value, Mapping) and {"bytes", "path"} == set(value)
@@ -122,16 +130,23 @@ def _array_of(value: Any) -> np.ndarray:
     """An array with channels last."""
     import numpy as np
 
-    if _is_tensor(value):
-        value = value.detach().cpu()
-        value = (value.float() if value.is_floating_point() else value).numpy()
-    array = np.asarray(value)
+    array = _of_tensor(value) if _is_tensor(value) else np.asarray(value)
     if array.ndim == 3 and array.shape[0] in CHANNELS and array.shape[-1] not in CHANNELS:
         array = np.moveaxis(array, 0, -1)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in CHANNELS) or 0 in array.shape:
-        shape = " x ".join(map(str, array.shape))
+        shape = " x ".join(map(str, array.shape)) or "0 dimensions"
         raise NotAnImage(f"is an array of {shape}, which is not an image", "Give height x width x 1, 3 or 4.")
     return array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
+
+
+def _of_tensor(tensor: Any) -> np.ndarray:
+    """The values of a tensor. Raises NotAnImage for one whose values cannot be read, such as one on meta."""
+    try:
+        dense = tensor.detach().to_dense().cpu()
+        array: np.ndarray = (dense.float() if dense.is_floating_point() else dense).numpy()
+    except (NotImplementedError, RuntimeError, TypeError) as error:
+        raise NotAnImage(f"is a tensor that cannot be read: {reason(error)}", "Give uint8 on the CPU.") from None
+    return array
 
 
 def _picture(array: np.ndarray) -> Image.Image:

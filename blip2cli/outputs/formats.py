@@ -64,6 +64,15 @@ class Format:
         """Names of a shard's files below the folder, with a place for its number."""
         return self.files or (f"part-{{:05}}{self.suffixes[0]}",)
 
+    @property
+    def wanted_out(self) -> str:
+        """What to give as --out, as hints say it."""
+        if self.destination in ("shards", "index"):
+            return "Give a folder, for example --out results."
+        if not self.suffixes:
+            return "Give a file, for example --out results.json."
+        return f"Give a file or a folder, for example --out results{self.suffixes[0]}."
+
     def make(self, path: Any, layout: Any, log: Any) -> Output:
         """The output that writes one file or shard, from (path, Layout, CommitLog)."""
         output: Output = load_object(self.cls)(path, layout, log)

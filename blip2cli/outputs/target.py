@@ -188,9 +188,9 @@ def _target(settings: OutputSettings, formats: Mapping[str, Format]) -> Target:
             return Target("stdout", STDOUT)
         if known.destination == "beside":
             return Target(name or "", known)
-        raise UsageError(f"--format {name} needs --out", "Give a file or a folder.")
+        raise UsageError(f"--format {name} needs --out", known.wanted_out)
     if known is not None and known.destination == "beside":
-        return Target(name or "", known, _folder_of_texts(named, name or ""), named)
+        return Target(name or "", known, _folder_of_texts(named, name or "", formats), named)
     out = real_path(named) if isinstance(named, Path) else named
     if _is_folder(out) or not named.suffix:
         return _folder_target(out, named, name or "parquet", formats)
@@ -199,9 +199,10 @@ def _target(settings: OutputSettings, formats: Mapping[str, Format]) -> Target:
     return _file_target(out, named, name, formats)
 
 
-def _folder_of_texts(named: Path, name: str) -> Path:
+def _folder_of_texts(named: Path, name: str, formats: Mapping[str, Format]) -> Path:
     hint = "Give a folder, or leave it out."
-    if named.suffix == ".txt":
+    names_file = named.suffix.lower() in OTHER_SUFFIXES or _format_of_suffix(named, formats) is not None
+    if names_file and not _is_folder(named):
         raise UsageError(f"--format {name} writes a text file for each image, and {named} is one file", hint)
     if not isinstance(named, Path):
         raise UsageError(f"--format {name} writes on this machine, and {named} is a URL", hint)
@@ -232,9 +233,10 @@ def _file_target(out: Path, named: Path, name: str | None, formats: Mapping[str,
             f"End its name in one of {suffixes}, or name a folder, without a suffix.",
         )
     known = formats[chosen]
-    if known.destination == "shards":
+    is_index = known.destination == "index" and out.name == known.index
+    if known.destination in ("shards", "index") and not is_index:
         raise UsageError(f"--format {name} writes a folder, and {out} is a file", "Give a folder, without a suffix.")
-    if by_suffix not in (chosen, None) and known.destination != "index":
+    if by_suffix not in (chosen, None) and not is_index:
         raise UsageError(
             f"--format {name} cannot be used with {out}", "Its suffix means another format; leave out one of them."
         )

@@ -17,6 +17,7 @@ from blip2cli.host.terminal import show_note, show_summary, show_warning
 from blip2cli.inputs.image_formats import unread_summary
 from blip2cli.outputs.commits import Commit
 from blip2cli.records import Result
+from blip2cli.run.reasons import Reasons
 from blip2cli.settings import Job
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Tally:
         self.earlier, self.already_there = earlier, 0
         self.rows = self.images = self.left_out = self.empty = self.retried = 0
         self.kinds: Counter[str] = Counter()
+        self.reasons = Reasons()
         self.watch = Stopwatch()
         self.batch_size: int | None = None
         self.skipped = ""
@@ -53,13 +55,15 @@ class Tally:
     def add(self, results: list[Result]) -> tuple[int, int]:
         """Count results; returns how many input rows and how many errors are among them."""
         images = sum(result.last for result in results)
-        errors = [result.error.kind for result in results if result.error is not None]
+        errors = [result.error for result in results if result.error is not None]
         left_out = sum(result.left_out for result in results)
         self.rows += len(results) - left_out
         self.left_out += left_out
         self.empty += sum(result.empty for result in results)
         self.images += images
-        self.kinds.update(errors)
+        self.kinds.update(error.kind for error in errors)
+        for error in errors:
+            self.reasons.add(error)
         return images, len(errors)
 
     def finish(self, stats: PipelineStats, writing: float, late: Mapping[str, int]) -> None:
@@ -160,6 +164,7 @@ def _summary(job: Job, tally: Tally) -> dict[str, Any]:
         "errors_before": tally.earlier.errors,
         "errors": tally.errors,
         "errors_by_kind": dict(tally.kinds),
+        "error_reasons": tally.reasons.counts(),
         "batch_size": tally.batch_size,
         "seconds": round(seconds, 3),
         "images_per_second": round(tally.images / running, 2) if running else 0.0,

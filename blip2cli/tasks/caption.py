@@ -47,7 +47,8 @@ class CaptionOptions(TaskOptions):
     prefix: Annotated[
         str,
         Opt(
-            "Text put before every caption, such as the trigger word 'sks, '; {NAME} stands for a column.",
+            "Text put before every caption, such as a trigger word; {NAME} stands for a column. "
+            "A space is added where two words would run together.",
             metavar="TEXT",
         ),
     ] = ""
@@ -236,4 +237,13 @@ class CaptionTask(Task):
     def _shown(self, row: Row, caption: str) -> str:
         """A caption with the texts around it."""
         before, behind = (template.fill(row) for template in self.around)
-        return f"{before}{caption}{behind}"
+        return joined(before, caption, behind)
+
+
+def joined(*texts: str) -> str:
+    """Texts one after the other, with a space where two words would run together."""
+    whole = ""
+    for text in texts:
+        parted = whole[-1:].isalnum() and text[:1].isalnum()
+        whole += f" {text}" if parted else text
+    return whole

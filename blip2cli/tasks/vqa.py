@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -83,7 +84,10 @@ class VqaTask(Task):
         self.choosing = self.options.choices is not None or self.options.choices_column is not None
         self.wide = named_questions(asked, self._beside) if self.options.wide else []
         if self.options.wide and not self.wide:
-            raise UsageError("--wide needs questions for all images", "For example: -p people='how many people?'.")
+            raise UsageError(
+                "--wide needs questions for all images, not a column with a question for each row",
+                "Add them, for example -p people='how many people?'; or leave out --wide.",
+            )
         self.asked = [question.template for question in self.wide] or [
             Template(question, "--prompt") for question in asked
         ]
@@ -182,8 +186,9 @@ class VqaTask(Task):
 
 
 def split(choices: str) -> tuple[str, ...]:
-    """Answers separated by commas; an answer that contains a comma is quoted, as in CSV."""
-    return tuple(choice.strip() for choice in next(csv.reader([choices], skipinitialspace=True), []))
+    """Answers separated by commas, or by ends of lines; an answer that contains one is quoted, as in CSV."""
+    lines = csv.reader(io.StringIO(choices, newline=""), skipinitialspace=True)
+    return tuple(choice.strip() for line in lines for choice in line)
 
 
 def choices_error(choices: tuple[str, ...]) -> str | None:

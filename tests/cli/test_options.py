@@ -99,6 +99,7 @@ def test_the_summary_tells_the_same_to_people_and_to_schedulers(typed: Run) -> N
         "errors_before": 0,
         "errors": 2,
         "errors_by_kind": {"empty": 2},
+        "error_reasons": {"empty": {"0 bytes": 2}},
         "not_read": {},
         "batch_size": 64,
         "version": __version__,
@@ -145,6 +146,27 @@ def test_progress_is_a_line_now_and_then_where_stderr_is_no_terminal(
         (("caption", CIRCLE, "--out", "o.jsonl", "--retry-errors"), "--retry-errors needs --resume"),
         (("caption", CIRCLE, "--out", "o.jsonl", "--resume", "--overwrite"), "both --resume and --overwrite are given"),
         (("caption", CIRCLE, "--resume"), "--resume needs --out"),
+        (
+            ("caption", CIRCLE, "--format", "imagefolder"),
+            "--format imagefolder needs --out\n       Give a folder, for example --out results.",
+        ),
+        (
+            ("caption", CIRCLE, "--format", "coco"),
+            "--format coco needs --out\n       Give a file, for example --out results.json.",
+        ),
+        (
+            ("caption", CIRCLE, "--format", "csv"),
+            "--format csv needs --out\n       Give a file or a folder, for example --out results.csv.",
+        ),
+        (
+            ("caption", CIRCLE, "--format", "imagefolder", "--out", "o.jsonl"),
+            "--format imagefolder writes a folder, and o.jsonl is a file",
+        ),
+        (
+            ("caption", CIRCLE, "--format", "txt", "--out", "o.jsonl"),
+            "--format sidecar writes a text file for each image, and o.jsonl is one file",
+        ),
+        (("vqa", CIRCLE, "--choices", "yes"), "--choices yes: at least two choices are needed"),
         (("caption", CIRCLE, "--num-captions", "2"), "--num-captions 2 needs as many beams, or sampling"),
         (("caption", CIRCLE, "--num-beams", "2", "--top-p", "0.5"), "--num-beams cannot be used with"),
         (("caption", CIRCLE, "--batch-size", "many"), "--batch-size many is neither auto nor a number from 1"),

@@ -16,11 +16,12 @@ from blip2cli.host.terminal import (
     progress,
     show_error,
     show_plan,
+    show_summary,
     show_warning,
     weights_counted,
 )
 from blip2cli.host.terminal.tables import shared
-from blip2cli.host.terminal.text import tail, width_of, wrapped
+from blip2cli.host.terminal.text import GLUE, tail, width_of, wrapped
 
 ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -255,3 +256,34 @@ def test_numbers_have_three_digits() -> None:
 def test_lines_are_broken_between_words() -> None:
     assert wrapped("  one two three", 9, 4) == ["  one two", "    three"]
     assert wrapped("see averylongword and", 8, 2) == ["see averylongword", "  and"]
+    assert wrapped(f"  one two{GLUE}six", 11, 4) == ["  one", "    two six"]
+
+
+SUMMARY = {
+    "rows": 9, "out": "c.jsonl", "resumed_at": 0, "already_there": 0, "errors_before": 0, "left_out": 0, "errors": 9,
+    "seconds": 9.6, "images": 9, "images_per_second": 2.5,
+    "phases": {"loading": 5.0, "waiting": 1.0, "encoding": 2.0, "decoding": 0.7},
+    "errors_by_kind": {"unreadable": 5, "missing": 4},
+    "error_reasons": {"unreadable": {"404 Not Found": 3, "timed out": 2}, "missing": {f"{n}.png": 1 for n in range(4)}},
+}  # fmt: skip
+
+
+def test_a_number_stays_with_its_word_in_a_closing_line(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", screen)
+    for columns in range(20, 120):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        screen.truncate(0)
+        show_summary(SUMMARY)
+        lines = [line.strip() for line in screen.getvalue().splitlines()]
+        assert not any(line.endswith(("decoding", "loading", "in", "2.5", "9.6")) for line in lines), lines
+        assert GLUE not in screen.getvalue() and "decoding 0.7" in screen.getvalue()
+
+
+def test_the_reasons_of_errors_are_counted(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("COLUMNS", "120")
+    show_summary(SUMMARY)
+    assert screen.getvalue().splitlines()[-2:] == [
+        "  5 unreadable: 3 times 404 Not Found; 2 times timed out",
+        "  4 missing: for example 0.png",
+    ]

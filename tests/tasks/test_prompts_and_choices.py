@@ -10,6 +10,7 @@ import pytest
 
 from blip2cli import Blip2
 from blip2cli.errors import UsageError
+from blip2cli.tasks.caption import joined
 from blip2cli.tasks.template import texts_in_file
 from tests.conftest import Typed
 
@@ -91,6 +92,19 @@ def test_prefix_and_suffix_stand_around_captions(typed: Run) -> None:
     ]
     ran = typed("caption", CIRCLE, "--prefix", "x ", "--num-captions", 2, "--num-beams", 2)
     assert all(caption.startswith("x ") for caption in ran.rows[0]["captions"])
+
+
+def test_a_space_keeps_words_around_a_caption_apart(typed: Run) -> None:
+    name = manifest({"image": str(CIRCLE), "style": "oil"})
+    for prefix, suffix, caption in (
+        ("sks", "in {style}", "sks a red circle in oil"),
+        ("sks,", ", {style}", "sks,a red circle, oil"),
+        ("{style}", "", "oil a red circle"),
+        ("sks ", "-x", "sks a red circle-x"),
+    ):
+        (row,) = typed("caption", name, "--prefix", prefix, "--suffix", suffix).rows
+        assert row["caption"] == caption
+    assert joined("sks", "", "x") == "sks x" and joined("", "", "") == ""
 
 
 def test_questions_and_templates_hold_columns(typed: Run) -> None:

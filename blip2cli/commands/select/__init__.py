@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from blip2cli.commands.select.options import SelectOptions
 from blip2cli.errors import UsageError
-from blip2cli.host.files import check_apart
+from blip2cli.host.files import check_apart, check_writable
 from blip2cli.settings import Job
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ def select(job: Job) -> bool:
     from blip2cli.commands.select.pictures import gather
     from blip2cli.commands.select.rows import check_target, write
     from blip2cli.commands.select.selection import Selection
+    from blip2cli.host.stopwatch import since_start
     from blip2cli.host.terminal import show_note
     from blip2cli.outputs.target import locked_output, make_folder
 
@@ -34,7 +35,8 @@ def select(job: Job) -> bool:
         with locked_output(target, keep=False):
             write(job, target, selection)
     if not job.output.quiet:
-        show_note(f"{len(chosen):,} of {selection.total:,} rows selected{_where(job, target)}")
+        rows = f"{len(chosen):,} of {selection.total:,} rows selected"
+        show_note(f"{rows}{_where(job, target)}, in {since_start():.1f} s")
     return True if job.options_as(SelectOptions).images_to is None else gather(job, selection)
 
 
@@ -49,5 +51,6 @@ def _check_folder(job: Job, selection: Selection) -> None:
         return
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--images-to {folder} is not a folder", "Name a folder, which may be new.")
+    check_writable(folder)
     outputs = {"--images-to": folder}
     check_apart(outputs, [*job.input.inputs, *selection.results.originals.files])

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from blip2cli.commands.select.options import SelectOptions
 from blip2cli.commands.select.selection import Selection
 from blip2cli.errors import ImageError
-from blip2cli.host.files import cannot_write, check_writable, temporary_of
+from blip2cli.host.files import cannot_write, temporary_of
 from blip2cli.host.terminal import Progress, show_note, show_warning
 from blip2cli.images.decode import bytes_of, suffix_by_content
 from blip2cli.inputs.image_formats import is_image
@@ -53,7 +53,6 @@ def gather(job: Job, selection: Selection) -> bool:
     """
     folder = job.options_as(SelectOptions).images_to
     assert folder is not None
-    check_writable(folder)
     gathered = Gathered()
     try:
         folder.mkdir(exist_ok=True)

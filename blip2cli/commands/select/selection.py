@@ -33,6 +33,9 @@ TOO_LONG = 19
 ROWS_AT_ONCE = 4096
 """Rows that the condition is applied to together."""
 
+LONGEST_EXACT = 38
+"""Digits of the longest whole numbers that DuckDB compares exactly."""
+
 IMAGE = "image"
 
 
@@ -111,7 +114,7 @@ class Selection:
         types = self._types()
         number = 0
         while batch := list(islice(rows, ROWS_AT_ONCE)):
-            for met in self.condition.met(_table(batch, types)):
+            for met in self.condition.met(_table(batch, types, self.results.source.is_typed)):
                 if met:
                     yield number
                 number += 1
@@ -128,7 +131,9 @@ class Selection:
         for name in self.condition.columns:
             types[name] = pa.string() if name == IMAGE else self.schema.field(name).type
         texts = [name for name, kind in types.items() if name != IMAGE and pa.types.is_string(kind)]
-        if texts and not self.results.source.is_typed:
+        if texts and self.results.source.is_typed:
+            return {**types, **_long_among(texts, self.results.source.rows())}
+        if texts:
             for name, digits in _numbers_among(texts, self.results.source.rows()).items():
                 types[name] = pa.int64() if EXACT_IN_FLOATS < digits < TOO_LONG else pa.float64()
         return types
@@ -151,6 +156,26 @@ def _numbers_among(names: list[str], rows: Iterator[Row]) -> dict[str, int]:
     return {name: digits for name, digits in left.items() if digits}
 
 
+def _long_among(names: list[str], rows: Iterator[Row]) -> dict[str, pa.DataType]:
+    """The columns, held as texts, of whole numbers that 64 bits may not hold, with types that do."""
+    import pyarrow as pa
+
+    longest = dict.fromkeys(names, 0)
+    for row in rows:
+        for name in list(longest):
+            value = row.columns.get(name)
+            if value is None:
+                continue
+            if type(value) is int:
+                longest[name] = max(longest[name], len(str(abs(value))))
+            else:
+                del longest[name]
+        if not longest:
+            break
+    exact = pa.decimal128(LONGEST_EXACT)
+    return {name: exact if most <= LONGEST_EXACT else pa.float64() for name, most in longest.items() if most}
+
+
 def _digits(text: Any) -> int:
     """The digits of a whole number; TOO_LONG for other numbers, and for what 64 bits may not hold."""
     match = WHOLE.fullmatch(str(text))
@@ -165,15 +190,15 @@ def _is_number(text: Any) -> bool:
     return not str(text).strip()[:1].isalpha()  # nan and inf are words
 
 
-def _table(rows: list[Row], types: dict[str, pa.DataType]) -> pa.Table:
-    """The columns that a condition names."""
+def _table(rows: list[Row], types: dict[str, pa.DataType], typed: bool) -> pa.Table:
+    """The columns that a condition names; `typed` says whether an empty text is one, and not a missing value."""
     import pyarrow as pa
 
     arrays = []
     for name, kind in types.items():
         values = [row.name if name == IMAGE else row.columns.get(name) for row in rows]
         try:
-            arrays.append(_array(values, kind))
+            arrays.append(_array(values, kind, typed))
         except (pa.ArrowException, ValueError, TypeError, OverflowError):
             raise UsageError(
                 f"column {name} has values that are not of its type, {kind}",
@@ -182,11 +207,12 @@ def _table(rows: list[Row], types: dict[str, pa.DataType]) -> pa.Table:
     return pa.Table.from_arrays(arrays, names=list(types))
 
 
-def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+def _array(values: list[Any], kind: pa.DataType, typed: bool) -> pa.Array:
     import pyarrow as pa
 
     if pa.types.is_string(kind):
-        return pa.array([None if value in (None, "") else str(value) for value in values], pa.string())
+        missing = () if typed else ("",)
+        return pa.array([None if value is None or value in missing else str(value) for value in values], pa.string())
     if pa.types.is_int64(kind):
         return pa.array([_whole(value) for value in values], kind)
     if pa.types.is_float16(kind):  # which DuckDB does not take

@@ -28,7 +28,8 @@ MACROS = ("nullif", "split_part", "fmod", "fdiv", "if", "days_in_month", "date_a
 
 OUTSIDE = {
     "getenv", "current_setting", "getvariable", "version", "current_database", "current_schema", "current_schemas",
-    "current_query", "current_connection_id", "txid_current", "in_search_path", "write_log",
+    "current_query", "current_localtime", "current_localtimestamp",
+    "current_connection_id", "txid_current", "in_search_path", "write_log",
 }  # fmt: skip
 """Functions that look outside or change something, and that some versions of DuckDB call consistent all the same."""
 
@@ -45,6 +46,8 @@ SETTINGS = {
     "lock_configuration": "true",
 }
 """DuckDB reads and writes no files, and keeps these settings."""
+
+NO_COLUMN = 'Referenced column "{}" is not there; texts are in single quotation marks'
 
 QUERY = "SELECT CAST((\n{}\n) AS BOOLEAN) FROM results"
 
@@ -112,6 +115,7 @@ class Condition:
             if node.get("class") == "COLUMN_REF"
             for word in node["column_names"]
         }
+        self._check_names(expression)
         others = {word.lower() for word in words.difference(self.names)}
         named = [name for name in self.names if name in words or name.lower() in others]
         alike = [name for name, times in Counter(map(str.lower, named)).items() if times > 1]
@@ -119,14 +123,31 @@ class Condition:
             raise self._refused(f"several columns are called {alike[0]}, in other capitals")
         return named or [self.names[0]]
 
+    def _check_names(self, expression: Any) -> None:
+        """Check that names are columns', and not of what DuckDB knows, such as current_date. Raises UsageError."""
+        parameters = {
+            reference["column_names"][0].lower()
+            for node in _nodes(expression)
+            if node.get("class") == "LAMBDA"
+            for reference in _nodes(node["lhs"])
+            if reference.get("class") == "COLUMN_REF"
+        }
+        known = {*map(str.lower, self.names), *parameters}
+        for node in _nodes(expression):
+            if node.get("class") != "COLUMN_REF":
+                continue
+            first, *inner = node["column_names"]
+            if first.lower() not in known and not (first.lower() == "results" and inner):
+                raise self._refused(NO_COLUMN.format(first))
+
     def _failed(self, error: Exception) -> UsageError:
         import duckdb
 
         words = str(error).partition("\n\nLINE")[0].partition(": ")
         said = one_line(words[2] or words[0])
         if isinstance(error, duckdb.BinderException) and "column" in said:
-            why = said.partition(" Candidate")[0].partition(" not found")[0] + " is not there"
-            return self._refused(f"{why}; texts are in single quotation marks")
+            name = said.partition('"')[2].partition('"')[0]
+            return self._refused(NO_COLUMN.format(name))
         if isinstance(error, duckdb.ConversionException):
             return UsageError(f"--where {self.text!r}: {said}", "try_cast(NAME as double) is null for other texts.")
         return self._refused(said)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from blip2cli.host.terminal.progress import tell
-from blip2cli.host.terminal.text import figure
+from blip2cli.host.terminal.text import GLUE, figure
+
+REASONS = 3
+"""Details of errors of one kind that the closing lines show."""
 
 
 def show_error(message: str, hint: str) -> None:
@@ -35,12 +39,25 @@ def show_summary(summary: dict[str, Any]) -> None:
     earlier += f" ({summary['errors_before']:,} with errors)" if summary["errors_before"] else ""
     left_out = f"{summary['left_out']:,} left out (below --threshold), " if summary["left_out"] else ""
     rows = "row" if summary["rows"] == 1 else "rows"
+    seconds = f"{summary['seconds']:.1f}{GLUE}s"
     tell(
-        f"{summary['rows']:,} {rows}{where}{earlier}, {left_out}{summary['errors']:,} with errors, "
-        f"in {summary['seconds']:.1f} s{_spent(summary)}"
+        f"{summary['rows']:,}{GLUE}{rows}{where}{earlier}, {left_out}{summary['errors']:,} with errors, "
+        f"in{GLUE}{seconds}{_spent(summary)}"
     )
     for kind, count in Counter(summary["errors_by_kind"]).most_common():
-        tell(f"  {count:,} {kind}")
+        tell(f"  {count:,}{GLUE}{kind}{_reasons(summary['error_reasons'].get(kind, {}))}")
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    """The most frequent details of errors of one kind, with their counts; one example if no detail repeats."""
+    if not counts:
+        return ""
+    if max(counts.values()) == 1 and len(counts) > REASONS:
+        return f": for example {next(iter(counts))}"
+    shown = Counter(counts).most_common(REASONS)
+    words = [f"{count:,}{GLUE}times {detail}" if count > 1 else detail for detail, count in shown]
+    others = len(counts) - len(shown)
+    return ": " + "; ".join([*words, f"{others:,} other reasons"] if others else words)
 
 
 def _spent(summary: dict[str, Any]) -> str:
@@ -49,6 +66,6 @@ def _spent(summary: dict[str, Any]) -> str:
         return ""
     shown = {name: f"{seconds:.1f}" for name, seconds in summary["phases"].items() if seconds >= 0.05}
     loading = shown.pop("loading", "0.0")
-    speed = f"{figure(summary['images_per_second'])} images/s"
-    phases = ", ".join(f"{name} {seconds}" for name, seconds in shown.items())
-    return f" (loading {loading}; then {speed}{': ' if phases else ''}{phases})"
+    speed = f"{figure(summary['images_per_second'])}{GLUE}images/s"
+    phases = ", ".join(f"{name}{GLUE}{seconds}" for name, seconds in shown.items())
+    return f" (loading{GLUE}{loading}; then {speed}{': ' if phases else ''}{phases})"

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from blip2cli.host.stopwatch import since_start
 from blip2cli.host.terminal.streams import unguarded
-from blip2cli.host.terminal.text import figure, printable, wrapped
+from blip2cli.host.terminal.text import GLUE, figure, printable, wrapped
 
 T = TypeVar("T")
 
@@ -181,10 +181,11 @@ def tell(line: str, folded: bool = True) -> None:
 
     On a terminal it is wrapped between words, unless it is not to be `folded`, such as a command to copy.
     """
-    text = printable(line)
+    text = GLUE.join(map(printable, line.split(GLUE)))
     if folded and sys.stderr.isatty():
         indent = len(text) - len(text.lstrip()) + 2
         text = "\n".join(wrapped(text, _columns(), indent))
+    text = text.replace(GLUE, " ")
     if _shown:
         _shown[-1].write(text)
     else:
@@ -192,9 +193,9 @@ def tell(line: str, folded: bool = True) -> None:
 
 
 @contextmanager
-def loading(name: str) -> Iterator[None]:
+def loading(name: str, quiet: bool = False) -> Iterator[None]:
     """While inside, say that something is being loaded."""
-    shown = Progress(quiet=False)
+    shown = Progress(quiet)
     shown.load(name)
     try:
         yield

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 
+GLUE = "\u00a0"
+"""Between two words that are not parted at the end of a line; it is shown as a space."""
+
 
 def printable(text: str) -> str:
     """A text on one line, without the control characters with which a name or a caption could control a terminal.
@@ -43,7 +46,7 @@ def width_of(text: str) -> int:
 def wrapped(text: str, width: int, indent: int = 0) -> list[str]:
     """A text in lines of at most that many columns, broken between words; all but the first are indented.
 
-    A word that is longer than a line is left whole, where it stands.
+    A word that is longer than a line is left whole, where it stands. Words with GLUE between them are one.
     """
     begins = text[: len(text) - len(text.lstrip(" "))]
     first, *words = text.lstrip(" ").split(" ")
@@ -54,7 +57,7 @@ def wrapped(text: str, width: int, indent: int = 0) -> list[str]:
             line = " " * indent + word
         else:
             line = f"{line} {word}"
-    return [*lines, line]
+    return [done.replace(GLUE, " ") for done in (*lines, line)]
 
 
 def figure(number: float) -> str:

@@ -107,7 +107,7 @@ def _check_shards(plan: Plan) -> None:
 
 def _run(plan: Plan, replica: type[Replica]) -> Tally:
     job, target = plan.job, plan.target
-    with _Cluster(job) as cluster:
+    with closing(Progress(job.output.quiet)) as progress, _Cluster(job, progress) as cluster:
         plan = replace(plan, source=cluster.counted(plan.source))
         rows = plan.total or 0
         header = plan.header(plan.carried_types, engine="ray", limit=job.input.limit, input_rows=rows)
@@ -121,12 +121,11 @@ def _run(plan: Plan, replica: type[Replica]) -> Tally:
         if ledger.stretches.left:
             placed = cluster.place()
             work = ShardWork(replace(plan, job=placed.job), ledger.stretches, placed.cores)
-            with (
-                closing(Progress(job.output.quiet)) as progress,
-                closing(cluster.reports(replica, work, placed)) as reports,
-            ):
-                progress.begin(rows, journal.commit.rows)
-                for report in reports:
+            progress.load(job.model_name)
+            with closing(cluster.reports(replica, work, placed)) as reports:
+                for number, report in enumerate(reports):
+                    if number == 0:
+                        progress.begin(rows, journal.commit.rows)
                     progress.advance(report.images, report.errors)
                     if report.finished:
                         ledger.enter(report)
@@ -145,6 +144,7 @@ def _count(tally: Tally, shard: ShardProgress, stretches: Stretches) -> None:
     tally.left_out += shard.left_out
     tally.empty += shard.empty
     tally.kinds.update(shard.kinds)
+    tally.reasons.update(shard.reasons)
     tally.batch_size = shard.batch_size
     for phase, seconds in shard.seconds.items():
         tally.watch.seconds[phase] += seconds
@@ -227,8 +227,8 @@ class _Placed:
 class _Cluster:
     """Ray, joined or started when it is needed, and left at the end of the run."""
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    def __init__(self, job: Job, progress: Progress) -> None:
+        self.job, self.progress = job, progress
         self.joined: Any = None
         self.left = ExitStack()
 
@@ -246,6 +246,7 @@ class _Cluster:
     def ray(self) -> Any:
         """The module `ray`, with the cluster joined."""
         if self.joined is None:
+            self.progress.load("Ray")
             self.joined = _join(self.job.engine.ray_address)
         return self.joined
 

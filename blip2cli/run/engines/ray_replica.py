@@ -25,6 +25,7 @@ from blip2cli.run.engines.stretches import Stretches
 from blip2cli.run.flow import by_input_row
 from blip2cli.run.pipeline import Pipeline
 from blip2cli.run.plan import Plan
+from blip2cli.run.reasons import Reasons
 
 REPORTS = 10
 """Reports of a replica on its progress with a stretch, at most."""
@@ -60,7 +61,7 @@ class ShardProgress:
     """A replica's report: `images` and `errors` since its last on this stretch, and at
     the end what the shard holds.
 
-    `kinds` counts the errors of the whole shard, `rows` its output rows, `left_out` those
+    `kinds` and `reasons` count the errors of the whole shard, `rows` its output rows, `left_out` those
     that are not written, `empty` those without words; `last` names the stretch's last
     input row, and `seconds` are those of each phase. `failure` is the name (in FAILURES),
     the message and the hint of an exception that ends the run.
@@ -74,6 +75,7 @@ class ShardProgress:
     left_out: int = 0
     empty: int = 0
     kinds: Mapping[str, int] = field(default_factory=dict)
+    reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     last: str | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     batch_size: int | None = None
@@ -111,6 +113,7 @@ class ShardCounts:
     left_out: int = 0
     empty: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
+    reasons: Reasons = field(default_factory=Reasons)
     last: str | None = None
     reported_images: int = 0
     reported_errors: int = 0
@@ -125,6 +128,7 @@ class ShardCounts:
             self.empty += result.empty
             if result.error is not None:
                 self.kinds[result.error.kind] += 1
+                self.reasons.add(result.error)
 
     @property
     def is_due(self) -> bool:
@@ -148,6 +152,7 @@ class ShardCounts:
             left_out=self.left_out,
             empty=self.empty,
             kinds=dict(self.kinds),
+            reasons=self.reasons.counts(),
             last=self.last,
             seconds=seconds,
             batch_size=batch_size,

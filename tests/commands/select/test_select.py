@@ -1,6 +1,7 @@
 """blip2 select: rows that meet a condition, in any format; their images in a folder."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -73,7 +74,7 @@ def test_rows_that_meet_a_condition_are_written_as_they_were(
 ) -> None:
     ran = typed("select", results, "--where", where)
     assert (ran.code, ids(ran)) == (0, selected)
-    assert ran.err == f"{len(selected)} of 4 rows selected\n"
+    assert re.fullmatch(rf"{len(selected)} of 4 rows selected, in \d+\.\d s\n", ran.err)
     if results != "r.csv":
         assert ran.rows == [row for row in ROWS if row["id"] in selected]
 
@@ -82,6 +83,23 @@ def test_lists_can_be_looked_into(typed: Run, tmp_path: Path) -> None:
     write(tmp_path / "r.jsonl", ROWS)
     assert ids(typed("select", "r.jsonl", "--where", "list_contains(tags, 'b')")) == [7, 10]
     assert ids(typed("select", "r.jsonl", "--where", "len(list_filter(tags, lambda x: x = 'a')) = 1")) == [7]
+
+
+@pytest.mark.parametrize("name", ["r.jsonl", "r.parquet", "r.csv"])
+def test_an_empty_text_is_missing_in_csv_alone(typed: Run, tmp_path: Path, name: str) -> None:
+    rows = [{"image": "a.png", "id": 1, "t": ""}, {"image": "b.png", "id": 2, "t": None}]
+    write(tmp_path / name, [*rows, {"image": "c.png", "id": 3, "t": "x"}])
+    missing, empty = ([1, 2], []) if name == "r.csv" else ([2], [1])
+    assert ids(typed("select", name, "--where", "t is null")) == missing
+    assert ids(typed("select", name, "--where", "t = ''")) == empty
+
+
+def test_whole_numbers_of_json_above_64_bits_are_numbers(typed: Run, tmp_path: Path) -> None:
+    for long in (2**63, 2**64 + 1, 10**40):
+        write(tmp_path / "r.jsonl", [{"image": f"{n}.png", "id": n, "n": long + n} for n in (1, 2)])
+        assert ids(typed("select", "r.jsonl", "--where", "n > 5")) == [1, 2]
+        if long < 10**38:
+            assert ids(typed("select", "r.jsonl", "--where", f"n = {long + 2}")) == [2]
 
 
 def test_numbers_in_csv_are_compared_exactly(typed: Run, tmp_path: Path) -> None:
@@ -132,7 +150,7 @@ def test_rows_go_to_every_format_of_rows(typed: Run, results: str, name: str) ->
     assert ids(typed("select", name)) == [9, 10]
     again = typed(*words)
     assert again.code == 2 and again.err.startswith(f"blip2: {name} exists")
-    assert typed(*words, "--overwrite").err == f"2 of 4 rows selected, written to {name}\n"
+    assert typed(*words, "--overwrite").err.startswith(f"2 of 4 rows selected, written to {name}, in ")
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -260,6 +278,11 @@ ATTACKS = [
     "exists(select * from duckdb_secrets())",
     "read_text('/etc/passwd') is not null",
     "getenv('HOME') is not null",
+    "current_date is not null",
+    "CURRENT_USER is not null",
+    "localtimestamp is not null",
+    "id > 0 and session_user = 'x'",
+    "current_localtimestamp() is not null",
     "current_setting('home_directory') is not null",
     "getvariable('x') is null",
     "write_log('x') is null",
@@ -353,6 +376,7 @@ def test_wrong_options_are_answered_in_two_lines(typed: Run, results: str) -> No
         ((results, "--link"), "--link needs --images-to"),
         ((results, "--where", " "), "--where is empty"),
         ((results, "--images-to", "file"), "--images-to file is not a folder"),
+        ((results, "--images-to", "a/b", "--where", "id + 1"), "cannot write a/b: there is no folder a"),
         ((results, "--out", results), f"{results} is an input"),
         ((results, "--where", "nothing = 1"), "--where 'nothing = 1': Referenced column \"nothing\" is not there"),
         (("nothing.jsonl",), "no such input: nothing.jsonl"),
