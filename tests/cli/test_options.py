@@ -105,7 +105,7 @@ def test_the_summary_tells_the_same_to_people_and_to_schedulers(typed: Run) -> N
         "version": __version__,
     }
     assert ran.out == ""
-    assert ran.err.startswith("4 rows to o.jsonl, 2 with errors, in ") and ran.err.endswith("\n  2 empty\n")
+    assert ran.err.startswith("4 rows to o.jsonl, 2 with errors, in ") and ran.err.endswith("\n  2 empty: 0 bytes\n")
 
 
 def test_quiet_says_nothing_but_rows(typed: Run) -> None:

@@ -50,6 +50,8 @@ def show_summary(summary: dict[str, Any]) -> None:
 
 def _reasons(counts: Mapping[str, int]) -> str:
     """The most frequent details of errors of one kind, with their counts; one example if no detail repeats."""
+    if len(counts) == 1:
+        return f": {next(iter(counts))}"
     if not counts:
         return ""
     if max(counts.values()) == 1 and len(counts) > REASONS:

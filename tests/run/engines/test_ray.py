@@ -63,7 +63,9 @@ def test_a_cluster_writes_what_one_process_writes(cluster: Cluster, tmp_path: Pa
     asked += ["--format", "jsonl"]
     done = cluster.run(*asked, "--out", tmp_path / "ray", "--shard-size", 5, "--summary", tmp_path / "summary.json")
     assert done.returncode == 3, done.stderr
-    assert all(line[:1].isdigit() or line == "  2 unsupported" for line in done.stderr.splitlines()), done.stderr
+    loading, *counted, closing, errors = done.stderr.splitlines()
+    assert loading == "Loading Ray" and "Loading tiny" in counted, done.stderr
+    assert closing.startswith("26 rows to") and errors == "  2 unsupported: not an image in a known format"
     alone = [*BLIP2, *map(str, asked), "--model", "tiny", "--out", str(tmp_path / "alone"), "-q"]
     assert subprocess.run(alone, env=ENV).returncode == 3
     assert files(tmp_path / "ray") == [f"part-{number:05}.jsonl" for number in range(3)]
