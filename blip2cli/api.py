@@ -99,6 +99,8 @@ class Blip2:
         num_captions: int = 1,
         rank_by: Literal["itm", "itc"] | None = None,
         also_column: Texts = None,
+        explain: bool = False,
+        explain_words: bool = False,
         **options: Any,
     ) -> Iterator[dict[str, Any]]:
         """Rows with `caption`, or `captions` (a list) if several are requested.
@@ -108,12 +110,16 @@ class Blip2:
         With `rank_by`, a retrieval checkpoint ranks the captions of an image, and those in the columns `also_column` of
         a table, best first. Other arguments say how: `rank_model` and `rank_revision` (the checkpoint), `keep` (how
         many are kept; with 1, the column is `caption`) and `threshold` (the lowest score of those).
+
+        With `explain`, rows have a `map` of where the model looked, [rows, columns] of patches, from 0 to 1; with
+        `explain_words` also the `words` and, one map after the other, `word_maps`.
         """
-        own = ("prompt", "num_captions", "rank_by", "also_column", *OF_RANKING)
+        own = ("prompt", "num_captions", "rank_by", "also_column", *OF_RANKING, *EXPLAINING)
         check_names("caption", options, InputSettings, GenerationSettings, own=own)
         ranking = {name: options.pop(name) for name in OF_RANKING if name in options}
         also = tuple(_listed(also_column))
         values = {"num_captions": num_captions, "rank_by": rank_by, "also_column": also, **ranking}
+        values |= {"explain": explain, "explain_words": explain_words}
         texts = tuple(map(_literal, _listed(prompt)))
         return self._rows("caption", images, record_of(CaptionOptions, {"prompt": texts, **values}), options)
 
@@ -123,6 +129,8 @@ class Blip2:
         question: Texts | Mapping[str, str] = None,
         template: str | None = None,
         choices: str | Sequence[str] | None = None,
+        explain: bool = False,
+        explain_words: bool = False,
         **options: Any,
     ) -> Iterator[dict[str, Any]]:
         """Rows with `question` and `answer`, one for every image and question.
@@ -130,8 +138,10 @@ class Blip2:
         Without `question`, every row of a table has its own, in the column `question`. With a dict, of names and
         questions, there is one row for each image, with a column for each question, as with `--wide`. With `choices`,
         the answer is the most likely of them, with its `probability` and the `probabilities` of all.
+        With `explain` and `explain_words`, rows have maps, as those of `caption`.
         """
-        check_names("answer", options, InputSettings, GenerationSettings, own=("question", "template", "choices"))
+        own_names = ("question", "template", "choices", *EXPLAINING)
+        check_names("answer", options, InputSettings, GenerationSettings, own=own_names)
         wide = isinstance(question, Mapping)
         texts = [*map(_literal, _listed([*question.values()] if isinstance(question, Mapping) else question))]
         if isinstance(question, Mapping):
@@ -139,7 +149,8 @@ class Blip2:
                 check_name(str(name), "is_red")
             texts = [f"{name}={text}" for name, text in zip(question, texts, strict=True)]
         quoted = None if choices is None else _quoted(choices)
-        values = {"prompt": tuple(texts), "wide": wide, "template": template, "choices": quoted}
+        explaining = {"explain": explain, "explain_words": explain_words}
+        values = {"prompt": tuple(texts), "wide": wide, "template": template, "choices": quoted, **explaining}
         return self._rows("vqa", images, record_of(VqaOptions, values), options)
 
     vqa = answer
@@ -163,15 +174,20 @@ class Blip2:
         images: Any,
         text: Texts = None,
         scores: Literal["both", "itc", "itm"] = "both",
+        explain: bool = False,
+        explain_words: bool = False,
         **options: Any,
     ) -> Iterator[dict[str, Any]]:
         """Rows with `text`, `itc` and `itm`, one for every image and text; for retrieval checkpoints.
 
         Without `text`, every row of a table has its own, in the column `text` or `caption`.
+        With `explain` and `explain_words`, rows have maps of what ITM looked at, as those of `caption`.
         """
-        check_names("match", options, InputSettings, own=("text", "scores"))
+        check_names("match", options, InputSettings, own=("text", "scores", *EXPLAINING))
         texts = tuple(map(_literal, _listed(text)))
-        return self._rows("match", images, record_of(MatchOptions, {"text": texts, "scores": scores}), options)
+        explaining = {"explain": explain, "explain_words": explain_words}
+        own = record_of(MatchOptions, {"text": texts, "scores": scores, **explaining})
+        return self._rows("match", images, own, options)
 
     def classify(
         self,
@@ -223,6 +239,9 @@ class Blip2:
 
 OF_RANKING = ("rank_model", "rank_revision", "keep", "threshold")
 """The arguments of `caption` about its ranking that it takes by name only."""
+
+EXPLAINING = ("explain", "explain_words")
+"""Arguments of the methods that explain."""
 
 OF_MODEL = ("model", "revision", "dtype", "device", "device_map", "batch_size", "workers")
 """The arguments of Blip2."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from blip2cli.model.decoding.loop import Decoder
 from blip2cli.model.decoding.pieces import Pieces
 from blip2cli.model.decoding.requests import LONGEST_TOKEN, Completion, EncodedImage, Request, TooLong
 from blip2cli.model.decoding.sampling import Sampler
+from blip2cli.model.explain import Explanation, maps_of, recorded_attention, words_of
 from blip2cli.model.families import Family
 from blip2cli.model.graphs import PendingRow, Tensors, runner_for
 from blip2cli.model.loaded import LoadedCheckpoint
@@ -42,6 +43,18 @@ class RankedImage:
     def clone(self) -> RankedImage:
         """A copy in memory of its own."""
         return RankedImage(self.query_embeds.clone(), self.seen.clone())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageWithPatches:
+    """An image as the language model sees it, and its patches [patches + 1, vision width]."""
+
+    query_embeds: torch.Tensor
+    image_embeds: torch.Tensor
+
+    def clone(self) -> ImageWithPatches:
+        """A copy in memory of its own."""
+        return ImageWithPatches(self.query_embeds.clone(), self.image_embeds.clone())
 
 
 class Blip2Model(LoadedCheckpoint):
@@ -121,6 +134,63 @@ class Blip2Model(LoadedCheckpoint):
 
         for embeds, *seen in zip(*self.run_on_images("ranked", forward, pixels), strict=True):
             yield Failed(NOT_FINITE) if is_not_finite(embeds) else RankedImage(embeds, SeenImage(*seen))
+
+    def encode_to_explain(self, batch: Batch) -> list[EncodedImage]:
+        """The same as `encode`; the images keep their `image_embeds`, which `explain`
+        needs."""
+        images = []
+        for encoded in self.recent.encoded("patches", self._images_with_patches, batch):
+            if isinstance(encoded, Failed):
+                images.append(EncodedImage(torch.empty(0), uses=0, error=encoded.error))
+            else:
+                images.append(EncodedImage(encoded.query_embeds, uses=0, image_embeds=encoded.image_embeds))
+        return images
+
+    def _images_with_patches(self, pixels: torch.Tensor) -> Iterator[ImageWithPatches | Failed]:
+        def forward(pixels: torch.Tensor) -> Tensors:
+            image_embeds, _ = self.encoder.vision(pixels)
+            return self.encoder.query_embeds_of(image_embeds), image_embeds
+
+        for embeds, patches in zip(*self.run_on_images("patches", forward, pixels), strict=True):
+            yield Failed(NOT_FINITE) if is_not_finite(embeds) else ImageWithPatches(embeds, patches)
+
+    def explain(
+        self, image: EncodedImage, prompt_ids: Sequence[int], text_ids: Sequence[int], words: bool = False
+    ) -> Explanation | Failed:
+        """Where the model looked for a text that it wrote, and for each of its words.
+
+        What maps explain is the sum of the logits of the text's tokens. The logarithms of
+        their probabilities have next to no slope where the model is certain.
+
+        Args:
+            image: encoded with `encode_to_explain`.
+            prompt_ids: as in the Request.
+            text_ids: the tokens that were written, at least one, without the end.
+            words: whether each word is explained too.
+        """
+
+        def compute(texts: list[Sequence[int]]) -> list[Explanation]:
+            with self.differentiating():
+                return [self._explain(image, prompt_ids, text, words) for text in texts]
+
+        explained: Explanation | Failed = self.batches.compute(compute, [text_ids])[0]
+        return explained
+
+    def _explain(
+        self, image: EncodedImage, prompt_ids: Sequence[int], text_ids: Sequence[int], words: bool
+    ) -> Explanation:
+        assert image.image_embeds is not None, "an image that was encoded with `encode_to_explain`"
+        image_embeds = image.image_embeds.clone()[None]  # tensors of inference mode have no gradients
+        queries = self.model.query_tokens.clone().requires_grad_()
+        with recorded_attention(self.model.qformer) as attentions:
+            query_embeds = self.encoder.query_embeds_of(image_embeds, queries)
+        decoder = self.family.decoder_class()
+        logits = decoder.forced_logits(self.model.language_model, query_embeds, prompt_ids, text_ids)
+        scores = logits.gather(1, torch.tensor(text_ids, device=logits.device)[:, None])[:, 0]
+        found = words_of(text_ids, self.text) if words else []
+        maps = [maps_of(scores[list(word.tokens)].sum(), attentions, keep=True) for word in found]
+        whole = maps_of(scores.sum(), attentions)
+        return Explanation.of(torch.cat([whole, *maps]), [word.text for word in found])
 
     def query_output(self, batch: Batch) -> list[torch.Tensor | Failed]:
         """Q-Former features of each image, fp32 [num_query_tokens, width] on the CPU.
@@ -214,11 +284,6 @@ class Blip2Model(LoadedCheckpoint):
     def prompt_room(self, max_new_tokens: int) -> int:
         """The most tokens of a prompt that leave room for an answer."""
         return self.family.room(self.model.config.text_config, self.num_query_tokens + max_new_tokens)
-
-    def text(self, token_ids: Iterable[int]) -> str:
-        """The text of token ids, without special tokens and surrounding white space."""
-        decoded: str = self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
-        return decoded.strip()
 
     def text_output(self, text: str) -> torch.Tensor | Failed:
         """Text features fp32 [tokens, width]: the hidden states of

@@ -70,11 +70,15 @@ class Encoder:
         embeds: torch.Tensor = self.model.vision_model.post_layernorm(patch_states)
         return embeds
 
-    def query_output(self, image_embeds: torch.Tensor) -> torch.Tensor:
+    def query_output(self, image_embeds: torch.Tensor, query_tokens: torch.Tensor | None = None) -> torch.Tensor:
         """Image embeddings to the Q-Former's last hidden states [n, num_query_tokens,
-        Q-Former width]."""
+        Q-Former width].
+
+        `query_tokens` are the model's own, or a copy of them.
+        """
+        queries = self.model.query_tokens if query_tokens is None else query_tokens
         outputs = self.model.qformer(
-            query_embeds=self.model.query_tokens.expand(len(image_embeds), -1, -1),
+            query_embeds=queries.expand(len(image_embeds), -1, -1),
             encoder_hidden_states=image_embeds,
         )
         hidden: torch.Tensor = outputs.last_hidden_state
@@ -85,9 +89,10 @@ class Encoder:
         num_query_tokens, language width]."""
         return self.query_embeds_of(self.vision(pixels)[0])
 
-    def query_embeds_of(self, image_embeds: torch.Tensor) -> torch.Tensor:
-        """Image embeddings to the embeddings that the language model sees."""
-        query_output = self.query_output(image_embeds).to(image_embeds.dtype)
+    def query_embeds_of(self, image_embeds: torch.Tensor, query_tokens: torch.Tensor | None = None) -> torch.Tensor:
+        """Image embeddings to the embeddings that the language model sees; `query_tokens`
+        as in `query_output`."""
+        query_output = self.query_output(image_embeds, query_tokens).to(image_embeds.dtype)
         projected: torch.Tensor = self.model.language_projection(query_output)
         width = self.model.get_input_embeddings().weight.shape[1]
         return projected if projected.shape[-1] == width else _scattered(projected, width)

@@ -6,7 +6,7 @@ The public classes build on it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -34,7 +34,7 @@ class LoadedCheckpoint:
     def __init__(self, checkpoint: Checkpoint, batch_size: int | None = None, recent: int = 256) -> None:
         self.checkpoint = checkpoint
         self.tokenizer: Any = checkpoint.load_tokenizer()  # first: its errors show at once
-        self.model: Any = checkpoint.load_model()
+        self.model: Any = checkpoint.load_model().requires_grad_(False)
         self.encoder = Encoder(self.model, checkpoint.images)
         self.chooses_batch_size = batch_size is None
         self.batches = Batches(batch_size or self.fitting_batch_size())
@@ -64,10 +64,24 @@ class LoadedCheckpoint:
     def computing(self) -> Iterator[None]:
         """A context with inference mode and, on CUDA, the right precision of fp32
         products."""
-        on_cuda = self.checkpoint.device.type == "cuda"
-        precision = tf32(self.checkpoint.precision != "fp32") if on_cuda else nullcontext()
-        with torch.inference_mode(), precision:
+        with torch.inference_mode(), self._precision():
             yield
+
+    @contextmanager
+    def differentiating(self) -> Iterator[None]:
+        """The same, but with gradients of what is asked for; the weights have none."""
+        with torch.enable_grad(), self._precision():
+            yield
+
+    def _precision(self) -> AbstractContextManager[None]:
+        if self.checkpoint.device.type != "cuda":
+            return nullcontext()
+        return tf32(self.checkpoint.precision != "fp32")
+
+    def text(self, token_ids: Iterable[int]) -> str:
+        """The text of token ids, without special tokens and surrounding white space."""
+        decoded: str = self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
+        return decoded.strip()
 
     def run_on_images(self, name: str, function: Function, pixels: torch.Tensor) -> Tensors:
         """The result of a function of pixels, tensors [n, ...].

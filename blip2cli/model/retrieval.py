@@ -21,6 +21,7 @@ from blip2cli.model.batches import Failed
 from blip2cli.model.checkpoint.load import Checkpoint
 from blip2cli.model.checkpoint.tokenizer import TokenizerFailed, token_ids
 from blip2cli.model.decoding.requests import LONGEST_TOKEN
+from blip2cli.model.explain import Explanation, maps_of, recorded_attention, words_of
 from blip2cli.model.graphs import PendingRow, Tensors
 from blip2cli.model.loaded import LoadedCheckpoint
 from blip2cli.model.recent import PendingEncodings
@@ -207,6 +208,20 @@ class RetrievalModel(LoadedCheckpoint):
             logits = self.batches.compute(lambda some: map(tuple, self._itm_logits(some).tolist()), pairs)
         return [each if isinstance(each, Failed) else _finite_logits(each) for each in logits]
 
+    def explain(self, image: SeenImage, text: ReadText, words: bool = False) -> Explanation | Failed:
+        """Where the model looked to see how well a text fits an image: what raised the
+        logit of ITM that says they match.
+
+        A word's map is that of the text whose other words are hidden, as padding is.
+        """
+
+        def compute(pairs: list[Pair]) -> list[Explanation]:
+            with self.differentiating():
+                return [self._explain(*pair, words) for pair in pairs]
+
+        explained: Explanation | Failed = self.batches.compute(compute, [(image, text)])[0]
+        return explained
+
     def _see(self, pixels: torch.Tensor) -> Iterator[SeenImage]:
         return map(SeenImage, *self._embeds_and_projections(pixels))
 
@@ -236,7 +251,13 @@ class RetrievalModel(LoadedCheckpoint):
         """The head's logits fp32 [pairs, 2]."""
         image_embeds = torch.stack([image.image_embeds for image, _ in pairs])
         input_ids, mask = self._padded([text.ids for _, text in pairs])
-        queries = self.model.query_tokens.expand(len(pairs), -1, -1)
+        return self._itm_head(image_embeds, input_ids, mask, self.model.query_tokens)
+
+    def _itm_head(
+        self, image_embeds: torch.Tensor, input_ids: torch.Tensor, mask: torch.Tensor, query_tokens: torch.Tensor
+    ) -> torch.Tensor:
+        """The head's logits fp32 [pairs, 2]; `query_tokens` are the model's own, or a copy."""
+        queries = query_tokens.expand(len(image_embeds), -1, -1)
         outputs = self.model.qformer(
             query_embeds=self.model.embeddings(input_ids=input_ids, query_embeds=queries),
             query_length=queries.shape[1],
@@ -247,6 +268,20 @@ class RetrievalModel(LoadedCheckpoint):
         hidden = outputs.last_hidden_state[:, : queries.shape[1]].to(self.checkpoint.dtype)
         logits: torch.Tensor = self.model.itm_head(hidden).float().mean(dim=1)
         return logits
+
+    def _explain(self, image: SeenImage, text: ReadText, words: bool) -> Explanation:
+        found = words_of(text.ids, self.text) if words else []
+        in_words = {at for word in found for at in word.tokens}
+        seen = [[1] * len(text.ids)]
+        for word in found:
+            seen.append([int(at in word.tokens or at not in in_words) for at in range(len(text.ids))])
+        mask = torch.tensor(seen, device=self.encoder.device)
+        input_ids = torch.tensor([text.ids], device=mask.device).expand(mask.shape)
+        image_embeds = image.image_embeds.clone().expand(len(mask), -1, -1)
+        queries = self.model.query_tokens.clone().requires_grad_()
+        with recorded_attention(self.model.qformer) as attentions:
+            logits = self._itm_head(image_embeds, input_ids, mask, queries)
+        return Explanation.of(maps_of(logits[:, 1].sum(), attentions), [word.text for word in found])
 
     def _projected(self, projection: Any, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states through a projection, normalised in fp32."""

@@ -30,6 +30,7 @@ FORMATS = {
     "sidecar": Format(
         opener="blip2cli.outputs.sidecar:open_sidecar",
         tasks=("caption",),
+        texts_alone=True,
         destination="beside",
         errors_file="{}.errors.jsonl",
         into_images=True,
@@ -66,12 +67,14 @@ FORMATS = {
     "coco": Format(
         "blip2cli.outputs.results:CocoResults",
         tasks=("caption",),
+        texts_alone=True,
         one_caption=True,
         no_update="Its rows have no names; use --overwrite, or keep the captions as JSONL.",
     ),
     "vqa": Format(
         "blip2cli.outputs.results:VqaResults",
         tasks=("vqa",),
+        texts_alone=True,
         needs_column=("question_id", "Give the questions as JSON or in a manifest, with their ids."),
         no_update="Its rows have no names; use --overwrite, or keep the answers as JSONL.",
     ),

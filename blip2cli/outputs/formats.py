@@ -30,6 +30,8 @@ class Format:
         into_images: whether it may be written into the folder that is read.
         copies_images: whether it needs the bytes of images, which are otherwise given up once decoded.
         one_caption: whether it holds one caption for each image.
+        texts_alone: whether it holds nothing of a row but its text and the ids of its image, so that it has no place
+            for maps.
         needs_column: a column of the input that it needs, and what to do where it is missing.
         no_retry: what to do instead of --retry-errors; empty for formats whose rows can be read back.
         no_update: what to do instead of --update; empty for formats whose rows have the names of their input rows.
@@ -48,6 +50,7 @@ class Format:
     into_images: bool = False
     copies_images: bool = False
     one_caption: bool = False
+    texts_alone: bool = False
     needs_column: tuple[str, str] | None = None
     no_retry: str = ""
     no_update: str = ""

@@ -268,6 +268,11 @@ def _plan(job: Job, target: Target) -> Plan:
     task = make_task(job)
     if target.format.one_caption and task.several_rows:
         raise UsageError(f"--format {target.name} holds one caption for each image", "Give one prompt.")
+    if target.format.texts_alone and task.explains:
+        raise UsageError(
+            f"--explain cannot be used with --format {target.name}, which has no place for maps",
+            "Write JSON lines or Parquet.",
+        )
     source = open_input(job, task, target.written_folder)
     check_inputs(target, job, source.files)  # files that patterns stand for, too
     return Plan(job, task, source, target)

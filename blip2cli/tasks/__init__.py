@@ -54,6 +54,8 @@ class Task(Protocol):
     """Whether an image may have several output rows."""
     rows_each: int
     """How many output rows an input row has, or with a threshold at most."""
+    explains: bool = False
+    """Whether rows have maps of where the model looked."""
     own_text: str | None
     """The output's column with the text that a row itself brings, such as its question; None if rows bring none."""
 

@@ -12,6 +12,7 @@ from blip2cli.records import Batch, Column, Result, Row
 from blip2cli.settings import DEFAULT_RETRIEVAL_MODEL, Job, ModelSettings, Opt, TaskOptions
 from blip2cli.tasks import Needs, Task
 from blip2cli.tasks.best import Ranking
+from blip2cli.tasks.explain import Explain, ExplainWords, MapColumns, explained
 from blip2cli.tasks.scores import score_columns
 from blip2cli.tasks.template import MissingColumn, Template, empty_column, texts_in_file
 
@@ -74,14 +75,26 @@ class CaptionOptions(TaskOptions):
         tuple[str, ...],
         Opt("Manifest column with captions that compete, such as alt texts; may be repeated.", metavar="NAME"),
     ] = ()
+    explain: Explain = False
+    explain_words: ExplainWords = False
 
     def validate(self) -> None:
+        if self.explain or self.explain_words:
+            self._check_explaining()
         if self.prompt_column and (self.prompt or self.prompts):
             raise UsageError("--prompt-column cannot be used with --prompt and --prompts", "Give one of them.")
         if self.rank_by is None:
             self._check_nothing_ranked()
         else:
             self._check_ranking()
+
+    def _check_explaining(self) -> None:
+        if self.num_captions > 1:
+            raise UsageError("--explain cannot be used with --num-captions", "A row has the map of one caption.")
+        if self.rank_by is not None:
+            raise UsageError(
+                "--explain cannot be used with --rank-by", "Rank first, then explain with blip2 match --explain."
+            )
 
     def _check_nothing_ranked(self) -> None:
         for name in ("rank_model", "rank_revision", "keep", "threshold", "also_column"):
@@ -125,6 +138,8 @@ class CaptionTask(Task):
         self.options = job.options_as(CaptionOptions)
         self.settings = job.generation
         self.is_ranked = job.ranker is not None
+        self.maps = MapColumns.of(job, self.options.explain, self.options.explain_words)
+        self.explains = self.maps.explain
         several = self.options.num_captions
         if several > 1 and not self.settings.samples and self.settings.num_beams < several:
             raise UsageError(
@@ -184,16 +199,17 @@ class CaptionTask(Task):
         if self.is_ranked:
             return (*prompt, *self.ranking.columns)
         text = Column("captions", "strings") if self.several else Column("caption", "string")
-        return (*prompt, text, *(score_columns(self.several) if self.settings.scores else ()))
+        scores = score_columns(self.several) if self.settings.scores else ()
+        return (*prompt, text, *scores, *self.maps.columns(checkpoint))
 
     def results(self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
         from blip2cli.tasks.generation import Generation, results_of, with_length
 
         settings = with_length(self.settings, MAX_NEW_TOKENS)
-        generation = Generation(self._prompts, settings, self.options.num_captions, self.is_ranked)
+        generation = Generation(self._prompts, settings, self.options.num_captions, self.is_ranked, self.explains)
         rows = generation.rows(model, batches, watch)
         if not self.is_ranked:
-            return results_of(rows, self._values)
+            return results_of(explained(rows, model, self.maps, watch), self._values)
         assert model.ranker is not None, "a checkpoint with a ranker"
         return self.ranking.results(rows, model.ranker, watch)
 
@@ -229,10 +245,11 @@ class CaptionTask(Task):
         from blip2cli.tasks.generation import score_values
 
         scores = score_values(texts, self.several) if self.settings.scores else ()
+        maps = self.maps.values(texts[0].explanation if texts else None)
         if texts is None:
-            return (*prompt.before, None, *scores)
+            return (*prompt.before, None, *scores, *maps)
         captions = [self._shown(row, text.text) for text in texts]
-        return (*prompt.before, captions if self.several else captions[0], *scores)
+        return (*prompt.before, captions if self.several else captions[0], *scores, *maps)
 
     def _shown(self, row: Row, caption: str) -> str:
         """A caption with the texts around it."""

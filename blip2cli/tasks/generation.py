@@ -16,8 +16,10 @@ from blip2cli.records import Batch, Result, Row, RowError
 
 if TYPE_CHECKING:
     from blip2cli.host.stopwatch import Stopwatch
+    from blip2cli.model.batches import Failed
     from blip2cli.model.blip2 import Blip2Model
     from blip2cli.model.decoding.requests import EncodedImage
+    from blip2cli.model.explain import Explanation
     from blip2cli.model.retrieval import SeenImage
     from blip2cli.settings import GenerationSettings
 
@@ -41,7 +43,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class WrittenText:
-    """A text that was written; `logprob` and `scored` are as in a Completion.
+    """A text that was written; `logprob`, `scored` and `token_ids` are as in a Completion.
 
     The completion itself is not kept: its key leads to the open row that holds this text, and what leads back to
     itself, a row with its image's bytes among it, stays in memory until Python next looks for such circles.
@@ -50,6 +52,8 @@ class WrittenText:
     text: str
     logprob: float
     scored: int
+    token_ids: tuple[int, ...] = ()
+    explanation: Explanation | Failed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,15 @@ class WrittenRow:
     error: RowError | None
     last: bool
     seen: SeenImage | None = None
+    asked: AskedImage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AskedImage:
+    """What is needed to explain a text: its image with patches, and the prompt's tokens."""
+
+    image: EncodedImage
+    prompt_ids: tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -77,6 +90,7 @@ class _Open:
     seen: SeenImage | None = None
     missing: int = 0
     texts: dict[int, WrittenText] = field(default_factory=dict)
+    asked: AskedImage | None = None
 
 
 @dataclass(frozen=True)
@@ -88,12 +102,14 @@ class Generation:
         settings: how to decode; `max_new_tokens` is set.
         copies: texts for each prompt.
         to_rank: whether images are encoded for the model's ranker, too.
+        to_explain: whether images keep what it takes to explain texts.
     """
 
     prompts: Callable[[Row], Sequence[Prompt]]
     settings: GenerationSettings
     copies: int = 1
     to_rank: bool = False
+    to_explain: bool = False
 
     def rows(self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[WrittenRow]:
         """The output rows, in input order, as soon as all earlier ones are done."""
@@ -109,7 +125,8 @@ class Generation:
                 if completion.error:
                     entry.error = completion.error
                 else:
-                    text = WrittenText(model.text(completion.token_ids), completion.logprob, completion.scored)
+                    token_ids = completion.token_ids
+                    text = WrittenText(model.text(token_ids), completion.logprob, completion.scored, token_ids)
                     entry.texts[copy if not beams else len(entry.texts)] = text
                 entry.missing -= 1
                 yield from self._done(opened)
@@ -122,7 +139,7 @@ class Generation:
         idle = 0
         for batch in batches:
             with watch.phase("encoding"):
-                images = model.encode_to_rank(batch) if self.to_rank else model.encode(batch)
+                images = self._encoded(model, batch)
             rows = zip(batch.rows, batch.image_of, batch.errors, strict=True)
             waiting = [
                 request
@@ -135,6 +152,11 @@ class Generation:
             idle = 0 if waiting else idle + len(batch.rows)
             if idle >= IDLE:
                 return
+
+    def _encoded(self, model: Blip2Model, batch: Batch) -> list[EncodedImage]:
+        if self.to_explain:
+            return model.encode_to_explain(batch)
+        return model.encode_to_rank(batch) if self.to_rank else model.encode(batch)
 
     def _row_requests(
         self, model: Blip2Model, row: Row, image: EncodedImage | None, error: RowError | None, opened: deque[_Open]
@@ -157,6 +179,8 @@ class Generation:
             except TokenizerFailed as failed:
                 entry.error = RowError("failed", str(failed))
                 continue
+            if self.to_explain:
+                entry.asked = AskedImage(image, ids)
             if prompt.choices:
                 yield from self._choices(model, image, entry, ids)
                 continue
@@ -186,7 +210,7 @@ class Generation:
             entry = opened.popleft()
             copies = range(len(entry.texts))
             texts = None if entry.error or not copies else [entry.texts[copy] for copy in copies]
-            yield WrittenRow(entry.row, entry.prompt, texts, entry.error, entry.last, entry.seen)
+            yield WrittenRow(entry.row, entry.prompt, texts, entry.error, entry.last, entry.seen, entry.asked)
 
 
 Values = Callable[[Row, Prompt, "list[WrittenText] | None"], tuple[Any, ...]]
@@ -200,6 +224,11 @@ def results_of(rows: Iterable[WrittenRow], values: Values) -> Iterator[Result]:
         empty = written.texts is not None and any(not text.text.strip() for text in written.texts)
         made = values(written.row, written.prompt, written.texts)
         yield Result(written.row, made, written.error, written.last, empty=empty)
+
+
+def most_likely(texts: Sequence[WrittenText]) -> int:
+    """The number of the most likely of several texts."""
+    return max(range(len(texts)), key=lambda at: texts[at].logprob)
 
 
 def score_values(texts: list[WrittenText] | None, several: bool) -> tuple[Any, ...]:

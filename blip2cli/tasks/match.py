@@ -12,12 +12,14 @@ from blip2cli.errors import UsageError
 from blip2cli.records import Batch, Column, Result, Row, RowError
 from blip2cli.settings import Job, Kind, Opt, TaskOptions
 from blip2cli.tasks import Needs, Task
+from blip2cli.tasks.explain import Explain, ExplainWords, MapColumns, error_of
 from blip2cli.tasks.template import MissingColumn, Template, empty_column, texts_in_file
 
 if TYPE_CHECKING:
     from blip2cli.host.stopwatch import Stopwatch
     from blip2cli.model.batches import Failed
     from blip2cli.model.checkpoint.load import Checkpoint
+    from blip2cli.model.explain import Explanation
     from blip2cli.model.retrieval import ReadText, RetrievalModel
 
 TEXT_COLUMNS = ("text", "caption")
@@ -52,6 +54,9 @@ class MatchOptions(TaskOptions):
         Literal["itm", "itc"] | None, Opt("Score that --threshold applies to. [default: itm, if it is computed]")
     ] = None
 
+    explain: Explain = False
+    explain_words: ExplainWords = False
+
     @property
     def kind(self) -> Kind:
         """The kind of checkpoint that compares images with texts."""
@@ -76,6 +81,8 @@ class MatchOptions(TaskOptions):
             raise UsageError("--threshold-on needs --threshold", "For example: --threshold 0.5.")
         if self.decisive not in self.computed:
             raise UsageError(f"--threshold-on {self.decisive} needs that score", "Leave out --scores, or change it.")
+        if (self.explain or self.explain_words) and "itm" not in self.computed:
+            raise UsageError("--explain needs ITM", "Leave out --scores: maps show what ITM looked at.")
         lowest = 0 if self.decisive == "itm" else -1
         if self.threshold is not None and not lowest <= self.threshold <= 1:
             raise UsageError(
@@ -94,6 +101,7 @@ class _Pair:
     error: RowError | None
     last: bool
     scores: dict[str, float] = field(default_factory=dict)
+    explanation: Explanation | Failed | None = None
 
 
 class MatchTask(Task):
@@ -108,6 +116,8 @@ class MatchTask(Task):
                 "--retry-errors cannot be used with --threshold",
                 "Run without --threshold, and filter the rows by score afterwards.",
             )
+        self.maps = MapColumns.of(job, self.options.explain, self.options.explain_words)
+        self.explains = self.maps.explain
         typed = self.options.text + (texts_in_file("--texts", self.options.texts) if self.options.texts else ())
         self.texts = [Template(text, "--text") for text in typed]
         text_columns = (self.options.text_column,) if self.options.text_column else TEXT_COLUMNS
@@ -125,7 +135,8 @@ class MatchTask(Task):
             template.check(names)
 
     def columns(self, checkpoint: Checkpoint) -> tuple[Column, ...]:
-        return (Column("text", "string"), *(Column(name, "number") for name in self.options.computed))
+        scores = (Column(name, "number") for name in self.options.computed)
+        return (Column("text", "string"), *scores, *self.maps.columns(checkpoint))
 
     def results(self, model: RetrievalModel, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
         for batch in watch.timed("reading", batches):
@@ -161,6 +172,15 @@ class MatchTask(Task):
         if "itm" in self.options.computed:
             to_score = [(pair, text) for pair, text in good if not self._left_out(pair)]
             _note("itm", to_score, model.itm([(pair.image, text) for pair, text in to_score]))
+        if self.explains:
+            self._explain(model, good)
+
+    def _explain(self, model: RetrievalModel, pairs: Sequence[tuple[_Pair, ReadText]]) -> None:
+        """Give each pair that is written its map."""
+        for pair, text in pairs:
+            if pair.error is None and not self._left_out(pair):
+                pair.explanation = model.explain(pair.image, text, self.options.explain_words)
+                pair.error = error_of(pair.explanation)
 
     def _read(self, model: RetrievalModel, pairs: Sequence[_Pair]) -> list[tuple[_Pair, ReadText]]:
         """The pairs with their tokenized texts, without those that the model cannot read."""
@@ -185,7 +205,8 @@ class MatchTask(Task):
     def _result(self, pair: _Pair) -> Result:
         scores = [None if pair.error else pair.scores.get(name) for name in self.options.computed]
         left_out = pair.error is None and self._left_out(pair)
-        return Result(pair.row, (pair.text, *scores), pair.error, pair.last, left_out)
+        values = (pair.text, *scores, *self.maps.values(pair.explanation))
+        return Result(pair.row, values, pair.error, pair.last, left_out)
 
 
 def _note(name: str, pairs: Sequence[tuple[_Pair, ReadText]], scores: Sequence[float | Failed]) -> None:

@@ -14,6 +14,7 @@ from blip2cli.errors import UsageError
 from blip2cli.records import Batch, Column, Result, Row, RowError
 from blip2cli.settings import Job, Opt, TaskOptions
 from blip2cli.tasks import Needs, Task
+from blip2cli.tasks.explain import Explain, ExplainWords, MapColumns, explained
 from blip2cli.tasks.scores import score_columns
 from blip2cli.tasks.template import MissingColumn, Template, check_place, empty_column, texts_in_file
 from blip2cli.tasks.wide import columns_of, named_questions, widened
@@ -55,6 +56,9 @@ class VqaOptions(TaskOptions):
         str | None, Opt("Manifest column with the row's choices: a list, or separated by commas.", metavar="NAME")
     ] = None
 
+    explain: Explain = False
+    explain_words: ExplainWords = False
+
     def validate(self) -> None:
         check_place(self.template)
         if self.choices is not None and self.choices_column is not None:
@@ -81,6 +85,8 @@ class VqaTask(Task):
         asked = self.options.prompt + (
             texts_in_file("--questions", self.options.questions) if self.options.questions else ()
         )
+        self.maps = MapColumns.of(job, self.options.explain, self.options.explain_words)
+        self.explains = self.maps.explain
         self.choosing = self.options.choices is not None or self.options.choices_column is not None
         self.wide = named_questions(asked, self._beside) if self.options.wide else []
         if self.options.wide and not self.wide:
@@ -115,7 +121,7 @@ class VqaTask(Task):
             Template(f"{{{self.options.choices_column}}}", "--choices-column").check(names)
 
     def columns(self, checkpoint: Checkpoint) -> tuple[Column, ...]:
-        answer = (Column("answer", "string"), *self._scores)
+        answer = (Column("answer", "string"), *self._scores, *self.maps.columns(checkpoint))
         return columns_of(self.wide, answer) if self.wide else (Column("question", "string"), *answer)
 
     @property
@@ -128,15 +134,16 @@ class VqaTask(Task):
     @property
     def _beside(self) -> list[str]:
         """How the names of these columns end with --wide."""
-        return [f"_{column.name}" for column in self._scores]
+        return [f"_{name}" for name in (*(column.name for column in self._scores), *self.maps.names)]
 
     def results(self, model: Blip2Model, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Result]:
         from blip2cli.tasks.generation import Generation, results_of, with_length
 
         template = self.template or Template(model.family.template, "--template")
         settings = with_length(self.settings, MAX_NEW_TOKENS)
-        generation = Generation(lambda row: self._prompts(row, template), settings)
-        results = results_of(generation.rows(model, batches, watch), self._values)
+        generation = Generation(lambda row: self._prompts(row, template), settings, to_explain=self.explains)
+        rows = explained(generation.rows(model, batches, watch), model, self.maps, watch)
+        results = results_of(rows, self._values)
         return widened(results, self.wide) if self.wide else results
 
     def _prompts(self, row: Row, template: Template) -> list[Prompt]:
@@ -173,16 +180,17 @@ class VqaTask(Task):
         return tuple(map(str, cell)) if isinstance(cell, (list, tuple)) else split(str(cell))
 
     def _values(self, row: Row, prompt: Prompt, texts: list[WrittenText] | None) -> tuple[Any, ...]:
-        from blip2cli.tasks.generation import score_values, short
+        from blip2cli.tasks.generation import most_likely, score_values, short
 
+        if texts is None:
+            return (*prompt.before, None, *(None for _ in self._scores), *self.maps.values(None))
+        best = most_likely(texts) if self.choosing else 0
+        maps = self.maps.values(texts[best].explanation)
         if self.choosing:
-            if texts is None:
-                return (*prompt.before, None, None, None)
             shares = softmax([text.logprob for text in texts])
-            best = max(range(len(shares)), key=shares.__getitem__)
-            return (*prompt.before, prompt.choices[best], short(shares[best]), list(map(short, shares)))
+            return (*prompt.before, prompt.choices[best], short(shares[best]), list(map(short, shares)), *maps)
         scores = score_values(texts, False) if self.settings.scores else ()
-        return (*prompt.before, texts[0].text if texts else None, *scores)
+        return (*prompt.before, texts[0].text, *scores, *maps)
 
 
 def split(choices: str) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ IMAGES = (EXAMPLES / "red-circle.png", "gone.png", EXAMPLES / "teal-triangle.png
 VARIANTS: dict[str, list[tuple[Any, GenerationSettings]]] = {
     "caption": [
         (CaptionOptions(), GenerationSettings()),
+        (CaptionOptions(explain_words=True), GenerationSettings(num_beams=2)),
         (CaptionOptions(("a", "a photo of"), num_captions=2), GenerationSettings(num_beams=2, scores=True)),
         (CaptionOptions(num_captions=3, rank_by="itc"), GenerationSettings(temperature=2.0, scores=True)),
         (CaptionOptions(rank_by="itm", also_column=("alt",)), GenerationSettings()),
@@ -39,14 +40,14 @@ VARIANTS: dict[str, list[tuple[Any, GenerationSettings]]] = {
         (VqaOptions(("what shape is it?", "is it red?")), GenerationSettings(scores=True)),
         (VqaOptions(("is it red?",), choices="yes,no"), GenerationSettings()),
         (VqaOptions(("what shape is it?", "red=is it red?"), wide=True), GenerationSettings(scores=True)),
-        (VqaOptions(("is it red?", "is it blue?"), wide=True, choices="yes,no"), GenerationSettings()),
+        (VqaOptions(("is it red?", "is it blue?"), wide=True, choices="yes,no", explain=True), GenerationSettings()),
     ],
     "embed": [
         (EmbedOptions(), GenerationSettings()),
         (EmbedOptions("vision", store="fp16"), GenerationSettings()),
         (EmbedOptions("itc", text=("a red circle",)), GenerationSettings()),
     ],
-    "match": [(MatchOptions(("a red circle", "a dog")), GenerationSettings())],
+    "match": [(MatchOptions(("a red circle", "a dog"), explain_words=True), GenerationSettings())],
     "classify": [
         (ClassifyOptions(("a circle", "a triangle")), GenerationSettings()),
         (ClassifyOptions(("a circle", "a triangle"), top=2, rerank=2), GenerationSettings()),

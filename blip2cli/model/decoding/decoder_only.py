@@ -70,6 +70,16 @@ class DecoderOnly(LanguageModel):
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits [n, vocabulary], from the last layer's output [n, width]."""
 
+    @staticmethod
+    def forced_logits(
+        language_model: Any, query_embeds: torch.Tensor, prompt_ids: Sequence[int], text_ids: Sequence[int]
+    ) -> torch.Tensor:
+        ids = torch.tensor([[*prompt_ids, *text_ids[:-1]]], device=query_embeds.device)
+        tokens = language_model.get_input_embeddings()(ids)
+        embeds = torch.cat([query_embeds.to(tokens.dtype), tokens], dim=1)
+        logits: torch.Tensor = language_model(inputs_embeds=embeds, use_cache=False).logits
+        return logits[0, -len(text_ids) :]
+
     def start(self, request: Request) -> tuple[int, int]:
         return request.prompt_ids[-1], len(request.image.query_embeds) + len(request.prompt_ids) - 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
@@ -63,6 +64,21 @@ class LanguageModel(ABC):
         self.runner = runner
         self.slots = 0
         self.caches: tuple[SlotCache, ...] = (SlotCache(devices, 0, heads, width, like),) * caches
+
+    @staticmethod
+    @abstractmethod
+    def forced_logits(
+        language_model: Any, query_embeds: torch.Tensor, prompt_ids: Sequence[int], text_ids: Sequence[int]
+    ) -> torch.Tensor:
+        """Logits [text, vocabulary] for each token of a text that is given, in one pass
+        through transformers' own language model, which has gradients.
+
+        Args:
+            language_model: that of transformers.
+            query_embeds: [1, num_query_tokens, language width].
+            prompt_ids: as in a Request.
+            text_ids: the text's, at least one.
+        """
 
     @abstractmethod
     def start(self, request: Request) -> tuple[int, int]:

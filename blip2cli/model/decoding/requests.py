@@ -22,7 +22,8 @@ class EncodedImage:
     decoder may keep the keys and values of the image's tokens in `prefix`: [2, layers,
     heads, num_query_tokens, head width], a tensor a device. An image that could not be
     encoded has an `error`, and no embeddings. `seen` is the image as the model's ranker
-    sees it, if that was asked for.
+    sees it, if that was asked for; `image_embeds`, [patches + 1, vision width], are there
+    if texts about it are to be explained.
     """
 
     query_embeds: torch.Tensor
@@ -30,6 +31,7 @@ class EncodedImage:
     prefix: list[torch.Tensor] | None = field(default=None, repr=False)
     error: RowError | None = None
     seen: SeenImage | None = field(default=None, repr=False)
+    image_embeds: torch.Tensor | None = field(default=None, repr=False)
 
     @property
     def shared(self) -> bool:

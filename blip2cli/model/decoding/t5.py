@@ -40,6 +40,19 @@ class T5Decoder(LanguageModel):
         """Keys and values of the encoder's output for image and prompt."""
         return self.caches[1]
 
+    @staticmethod
+    def forced_logits(
+        language_model: Any, query_embeds: torch.Tensor, prompt_ids: Sequence[int], text_ids: Sequence[int]
+    ) -> torch.Tensor:
+        prompt = torch.tensor([prompt_ids], dtype=torch.long, device=query_embeds.device)
+        tokens = language_model.get_input_embeddings()(prompt)
+        embeds = torch.cat([query_embeds.to(tokens.dtype), tokens], dim=1)
+        written = [[language_model.config.decoder_start_token_id, *text_ids[:-1]]]
+        decoder_input_ids = torch.tensor(written, device=query_embeds.device)
+        outputs = language_model(inputs_embeds=embeds, decoder_input_ids=decoder_input_ids, use_cache=False)
+        logits: torch.Tensor = outputs.logits
+        return logits[0]
+
     def start(self, request: Request) -> tuple[int, int]:
         return self.config.decoder_start_token_id, 0
 
