@@ -21,12 +21,15 @@ class SlotCache:
     `keys[layer]` and `values[layer]` [slots, heads, columns, head width] are parts of the
     `blocks` [2, layers, slots, heads, columns, head width], one for each device;
     `lengths` [slots] are on the device of `like`. Columns after a sequence's length are
-    hidden by masks, and overwritten by later tokens.
+    hidden by masks, and overwritten by later tokens. On a CPU, a slot takes no memory
+    until it is cleared or copied to for the first time: only the first `begun` slots hold
+    anything.
     """
 
     def __init__(self, devices: Sequence[torch.device], slots: int, heads: int, width: int, like: torch.Tensor) -> None:
         self.runs = [(device, len(list(run))) for device, run in groupby(devices)]
         self.lengths = torch.zeros(slots, dtype=torch.long, device=like.device)
+        self.begun = 0 if like.device.type == "cpu" else slots
         self._hold([like.new_empty(2, layers, slots, heads, 0, width, device=device) for device, layers in self.runs])
 
     @property
@@ -41,11 +44,23 @@ class SlotCache:
             return
         room = -(-columns // GRANULE) * GRANULE
         if keep:
-            self._hold([F.pad(block, (0, 0, 0, room - self.columns)) for block in self.blocks])
+            self._hold([self._widened(block, room) for block in self.blocks])
             return
         empty = [block.new_empty(*block.shape[:4], 0, block.shape[5]) for block in self.blocks]
         self._hold(empty)  # the old blocks are freed before the new ones are made
         self._hold([block.new_zeros(*block.shape[:4], room, block.shape[5]) for block in empty])
+
+    def _widened(self, block: torch.Tensor, room: int) -> torch.Tensor:
+        """A block with that many columns, which holds what the slots that are begun hold."""
+        widened = block.new_empty(*block.shape[:4], room, block.shape[5])
+        widened[:, :, : self.begun, :, : self.columns] = block[:, :, : self.begun]
+        widened[:, :, : self.begun, :, self.columns :] = 0
+        return widened
+
+    def _begin(self, slots: torch.Tensor) -> None:
+        """Note that slots hold something from now on."""
+        if self.lengths.device.type == "cpu" and len(slots):
+            self.begun = max(self.begun, int(slots.max()) + 1)
 
     def _hold(self, blocks: list[torch.Tensor]) -> None:
         self.blocks = blocks
@@ -75,6 +90,7 @@ class SlotCache:
     def clear(self, slots: torch.Tensor, first: int = 0) -> None:
         """Make columns from the first on zero: attention gives hidden ones no weight, but
         zero times NaN is NaN."""
+        self._begin(slots)
         for block in self.blocks:
             block[:, :, _index(slots.to(block.device)), :, first:] = 0
 
@@ -106,6 +122,7 @@ class SlotCache:
     def copy(self, sources: torch.Tensor, targets: torch.Tensor, columns: slice = slice(None)) -> None:
         """Copy sequences from slots [n] to slots [n], which may overlap: all are read
         before any is written."""
+        self._begin(targets)
         if self.lengths.device.type == "cpu":
             self._copy_one_by_one(sources.tolist(), targets.tolist(), columns)
         else:

@@ -14,6 +14,7 @@ LAYERS, SLOTS = 3, 6
 @pytest.fixture
 def cache() -> SlotCache:
     cache = SlotCache([CPU] * LAYERS, SLOTS, heads=2, width=4, like=torch.empty(0))
+    cache.clear(torch.arange(SLOTS))
     cache.reserve(20)
     torch.manual_seed(0)
     cache.blocks[0].normal_()
@@ -75,3 +76,16 @@ def test_a_cache_grows_with_or_without_what_is_in_it(cache: SlotCache) -> None:
     assert not cache.blocks[0][..., columns:, :].any()
     cache.reserve(65, keep=False)
     assert cache.columns == 96 and not cache.blocks[0].any()
+
+
+def test_slots_hold_nothing_until_they_are_begun() -> None:
+    """What is in a slot's memory before does not matter: it may be NaN."""
+    cache = SlotCache([CPU] * LAYERS, SLOTS, heads=2, width=4, like=torch.empty(0))
+    cache.clear(torch.tensor([0, 1]))
+    cache.reserve(20)
+    assert not cache.blocks[0][:, :, :2].any()
+    cache.blocks[0][:, :, 2:] = float("nan")
+    cache.clear(torch.tensor([2]))
+    cache.copy(torch.tensor([0]), torch.tensor([3]))
+    cache.reserve(40)
+    assert not cache.blocks[0][:, :, :4].any()
