@@ -143,7 +143,7 @@ def read(path: str, reading: Reading) -> Batch:
     from blip2cli.images.loader import Loading, load
     from blip2cli.inputs.folder import image_row
 
-    (batch,) = load([image_row(os.path.expanduser(path))], reading, Loading(1, workers=0))
+    (batch,) = load([image_row(os.path.expanduser(path))], reading, 1, Loading(workers=0))
     (error,) = batch.errors
     if error is not None:
         raise ImageError(error.kind, error.detail)
@@ -277,7 +277,7 @@ def _begun(job: Job, path: str) -> Conversation:
     from blip2cli.host.terminal import show_warning
     from blip2cli.model.blip2 import Blip2Model
     from blip2cli.model.checkpoint.find import find_checkpoint
-    from blip2cli.run.pipeline import reading_for
+    from blip2cli.run.reading import reading_for
     from blip2cli.tasks.generation import check_length, with_length
     from blip2cli.tasks.vqa import MAX_NEW_TOKENS
 
@@ -288,7 +288,7 @@ def _begun(job: Job, path: str) -> Conversation:
     checkpoint = find_checkpoint(job.model, job.kind)
     if checkpoint.caution:
         show_warning(checkpoint.caution)
-    reading = reading_for(checkpoint, job.model)
+    reading = reading_for(checkpoint.images, job.model)
     try:
         read(path, reading)
         model, settings = Blip2Model(checkpoint, 1), with_length(job.generation, MAX_NEW_TOKENS)

@@ -8,24 +8,32 @@ place. So does an image that kills two processes (a crash in a decoder) or takes
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, repeat
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from blip2cli.host.processor import cores
 from blip2cli.images.decode import DIGEST_BYTES, PIXELS, REPEATED, DecodeImages, Reading, failure_in
-from blip2cli.images.processes import Death, work_through
+from blip2cli.images.processes import Death, Workload
+from blip2cli.images.processes.pool import Pool
+from blip2cli.images.ready import FEW, ReadyProcesses
 from blip2cli.records import Batch, ImageRef, Row, RowError
 
-FEW = 16
-"""Up to this many rows no process is started, unless the number of workers is given."""
+T = TypeVar("T")
+
+LIST = 16
+"""Images that a process is given together."""
+
+FIRST_LISTS = (4, 8)
+"""The same for the first lists, so that the first images are soon there."""
 
 BATCH_BYTES = 64 << 20
-"""Bytes that the rows of a batch may hold before it is closed: images that came in bytes, and texts."""
+"""Bytes that the rows of a batch, or of a list, may hold before it is closed: images that came in bytes, and texts."""
 
 BYTES_AHEAD = 256 << 20
 """Bytes of the current rows at which no more are taken."""
@@ -36,77 +44,165 @@ NO_ANSWER = RowError("crashed", "the image decoder gave no pixels")
 
 @dataclass(frozen=True)
 class Loading:
-    """How batches are made.
+    """How images are loaded.
 
     Args:
-        batch_size: images a batch.
         workers: processes that decode, by default as many as there are cores; with 0 nothing bounds an image's time.
         pin_memory: whether pixels come in pinned memory.
         image_timeout: seconds after which an image is given up.
         keep_bytes: whether rows keep images that came in bytes once they are decoded.
-        first_batch: images of the first batch; each later one has twice as many as the one before, up to
-            `batch_size`. None: all have that size.
     """
 
-    batch_size: int
     workers: int | None = None
     pin_memory: bool = False
     image_timeout: float = 60.0
     keep_bytes: bool = True
-    first_batch: int | None = None
 
-    def sizes(self) -> Iterator[int]:
-        """The number of images of each batch."""
-        size = self.first_batch or self.batch_size
-        while size < self.batch_size:
+
+ALL_CORES = Loading()
+
+
+@dataclass(frozen=True)
+class BatchSizes:
+    """How many images each batch has.
+
+    Args:
+        largest: images a batch.
+        first: images of the first batch; each later one has twice as many as the one before, up to
+            `largest`. None: all have that size.
+    """
+
+    largest: int
+    first: int | None = None
+
+    def __iter__(self) -> Iterator[int]:
+        size = self.first or self.largest
+        while size < self.largest:
             yield size
             size *= 2
-        yield from repeat(self.batch_size)
+        yield from repeat(self.largest)
 
 
-def load(rows: Iterable[Row], reading: Reading, loading: Loading) -> Iterator[Batch]:
-    """Batches of the rows, in order. Raises Blip2Error.
-
-    At most a few batches a process are read ahead, and of those that hold much, BYTES_AHEAD and a batch.
-    """
-    every = iter(rows)
-    first = next(_cut(every, repeat(FEW)), ())
-    few = len(first) < FEW and sum(row.held for row in first) < BATCH_BYTES
-    workers = loading.workers if loading.workers is not None else 0 if few else cores()
-    every, first = chain(first, every), ()  # which are not to be held for good
-    in_hand: deque[tuple[Row, ...]] = deque()
-    bytes_of_batches: deque[int] = deque()  # bytes of each of these
-
-    def lists() -> Iterator[list[ImageRef | None]]:
-        for batch in _cut(every, loading.sizes()):
-            in_hand.append(batch)
-            bytes_of_batches.append(sum(row.held for row in batch))
-            yield [row.image if row.to_compute else None for row in batch]
-
-    def has_room() -> bool:
-        return sum(bytes_of_batches) < BYTES_AHEAD
-
-    optional = loading.workers is None
-    work = work_through(DecodeImages(reading), lists(), workers, loading.image_timeout, optional, has_room)
-    with closing(work) as decoded:
-        for results in decoded:
-            bytes_of_batches.popleft()
-            batch = _batch(in_hand.popleft(), results, reading.side, loading.pin_memory)
-            yield batch if loading.keep_bytes else _without_bytes(batch)
+Decoded = tuple[Row, "bytes | Death"]
+"""A row, and the result of its image."""
 
 
-def _cut(rows: Iterator[Row], sizes: Iterator[int]) -> Iterator[tuple[Row, ...]]:
-    """The rows in batches of these sizes, of fewer where they hold much."""
-    batch: list[Row] = []
+class Loader:
+    """Rows on their way to batches. Images are decoded in lists whose lengths do not depend on
+    the batches, so that this can begin before the size of batches is known."""
+
+    def __init__(
+        self, rows: Iterable[Row], reading: Reading, loading: Loading, ready: ReadyProcesses | None = None
+    ) -> None:
+        """Processes that are `ready` are used, if they read images in this way."""
+        self.reading, self.loading = reading, loading
+        self.ready = ready or ReadyProcesses()
+        self.rows = iter(rows)
+        self.in_hand: deque[tuple[Row, ...]] = deque()
+        self.bytes_of_lists: deque[int] = deque()  # bytes of each of these
+        self.workload: Workload[ImageRef | None] | None = None
+
+    def start(self, read: bool = True) -> None:
+        """Start processes, and let them decode the first images.
+
+        Without `read` no row is read, which may take long, and the processes only get ready; if
+        their number depends on that of the rows, nothing starts. Raises what the rows raise.
+        """
+        if read or self.loading.workers is not None:
+            self._begun().start(read)
+
+    def batches(self, sizes: BatchSizes) -> Iterator[Batch]:
+        """The rows in batches, in order. Raises Blip2Error.
+
+        At most a few lists a process or two batches are read ahead, and of those that hold much, BYTES_AHEAD
+        and a batch.
+        """
+        workload = self._begun()
+        workload.least_ahead = -(-2 * sizes.largest // LIST)
+        for decoded in _cut(self._decoded(workload), iter(sizes), lambda decoded: decoded[0].held):
+            batch = _batch(decoded, self.reading.side, self.loading.pin_memory)
+            yield batch if self.loading.keep_bytes else _without_bytes(batch)
+
+    def close(self) -> None:
+        """End the processes."""
+        if self.workload is not None:
+            self.workload.close()
+
+    def _begun(self) -> Workload[ImageRef | None]:
+        """The work of decoding, as soon as it is known how many processes do it."""
+        if self.workload is None:
+            workers = self.loading.workers
+            if workers is None:
+                workers = 0 if self._are_few() else cores()
+            optional = self.loading.workers is None
+            work = DecodeImages(self.reading)
+            self.workload = Workload(work, self._lists(), self._pool(workers), optional, self._has_room)
+        return self.workload
+
+    def _pool(self, workers: int) -> Pool[ImageRef | None] | None:
+        """The processes that decode; None if this process does."""
+        if not workers:
+            self.ready.close()
+            return None
+        ready = self.ready.take(self.reading)
+        return ready or Pool(DecodeImages(self.reading), workers, self.loading.image_timeout)
+
+    def _are_few(self) -> bool:
+        """Whether the rows, which may hold their images, are so few that no process is worth its start."""
+        first = next(_cut(self.rows, repeat(FEW), _held), ())
+        self.rows = chain(first, self.rows)
+        return len(first) < FEW and sum(map(_held, first)) < BATCH_BYTES
+
+    def _lists(self) -> Iterator[list[ImageRef | None]]:
+        """The images of the rows: few at first, so that the first are soon there."""
+        for rows in _cut(self.rows, chain(FIRST_LISTS, repeat(LIST)), _held):
+            self.in_hand.append(rows)
+            self.bytes_of_lists.append(sum(map(_held, rows)))
+            yield [row.image if row.to_compute else None for row in rows]
+
+    def _has_room(self) -> bool:
+        return sum(self.bytes_of_lists) < BYTES_AHEAD
+
+    def _decoded(self, workload: Workload[ImageRef | None]) -> Iterator[Decoded]:
+        for results in workload.results():
+            self.bytes_of_lists.popleft()
+            yield from zip(self.in_hand.popleft(), _with_pixels(results), strict=True)
+
+
+def load(rows: Iterable[Row], reading: Reading, batch_size: int, loading: Loading = ALL_CORES) -> Iterator[Batch]:
+    """The rows in batches of that size, in order. Raises Blip2Error."""
+    with closing(Loader(rows, reading, loading)) as loader:
+        yield from loader.batches(BatchSizes(batch_size))
+
+
+def _held(row: Row) -> int:
+    return row.held
+
+
+def _cut(items: Iterator[T], sizes: Iterator[int], held: Callable[[T], int]) -> Iterator[tuple[T, ...]]:
+    """The items in tuples of these sizes, of fewer where their rows hold much."""
+    part: list[T] = []
     held_bytes, size = 0, next(sizes)
-    for row in rows:
-        batch.append(row)
-        held_bytes += row.held
-        if len(batch) == size or held_bytes >= BATCH_BYTES:
-            yield tuple(batch)
-            batch, held_bytes, size = [], 0, next(sizes)
-    if batch:
-        yield tuple(batch)
+    for item in items:
+        part.append(item)
+        held_bytes += held(item)
+        if len(part) == size or held_bytes >= BATCH_BYTES:
+            yield tuple(part)
+            part, held_bytes, size = [], 0, next(sizes)
+    if part:
+        yield tuple(part)
+
+
+def _with_pixels(results: Iterable[bytes | Death]) -> Iterator[bytes | Death]:
+    """The results of a list, with pixels in place of those that only name an earlier image of
+    the list: they may go into different batches."""
+    whole: dict[bytes, bytes] = {}
+    for result in results:
+        if isinstance(result, bytes) and result[:1] == PIXELS:
+            whole[result[1 : 1 + DIGEST_BYTES]] = result
+        elif isinstance(result, bytes) and result[:1] == REPEATED:
+            result = whole.get(result[1:], result)
+        yield result
 
 
 def _without_bytes(batch: Batch) -> Batch:
@@ -114,19 +210,20 @@ def _without_bytes(batch: Batch) -> Batch:
     return replace(batch, rows=tuple(row.without_bytes() for row in batch.rows))
 
 
-def _batch(rows: tuple[Row, ...], results: Sequence[bytes | Death], side: int, pin_memory: bool) -> Batch:
+def _batch(decoded: Sequence[Decoded], side: int, pin_memory: bool) -> Batch:
     """The rows, with the results of their images."""
-    pixels = torch.empty((len(rows), side, side, 3), dtype=torch.uint8, pin_memory=pin_memory)
+    pixels = torch.empty((len(decoded), side, side, 3), dtype=torch.uint8, pin_memory=pin_memory)
     array = pixels.numpy()
     index_of: dict[bytes, int] = {}
     image_of: list[int | None] = []
     errors: list[RowError | None] = []
-    for row, result in zip(rows, results, strict=True):
+    rows: list[Row] = []
+    for row, result in decoded:
         at, error = _put(result, array, index_of) if row.to_compute else (None, row.error)
         image_of.append(at)
         errors.append(error)
-    rows = tuple(row if error is None else row.without_bytes() for row, error in zip(rows, errors, strict=True))
-    return Batch(rows, pixels[: len(index_of)], tuple(image_of), tuple(errors), tuple(index_of))
+        rows.append(row if error is None else row.without_bytes())
+    return Batch(tuple(rows), pixels[: len(index_of)], tuple(image_of), tuple(errors), tuple(index_of))
 
 
 def _put(result: bytes | Death, array: np.ndarray, index_of: dict[bytes, int]) -> tuple[int | None, RowError | None]:

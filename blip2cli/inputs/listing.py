@@ -40,6 +40,10 @@ class Listing(Source):
         if not sys.stdin.buffer.peek(1):  # type: ignore[union-attr]  # stdin is buffered
             raise UsageError(*NO_PATHS)
 
+    @property
+    def may_wait(self) -> bool:
+        return True
+
     def rows(self, start: int = 0) -> Iterator[Row]:
         """The rows as they come. Raises UsageError where there are only empty lines."""
         paths = _paths(sys.stdin.buffer)

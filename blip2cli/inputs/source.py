@@ -62,6 +62,11 @@ class Source(ABC):
         return False
 
     @property
+    def may_wait(self) -> bool:
+        """Whether its rows are those of another program, which may take its time."""
+        return False
+
+    @property
     def is_typed(self) -> bool:
         """Whether the values of its columns have types; otherwise all are texts."""
         return True
@@ -113,6 +118,10 @@ class CountedSource(Source):
     @property
     def is_typed(self) -> bool:
         return self.source.is_typed
+
+    @property
+    def may_wait(self) -> bool:
+        return self.source.may_wait
 
     def unread(self) -> Counter[str]:
         return self.source.unread()
@@ -186,6 +195,11 @@ class Sources:
     def narrowed(self, names: Collection[str]) -> Sources:
         """The same rows with at least these of their carried columns."""
         return replace(self, parts=tuple(part.narrowed(names) for part in self.parts))
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether rows of a part are those of another program, which may take its time."""
+        return any(part.may_wait for part in self.parts)
 
     @property
     def is_typed(self) -> bool:

@@ -9,6 +9,7 @@ from itertools import chain
 from blip2cli.errors import Interrupted
 from blip2cli.host.signals import Stop, stopping
 from blip2cli.host.terminal import Progress
+from blip2cli.images.ready import ReadyProcesses
 from blip2cli.outputs.background import BackgroundOutput
 from blip2cli.outputs.formats import Output
 from blip2cli.records import Result, Row
@@ -17,8 +18,8 @@ from blip2cli.run.summary import Tally
 from blip2cli.run.update import NewRows
 
 
-def run(plan: Plan, progress: Progress) -> Tally:
-    """Run the plan, and show its progress.
+def run(plan: Plan, progress: Progress, ready: ReadyProcesses) -> Tally:
+    """Run the plan, with processes that may be `ready` to decode, and show its progress.
 
     Raises Blip2Error if it cannot continue, and KeyboardInterrupt if it was stopped.
     """
@@ -33,20 +34,20 @@ def run(plan: Plan, progress: Progress) -> Tally:
         output.finish()
         tally = Tally(done)
     else:
-        tally = _computed(plan, output, rows, progress)
+        tally = _computed(plan, output, rows, progress, ready)
     tally.already_there = new.already_there if new else 0
     tally.skipped = output.skipped()
     return tally
 
 
-def _computed(plan: Plan, output: Output, rows: Iterator[Row], progress: Progress) -> Tally:
+def _computed(plan: Plan, output: Output, rows: Iterator[Row], progress: Progress, ready: ReadyProcesses) -> Tally:
     """Compute the rows, write them, and finish the output. Raises Interrupted if the run was stopped.
 
     A run that keeps nothing stops at once; one with an output finishes and commits the current rows.
     """
     kept = plan.target.format.resumes
     with (
-        closing(plan.open_pipeline()) as pipeline,
+        closing(plan.open_pipeline(rows, ready)) as pipeline,
         BackgroundOutput(output, plan.job.output.commit_every) as writer,
         stopping() if kept else nullcontext(Stop()) as stop,
     ):

@@ -4,17 +4,19 @@ wherever an engine has it."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
 
 from blip2cli.host.signals import Stop
 from blip2cli.host.stopwatch import Stopwatch
-from blip2cli.images.decode import Reading
-from blip2cli.images.loader import Loading, load
+from blip2cli.images.loader import BatchSizes, Loader, Loading
+from blip2cli.images.ready import ReadyProcesses
 from blip2cli.model import load_model
 from blip2cli.model.checkpoint.load import Checkpoint
 from blip2cli.model.loaded import LoadedCheckpoint
 from blip2cli.records import Batch, Result, Row
+from blip2cli.run.reading import reading_for
 from blip2cli.settings import ModelSettings
 from blip2cli.tasks import Task
 
@@ -48,41 +50,81 @@ class Pipeline(Protocol):
         """Free all resources."""
 
 
-def reading_for(checkpoint: Checkpoint, settings: ModelSettings) -> Reading:
-    """How images are read for a checkpoint."""
-    images = checkpoint.images
-    return Reading(images.side, settings.exact_pixels, images.fitting)
+def loader_for(
+    checkpoint: Checkpoint,
+    rows: Iterable[Row],
+    settings: ModelSettings,
+    keep_bytes: bool = True,
+    ready: ReadyProcesses | None = None,
+) -> Loader:
+    """The loader of rows for a checkpoint, which need not be loaded yet.
 
-
-def load_for(
-    model: LoadedCheckpoint, rows: Iterable[Row], settings: ModelSettings, keep_bytes: bool = True
-) -> Iterator[Batch]:
-    """The rows in batches of the size that the model takes. Raises Blip2Error.
-
-    `keep_bytes` says whether rows keep images that came in bytes once they are decoded.
+    `keep_bytes` says whether rows keep images that came in bytes once they are decoded;
+    processes that are `ready` decode them.
     """
-    checkpoint = model.checkpoint
     on_gpu = checkpoint.device.type == "cuda"
-    first = None if on_gpu else FIRST_BATCH
-    loading = Loading(model.batch_size, settings.workers, on_gpu, settings.image_timeout, keep_bytes, first)
-    return load(rows, reading_for(checkpoint, settings), loading)
+    loading = Loading(settings.workers, on_gpu, settings.image_timeout, keep_bytes)
+    return Loader(rows, reading_for(checkpoint.images, settings), loading, ready)
+
+
+def batch_sizes(model: LoadedCheckpoint) -> BatchSizes:
+    """The sizes of the batches that the model takes."""
+    on_gpu = model.checkpoint.device.type == "cuda"
+    return BatchSizes(model.batch_size, None if on_gpu else FIRST_BATCH)
+
+
+def load_for(model: LoadedCheckpoint, rows: Iterable[Row], settings: ModelSettings) -> Iterator[Batch]:
+    """The rows in batches of the size that the model takes. Raises Blip2Error."""
+    with closing(loader_for(model.checkpoint, rows, settings)) as loader:
+        yield from loader.batches(batch_sizes(model))
 
 
 class InProcess:
-    """The pipeline in this process."""
+    """The pipeline in this process.
 
-    def __init__(self, settings: ModelSettings, task: Task, checkpoint: Checkpoint, keep_bytes: bool) -> None:
-        """`keep_bytes` says whether rows keep images that came in bytes, for the output."""
+    While it loads the model, processes start that decode, and decode the first images.
+    """
+
+    def __init__(
+        self,
+        settings: ModelSettings,
+        task: Task,
+        checkpoint: Checkpoint,
+        keep_bytes: bool,
+        rows: Iterator[Row],
+        read_ahead: bool,
+        ready: ReadyProcesses | None = None,
+    ) -> None:
+        """`keep_bytes` says whether rows keep images that came in bytes, for the output.
+
+        `rows` are those of the first call of `results`, for which processes may be `ready`.
+        Unless they are `read_ahead`, none is taken before the model is loaded. Raises
+        Blip2Error.
+        """
         self.settings, self.task, self.checkpoint, self.keep_bytes = settings, task, checkpoint, keep_bytes
-        self.model = load_model(checkpoint, settings.images_at_once)
         self.watch = Stopwatch()
+        self.loader = self._loader(rows, ready)
+        self.begun = True
+        try:
+            self.loader.start(read_ahead)
+            self.model = load_model(checkpoint, settings.images_at_once)
+        except BaseException:
+            self.loader.close()
+            raise
 
     def results(self, rows: Iterator[Row], stop: Stop) -> Iterator[Result]:
-        batches = load_for(self.model, rows, self.settings, self.keep_bytes)
-        return self.task.results(self.model, stop.before(batches), self.watch)
+        if not self.begun:
+            self.loader = self._loader(rows)
+        self.begun = False
+        with closing(self.loader):
+            batches = self.loader.batches(batch_sizes(self.model))
+            yield from self.task.results(self.model, stop.before(batches), self.watch)
 
     def stats(self) -> PipelineStats:
         return PipelineStats(dict(self.watch.seconds), self.model.started_with, self.model.batch_size)
 
     def close(self) -> None:
-        """Nothing is held that does not end with the process."""
+        self.loader.close()
+
+    def _loader(self, rows: Iterator[Row], ready: ReadyProcesses | None = None) -> Loader:
+        return loader_for(self.checkpoint, rows, self.settings, self.keep_bytes, ready)

@@ -41,6 +41,7 @@ from blip2cli.tasks import Task, make_task
 if TYPE_CHECKING:
     import torch
 
+    from blip2cli.images.ready import ReadyProcesses
     from blip2cli.model.checkpoint.load import Checkpoint
     from blip2cli.run.pipeline import Pipeline
     from blip2cli.run.retry import KeptRows
@@ -62,6 +63,10 @@ class RowSource(Protocol):
         """Files that are not read, by suffix, as far as the input has been counted or
         read."""
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether its rows are those of another program, which may take its time."""
+
     def column_names(self) -> list[str]:
         """The columns that are carried through to the output."""
 
@@ -81,6 +86,10 @@ class RowsOfSource:
 
     def unread(self) -> Counter[str]:
         return self.source.unread()
+
+    @property
+    def may_wait(self) -> bool:
+        return self.source.may_wait
 
     def column_names(self) -> list[str]:
         return self.source.column_names()
@@ -213,10 +222,11 @@ class Plan:
         """
         return open_output(self.target, self.job.output, self.layout, self.fingerprint)
 
-    def open_pipeline(self) -> Pipeline:
+    def open_pipeline(self, rows: Iterator[Row], ready: ReadyProcesses) -> Pipeline:
         """The model, loaded, in this process or in one for each of --devices.
 
-        Raises CheckpointError.
+        If the model will be here, processes decode the first images of these rows
+        meanwhile, those that are `ready` if there are any. Raises Blip2Error.
         """
         from blip2cli.run.pipeline import InProcess
 
@@ -224,7 +234,8 @@ class Plan:
             show_warning(self.checkpoint.caution)
         keep_bytes = self.target.format.copies_images
         if not self.devices:
-            pipeline: Pipeline = InProcess(self.job.model, self.task, self.checkpoint, keep_bytes)
+            read_ahead = not self.source.may_wait
+            pipeline: Pipeline = InProcess(self.job.model, self.task, self.checkpoint, keep_bytes, rows, read_ahead)
         else:
             from blip2cli.run.engines.replicas import Replicas
 

@@ -17,6 +17,7 @@ from typing import Any
 from blip2cli.errors import UsageError
 from blip2cli.host.signals import Stop
 from blip2cli.host.terminal import Progress, show_note
+from blip2cli.images.ready import ReadyProcesses
 from blip2cli.outputs.formats import Output
 from blip2cli.outputs.journal import read_journal
 from blip2cli.outputs.layout import Layout
@@ -100,7 +101,7 @@ class _KeepingPipeline:
         self.pipeline.close()
 
 
-def retry_errors(plan: Plan, progress: Progress) -> int:
+def retry_errors(plan: Plan, progress: Progress, ready: ReadyProcesses) -> int:
     """Compute the error rows of the plan's output again, if it has any; returns how many there were."""
     if not plan.target.is_begun():
         return 0
@@ -116,7 +117,7 @@ def retry_errors(plan: Plan, progress: Progress) -> int:
     source = CommittedRows(in_output_order(plan, old) if updated else plan.source, old.committed.rows, kept.retried)
     output = replace(plan.job.output, resume=True, update=False, retry_errors=False, summary=None)
     job = replace(plan.job, output=output)
-    tally = run(replace(plan, job=job, target=target, source=source, kept=kept), progress)
+    tally = run(replace(plan, job=job, target=target, source=source, kept=kept), progress, ready)
     _show(plan, tally, len(kept.retried))
     swap_in(plan.target)
     return len(kept.retried)

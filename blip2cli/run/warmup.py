@@ -1,6 +1,6 @@
 """What begins while libraries are imported, which takes seconds: the weights are read from
-the disk, and CUDA is started. Nothing here is waited for, and nothing that fails here is
-reported: the run itself comes to it later."""
+the disk, processes that decode images and CUDA are started. Nothing here is waited for,
+and nothing that fails here is reported: the run itself comes to it later."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from pathlib import Path
 
 from blip2cli.errors import CheckpointError
 from blip2cli.host.memory import free_ram
+from blip2cli.host.processor import cores
+from blip2cli.images.ready import FEW, ReadyProcesses
 from blip2cli.model.checkpoint.files import weight_files
-from blip2cli.model.checkpoint.hub import hub_folder
+from blip2cli.model.checkpoint.local import early_image_settings, local_folder
+from blip2cli.run.plan import Plan
+from blip2cli.run.reading import reading_for
 from blip2cli.settings import Kind, ModelSettings
 
 READ_AT_ONCE = 64 << 20
@@ -31,8 +35,7 @@ def read_weights(settings: ModelSettings, kind: Kind) -> threading.Thread | None
     if name == "tiny" or not hasattr(os, "posix_fadvise"):
         return None
     try:
-        folder = Path(name) if os.path.isdir(name) else hub_folder(name, settings.revision, fetch=False)
-        files = weight_files(folder)
+        files = weight_files(local_folder(settings, kind))
         too_large = sum(file.stat().st_size for file in files) > free_ram()
     except (CheckpointError, OSError):
         return None
@@ -44,6 +47,32 @@ def _read(files: Sequence[Path]) -> None:
         with open(file, "rb") as opened:
             for at in range(0, os.fstat(opened.fileno()).st_size, READ_AT_ONCE):
                 os.posix_fadvise(opened.fileno(), at, READ_AT_ONCE, os.POSIX_FADV_WILLNEED)
+
+
+def start_processes(plan: Plan) -> ReadyProcesses:
+    """Start the processes that will decode images for a model in this process.
+
+    None start for few rows, or if it is not known how many there are, or how the
+    checkpoint's images are read.
+    """
+    ready = ReadyProcesses()
+    settings = plan.job.model
+    if settings.devices is not None or not plan.task.needs.images:
+        return ready
+    workers = _workers(plan)
+    with suppress(CheckpointError, OSError):
+        images = early_image_settings(settings, plan.job.kind) if workers else None
+        if images is not None:
+            ready.start(reading_for(images, settings), workers, settings.image_timeout)
+    return ready
+
+
+def _workers(plan: Plan) -> int:
+    """How many processes will decode, as far as this is known before rows are read."""
+    workers = plan.job.model.workers
+    if workers is not None:
+        return workers
+    return 0 if plan.source.may_wait or (plan.total is not None and plan.total < FEW) else cores()
 
 
 def start_cuda(settings: ModelSettings) -> threading.Thread | None:

@@ -47,7 +47,7 @@ def one_load(rng: random.Random, seen: Counter[str]) -> None:
     started = time.monotonic()
     killer.start()
     numbers = []
-    for batch in load(rows, READING, Loading(4, 2, image_timeout=SECONDS)):
+    for batch in load(rows, READING, 4, Loading(2, image_timeout=SECONDS)):
         for row, place, error in zip(batch.rows, batch.image_of, batch.errors, strict=True):
             assert error is None and place is not None, error
             assert (batch.pixels[place] == row.index).all()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +17,8 @@ from PIL import Image
 from blip2cli.errors import Blip2Error
 from blip2cli.images import loader
 from blip2cli.images.decode import FAILED, PIXELS, REPEATED, Reading
-from blip2cli.images.loader import Loading, load
+from blip2cli.images.loader import BatchSizes, Loader, Loading, load
+from blip2cli.images.ready import ReadyProcesses
 from blip2cli.records import Batch, ImageRef, Row, RowError
 from tests.images.misbehaving import (
     Later,
@@ -37,6 +39,8 @@ from tests.images.misbehaving import (
 READING = Reading(8)
 LARGE = Reading(300)
 """Pixels that fit in no socket's buffer at once."""
+
+NO_IMAGE = "unsupported: not an image in a known format"
 
 Install = Callable[..., None]
 
@@ -75,7 +79,7 @@ def errors_of(batches: Iterator[Batch], count: int) -> dict[int, str]:
 
 def test_an_image_that_kills_its_process_is_an_error_row_and_the_run_goes_on(misbehave: Install) -> None:
     misbehave({5: die, 6: die, 23: crash, 30: leave})
-    assert errors_of(load(rows(40), READING, Loading(4, 2)), 40) == {
+    assert errors_of(load(rows(40), READING, 4, Loading(2)), 40) == {
         5: "crashed: the image decoder crashed (SIGKILL)",
         6: "crashed: the image decoder crashed (SIGKILL)",
         23: "crashed: the image decoder crashed (SIGSEGV)",
@@ -86,7 +90,7 @@ def test_an_image_that_kills_its_process_is_an_error_row_and_the_run_goes_on(mis
 @pytest.mark.parametrize("act", [hang, stop, trickle])
 def test_an_image_that_hangs_or_stops_its_process_is_given_up(misbehave: Install, act: Callable[[], object]) -> None:
     misbehave({7: act})
-    errors = errors_of(load(rows(24), READING, Loading(4, 2, image_timeout=0.5)), 24)
+    errors = errors_of(load(rows(24), READING, 4, Loading(2, image_timeout=0.5)), 24)
     assert errors == {7: "timeout: took longer than 0.5 s"}
 
 
@@ -117,14 +121,14 @@ def test_a_process_lost_at_any_point_of_handing_over_costs_no_image(
 ) -> None:
     misbehave({6: POINTS[point](act, tmp_path / "done")})
     started = time.monotonic()
-    assert errors_of(load(rows(20), LARGE, Loading(4, 2, image_timeout=1)), 20) == {}
+    assert errors_of(load(rows(20), LARGE, 4, Loading(2, image_timeout=1)), 20) == {}
     assert (tmp_path / "done").exists() and time.monotonic() - started < 10
 
 
 def test_a_process_that_leaves_a_child_with_its_descriptors_is_given_up(misbehave: Install, tmp_path: Path) -> None:
     misbehave({6: Once(fork_a_child_that_lives_on, tmp_path / "done")})
     started = time.monotonic()
-    assert errors_of(load(rows(20), READING, Loading(4, 2, image_timeout=1)), 20) == {}
+    assert errors_of(load(rows(20), READING, 4, Loading(2, image_timeout=1)), 20) == {}
     assert time.monotonic() - started < 5
 
 
@@ -132,7 +136,7 @@ def test_processes_that_die_of_no_image_become_fewer(
     misbehave: Install, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     misbehave({6: Once(die, tmp_path / "1"), 30: Once(die, tmp_path / "2")})
-    assert errors_of(load(rows(40), READING, Loading(4, 4)), 40) == {}
+    assert errors_of(load(rows(40), READING, 4, Loading(4)), 40) == {}
     told = capsys.readouterr().err.splitlines()
     lost = "blip2: warning: a process that decodes images died (crashed: the image decoder crashed (SIGKILL)); "
     assert told == [f"{lost}continuing with {number}" for number in (2, 1)]
@@ -140,7 +144,7 @@ def test_processes_that_die_of_no_image_become_fewer(
 
 def test_a_process_that_does_not_start_is_started_again(misbehave: Install, tmp_path: Path) -> None:
     misbehave({}, Unborn, marker=tmp_path / "born", deaths=2)
-    assert errors_of(load(rows(20), READING, Loading(4, 1)), 20) == {}
+    assert errors_of(load(rows(20), READING, 4, Loading(1)), 20) == {}
 
 
 def test_when_none_starts_the_run_ends_or_decodes_here(
@@ -149,9 +153,54 @@ def test_when_none_starts_the_run_ends_or_decodes_here(
     monkeypatch.setattr("blip2cli.images.processes.process.START_PAUSE", 0)
     misbehave({}, Unborn, marker=tmp_path / "born", deaths=100)
     with pytest.raises(Blip2Error, match=r"cannot start a process that decodes images: .*SIGKILL"):
-        list(load(rows(20), READING, Loading(4, 1)))
-    assert errors_of(load(rows(20), READING, Loading(4)), 20) == {}
+        list(load(rows(20), READING, 4, Loading(1)))
+    assert errors_of(load(rows(20), READING, 4), 20) == {}
     assert "this process decodes them, without time limits" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_images_are_decoded_before_it_is_known_how_many_a_batch_takes(ready: bool) -> None:
+    processes = ReadyProcesses()
+    if ready:
+        processes.start(READING, 2, 60.0)
+    with closing(Loader(rows(40), READING, Loading(2), processes)) as loading:
+        loading.start()
+        assert loading.workload is not None and loading.workload.pool is not None
+        jobs = list(loading.workload.pool.order)
+        deadline = time.monotonic() + 60
+        while not all(job.finished for job in jobs) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert sum(len(job.results) for job in jobs) == 40
+        batches = list(loading.batches(BatchSizes(24, 3)))
+    assert [len(batch.rows) for batch in batches] == [3, 6, 12, 19]
+    assert errors_of(iter(batches), 40) == dict.fromkeys(range(40), NO_IMAGE)
+
+
+def test_processes_that_are_ready_for_other_pixels_are_not_used() -> None:
+    processes = ReadyProcesses()
+    processes.start(LARGE, 1, 60.0)
+    other = processes.pool
+    with closing(Loader(rows(20), READING, Loading(1), processes)) as loading:
+        assert {batch.pixels.shape[1] for batch in loading.batches(BatchSizes(20))} == {8}
+    assert other is not None and other.closed.is_set() and processes.pool is None
+
+
+def test_rows_are_not_read_early_where_that_may_take_long() -> None:
+    def waiting() -> Iterator[Row]:
+        raise AssertionError("a row was read")
+        yield
+
+    for workers in (None, 0, 1):
+        with closing(Loader(waiting(), READING, Loading(workers))) as loading:
+            loading.start(read=False)
+
+
+def test_the_same_bytes_in_several_batches_have_their_pixels_in_each() -> None:
+    data = (Path(__file__).parents[2] / "docs" / "examples" / "red-circle.png").read_bytes()
+    same = [Row(number, "same.png", ImageRef(data=data)) for number in range(30)]
+    for workers in (0, 1):
+        for batch in load(same, READING, 5, Loading(workers)):
+            assert len(batch.pixels) == 1 and batch.image_of == (0,) * 5 and batch.errors == (None,) * 5
 
 
 def test_what_goes_wrong_in_the_source_is_not_taken_for_a_process() -> None:
@@ -161,12 +210,12 @@ def test_what_goes_wrong_in_the_source_is_not_taken_for_a_process() -> None:
 
     for workers in (0, 1):
         with pytest.raises(RuntimeError, match="the manifest is broken"):
-            list(load(broken(), READING, Loading(4, workers)))
+            list(load(broken(), READING, 4, Loading(workers)))
 
 
 def test_an_error_of_python_costs_one_image(misbehave: Install) -> None:
     misbehave({9: fail})
-    assert errors_of(load(rows(24), READING, Loading(4, 2)), 24) == {9: "unreadable: MemoryError"}
+    assert errors_of(load(rows(24), READING, 4, Loading(2)), 24) == {9: "unreadable: MemoryError"}
 
 
 def test_the_same_bytes_in_a_batch_are_there_once() -> None:
@@ -175,7 +224,7 @@ def test_the_same_bytes_in_a_batch_are_there_once() -> None:
     bad = [Row(number, "bad.png", ImageRef(data=b"bad")) for number in (4, 5)]
     gone = Row(6, "", error=RowError("missing", "gone"))
     for workers in (0, 1):
-        (batch,) = load(iter([*same, *bad, gone]), READING, Loading(8, workers))
+        (batch,) = load(iter([*same, *bad, gone]), READING, 8, Loading(workers))
         assert len(batch.pixels) == 1 and batch.image_of == (0, 0, 0, 0, None, None, None)
         assert batch.errors[4] == batch.errors[5] == RowError("unsupported", "not an image in a known format")
         assert batch.errors[6] == gone.error
@@ -185,9 +234,9 @@ def test_the_same_bytes_in_a_batch_are_there_once() -> None:
     "answer", [b"?", PIXELS, PIXELS + bytes(16) + b"few", REPEATED + b"x" * 16, PIXELS + bytes(1000)]
 )
 def test_what_no_sound_process_would_say_is_an_error_row(answer: bytes) -> None:
-    batch = loader._batch((Row(0, "a.png", ImageRef(data=b"")),), [answer], READING.side, False)
+    batch = loader._batch([(Row(0, "a.png", ImageRef(data=b"")), answer)], READING.side, False)
     assert batch.errors == (loader.NO_ANSWER,) and not len(batch.pixels)
-    text = loader._batch((Row(0, "a.png", ImageRef(data=b"")),), [FAILED + b"\xff\x1b"], READING.side, False)
+    text = loader._batch([(Row(0, "a.png", ImageRef(data=b"")), FAILED + b"\xff\x1b")], READING.side, False)
     assert text.errors[0] is not None
 
 
@@ -198,7 +247,7 @@ from blip2cli.images.decode import Reading
 from blip2cli.records import ImageRef, Row
 data = open(sys.argv[1], "rb").read()
 rows = [Row(number, "", ImageRef(data=data + bytes([number % 250]))) for number in range(60)]
-batches = loader.load(iter(rows), Reading(300), loader.Loading(4, 2))
+batches = loader.load(iter(rows), Reading(300), 4, loader.Loading(2))
 count = len(next(batches).rows)
 resource.setrlimit(getattr(resource, sys.argv[2]), (int(sys.argv[3]),) * 2)
 for batch in batches:
@@ -222,7 +271,7 @@ def test_without_descriptors_processes_are_said_not_to_start(monkeypatch: pytest
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
     try:
         with pytest.raises(Blip2Error, match=r"that decodes images: Too many open files"):
-            list(load(rows(20), READING, Loading(4, 2)))
+            list(load(rows(20), READING, 4, Loading(2)))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
@@ -247,7 +296,7 @@ def test_nothing_heavy_is_in_a_process_that_decodes() -> None:
 
 def test_the_signal_handler_of_the_caller_stays() -> None:
     before = signal.getsignal(signal.SIGCHLD)
-    list(load(rows(20), READING, Loading(4, 1)))
+    list(load(rows(20), READING, 4, Loading(1)))
     assert signal.getsignal(signal.SIGCHLD) is before
 
 
@@ -269,7 +318,7 @@ def test_rows_that_hold_much_come_in_small_batches_and_are_not_read_far_ahead(
     monkeypatch.setattr(loader, "BYTES_AHEAD", 5 * MIB)
     pulled: list[int] = []
     taken = 0
-    for batch in load(large_rows(40, pulled), READING, Loading(16, workers, keep_bytes=False)):
+    for batch in load(large_rows(40, pulled), READING, 16, Loading(workers, keep_bytes=False)):
         assert len(batch.rows) <= 2 and len(pulled) - taken <= 6 + 2 * (workers == 0)
         assert all(row.image is None for row in batch.rows)
         taken += len(batch.rows)
@@ -280,12 +329,12 @@ def test_bytes_are_kept_for_those_who_copy_them_save_of_bad_images() -> None:
     image = BytesIO()
     Image.new("RGB", (4, 4)).save(image, "PNG")
     good, bad = (Row(number, "", ImageRef(data=data)) for number, data in enumerate((image.getvalue(), b"no")))
-    (batch,) = load([good, bad], READING, Loading(4, workers=0))
+    (batch,) = load([good, bad], READING, 4, Loading(workers=0))
     assert batch.rows == (good, Row(1, ""))
 
 
 def test_an_image_larger_than_all_that_is_read_ahead_goes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader, "BATCH_BYTES", 1)
     monkeypatch.setattr(loader, "BYTES_AHEAD", 1)
-    sizes = [len(batch.rows) for batch in load(large_rows(5, []), READING, Loading(16, workers=1))]
+    sizes = [len(batch.rows) for batch in load(large_rows(5, []), READING, 16, Loading(workers=1))]
     assert sizes == [1] * 5

@@ -40,7 +40,7 @@ def ours(checkpoint: Path, photos: Path, settings: GenerationSettings, batch_siz
     rows = open_source([str(photos)], ColumnChoice()).rows()
     requests = []
     reading = Reading(model.checkpoint.images.side, fitting=model.checkpoint.images.fitting)
-    for batch in load(rows, reading, Loading(batch_size, workers=0)):
+    for batch in load(rows, reading, batch_size, Loading(workers=0)):
         for row, image in zip(batch.rows, model.encode(batch), strict=True):
             for at, prompt in enumerate(prompts):
                 if (row.index + at) % 3 or len(prompts) == 1:  # ragged: not every image gets every prompt
@@ -124,7 +124,7 @@ def test_features_equal_transformers(opt_checkpoint: Path, photos: Path) -> None
     processor = Blip2Processor.from_pretrained(opt_checkpoint, backend="pil")
     model = Blip2Model(find_checkpoint(ModelSettings(model=str(opt_checkpoint), dtype="fp32", device="cpu")), 5)
     rows = open_source([str(photos)], ColumnChoice()).rows()
-    for batch in load(rows, Reading(model.checkpoint.images.side), Loading(5, workers=0)):
+    for batch in load(rows, Reading(model.checkpoint.images.side), 5, Loading(workers=0)):
         qformer, vision = model.query_output(batch), model.vision_output(batch)
         for at, row in enumerate(batch.rows):
             pixels = processor(images=Image.open(row.image.path), return_tensors="pt")["pixel_values"]

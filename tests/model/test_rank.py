@@ -45,7 +45,7 @@ def with_ranker(settings: ModelSettings = CPU, captioner: ModelSettings = CPU) -
 
 def batch_of(paths: list[Path]) -> Batch:
     rows = (Row(number, str(path), ImageRef(str(path))) for number, path in enumerate(paths))
-    return next(load(rows, Reading(64), Loading(len(paths), workers=0)))
+    return next(load(rows, Reading(64), len(paths), Loading(workers=0)))
 
 
 def images_through(module: torch.nn.Module) -> list[int]:

@@ -36,7 +36,7 @@ def model_of(checkpoint: Path, batch_size: int | None = None, dtype: Any = "fp32
 
 def batches(model: RetrievalModel, photos: Path, size: int = 5) -> Iterator[Batch]:
     rows = open_source([str(photos)], ColumnChoice()).rows()
-    return load(rows, Reading(model.checkpoint.images.side), Loading(size, workers=0))
+    return load(rows, Reading(model.checkpoint.images.side), size, Loading(workers=0))
 
 
 def seen(model: RetrievalModel, photos: Path) -> dict[str, SeenImage]:

@@ -1,10 +1,11 @@
 """A run of no rows says why there are none, and loads no model for them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from blip2cli.records import Row
 from blip2cli.run.plan import Plan
 from tests.conftest import Typed
 
@@ -15,7 +16,7 @@ Run = Callable[..., Typed]
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """From when it is asked for, a run that loads a model fails."""
 
-    def refused(plan: Plan) -> None:
+    def refused(plan: Plan, rows: Iterator[Row]) -> None:
         raise AssertionError("a model was loaded")
 
     monkeypatch.setattr(Plan, "open_pipeline", refused)

@@ -3,14 +3,26 @@
 import os
 import sys
 import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import torch
 
+from blip2cli.errors import CheckpointError
+from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.run import warmup
-from blip2cli.settings import ModelSettings
+from blip2cli.run.plan import make_plan
+from blip2cli.run.reading import reading_for
+from blip2cli.settings import GenerationSettings, InputSettings, Job, ModelSettings, OutputSettings
+from blip2cli.tasks.caption import CaptionOptions
 from blip2cli.tiny import MODEL_DIR
+from tests.conftest import Typed
+from tests.images.test_image_processes import alive, children_of
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 
 def finish(thread: threading.Thread | None) -> bool:
@@ -83,3 +95,63 @@ def test_a_device_that_does_not_start_is_left_to_the_run_to_report(
     monkeypatch.setattr(torch, "zeros", fail)
     assert finish(warmup.start_cuda(ModelSettings()))
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (CheckpointError("the weights are broken", "Copy them again."), 1, "blip2: the weights are broken\n"),
+        (KeyboardInterrupt(), 130, "blip2: interrupted\n"),
+    ],
+)
+@pytest.mark.parametrize("when", ["find_checkpoint", "load_model"])
+def test_processes_that_started_early_end_with_a_run_that_does_not_load(
+    typed: Callable[..., Typed],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    code: int,
+    told: str,
+    when: str,
+) -> None:
+    started: list[set[int]] = []
+    before = set(children_of(os.getpid()))
+
+    def fail(*arguments: object) -> None:
+        deadline = time.monotonic() + 60
+        while not (children := set(children_of(os.getpid())) - before) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        started.append(children)
+        raise error
+
+    place = "blip2cli.model.checkpoint.find" if when == "find_checkpoint" else "blip2cli.run.pipeline"
+    monkeypatch.setattr(f"{place}.{when}", fail)
+    ran = typed("caption", str(EXAMPLES), "--workers", 1)
+    assert (ran.code, ran.err.startswith(told), "Traceback" in ran.err) == (code, True, False), ran.err
+    assert len(started) == 1 and started[0] and not any(map(alive, started[0]))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--workers", 2), 2),
+        (("--workers", 0), 0),
+        ((), 0),  # for few rows
+        (("--workers", 2, "--devices", "cpu:2"), 0),
+        (("--workers", 2, "--model", "nobody/nothing"), 0),
+    ],
+)
+def test_processes_start_early_where_they_will_be_needed(words: tuple[object, ...], expected: int) -> None:
+    options = dict(zip(words[::2], words[1::2], strict=True))
+    settings = ModelSettings(
+        model=str(options.get("--model", "tiny")),
+        workers=options.get("--workers"),  # type: ignore[arg-type]
+        devices=options.get("--devices"),  # type: ignore[arg-type]
+    )
+    inputs = InputSettings((str(EXAMPLES),))
+    job = Job("caption", CaptionOptions(), inputs, OutputSettings(), settings, GenerationSettings())
+    with closing(warmup.start_processes(make_plan(job))) as ready:
+        assert (ready.pool.workers if ready.pool else 0) == expected
+        if expected:
+            find = find_checkpoint(settings)
+            assert ready.reading == reading_for(find.images, settings)

@@ -99,7 +99,7 @@ def done(job: Job, loaded: dict[str, Any]) -> tuple[tuple[Column, ...], list[Res
         if "ranked" not in loaded:
             loaded["ranked"] = model.ranked_by(find_ranker(job.ranker, checkpoint))
         model = loaded["ranked"]
-    batches = load(source.rows(), Reading(checkpoint.images.side), Loading(4, workers=0))
+    batches = load(source.rows(), Reading(checkpoint.images.side), 4, Loading(workers=0))
     results = list(task.results(model, batches, Stopwatch()))
     return columns, results, source.count() or 0
 

@@ -13,7 +13,7 @@ killed.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from typing import Generic, TypeVar
 
@@ -23,7 +23,7 @@ from blip2cli.images.processes.messages import Work
 from blip2cli.images.processes.pool import Pool
 from blip2cli.images.processes.process import CannotStart, Death
 
-__all__ = ["Death", "work_through"]
+__all__ = ["Death", "Workload", "work_through"]
 
 T = TypeVar("T")
 
@@ -31,13 +31,92 @@ LISTS_AHEAD = 2
 """Unfinished lists of items for each process."""
 
 
+class Workload(Generic[T]):
+    """Lists of items, and the processes that work on them ahead of whoever takes the
+    results.
+
+    Args:
+        work: what is done with the items.
+        lists: taken some ahead, in the thread that starts this and takes the results.
+        pool: the processes that do the work; None for this one, where nothing bounds an item's time.
+        optional: whether the work may be done in this process where no other can be started.
+        has_room: whether another list may be taken, besides the one that is waited for.
+    """
+
+    def __init__(
+        self,
+        work: Work[T],
+        lists: Iterable[Sequence[T]],
+        pool: Pool[T] | None,
+        optional: bool = False,
+        has_room: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.work, self.rest, self.pool = work, iter(lists), pool
+        self.optional, self.has_room = optional, has_room
+        self.in_hand: deque[Sequence[T]] = deque()  # sent to the pool, and not taken from it
+        self.least_ahead = 0  # unfinished lists, whatever the number of processes
+
+    def start(self, read: bool = True) -> None:
+        """Start the processes, and send them the first lists.
+
+        Without `read` no list is taken, which may take long, and the processes only get ready.
+        """
+        if self.pool is None:
+            return
+        if read:
+            self._top_up(self.pool)
+        else:
+            self.pool.get_ready()
+
+    def results(self) -> Generator[list[bytes | Death]]:
+        """The results for each list, in order. Raises Blip2Error if no process can be started."""
+        if self.pool is not None:
+            try:
+                yield from self._from(self.pool)
+            except CannotStart as error:
+                if self.pool.ever_started or not self.optional:
+                    raise _cannot_decode(error) from None
+                show_warning(
+                    f"cannot start a process that decodes images ({error}); "
+                    "this process decodes them, without time limits"
+                )
+        while self.in_hand:
+            yield self._done_here(self.in_hand.popleft())
+        yield from map(self._done_here, self.rest)
+
+    def close(self) -> None:
+        """End all processes, whatever they are doing."""
+        if self.pool is not None:
+            self.pool.close()
+
+    def _from(self, pool: Pool[T]) -> Generator[list[bytes | Death]]:
+        """The results of all lists.
+
+        Raises CannotStart; the lists without results are then still in hand.
+        """
+        while self._top_up(pool):
+            results = pool.take()
+            self.in_hand.popleft()
+            yield results
+
+    def _top_up(self, pool: Pool[T]) -> bool:
+        """Send lists to the pool until enough are unfinished; returns whether any are."""
+        enough = max(self.least_ahead, LISTS_AHEAD * pool.workers)
+        while len(self.in_hand) < enough and (not self.in_hand or self.has_room()):
+            items = next(self.rest, None)
+            if items is None:
+                break
+            self.in_hand.append(items)
+            pool.submit(items)
+        return bool(self.in_hand)
+
+    def _done_here(self, items: Sequence[T]) -> list[bytes | Death]:
+        with silent_libraries():
+            return list(self.work(iter(items)))
+
+
 def work_through(
-    work: Work[T],
-    lists: Iterable[Sequence[T]],
-    workers: int,
-    seconds: float,
-    optional: bool = False,
-    has_room: Callable[[], bool] = lambda: True,
+    work: Work[T], lists: Iterable[Sequence[T]], workers: int, seconds: float, optional: bool = False
 ) -> Generator[list[bytes | Death]]:
     """The results for each list of items, in order.
 
@@ -47,68 +126,13 @@ def work_through(
         workers: how many processes do the work; 0 for this one, where nothing bounds an item's time.
         seconds: after which a process that is still at an item is killed.
         optional: whether the work may be done in this process where no other can be started.
-        has_room: whether another list may be taken, besides the one that is waited for.
 
     Raises:
         Blip2Error: no process can be started.
     """
-    backlog = _Backlog(lists, has_room)
-    if workers:
-        pool = Pool(work, workers, seconds)
-        try:
-            yield from _in_processes(pool, backlog)
-        except CannotStart as error:
-            if pool.ever_started or not optional:
-                raise _cannot_decode(error) from None
-            show_warning(
-                f"cannot start a process that decodes images ({error}); this process decodes them, without time limits"
-            )
-    yield from _in_this_process(work, backlog)
-
-
-def _in_processes(pool: Pool[T], backlog: _Backlog[T]) -> Generator[list[bytes | Death]]:
-    """The results of all lists.
-
-    Raises CannotStart; the lists without results are then still in the backlog.
-    """
-    with closing(pool):
-        while backlog.top_up(pool):
-            results = pool.take()
-            backlog.in_hand.popleft()
-            yield results
-
-
-def _in_this_process(work: Work[T], backlog: _Backlog[T]) -> Generator[list[bytes | Death]]:
-    """The results of the lists that are left, each worked on when it is asked for."""
-    for items in backlog.left():
-        with silent_libraries():
-            results: list[bytes | Death] = list(work(iter(items)))
-        yield results
-
-
-class _Backlog(Generic[T]):
-    """The lists that are not worked through yet: those that a pool has in hand, and the
-    rest."""
-
-    def __init__(self, lists: Iterable[Sequence[T]], has_room: Callable[[], bool]) -> None:
-        self.rest = iter(lists)
-        self.has_room = has_room
-        self.in_hand: deque[Sequence[T]] = deque()
-
-    def top_up(self, pool: Pool[T]) -> bool:
-        """Send lists to the pool until enough are unfinished; returns whether any are."""
-        while len(self.in_hand) < LISTS_AHEAD * pool.workers and (not self.in_hand or self.has_room()):
-            items = next(self.rest, None)
-            if items is None:
-                break
-            self.in_hand.append(items)
-            pool.submit(items)
-        return bool(self.in_hand)
-
-    def left(self) -> Iterator[Sequence[T]]:
-        while self.in_hand:
-            yield self.in_hand.popleft()
-        yield from self.rest
+    pool = Pool(work, workers, seconds) if workers else None
+    with closing(Workload(work, lists, pool, optional)) as workload:
+        yield from workload.results()
 
 
 def _cannot_decode(error: CannotStart) -> Blip2Error:

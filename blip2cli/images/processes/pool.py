@@ -36,8 +36,8 @@ class _Job(Generic[T]):
 
 
 class Pool(Generic[T]):
-    """Processes that work on lists of items; they start when there is work, and start
-    again when they die.
+    """Processes that work on lists of items; they start when there is work, or when they
+    are to get ready for it, and start again when they die.
 
     An item that killed a process is tried once more when no other process has work,
     because memory may have run out. An item that took too long is tried once more by the
@@ -49,6 +49,7 @@ class Pool(Generic[T]):
         self.alive = workers
         self.busy = 0
         self.ever_started = False
+        self.early = False  # whether processes start before there is work
         self.closed = threading.Event()
         self.failure: Exception | None = None
         self.order: deque[_Job[T]] = deque()  # in which they are taken
@@ -60,10 +61,17 @@ class Pool(Generic[T]):
         for thread in self.threads:
             thread.start()
 
+    def get_ready(self) -> None:
+        """Start the processes before there is a list."""
+        with self.changed:
+            self.early = True
+            self.changed.notify_all()
+
     def submit(self, items: Sequence[T]) -> None:
         """Queue a list."""
         job = _Job(items)
         with self.changed:
+            self.early = False
             self.order.append(job)
             if items:
                 self.waiting.append(job)
@@ -94,7 +102,7 @@ class Pool(Generic[T]):
         """Send lists to one process as long as it is wanted."""
         job: _Job[T] | None = None
         try:
-            while self._await_work():
+            while self._await_work(process):
                 process.start()  # before it takes a list, which others can work on meanwhile
                 self.ever_started = True
                 if (job := self._next()) is not None:
@@ -107,12 +115,12 @@ class Pool(Generic[T]):
         finally:
             process.end()
 
-    def _await_work(self) -> bool:
-        """Wait until there is a list to take; false if this process is not wanted any
-        more."""
+    def _await_work(self, process: Process[T]) -> bool:
+        """Wait until there is a list to take, or the process may start early; false if
+        it is not wanted any more."""
         with self.changed:
             while not self.closed.is_set() and self.alive <= self.workers:
-                if self._queue():
+                if self._queue() or (self.early and process.running is None):
                     return True
                 self.changed.wait()
             self.alive -= 1

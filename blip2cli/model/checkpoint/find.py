@@ -14,6 +14,7 @@ from blip2cli.model.checkpoint.files import ADAPTER, COPY_AGAIN, WEIGHTS, json_o
 from blip2cli.model.checkpoint.hub import USE_ANOTHER, check_model_name, hub_folder
 from blip2cli.model.checkpoint.kernel_choice import check_kernels
 from blip2cli.model.checkpoint.load import CLASSES, Checkpoint
+from blip2cli.model.checkpoint.local import TINY
 from blip2cli.model.checkpoint.precision import resolve_dtype
 from blip2cli.model.checkpoint.processor import image_settings
 from blip2cli.model.checkpoint.size import weight_headers
@@ -21,12 +22,9 @@ from blip2cli.model.checkpoint.tokenizer import check_tokenizer_files
 from blip2cli.model.checkpoint.weights import MERGE, check_weights
 from blip2cli.model.families import FAMILIES, Family
 from blip2cli.settings import Kind
-from blip2cli.tiny import MODEL_DIR, RETRIEVAL_DIR
 
 if TYPE_CHECKING:
     from blip2cli.settings import ModelSettings
-
-TINY: dict[Kind, Path] = {"generation": MODEL_DIR, "retrieval": RETRIEVAL_DIR}
 
 WRONG_KIND: dict[Kind, tuple[str, str]] = {
     "generation": (

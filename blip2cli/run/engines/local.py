@@ -5,10 +5,11 @@ from __future__ import annotations
 from contextlib import closing
 
 from blip2cli.host.terminal import Progress, hush_libraries
+from blip2cli.images.ready import ReadyProcesses
 from blip2cli.model.checkpoint.hub import check_model_name, named_by
 from blip2cli.run.plan import Plan, locked_plan, make_plan
 from blip2cli.run.summary import Tally, close
-from blip2cli.run.warmup import read_weights, start_cuda
+from blip2cli.run.warmup import read_weights, start_cuda, start_processes
 from blip2cli.settings import Job
 
 
@@ -46,17 +47,22 @@ def _run(plan: Plan) -> Tally:
         progress.load(plan.job.model_name)  # before torch is imported, which takes seconds
         for settings, kind in plan.job.checkpoints.values():
             read_weights(settings, kind)
-        from blip2cli.run.flow import run
-
-        hush_libraries()
-        start_cuda(plan.job.model)
-        retried = _retry_errors(plan, progress) if plan.job.output.retry_errors else 0
-        tally = run(plan, progress)
-        tally.retried = retried
-        return tally
+        with closing(start_processes(plan)) as ready:
+            return _run_with(ready, plan, progress)
 
 
-def _retry_errors(plan: Plan, progress: Progress) -> int:
+def _run_with(ready: ReadyProcesses, plan: Plan, progress: Progress) -> Tally:
+    from blip2cli.run.flow import run
+
+    hush_libraries()
+    start_cuda(plan.job.model)
+    retried = _retry_errors(plan, progress, ready) if plan.job.output.retry_errors else 0
+    tally = run(plan, progress, ready)
+    tally.retried = retried
+    return tally
+
+
+def _retry_errors(plan: Plan, progress: Progress, ready: ReadyProcesses) -> int:
     from blip2cli.run.retry import retry_errors
 
-    return retry_errors(plan, progress)
+    return retry_errors(plan, progress, ready)

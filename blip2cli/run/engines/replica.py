@@ -146,14 +146,16 @@ def _serve(connection: Pipe, setup: ReplicaSetup) -> None:
     hush_libraries()
     if setup.threads is not None:
         torch.set_num_threads(setup.threads)
-    pipeline = InProcess(setup.settings, setup.task, setup.checkpoint, keep_bytes=False)
-    connection.send((READY,))
     feed = Feed(connection)
+    rows = feed.rows()
+    pipeline = InProcess(setup.settings, setup.task, setup.checkpoint, keep_bytes=False, rows=rows, read_ahead=False)
+    connection.send((READY,))
     while True:
-        feed.give(pipeline.results(feed.rows(), feed))
+        feed.give(pipeline.results(rows, feed))
         connection.send((DRY, pipeline.stats()))
         if feed.asked:
             connection.recv()  # until the pipe is closed
+        rows = feed.rows()
 
 
 def _portable(error: Exception) -> Exception:

@@ -27,7 +27,7 @@ def model(request: pytest.FixtureRequest) -> Blip2Model:
 @pytest.fixture
 def images(model: Blip2Model, photos: Path) -> list[EncodedImage]:
     rows = open_source([str(photos)], ColumnChoice()).rows()
-    batches = load(rows, Reading(model.checkpoint.images.side), Loading(5, workers=0))
+    batches = load(rows, Reading(model.checkpoint.images.side), 5, Loading(workers=0))
     return [image for batch in batches for image in model.encode(batch)]
 
 

@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blip2cli.host.terminal import Progress
+from blip2cli.images.ready import ReadyProcesses
 from blip2cli.records import Row
 from blip2cli.run import flow
 from blip2cli.run.engines import replica_process, replicas
@@ -108,7 +109,7 @@ def measure(folder: Path, suffix: str, rows: int, count: int, slow: bool) -> Mea
 
     replicas.Replicas._results_of = noted  # type: ignore[method-assign]
     with closing(Progress(quiet=True)) as progress:
-        tally = flow.run(make_plan(job), progress)
+        tally = flow.run(make_plan(job), progress, ReadyProcesses())
     assert tally.rows == rows and tally.errors == 0
     seconds, cpu = time.monotonic() - started[0][0], time.process_time() - started[0][1]
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
