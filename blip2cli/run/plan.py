@@ -235,7 +235,9 @@ class Plan:
         keep_bytes = self.target.format.copies_images
         if not self.devices:
             read_ahead = not self.source.may_wait
-            pipeline: Pipeline = InProcess(self.job.model, self.task, self.checkpoint, keep_bytes, rows, read_ahead)
+            pipeline: Pipeline = InProcess(
+                self.job.model, self.task, self.checkpoint, keep_bytes, rows, read_ahead, ready
+            )
         else:
             from blip2cli.run.engines.replicas import Replicas
 

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from blip2cli.errors import CheckpointError
+from blip2cli.images.decode import Reading
+from blip2cli.images.ready import ReadyProcesses
 from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.run import warmup
 from blip2cli.run.plan import make_plan
@@ -155,3 +157,19 @@ def test_processes_start_early_where_they_will_be_needed(words: tuple[object, ..
         if expected:
             find = find_checkpoint(settings)
             assert ready.reading == reading_for(find.images, settings)
+
+
+def test_the_run_uses_the_processes_that_started_early(
+    typed: Callable[..., Typed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+    take = ReadyProcesses.take
+
+    def noted(self: ReadyProcesses, reading: Reading) -> object:
+        pool = take(self, reading)
+        taken.append(pool is not None and pool.workers)
+        return pool
+
+    monkeypatch.setattr(ReadyProcesses, "take", noted)
+    assert typed("caption", str(EXAMPLES / "red-circle.png"), "--workers", 1).code == 0
+    assert taken == [1]
