@@ -31,18 +31,19 @@ def with_features(job: Job) -> Job:
     if not job.options.takes_features:
         return job
     choice = ColumnChoice(job.input.image_column, image_required=False, encoding=job.input.encoding)
-    parts = open_source(job.input.inputs, choice).parts
-    if not parts or not _is_embedded(_settings_of(parts[0])):
+    first = open_source(job.input.inputs[:1], choice).parts  # of many images, the others need not be looked for
+    if not first or not _is_embedded(_settings_of(first[0])):
         return job
+    command = shlex.join(["blip2", job.task, *map(str, job.input.inputs)])
     model = job.model
-    for part in parts:
-        model = _maker(part, model, job.task)
+    for part in open_source(job.input.inputs, choice).parts:
+        model = _maker(part, model, command)
     if not job.output.quiet:
         show_note(f"{job.input.inputs[0]} holds features: they are read, and no images")
     return replace(job, model=replace(model, workers=0), from_features=True)
 
 
-def _maker(part: Source, asked: ModelSettings, task: str) -> ModelSettings:
+def _maker(part: Source, asked: ModelSettings, command: str) -> ModelSettings:
     """The settings of the model that made the features of a part of the input. Raises UsageError."""
     from blip2cli.features.files import settings_of_maker
 
@@ -51,7 +52,7 @@ def _maker(part: Source, asked: ModelSettings, task: str) -> ModelSettings:
         name = part.files[0] if part.files else "an input"
         raise UsageError(f"{name} does not hold features, as the first input does", "Give features, or images.")
     _check(part.files[0], said, part.schema())
-    return settings_of_maker(part.files[0], said, asked, f"blip2 {task} {shlex.quote(part.files[0])}")
+    return settings_of_maker(part.files[0], said, asked, command)
 
 
 def _settings_of(part: Source) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from blip2cli.tasks.template import Template, texts_in_file
 COLUMNS = ("class", "label", "name")
 """Columns of a table that may hold the classes if --class-column is not given."""
 
+EACH_ALONE = "Give each class by itself: --class cat --class dog"
+
 NO_ROW = Row(0, "")
 
 
@@ -31,7 +33,9 @@ def class_names(typed: Sequence[str], file: Path | None, column: str | None) -> 
     if len(names) == 1:
         raise UsageError(
             f"there is only one class, {names[0]!r}",
-            "Give at least two. How well one text matches is asked with: blip2 match --text",
+            EACH_ALONE
+            if "," in names[0]
+            else "Give at least two. To score how well one text matches: blip2 match --text",
         )
     check_different(names, names)
     return names
@@ -79,6 +83,8 @@ def _names_in(file: Path, column: str | None) -> tuple[str, ...]:
     """The classes of a file. Raises UsageError."""
     from blip2cli.inputs import FILE_FORMATS, format_of
 
+    if not file.is_file():
+        raise UsageError(f"no such file: --classes {file}", f"Give a file of names. {EACH_ALONE}")
     file_format = format_of(str(file))
     if file_format in (None, FILE_FORMATS["list"]):
         if column is not None:
@@ -95,8 +101,6 @@ def _names_in(file: Path, column: str | None) -> tuple[str, ...]:
 def _names_in_table(file: Path, column: str | None) -> tuple[str, ...]:
     from blip2cli.inputs import ColumnChoice, open_source
 
-    if not file.is_file():
-        raise UsageError(f"no such file: --classes {file}", "Give a file with the names of the classes.")
     chosen = column or _likely_column(file)
     choice = ColumnChoice(text=chosen, text_required=True, text_option="--class-column", image_required=False)
     rows = list(open_source([str(file)], choice).rows())

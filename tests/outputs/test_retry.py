@@ -17,7 +17,12 @@ from tests.conftest import Typed
 
 Run = Callable[..., Typed]
 OUTPUTS = [("o.jsonl",), ("o.parquet",), ("out", "--shard-size", 5), ("out", "--format", "jsonl", "--shard-size", 5)]
-TASKS = [("caption",), ("vqa", "-p", "what shape is it?", "-p", "is it red?"), ("embed", "--features", "vision")]
+TASKS = [
+    ("caption",),
+    ("vqa", "-p", "what shape is it?", "-p", "is it red?"),
+    ("embed", "--features", "vision"),
+    ("classify", "--class", "a circle", "--class", "a triangle", "--top", "2"),
+]
 
 
 def command(task: tuple[str, ...], output: tuple[object, ...]) -> list[object]:

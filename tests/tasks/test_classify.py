@@ -249,7 +249,8 @@ REFUSED: list[tuple[tuple[object, ...], str]] = [
     (("--classes", "twice.csv"), "class 'x' is given twice"),
     (("--classes", "twice.csv", "--class-column", "y"), "twice.csv has no column y"),
     (("--classes", "none.csv"), "no such file: --classes none.csv"),
-    (("--classes", "none.txt"), "cannot read --classes none.txt"),
+    (("--classes", "cat,dog"), "no such file: --classes cat,dog"),
+    (("--class", "cat,dog"), "Give each class by itself: --class cat --class dog"),
     (("--classes", "c.json"), "is neither a text file nor a table"),
     (("--class-column", "x", "--class", "a"), "--class-column needs --classes"),
     ((*SHAPES, "--template", "x"), "--template 'x' does not contain {}"),
@@ -266,6 +267,7 @@ REFUSED: list[tuple[tuple[object, ...], str]] = [
 def test_what_cannot_be_classified_is_said_in_two_lines(typed: Run, words: tuple[object, ...], said: str) -> None:
     Path("empty.csv").write_text("class,n\nx,1\n,2\n")
     Path("twice.csv").write_text("class\nx\nx\n")
+    Path("c.json").write_text("[]")
     ran = typed("classify", CIRCLE, *words)
     assert ran.code == 2 and said in ran.err, ran.err
     assert len(ran.err.splitlines()) == 2
