@@ -1,14 +1,16 @@
-"""The Python API: `Blip2`, whose methods caption, answer, embed, match and classify images lazily."""
+"""The Python API: `Blip2`, whose methods caption, answer, embed, match, classify and search."""
 
 from __future__ import annotations
 
 import csv
 import io
 import os
+import shlex
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from glob import has_magic
+from pathlib import Path
 from typing import Any, Literal
 
 from blip2cli.errors import UsageError
@@ -23,6 +25,7 @@ from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.checkpoint.rank import find_ranker
 from blip2cli.outputs.layout import Layout, carried_names
 from blip2cli.run.feature_input import with_features
+from blip2cli.run.nearest import Queries, layout_of_hits, results_of_hits
 from blip2cli.run.pipeline import load_for
 from blip2cli.run.sources import open_input
 from blip2cli.settings import GenerationSettings, InputSettings, Job, Kind, ModelSettings, OutputSettings, TaskOptions
@@ -211,6 +214,38 @@ class Blip2:
         own = record_of(ClassifyOptions, {**values, "rerank": rerank, "temperature": temperature})
         return self._rows("classify", images, own, options)
 
+    def search(
+        self,
+        features: str | os.PathLike[str],
+        query: Texts = None,
+        image: Any = None,
+        top_k: int = 10,
+        **others: Any,
+    ) -> Iterator[dict[str, Any]]:
+        """Rows of a feature file with `query`, `rank` and `itc`, the best first; for retrieval checkpoints.
+
+        The file is what `blip2 embed --features itc` wrote with the same model. A query is a text, or an image of any
+        kind that is read; several may be given. An image file is not found by itself.
+        """
+        from blip2cli.features.files import open_features
+
+        check_names("search", others, own=("features", "query", "image", "top_k"))
+        texts = _listed(query)
+        images = () if image is None else _images_of_queries(image)
+        if not texts and image is None:
+            raise UsageError("no query is given", "For example query='a red circle', or image='photo.jpg'.")
+        if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
+            raise UsageError(f"top_k={top_k!r} is not a whole number from 1", "Give the number of rows for each query.")
+        if not _is_name(features):
+            raise UsageError(f"{features!r:.80} is not the name of a feature file", "Give the file that embed wrote.")
+        file = Path(os.fspath(features))
+        opened = open_features(file)
+        asked = replace(self.settings, model=self.settings.name("retrieval"))
+        settings = opened.model_settings(asked, shlex.join(["blip2", "search", str(file)]))
+        found = Queries(texts, images).nearest(opened, self._model("retrieval"), settings, top_k)
+        layout = layout_of_hits(opened, {})
+        return (layout.record(result) for result in results_of_hits(opened, layout, found))
+
     def _rows(
         self, task_name: str, images: Any, own: TaskOptions, options: Mapping[str, Any]
     ) -> Iterator[dict[str, Any]]:
@@ -257,11 +292,23 @@ def _inputs(images: Any) -> tuple[Input, ...]:
         return (table,)
     if isinstance(images, (list, tuple)) and any(map(_is_collection, images)) and all(map(_is_name, images)):
         return tuple(map(os.fspath, images))
+    return (Objects(_collection(images)),)
+
+
+def _images_of_queries(image: Any) -> Iterable[Any]:
+    """The images of a search, of which one may be given alone."""
+    if _is_name(image) or is_one_image(image):
+        return (image,)
+    return _collection(image)
+
+
+def _collection(images: Any) -> Iterable[Any]:
+    """Several images. Raises UsageError for a value that is not a collection of them."""
     if isinstance(images, Mapping) or not isinstance(images, Iterable):
         raise UsageError(
             f"a value of type {type(images).__name__} is neither an image nor a collection of images", KINDS
         )
-    return (Objects(images),)
+    return images
 
 
 def _is_name(value: Any) -> bool:

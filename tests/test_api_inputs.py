@@ -14,6 +14,7 @@ from PIL import Image
 
 from blip2cli import Blip2
 from blip2cli.errors import UsageError
+from tests.conftest import Typed
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 CIRCLE, TRIANGLE = EXAMPLES / "red-circle.png", EXAMPLES / "teal-triangle.png"
@@ -307,3 +308,35 @@ def test_a_bad_image_that_python_opened_is_a_row_with_an_error(tiny: Blip2) -> N
     table = list(tiny.caption(_pandas([{"image": torn, "id": 1}, {"image": Image.open(CIRCLE), "id": 2}])))
     assert [row["id"] for row in table] == [1, 2] and table[0]["error"].startswith("unreadable: ")
     assert table[1]["caption"] == "a red circle"
+
+
+def test_features_are_searched_by_texts_and_images_as_on_the_command_line(
+    tiny: Blip2, tmp_path: Path, typed: Callable[..., Typed]
+) -> None:
+    feats = tmp_path / "f.parquet"
+    assert typed("embed", CIRCLE, TRIANGLE, "--features", "itc", "--dtype", "fp32", "--out", feats).code == 0
+    words = ("a teal triangle", "a red circle")
+    assert (
+        list(tiny.search(feats, words, top_k=1)) == typed("search", feats, *words, "--top-k", 1, "--dtype", "fp32").rows
+    )
+    (row,) = tiny.search(str(feats), image=CIRCLE, top_k=5)
+    assert (row["image"], row["query"], row["rank"]) == (str(TRIANGLE), str(CIRCLE), 1)
+    for image in (Image.open(CIRCLE), pixels(), [CIRCLE.read_bytes()]):
+        first, _ = tiny.search(feats, image=image)
+        assert (first["image"], first["query"]) == (str(CIRCLE), "#0")
+    for options, said in (
+        ({}, "no query is given"),
+        ({"query": " "}, "a query is empty"),
+        ({"query": "x", "top_k": 0}, "top_k=0 is not a whole number from 1"),
+        ({"query": "x", "topk": 3}, "search() has no argument topk; did you mean top_k?"),
+        ({"image": 7}, "a value of type int is neither an image nor a collection of images"),
+        ({"image": [7]}, "image 0 is of type int, which is not an image"),
+        ({"query": 7}, "7 is not a text"),
+    ):
+        with pytest.raises(UsageError) as refused:
+            list(tiny.search(feats, **options))
+        assert refused.value.message == said and refused.value.hint
+    for file, message in ((tmp_path / "gone.parquet", "gone.parquet"), ([1], "[1] is not the name of a feature file")):
+        with pytest.raises(UsageError) as refused:
+            tiny.search(file, "x")
+        assert message in refused.value.message

@@ -16,7 +16,7 @@ from blip2cli.host import storage
 from blip2cli.inputs.columns import IMAGE_COLUMNS, ColumnChoice, choose_columns
 from blip2cli.inputs.encoding import SAY_ENCODING, NotText, decoded
 from blip2cli.inputs.image_paths import joined
-from blip2cli.inputs.inference import infer_schema
+from blip2cli.inputs.inference import Inference
 from blip2cli.inputs.jsonl import JsonlManifest
 from blip2cli.inputs.manifest import Manifest
 from blip2cli.records import Row
@@ -67,7 +67,7 @@ class AnnotationManifest(Manifest):
 
     def schema(self) -> pa.Schema:
         objects = (entry for entry in self._table.entries if isinstance(entry, dict))
-        return infer_schema(self.columns.carried, map(self._table.record, objects))
+        return Inference(map(self._table.record, objects)).schema(self.columns.carried)
 
 
 def open_annotations(name: str, columns: ColumnChoice) -> Source:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from blip2cli.inputs.encoding import NotText, decoded
 from blip2cli.inputs.image_formats import is_image
-from blip2cli.inputs.inference import infer_schema
+from blip2cli.inputs.inference import Inference
 from blip2cli.inputs.names import escaped, is_unicode
 from blip2cli.inputs.source import Source
 from blip2cli.records import ImageRef, Row, RowError
@@ -211,7 +211,7 @@ def samples_of(archive: str, records: Iterable[Mapping[str, Any]], columns: Colu
     first = list(records)
     names = dict.fromkeys(name for record in first for name in record if name != MORE and is_unicode(name))
     simple = []
-    for field in infer_schema(names, first):
+    for field in Inference(first).schema(names):
         simple.append(pa.field(field.name, field.type if _is_simple(field.type) else pa.string()))
     if columns.text_required and columns.text not in names:
         raise columns.no_text(archive, names)

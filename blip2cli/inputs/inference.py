@@ -15,16 +15,29 @@ ROWS_INFERRED = 4096
 """Records whose types are inferred together."""
 
 
-def infer_schema(names: Iterable[str], records: Iterable[Mapping[str, Any]]) -> pa.Schema:
+class Inference:
     """The columns' types as Arrow infers them from all records; a column of mixed types is a string, to hold JSON."""
-    import pyarrow as pa
 
-    fields: dict[str, pa.Field] = {name: pa.field(name, pa.null()) for name in names}
-    remaining = iter(records)
-    while chunk := list(islice(remaining, ROWS_INFERRED)):
-        for name, field in fields.items():
-            fields[name] = _with_values(field, [record.get(name) for record in chunk])
-    return pa.schema(list(fields.values()))
+    def __init__(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Read the records, of which only some are held at a time."""
+        import pyarrow as pa
+
+        self.fields: dict[str, pa.Field] = {}  # each without its name, which may be none that Arrow takes
+        remaining = iter(records)
+        while chunk := list(islice(remaining, ROWS_INFERRED)):
+            for record in chunk:
+                for name in record:
+                    if name not in self.fields:
+                        self.fields[name] = pa.field("", pa.null())
+            for name, field in self.fields.items():
+                self.fields[name] = _with_values(field, [record.get(name) for record in chunk])
+
+    def schema(self, names: Iterable[str]) -> pa.Schema:
+        """The types of these columns."""
+        import pyarrow as pa
+
+        unseen = pa.field("", pa.null())
+        return pa.schema([self.fields.get(name, unseen).with_name(name) for name in names])
 
 
 def _with_values(field: pa.Field, values: list[Any]) -> pa.Field:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
+from blip2cli.host.json_lines import parsed_line
 from blip2cli.inputs.columns import ColumnChoice, choose_columns
 from blip2cli.inputs.encoding import LINE, file_encoding, lines_of, not_text, unreadable
-from blip2cli.inputs.inference import infer_schema
+from blip2cli.inputs.inference import Inference
 from blip2cli.inputs.manifest import Manifest
 from blip2cli.records import Row
 
@@ -45,14 +45,13 @@ class JsonlManifest(Manifest):
     def __init__(self, name: str, columns: ColumnChoice) -> None:
         self.name = name
         self._encoding = file_encoding(name, columns.encoding)
-        names: dict[str, None] = {}
-        for line in self._records():
-            names.update(dict.fromkeys(line.record or ()))
+        self._inference = Inference(line.record for line in self._records() if line.record is not None)
+        names = list(self._inference.fields)
         if not names:
             raise UsageError(
                 f"{name} contains no JSON objects", 'Each line must be an object such as {"image": "a.jpg"}.'
             )
-        self.columns = choose_columns(name, list(names), columns)
+        self.columns = choose_columns(name, names, columns)
 
     def rows(self, start: int = 0) -> Iterator[Row]:
         for number, line in enumerate(self._records(start), start):
@@ -65,7 +64,7 @@ class JsonlManifest(Manifest):
         return sum(1 for _ in self._lines())
 
     def schema(self) -> pa.Schema:
-        return infer_schema(self.columns.carried, (line.record for line in self._records() if line.record is not None))
+        return self._inference.schema(self.columns.carried)
 
     def _records(self, start: int = 0) -> Iterator[Line]:
         for number, text in islice(self._lines(), start, None):
@@ -92,7 +91,7 @@ def _parsed(number: int, text: bytes) -> Line:
     if len(text) >= LINE and not text.endswith(b"\n"):
         return Line(number, fault=f"is longer than {LINE:,} bytes")
     try:
-        record = json.loads(text.decode("utf-8", "surrogatepass"))
+        record = parsed_line(text.decode("utf-8", "surrogatepass"))
     except UnicodeDecodeError:
         return Line(number, fault="is not UTF-8")
     except (ValueError, RecursionError):

@@ -10,6 +10,7 @@ from datetime import date, datetime, time
 from typing import Any
 
 from blip2cli.host import storage
+from blip2cli.host.json_lines import parsed_line
 from blip2cli.outputs.lines import LinesOutput
 from blip2cli.records import Result
 
@@ -32,7 +33,8 @@ class JsonlOutput(LinesOutput):
 
     def records(self) -> Iterator[dict[str, Any]]:
         with storage.decompressed(str(self.out)) as opened:
-            yield from map(json.loads, opened.file)
+            for line in opened.file:
+                yield parsed_line(line.decode())
 
 
 def _has_keys(line: bytes, keys: list[str]) -> bool:

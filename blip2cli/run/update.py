@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import count
+from struct import Struct
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from blip2cli.outputs.formats import Output
 from blip2cli.records import Row
 from blip2cli.run.plan import Plan, RowsOfSource
 from blip2cli.tasks import Task
+
+HALVES = Struct("QQ")
+"""The two halves of a hash."""
 
 Key = tuple[str, str | None]
 """A row's name, and the text that it brings itself."""
@@ -52,7 +56,7 @@ class KnownRows:
     def take(self, key: Key) -> int | None:
         """The place of a row of this key in the output, which is then taken; None if
         there is none left."""
-        high, low = array("Q", _digest(key))
+        high, low = HALVES.unpack(_digest(key))
         first = bisect_left(self._high, high)
         while self._is_at(first, high) and self._low[first] < low:
             first += 1

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from blip2cli.commands.search.options import SearchOptions
 from blip2cli.errors import UsageError
-from blip2cli.host.terminal import Progress, hush_libraries
+from blip2cli.host.terminal import Progress, hush_libraries, show_warning
 from blip2cli.settings import Job
 
 if TYPE_CHECKING:
     from blip2cli.commands.search.pictures import Pictures
-    from blip2cli.commands.search.results import QueryHits
     from blip2cli.features.index import Index
+    from blip2cli.run.nearest import QueryHits
 
 
 def search(job: Job) -> bool:
@@ -87,26 +87,19 @@ def _search(job: Job, pictures: Pictures, texts: list[str]) -> list[QueryHits]:
 
 def _ranked(job: Job, pictures: Pictures, texts: list[str], index: Index | None) -> list[QueryHits]:
     """The results of each query, by the index if there is one."""
-    from blip2cli.commands.search.queries import Queries
     from blip2cli.commands.search.rerank import rerank
-    from blip2cli.commands.search.results import QueryHits
-    from blip2cli.features.exact import best_rows, without_query
+    from blip2cli.model import load_model
+    from blip2cli.model.checkpoint.find import find_checkpoint
+    from blip2cli.run.nearest import Queries
 
     options = job.options_as(SearchOptions)
-    features, wanted = pictures.features, _wanted(options)
-    most = wanted + bool(options.image)
-    queries = Queries(job)
-    vectors = [*queries.of_texts(texts), *queries.of_images(options.image)]
-    if vectors[0].shape[-1] != features.shape[1]:
-        raise UsageError(
-            f"{features.path} has features of {features.shape[1]} numbers, the model of {vectors[0].shape[-1]}",
-            "Use the checkpoint that made them, or compute the features again.",
-        )
-    hits = best_rows(features, vectors, most) if index is None else index.best_rows(vectors, most)
-    by_itc = [QueryHits(text, hits_of_text[:wanted]) for text, hits_of_text in zip(texts, hits, strict=False)]
-    for image, hits_of_image in zip(options.image, hits[len(texts) :], strict=True):
-        by_itc.append(QueryHits(image, without_query(features, image, hits_of_image)[:wanted]))
-    return by_itc if options.rerank is None else rerank(queries.model, job, pictures, by_itc)
+    checkpoint = find_checkpoint(job.model, job.kind)
+    if checkpoint.caution:
+        show_warning(checkpoint.caution)
+    model = load_model(checkpoint, job.model.images_at_once)
+    queries = Queries(texts, options.image)
+    by_itc = queries.nearest(pictures.features, model, job.model, _wanted(options), index)
+    return by_itc if options.rerank is None else rerank(model, job, pictures, by_itc)
 
 
 def _wanted(options: SearchOptions) -> int:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from blip2cli.commands.search.options import SearchOptions
 from blip2cli.commands.search.pictures import Pictures
-from blip2cli.commands.search.results import QueryHits
 from blip2cli.features.exact import Hit
 from blip2cli.model.batches import Failed, for_each_row
 from blip2cli.records import Batch
+from blip2cli.run.nearest import QueryHits
 from blip2cli.run.pipeline import load_for
 from blip2cli.settings import Job
 

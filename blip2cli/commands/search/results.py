@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from blip2cli import __version__
@@ -11,9 +10,10 @@ from blip2cli.commands.report import ReportSettings, write_report
 from blip2cli.commands.search.options import SearchOptions
 from blip2cli.host.terminal import show_warning
 from blip2cli.outputs import open_output
-from blip2cli.outputs.layout import Layout, carried_names
+from blip2cli.outputs.layout import Layout
 from blip2cli.outputs.target import Target
-from blip2cli.records import Column, Result, Row
+from blip2cli.records import Result, Row
+from blip2cli.run.nearest import QueryHits, layout_of_hits, results_of_hits
 from blip2cli.settings import Job
 
 if TYPE_CHECKING:
@@ -21,28 +21,12 @@ if TYPE_CHECKING:
     from blip2cli.features.exact import Hit
     from blip2cli.features.files import Features
 
-OWN = ("image", "error")
-"""Columns of a feature file that are not copied: the first names the row, and no row with
-an error is found."""
-
-
-@dataclass(frozen=True)
-class QueryHits:
-    """The rows for one query, best first.
-
-    `unranked` are all those that ITM could not score.
-    """
-
-    query: str
-    hits: Sequence[Hit]
-    unranked: Sequence[Hit] = ()
-
 
 def write(job: Job, target: Target, pictures: Pictures, found_by_query: Sequence[QueryHits]) -> bool:
     """Write the rows; returns whether all of them are without errors."""
     features = pictures.features
     layout = _layout(job, features)
-    results = list(_results(features, layout, found_by_query))
+    results = list(results_of_hits(features, layout, found_by_query))
     output = open_output(target, job.output, layout, layout.metadata)
     if results:
         output.write(results)
@@ -66,13 +50,7 @@ def _warn(features: Features, unranked: Sequence[Hit]) -> None:
 
 
 def _layout(job: Job, features: Features) -> Layout:
-    import pyarrow as pa
-
     options = job.options_as(SearchOptions)
-    columns = [Column("query", "string"), Column("rank", "integer"), Column("itc", "number")]
-    if options.rerank is not None:
-        columns.append(Column("itm", "number"))
-    schema = pa.schema([field for field in features.schema if field.name not in OWN])
     metadata = {
         "task": job.task,
         "searched": str(features.path),
@@ -83,23 +61,7 @@ def _layout(job: Job, features: Features) -> Layout:
         "index": str(options.index) if options.index else None,
         "version": __version__,
     }
-    return Layout(carried_names(schema.names, tuple(columns)), tuple(columns), lambda: schema, metadata)
-
-
-def _results(features: Features, layout: Layout, found_by_query: Sequence[QueryHits]) -> Iterator[Result]:
-    from blip2cli.tasks.generation import short
-
-    rows = list(dict.fromkeys(hit.row for query in found_by_query for hit in query.hits))
-    records = dict(zip(rows, features.records(rows), strict=True))
-    number = 0
-    for query in found_by_query:
-        for rank, hit in enumerate(query.hits, 1):
-            record = records[hit.row]
-            row = Row(number, record["image"], columns={name: record[name] for name in layout.carried})
-            itm = None if hit.itm is None else short(hit.itm)
-            values = (query.query, rank, short(hit.itc), itm)[: len(layout.columns)]
-            yield Result(row, values, hit.error)
-            number += 1
+    return layout_of_hits(features, metadata, reranked=options.rerank is not None)
 
 
 def report_settings(job: Job) -> ReportSettings:

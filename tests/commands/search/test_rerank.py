@@ -147,7 +147,7 @@ def test_images_that_names_do_not_lead_to_are_taken_from_the_input_that_is_named
     done = searched(typed, *words, "--images", "hf.parquet", "--report", PAGE)
     assert done.code == 0 and {row["image"].partition("/")[0] for row in done.rows} == {"photos", "elsewhere"}
     assert data_of(PAGE)["faults"] == {}
-    monkeypatch.setattr("blip2cli.commands.search.queries.load_model", lambda *_: pytest.fail("it is told before"))
+    monkeypatch.setattr("blip2cli.model.load_model", lambda *_: pytest.fail("it is told before"))
     for name in ("gone.parquet", "f.txt"):
         Path("f.txt").write_text("no input")
         wrong = searched(typed, *words, "--images", name)
