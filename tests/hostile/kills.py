@@ -17,7 +17,7 @@ from blip2cli.images import loader
 from blip2cli.images.decode import Reading
 from blip2cli.images.loader import Loading, load
 from blip2cli.records import ImageRef, Row
-from tests.hostile.soak import descendants
+from tests.hostile.watched import descendants
 from tests.images.misbehaving import Misbehaving
 
 ROWS = 60

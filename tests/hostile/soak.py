@@ -13,21 +13,21 @@ import os
 import random
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
+
+from tests.hostile.score import Score, check_rows, count_errors, growth, table
+from tests.hostile.watched import alive, descendants, has_started, memory_of, sample
 
 WORKERS = 2
 SAMPLE_EVERY = 0.5
@@ -40,75 +40,9 @@ BLOWS_AT_STARTS = 2
 ROWS_A_SECOND = 500
 """More than the long run does, so that its manifest does not end before its time."""
 
-MAY_GROW = 3e6
-"""Bytes by which memory may grow between the third and the last quarter of the long run. Before, caches fill."""
 
 ENDS = {0, 3, 130, -signal.SIGKILL}
 """Exit codes of a run: all good, some errors, interrupted or terminated, killed by us."""
-
-
-@dataclass
-class Sample:
-    """A process at one time, and those below it: bytes of memory, open descriptors, and numbers."""
-
-    seconds: float
-    rows: int
-    memory: int
-    memory_of_workers: int
-    descriptors: int
-    processes: int
-
-
-@dataclass
-class Score:
-    """What was done, and what became of it."""
-
-    blows: Counter[str] = field(default_factory=Counter)
-    runs: int = 0
-    resumed: int = 0
-    rows: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
-    faults: list[str] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
-    peaks: list[int] = field(default_factory=list)
-    left_over: int = 0
-    blows_at_starts: int = 0
-
-
-def descendants(pid: int) -> list[int]:
-    """Processes below one, zombies left out."""
-    found = []
-    try:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            for child in map(int, (task / "children").read_text().split()):
-                if alive(child):
-                    found += [child, *descendants(child)]
-    except OSError:
-        pass
-    return found
-
-
-def alive(pid: int) -> bool:
-    try:
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-
-
-def memory_of(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
-
-
-def sample(pid: int, seconds: float, rows: int) -> Sample:
-    below = descendants(pid)
-    try:
-        descriptors = len(os.listdir(f"/proc/{pid}/fd"))
-    except OSError:
-        descriptors = 0
-    return Sample(seconds, rows, memory_of(pid), sum(map(memory_of, below)), descriptors, 1 + len(below))
 
 
 def make_images(folder: Path, rng: random.Random) -> list[Path]:
@@ -131,14 +65,6 @@ def blip2(folder: Path, *words: object) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
             [sys.executable, "-m", "blip2cli", *map(str, words)], cwd=folder, env=environment, stdout=log, stderr=log
         )
-
-
-def has_started(worker: int) -> bool:
-    """Whether a worker has loaded what it decodes with."""
-    try:
-        return "_imaging" in Path(f"/proc/{worker}/maps").read_text()
-    except OSError:
-        return False
 
 
 def hurt_a_worker(pid: int, rng: random.Random, score: Score, kinds: tuple[str, ...]) -> None:
@@ -308,62 +234,6 @@ def rows_of(out: Path) -> Iterator[tuple[str, str | None]]:
     else:
         for line in out.read_text().splitlines():
             yield json.loads(line)["image"], json.loads(line)["error"]
-
-
-def check_rows(found: list[object] | list[str] | list[int], expected: list, what: str, score: Score) -> None:
-    score.rows += len(found)
-    if list(found) != list(expected):
-        counts = Counter(found)
-        lost, doubled = len(set(expected) - set(found)), sum(counts[name] > 1 for name in counts)
-        score.faults.append(f"{what}: {len(found)} rows for {len(expected)}, {lost} lost, {doubled} names doubled")
-
-
-def count_errors(errors: Iterator[str | None], score: Score) -> None:
-    score.errors.update(error.partition(":")[0] for error in errors if error)
-
-
-def growth(score: Score) -> list[str]:
-    """What has grown in the long run."""
-    samples = score.samples
-    third, last = samples[len(samples) // 2 : 3 * len(samples) // 4], samples[3 * len(samples) // 4 :]
-    if not third or not last:
-        return ["the long run was too short to say what grows"]
-    grown = []
-    for name in ("memory", "descriptors", "processes"):
-        early, late = (statistics.median(getattr(each, name) for each in part) for part in (third, last))
-        if late > early + (MAY_GROW if name == "memory" else 1):
-            grown.append(f"{name} grew from {early:,.0f} to {late:,.0f}")
-    return grown
-
-
-def table(score: Score, minutes: float, seed: int) -> str:
-    """What happened, in Markdown."""
-    lines = [
-        f"| {minutes:g} minutes, seed {seed} | |",
-        "|---|---|",
-        f"| runs started, of these resumes | {score.runs:,}, {score.resumed:,} |",
-        f"| rows compared | {score.rows:,} |",
-        f"| error rows | {', '.join(f'{count:,} {kind}' for kind, count in score.errors.most_common()) or 'none'} |",
-        f"| blows | {', '.join(f'{count:,} {kind}' for kind, count in score.blows.most_common())} |",
-        f"| processes left over | {score.left_over} |",
-        f"| peak memory of short runs, first and last tenth | {peaks(score)} |",
-        "",
-        "| long run, at | rows | memory | of its workers | descriptors | processes |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    for part in range(1, 9):
-        at = score.samples[max(0, len(score.samples) * part // 8 - 1)]
-        memory, of_workers = (f"{each / 1e6:.0f} MB" for each in (at.memory, at.memory_of_workers))
-        cells = (f"{at.seconds / 60:.1f} min", f"{at.rows:,}", memory, of_workers, at.descriptors, at.processes)
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    lines += ["", "Faults: " + ("none" if not score.faults else "")]
-    return "\n".join([*lines, *(f"- {fault}" for fault in score.faults)])
-
-
-def peaks(score: Score) -> str:
-    few = max(1, len(score.peaks) // 10)
-    parts = (score.peaks[:few], score.peaks[-few:])
-    return ", ".join(f"{max(part, default=0) / 1e6:.0f} MB" for part in parts)
 
 
 def soak(minutes: float, seed: int, work: Path) -> Score:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from blip2cli.errors import CheckpointError
 from blip2cli.model import load_model
-from blip2cli.model.checkpoint.find import find_checkpoint
-from blip2cli.model.checkpoint.load import Checkpoint
 from blip2cli.model.checkpoint.weights import check_report, report_of_loading
-from blip2cli.settings import ModelSettings
 from tests.conftest import Typed
+from tests.model.checkpoint.broken import change_json, found, refused
 
 Run = Callable[..., Typed]
 State = dict[str, torch.Tensor]
@@ -28,55 +25,15 @@ IMAGE = Path(__file__).parents[3] / "docs" / "examples" / "red-circle.png"
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0000\nsize 12345\n"
 
 
-@pytest.fixture
-def opt(opt_checkpoint: Path, tmp_path: Path) -> Path:
-    """A copy of the checkpoint, to be broken."""
-    return shutil.copytree(opt_checkpoint, tmp_path / "opt")
-
-
 def not_numbers(state: State) -> State:
     name = "language_projection.weight"
     return {**state, name: torch.full_like(state[name], torch.nan)}
-
-
-@pytest.fixture
-def t5(t5_checkpoint: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(t5_checkpoint, tmp_path / "t5")
-
-
-@pytest.fixture
-def retrieval(retrieval_checkpoint: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(retrieval_checkpoint, tmp_path / "retrieval")
-
-
-def found(folder: Path, dtype: str = "fp32", **settings: Any) -> Checkpoint:
-    return find_checkpoint(ModelSettings(model=str(folder), dtype=dtype, device="cpu", **settings))
-
-
-def refused(folder: Path, load: bool = False) -> str:
-    """The two lines that are said of a checkpoint, as one."""
-    with pytest.raises(CheckpointError) as error:
-        load_model(found(folder)) if load else found(folder)
-    assert error.value.hint and "\n" not in error.value.message
-    return f"{error.value.message} | {error.value.hint}"
 
 
 def change_weights(folder: Path, change: Callable[[State], State]) -> None:
     file = folder / "model.safetensors"
     changed = {name: weight.clone() for name, weight in change(load_file(file)).items()}
     save_file(changed, file, {"format": "pt"})
-
-
-def change_json(folder: Path, file: str, *path: str, **values: Any) -> None:
-    """Change an object in a JSON file; None takes a name away."""
-    saved = json.loads((folder / file).read_text())
-    part = saved
-    for name in path:
-        part = part[name]
-    part.update(values)
-    for name in [name for name, value in values.items() if value is None]:
-        del part[name]
-    (folder / file).write_text(json.dumps(saved))
 
 
 # Weights that are missing, or named otherwise
@@ -312,82 +269,6 @@ def test_absurd_configurations_are_told_at_once(opt: Path, path: tuple[str, ...]
 def test_ends_that_are_no_tokens_are_told(opt: Path) -> None:
     change_json(opt, "generation_config.json", eos_token_id=["x"])
     assert "generation_config.json: eos_token_id" in refused(opt)
-
-
-# Tokenizers
-
-
-def test_no_tokenizer_is_told(opt: Path, t5: Path, retrieval: Path) -> None:
-    for folder in (opt, t5, retrieval):
-        for file in folder.glob("tokenizer*"):
-            file.unlink()
-        assert "has no tokenizer (no tokenizer.json, no tokenizer_config.json)" in refused(folder)
-        assert "save_pretrained" in refused(folder)
-
-
-def test_half_a_tokenizer_is_told(opt: Path) -> None:
-    (opt / "tokenizer_config.json").rename(opt / "kept")  # another tokenizer would be taken for it
-    assert "no tokenizer_config.json" in refused(opt)
-    (opt / "kept").rename(opt / "tokenizer_config.json")
-    (opt / "tokenizer.json").unlink()
-    (opt / "vocab.json").write_text('{"a": 0}')
-    assert "no merges.txt" in refused(opt)
-
-
-def change_tokenizer(folder: Path, **model: Any) -> None:
-    change_json(folder, "tokenizer.json", "model", **model)
-
-
-def test_a_tokenizer_that_cannot_be_read_is_told(opt: Path) -> None:
-    change_tokenizer(opt, type="Newer")
-    message = refused(opt, load=True)
-    assert "cannot load the tokenizer" in message and "tokenizer.json" in message and "newer" in message
-    (opt / "tokenizer.json").write_text('{"model"')
-    assert "cannot load the tokenizer" in refused(opt, load=True)
-
-
-def test_a_tokenizer_without_words_is_told(opt: Path) -> None:
-    change_tokenizer(opt, vocab={"<unk>": 0}, merges=[])
-    assert "has no vocabulary" in refused(opt, load=True)
-
-
-def test_a_tokenizer_with_more_words_than_the_model_is_told(opt: Path) -> None:
-    saved = json.loads((opt / "tokenizer.json").read_text())
-    change_tokenizer(opt, vocab={**saved["model"]["vocab"], "zzzz": 437})
-    assert "tokens up to number 437, and the model knows 437" in refused(opt, load=True)
-
-
-def with_pattern(folder: Path, pattern: str) -> None:
-    """Let the tokenizer part texts by a pattern first."""
-    saved = json.loads((folder / "tokenizer.json").read_text())
-    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-    change_json(
-        folder, "tokenizer.json", pre_tokenizer={"type": "Sequence", "pretokenizers": [split, saved["pre_tokenizer"]]}
-    )
-
-
-def test_a_tokenizer_that_panics_is_told(opt: Path) -> None:
-    good = (opt / "tokenizer.json").read_text()
-    with_pattern(opt, "(")
-    assert "cannot load the tokenizer" in refused(opt, load=True)
-    (opt / "tokenizer.json").write_text(good)
-    with_pattern(opt, r"(.+)+(?<=\n)")  # on which the pattern's search gives up
-    assert "fails on a simple text" in refused(opt, load=True) and "Onig" in refused(opt, load=True)
-
-
-def test_a_text_at_which_the_tokenizer_panics_is_an_error_row(typed: Run, opt: Path, photos: Path) -> None:
-    with_pattern(opt, "(x+x+)+y")
-    image = next(photos.glob("*.png"))
-    ran = typed("vqa", image, "--model", opt, "--prompt", "x" * 60, "--prompt", "what?", "--dtype", "fp32")
-    panicked, good = ran.rows
-    assert ran.code == 3 and panicked["error"].startswith("failed: the checkpoint's tokenizer fails on a text")
-    assert good["error"] is None
-
-
-def test_the_tokenizer_is_read_before_the_weights(opt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    change_tokenizer(opt, type="Newer")
-    monkeypatch.setattr(Checkpoint, "load_model", lambda self: pytest.fail("the weights were loaded first"))
-    refused(opt, load=True)
 
 
 # What `blip2 models` says, and what the command line says
