@@ -112,7 +112,9 @@ def _flat(model: RetrievalModel, block: Sequence[Sequence[str]]) -> Iterator[tup
 def _readable(text: str, read: ReadText | Failed) -> ReadText:
     if isinstance(read, Failed):
         shown = text if len(text) <= 60 else f"{text[:57]}..."
-        raise UsageError(f"class text {shown!r}: {read.error}", "Shorten it: texts of classes are not cut off.")
+        too_long = read.error.kind == "text-too-long"
+        hint = "Shorten it: texts of classes are not cut off." if too_long else "Leave this class out, or rename it."
+        raise UsageError(f"class text {shown!r}: {read.error}", hint)
     return read
 
 
