@@ -61,11 +61,13 @@ def one_line(text: str, longest: int = LONGEST_REASON) -> str:
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run was stopped by Ctrl-C or SIGTERM and has committed what it computed; `kept` says how much that is."""
+    """A run was stopped by Ctrl-C or SIGTERM and has committed what it computed; `kept` says how much that is, and
+    `hint` how to go on."""
 
-    def __init__(self, kept: str) -> None:
+    def __init__(self, kept: str, hint: str = "run the same command with --resume to continue") -> None:
         super().__init__(kept)
         self.kept = kept
+        self.hint = hint
 
 
 class Terminated(KeyboardInterrupt):

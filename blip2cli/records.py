@@ -154,7 +154,7 @@ class Column:
     """
 
     name: str
-    kind: Literal["string", "strings", "integer", "number", "numbers", "tensor"]
+    kind: Literal["string", "strings", "boolean", "integer", "number", "numbers", "tensor"]
     shape: tuple[int, ...] = ()
     dtype: Literal["fp32", "fp16"] = "fp32"
     best_first: bool = False

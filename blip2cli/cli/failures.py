@@ -44,7 +44,7 @@ def reported(debug: bool, interrupted: str = "") -> Iterator[None]:
         show_error(error.message, error.hint)
         raise typer.Exit(WRONG_USAGE if isinstance(error, UsageError) else FAILED) from None
     except Interrupted as stopped:
-        show_error("interrupted", f"{stopped.kept}; run the same command with --resume to continue.")
+        show_error("interrupted", f"{stopped.kept}; {stopped.hint}.")
         told()
         raise typer.Exit(INTERRUPTED) from None
     except KeyboardInterrupt:

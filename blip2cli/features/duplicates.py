@@ -21,10 +21,10 @@ from blip2cli.features.files import Features
 if TYPE_CHECKING:
     import torch
 
-BLOCK = 2048
+BLOCK = 1024
 """Rows that are compared together with those that are kept."""
 
-TILE = 8192
+TILE = 4096
 """Kept rows that they are compared with at once."""
 
 SAMPLE = 2048
@@ -49,6 +49,85 @@ class Groups:
 
     kept: np.ndarray
     similarity: np.ndarray
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """What became of each row of some features.
+
+    Args:
+        kept: the number of the row that is kept for it: its own, if it is kept itself.
+        similarity: the cosine with that row; NaN for rows without a vector that can be compared.
+        same: the number of the most preferred row with the same content; its own, if there is no other.
+        unusable: whether a row has a vector that cannot be compared: all numbers are 0, or some are not finite.
+    """
+
+    kept: np.ndarray
+    similarity: np.ndarray
+    same: np.ndarray
+    unusable: np.ndarray
+
+    @property
+    def is_kept(self) -> np.ndarray:
+        """Whether each row is kept."""
+        return self.kept == np.arange(len(self.kept))
+
+    @property
+    def groups(self) -> np.ndarray:
+        """The number of each row's group, from 0 in the order of the rows that are kept."""
+        return np.unique(self.kept, return_inverse=True)[1]
+
+    @property
+    def exact(self) -> np.ndarray:
+        """Whether each row is dropped because its content is that of the row that is kept."""
+        return ~self.is_kept & (self.same == self.kept)
+
+
+def preferred(*qualities: np.ndarray) -> np.ndarray:
+    """The numbers of rows, those with the highest first quality first; of equals by the next one, then as they come.
+
+    What is not a number comes last.
+    """
+    keys = [np.where(np.isnan(quality), np.inf, -quality) for quality in qualities]
+    return np.lexsort([np.arange(len(keys[0])), *reversed(keys)])
+
+
+def find_duplicates(
+    features: Features, order: np.ndarray, same: np.ndarray, threshold: float, advance: Advance | None = None
+) -> Duplicates:
+    """The duplicates among rows of features: rows of the same content first, and then near-duplicates.
+
+    Args:
+        features: the rows.
+        order: the numbers of the rows that are compared, the most preferred first; the others are kept.
+        same: for each row the number of the most preferred row with the same content.
+        threshold: the least cosine of near-duplicates.
+        advance: is told of progress.
+    """
+    compared = order[same[order] == order]
+    vectors, good = unit_vectors(features, compared)
+    usable = compared[good]
+    groups = find_groups(_packed(vectors, good), threshold, advance)
+    kept, similarity = np.arange(features.rows), np.full(features.rows, np.nan)
+    kept[usable], similarity[usable] = usable[groups.kept], groups.similarity
+    unusable = np.zeros(features.rows, bool)
+    unusable[compared[~good]] = True
+    copies = order[same[order] != order]
+    unusable[copies] = unusable[same[copies]]
+    dropped = copies[~unusable[copies]]
+    kept[dropped], similarity[dropped] = kept[same[dropped]], similarity[same[dropped]]
+    return Duplicates(kept, similarity, same, unusable)
+
+
+def _packed(vectors: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """The good vectors one after the other, moved in place: there may be no memory for a copy."""
+    if good.all():
+        return vectors
+    rows = np.flatnonzero(good)
+    for first in range(0, len(rows), BLOCK):
+        some = rows[first : first + BLOCK]
+        vectors[first : first + len(some)] = vectors[some]  # which come from further on
+    return vectors[: len(rows)]
 
 
 def unit_vectors(features: Features, order: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:

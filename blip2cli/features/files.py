@@ -30,6 +30,15 @@ BLOCK = 32 << 20
 
 HINT = "Compute features first: blip2 embed ./photos --features itc --out feats.parquet"
 
+ITC = ("itc",)
+"""The kind of features that can be compared with texts."""
+
+OF_IMAGES = ("itc", "qformer", "vision")
+"""Kinds of features of images."""
+
+SUFFIXES = (".parquet", ".arrow", ".feather", ".npy")
+"""Those of feature files."""
+
 
 class Part(Protocol):
     """One file: some of the rows. Vectors are [rows, tokens, width] as stored; rows without any are not `there`."""
@@ -63,9 +72,9 @@ class Features:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Query tokens and width."""
-        tokens, width = self.parts[0].shape
-        return tokens, width
+        """Query tokens and width; features that are pooled have one token."""
+        *tokens, width = self.parts[0].shape
+        return tokens[0] if tokens else 1, width
 
     @property
     def schema(self) -> pa.Schema:
@@ -77,13 +86,13 @@ class Features:
         first = 0
         for part in self.parts:
             for vectors, present in part.blocks(max(1, BLOCK // (4 * self.shape[0] * self.shape[1]))):
-                yield first, vectors.astype(np.float32, copy=False), present
+                yield first, vectors.reshape(-1, *self.shape).astype(np.float32, copy=False), present
                 first += len(vectors)
 
     def vectors(self, rows: Sequence[int]) -> np.ndarray:
         """The vectors of rows, fp32 [rows, tokens, width]."""
         taken = self._read_rows(rows, lambda part, rows_of_part: list(part.vectors(rows_of_part)))
-        return np.stack([taken[row] for row in rows]).astype(np.float32, copy=False)
+        return np.stack([taken[row] for row in rows]).reshape(-1, *self.shape).astype(np.float32, copy=False)
 
     def records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """The other columns of rows."""
@@ -112,10 +121,11 @@ class Features:
         return by_row
 
 
-def open_features(path: Path) -> Features:
+def open_features(path: Path, kinds: Sequence[str] = ITC) -> Features:
     """Open features that `embed` wrote: a Parquet or Arrow file, a folder of them, or arrays with their metadata.
 
-    Raises UsageError for anything else, for other features than those of images for ITC, and for parts that differ.
+    Raises UsageError for anything else, for other features than those of images of these kinds, and for parts that
+    differ.
     """
     import pyarrow as pa
 
@@ -126,18 +136,18 @@ def open_features(path: Path) -> Features:
     settings = [_settings(part) for part in parts]
     for part, said in zip(parts, settings, strict=True):
         kind = said.get("features")
-        if kind != "itc":
+        if kind not in kinds:
             raise UsageError(f"{path} holds {f'{kind} features' if kind else 'no known features'}", _again(path, said))
         if not {"image", "error"} <= set(part.schema.names) or not _is_text(part.schema.field("image").type):
             raise UsageError(f"{path} has no columns image and error", HINT)
-        if len(part.shape) != 2:
-            raise UsageError(f"{path} holds features of texts", "Only features of images can be searched.")
+        if kind == "itc" and len(part.shape) != 2:
+            raise UsageError(f"{path} holds features of texts", "Give features of images.")
         if 0 in part.shape:
             raise UsageError(f"{path} holds features without numbers", HINT)
         if _made_by(said) != _made_by(settings[0]) or part.shape != parts[0].shape:
-            raise UsageError(f"{path} holds features of several models", "Search them one by one.")
+            raise UsageError(f"{path} holds features of several models", "Give them one by one.")
         if part.schema.names != parts[0].schema.names:
-            raise UsageError(f"{path} holds files with different columns", "Search them one by one.")
+            raise UsageError(f"{path} holds files with different columns", "Give them one by one.")
     return Features(path, parts, settings[0])
 
 
@@ -168,6 +178,19 @@ def settings_of_maker(path: str, said: Mapping[str, Any], asked: ModelSettings, 
             f"Type: {command}{f' --revision {shlex.quote(str(revision))}' if revision else ''}",
         )
     return asked
+
+
+def holds_features(path: Path) -> bool:
+    """Whether a file, or the first file of a folder, has features: a column of tensors, or an array."""
+    import pyarrow as pa
+
+    if path.suffix not in SUFFIXES and not path.is_dir():
+        return False
+    try:
+        next(_parts(path))
+    except (OSError, EOFError, ValueError, KeyError, pa.ArrowException, UsageError):
+        return path.suffix == ".npy"  # which is nothing else
+    return True
 
 
 def _again(path: Path, said: Mapping[str, Any]) -> str:

@@ -236,6 +236,15 @@ def suffix_by_content(data: bytes) -> str:
         return IMAGE_FORMATS[str(_open(data).format)].suffixes[0]
 
 
+def size_of(data: bytes) -> Size:
+    """Width and height of an encoded image in pixels, from its header. Raises ImageError."""
+    if not data:
+        raise ImageError("empty", "0 bytes")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _open(data).size
+
+
 def _open(data: bytes) -> ImageFile.ImageFile:
     try:
         image = Image.open(BytesIO(data), formats=known_formats())

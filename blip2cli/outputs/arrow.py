@@ -93,6 +93,8 @@ def column_type(column: Column) -> pa.DataType:
         return pa.string()
     if column.kind == "strings":
         return pa.list_(pa.string())
+    if column.kind == "boolean":
+        return pa.bool_()
     if column.kind == "integer":
         return pa.int64()
     if column.kind == "number":

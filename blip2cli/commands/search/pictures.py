@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from blip2cli.features.files import Features
 from blip2cli.inputs import ColumnChoice
@@ -12,11 +12,21 @@ from blip2cli.inputs.columns import choose_columns
 from blip2cli.inputs.originals import Originals
 from blip2cli.records import Row
 
-if TYPE_CHECKING:
-    from blip2cli.commands.search.options import SearchOptions
-
 COLUMN = "image"
 """The column that names them."""
+
+
+class PictureOptions(Protocol):
+    """Options that say where images are: see those of `blip2 search`."""
+
+    @property
+    def images(self) -> tuple[str, ...]: ...
+    @property
+    def image_root(self) -> str | None: ...
+    @property
+    def allow_remote(self) -> bool: ...
+    @property
+    def allow_private(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,7 @@ class Pictures:
     originals: Originals
 
     @staticmethod
-    def of(features: Features, options: SearchOptions) -> Pictures:
+    def of(features: Features, options: PictureOptions) -> Pictures:
         """Those of the file, found as the options say."""
         columns = ColumnChoice(
             COLUMN,

@@ -65,9 +65,9 @@ class Progress:
             print(self.task, file=sys.stderr, flush=True)
         self._draw()
 
-    def begin(self, total: int | None, done: int) -> None:
-        """Count images from now on, of which some were done before."""
-        self.task, self.unit = "", "images"
+    def begin(self, total: int | None, done: int, unit: str = "images") -> None:
+        """Count images from now on, or another unit, of which some were done before."""
+        self.task, self.unit = "", unit
         self.total, self.done, self.errors, self.speed = total, done + self.skipped, 0, Speed()
         self.told = time.monotonic()
         self._draw()
@@ -88,6 +88,11 @@ class Progress:
         if self.bar is None and not self.quiet and time.monotonic() - self.told >= PLAIN_EVERY:
             self.told = time.monotonic()
             print(self._counts() + self._rest(), file=sys.stderr, flush=True)
+
+    def reach(self, done: int, total: int) -> None:
+        """Count up to so many, and correct how many there will be."""
+        self.total = total
+        self.advance(done - self.done, 0)
 
     def skip(self, rows: int) -> None:
         """Count rows for which nothing has to be done, also before the others are counted."""
@@ -133,7 +138,7 @@ class Progress:
         parts = ["", clock(since_start())]
         rate = None if self.task else self.speed.rate()
         if rate:
-            parts.append(f"{figure(rate)} images/s")
+            parts.append(f"{figure(rate)} {self.unit}/s")
         if not self.task:
             parts.append(f"{self.errors:,} {'error' if self.errors == 1 else 'errors'}")
         if rate and self.total is not None:

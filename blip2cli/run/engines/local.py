@@ -19,7 +19,7 @@ def launch(job: Job) -> Tally | None:
         show_dry_run(make_plan(job))
         return None
     with locked_plan(job) as plan:
-        tally = Tally(plan.finished) if plan.finished else _run(plan)
+        tally = Tally(plan.finished) if plan.finished else run_plan(plan)
         close(job, tally, plan.source.unread())
     return tally
 
@@ -41,7 +41,8 @@ def check_model_names(job: Job) -> None:
             check_model_name(settings.name(kind))
 
 
-def _run(plan: Plan) -> Tally:
+def run_plan(plan: Plan) -> Tally:
+    """Compute the rows of a plan, and show progress; nothing is said at the end. Raises Blip2Error, or Interrupted."""
     check_model_names(plan.job)  # before torch is imported: a misspelt name is reported at once
     with closing(Progress(plan.job.output.quiet, plan.job.output.out is None)) as progress:
         progress.load(plan.job.model_name)  # before torch is imported, which takes seconds

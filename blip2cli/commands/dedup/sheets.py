@@ -1,0 +1,175 @@
+"""Groups of duplicates as contact sheets, on one HTML page without other files and without a script.
+
+All that the page shows is escaped; its own content security policy allows no script, no style but its own, and only
+images inside it or in files on the reader's machine: nothing is loaded from the network.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blip2cli import __version__
+from blip2cli.commands.dedup.options import DedupOptions
+from blip2cli.commands.report import ReportSettings
+from blip2cli.commands.report.cards import SHOWN_BY_BROWSERS, address
+from blip2cli.commands.report.page import digest
+from blip2cli.commands.report.table import PageTable, table_of
+from blip2cli.commands.report.thumbnails import Album, album_of
+from blip2cli.host.files import write_atomically
+from blip2cli.host.terminal import show_note
+from blip2cli.records import Row
+from blip2cli.settings import Job
+
+if TYPE_CHECKING:
+    from blip2cli.commands.search.pictures import Pictures
+    from blip2cli.features.duplicates import Duplicates
+
+BROWSER = Path(__file__).parent / "browser"
+"""The folder of the template and the style sheet."""
+
+IMAGES = 2_000
+"""Images that a page shows at most."""
+
+IMAGES_OF_GROUP = 60
+"""Images of one group that it shows at most."""
+
+SHOWN_OF_ERROR = 200
+"""Letters of an error that are shown."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of a sheet: its name, thumbnail in base64, link, and what is said of it."""
+
+    name: str
+    thumbnail: str | None
+    link: str | None
+    kept: bool
+    note: str
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A group: its number, how many images it has, and those that are shown, the kept one first."""
+
+    number: int
+    size: int
+    pictures: list[Picture]
+
+
+def write_sheets(job: Job, pictures: Pictures, duplicates: Duplicates) -> None:
+    """Write the page of --report: the largest groups first. Raises OutputError."""
+    options = job.options_as(DedupOptions)
+    assert options.report is not None
+    groups = groups_of(duplicates)
+    shown = list(bounded(groups))
+    rows = [row for group in shown for row in group]
+    records = pictures.features.records(rows)
+    table = table_of((Row(row, record["image"]) for row, record in zip(rows, records, strict=True)), IMAGES)
+    settings = ReportSettings(options.report, job.output.overwrite, quiet=job.output.quiet)
+    places = {row: place for place, row in enumerate(rows)}
+    found = pictures.rows((places[row], record["image"]) for row, record in zip(rows, records, strict=True))
+    album = album_of(found, table, settings)
+    sheets = list(_sheets(shown, groups, duplicates, _Shown(table, album, options.report)))
+    data = render(job, sheets, len(groups), duplicates)
+    write_atomically(options.report, data)
+    if not job.output.quiet:
+        show_note(f"{options.report}: {len(sheets):,} of {len(groups):,} groups, {len(data) / 1e6:.1f} MB")
+
+
+def groups_of(duplicates: Duplicates) -> list[list[int]]:
+    """The rows of each group of several, the kept one first and then the nearest; the largest groups first."""
+    members: dict[int, list[int]] = {}
+    for row in (~duplicates.is_kept).nonzero()[0].tolist():
+        members.setdefault(int(duplicates.kept[row]), []).append(row)
+    groups = []
+    for kept in sorted(members):
+        nearest = sorted(members[kept], key=lambda row: (not duplicates.exact[row], -duplicates.similarity[row], row))
+        groups.append([kept, *nearest])
+    return sorted(groups, key=len, reverse=True)
+
+
+def bounded(groups: list[list[int]]) -> Iterator[list[int]]:
+    """Those groups, and of each as many rows, as a page shows."""
+    room = IMAGES
+    for group in groups:
+        if room < 2:
+            return
+        yield group[: min(IMAGES_OF_GROUP, room)]
+        room -= min(IMAGES_OF_GROUP, room, len(group))
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The names and thumbnails of the images of a page, in the order of its sheets."""
+
+    table: PageTable
+    album: Album
+    page: Path
+
+    def picture(self, place: int, kept: bool, note: str) -> Picture:
+        number = self.album.place.get(place)
+        thumbnail = None if number is None else self.album.thumbnails[number]
+        if place in self.album.faults:
+            note = f"{note} ({str(self.album.faults[place])[:SHOWN_OF_ERROR]})"
+        return Picture(self.table.names[place], thumbnail, self._link(place), kept, note)
+
+    def _link(self, place: int) -> str | None:
+        path = self.album.files.get(place)
+        if path is None or place in self.album.faults or not path.lower().endswith(SHOWN_BY_BROWSERS):
+            return None
+        return address(path, os.path.abspath(self.page.parent))
+
+
+def _sheets(shown: list[list[int]], groups: list[list[int]], duplicates: Duplicates, images: _Shown) -> Iterator[Sheet]:
+    numbers = duplicates.groups
+    place = 0
+    for rows, group in zip(shown, groups, strict=False):
+        pictures = []
+        for row in rows:
+            kept = row == duplicates.kept[row]
+            pictures.append(images.picture(place, kept, _note(duplicates, row)))
+            place += 1
+        yield Sheet(int(numbers[rows[0]]), len(group), pictures)
+
+
+def _note(duplicates: Duplicates, row: int) -> str:
+    """What is said of an image."""
+    if duplicates.kept[row] == row:
+        return "kept"
+    return "same content" if duplicates.exact[row] else f"similarity {duplicates.similarity[row]:.4f}"
+
+
+def render(job: Job, sheets: list[Sheet], groups: int, duplicates: Duplicates) -> bytes:
+    """The page in UTF-8."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    from blip2cli.commands.dedup import in_words
+
+    environment = Environment(
+        loader=FileSystemLoader(BROWSER),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    style = (BROWSER / "sheets.css").read_text(encoding="utf-8")
+    bare = sum(picture.thumbnail is None for sheet in sheets for picture in sheet.pictures)
+    text = environment.get_template("sheets.html").render(
+        title=", ".join(map(str, job.input.inputs)),
+        found=in_words(duplicates, int(duplicates.unusable.sum())),
+        options=job.options_as(DedupOptions),
+        sheets=sheets,
+        groups=groups,
+        bare=bare,
+        style=Markup(style),
+        policy=f"default-src 'none'; img-src data: file:; style-src {digest(style)}; base-uri 'none'; "
+        "form-action 'none'",
+        version=__version__,
+    )
+    return text.encode("utf-8", "backslashreplace")
