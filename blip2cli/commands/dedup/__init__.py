@@ -42,7 +42,8 @@ def dedup(job: Job) -> bool:
     done: list[str] = []
     with _told_when_interrupted(job, done), features_of(job) as features:
         pictures = Pictures.of(features, _PictureSources(job, features))
-        check_inputs(target, job, [str(file) for part in features.parts for file in part.files])
+        parts = [str(file) for part in features.parts for file in part.files]
+        check_inputs(target, job, [part for part in parts if part != str(job.options_as(DedupOptions).save_features)])
         with locked_output(target, keep=False):
             return _dedup(job, target, pictures, done)
 
