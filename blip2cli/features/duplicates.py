@@ -9,14 +9,17 @@ Only kept rows are compared with those that come, a block at a time, so no list 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from blip2cli.features.bounds import MARGIN, Shortening
 from blip2cli.features.files import Features
+from blip2cli.records import RowError
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +41,11 @@ DENSE = 1 / 64
 
 ROUNDING = 1e-6
 """How far a cosine may be below the threshold: equal vectors have one of 1 up to the rounding of fp32."""
+
+THRESHOLD = 0.95
+"""The threshold that is used where none is given: docs/dedup.md has what others find."""
+
+UNUSABLE = RowError("failed", "its features are all 0 or not finite; it was not compared, and is kept")
 
 Advance = Callable[[int, int], None]
 """Called with the number of comparisons done, and with how many there will be, as far as can be told."""
@@ -67,29 +75,27 @@ class Duplicates:
     same: np.ndarray
     unusable: np.ndarray
 
-    @property
+    @cached_property
     def is_kept(self) -> np.ndarray:
         """Whether each row is kept."""
         return self.kept == np.arange(len(self.kept))
 
-    @property
+    @cached_property
     def groups(self) -> np.ndarray:
         """The number of each row's group, from 0 in the order of the rows that are kept."""
         return np.unique(self.kept, return_inverse=True)[1]
 
-    @property
+    @cached_property
     def exact(self) -> np.ndarray:
         """Whether each row is dropped because its content is that of the row that is kept."""
         return ~self.is_kept & (self.same == self.kept)
 
-
-def preferred(*qualities: np.ndarray) -> np.ndarray:
-    """The numbers of rows, those with the highest first quality first; of equals by the next one, then as they come.
-
-    What is not a number comes last.
-    """
-    keys = [np.where(np.isnan(quality), np.inf, -quality) for quality in qualities]
-    return np.lexsort([np.arange(len(keys[0])), *reversed(keys)])
+    def verdict(self, row: int) -> tuple[int, bool, str | None, float | None]:
+        """A row's group, whether it is kept, how it is a duplicate ("exact", "near" or None), and its similarity."""
+        similarity = float(self.similarity[row])
+        kind = None if self.is_kept[row] else "exact" if self.exact[row] else "near"
+        shown = None if math.isnan(similarity) else round(similarity, 6)
+        return int(self.groups[row]), bool(self.is_kept[row]), kind, shown
 
 
 def find_duplicates(

@@ -58,19 +58,20 @@ def _dedup(job: Job, target: Target, pictures: Pictures, done: list[str]) -> boo
     duplicates = _duplicates(job, pictures)
     errors = write(job, target, pictures.features, duplicates)
     done.append(str(job.output.out or "the rows"))
+    found = _in_words(duplicates, errors)
     if not job.output.quiet:
-        show_note(f"{in_words(duplicates, errors)}, in {since_start():.1f} s")
+        show_note(f"{found}, in {since_start():.1f} s")
     if options.list is not None:
         listed = write_list(options.list, pictures, duplicates)
         done.append(str(options.list))
         if not job.output.quiet:
             show_note(f"{options.list}: {listed:,} kept images")
     if options.report is not None:
-        write_sheets(job, pictures, duplicates)
+        write_sheets(job, pictures, duplicates, found)
     return not errors
 
 
-def in_words(duplicates: Duplicates, errors: int) -> str:
+def _in_words(duplicates: Duplicates, errors: int) -> str:
     """What was found, in a line."""
     rows, kept = len(duplicates.kept), int(duplicates.is_kept.sum())
     exact = int(duplicates.exact.sum())

@@ -11,10 +11,6 @@ from blip2cli.errors import UsageError
 from blip2cli.settings import Kind, Opt, TaskOptions
 from blip2cli.settings.option import AllowPrivate, AllowRemote, check_private
 
-THRESHOLD = 0.95
-"""The default of --threshold: docs/dedup.md has what is found by others."""
-
-
 @dataclass(frozen=True)
 class DedupOptions(TaskOptions):
     """The options of `blip2 dedup` alone."""
@@ -22,7 +18,7 @@ class DedupOptions(TaskOptions):
     panel = "Duplicates"
     threshold: Annotated[
         float, Opt("Least cosine of an image's features with those of the image kept for it.", metavar="X")
-    ] = THRESHOLD
+    ] = 0.95
     keep: Annotated[
         Literal["first", "largest", "best-score"],
         Opt("Which image of a group is kept: the first, the one with most pixels, or the best of --score-column."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from blip2cli import __version__
 from blip2cli.commands.dedup.options import DedupOptions
+from blip2cli.features.duplicates import UNUSABLE, Duplicates
 from blip2cli.host.files import write_atomically
 from blip2cli.host.terminal import show_warning
 from blip2cli.outputs import open_output
@@ -19,7 +19,6 @@ from blip2cli.settings import Job
 
 if TYPE_CHECKING:
     from blip2cli.commands.search.pictures import Pictures
-    from blip2cli.features.duplicates import Duplicates
     from blip2cli.features.files import Features
     from blip2cli.outputs.target import Target
 
@@ -37,8 +36,6 @@ OWN = ("image", "error")
 ROWS_AT_ONCE = 4096
 """Rows that are read and written together."""
 
-UNUSABLE = RowError("failed", "its features are all 0 or not finite; it was not compared, and is kept")
-
 
 def write(job: Job, target: Target, features: Features, duplicates: Duplicates) -> int:
     """Write all rows, in their order; gives how many of them have errors. Raises OutputError."""
@@ -54,7 +51,6 @@ def write(job: Job, target: Target, features: Features, duplicates: Duplicates) 
 
 def results_of(features: Features, duplicates: Duplicates, layout: Layout) -> Iterator[list[Result]]:
     """All rows with their groups, in lists."""
-    groups, is_kept, exact = duplicates.groups, duplicates.is_kept, duplicates.exact
     for first in range(0, features.rows, ROWS_AT_ONCE):
         rows = range(first, min(first + ROWS_AT_ONCE, features.rows))
         others = sorted({int(duplicates.kept[row]) for row in rows} - set(rows))
@@ -62,22 +58,10 @@ def results_of(features: Features, duplicates: Duplicates, layout: Layout) -> It
         results = []
         for row in rows:
             record = records[row]
-            kind = None if is_kept[row] else "exact" if exact[row] else "near"
-            values = (
-                int(groups[row]),
-                bool(is_kept[row]),
-                kind,
-                _similarity(float(duplicates.similarity[row])),
-                records[int(duplicates.kept[row])]["image"],
-            )
+            values = (*duplicates.verdict(row), records[int(duplicates.kept[row])]["image"])
             carried = {name: record[name] for name in layout.carried}
             results.append(Result(Row(row, record["image"], columns=carried), values, _error(record, duplicates, row)))
         yield results
-
-
-def _similarity(cosine: float) -> float | None:
-    """A cosine to six digits after the point; None where there is none."""
-    return None if math.isnan(cosine) else round(cosine, 6)
 
 
 def _error(record: dict[str, Any], duplicates: Duplicates, row: int) -> RowError | None:

@@ -61,8 +61,8 @@ class Sheet:
     pictures: list[Picture]
 
 
-def write_sheets(job: Job, pictures: Pictures, duplicates: Duplicates) -> None:
-    """Write the page of --report: the largest groups first. Raises OutputError."""
+def write_sheets(job: Job, pictures: Pictures, duplicates: Duplicates, found: str) -> None:
+    """Write the page of --report: the largest groups first; `found` is what was found, in words. Raises OutputError."""
     options = job.options_as(DedupOptions)
     assert options.report is not None
     groups = groups_of(duplicates)
@@ -72,10 +72,10 @@ def write_sheets(job: Job, pictures: Pictures, duplicates: Duplicates) -> None:
     table = table_of((Row(row, record["image"]) for row, record in zip(rows, records, strict=True)), IMAGES)
     settings = ReportSettings(options.report, job.output.overwrite, quiet=job.output.quiet)
     places = {row: place for place, row in enumerate(rows)}
-    found = pictures.rows((places[row], record["image"]) for row, record in zip(rows, records, strict=True))
-    album = album_of(found, table, settings)
+    images = pictures.rows((places[row], record["image"]) for row, record in zip(rows, records, strict=True))
+    album = album_of(images, table, settings)
     sheets = list(_sheets(shown, groups, duplicates, _Shown(table, album, options.report)))
-    data = render(job, sheets, len(groups), duplicates)
+    data = render(job, sheets, len(groups), found)
     write_atomically(options.report, data)
     if not job.output.quiet:
         show_note(f"{options.report}: {len(sheets):,} of {len(groups):,} groups, {len(data) / 1e6:.1f} MB")
@@ -144,12 +144,10 @@ def _note(duplicates: Duplicates, row: int) -> str:
     return "same content" if duplicates.exact[row] else f"similarity {duplicates.similarity[row]:.4f}"
 
 
-def render(job: Job, sheets: list[Sheet], groups: int, duplicates: Duplicates) -> bytes:
+def render(job: Job, sheets: list[Sheet], groups: int, found: str) -> bytes:
     """The page in UTF-8."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
-
-    from blip2cli.commands.dedup import in_words
 
     environment = Environment(
         loader=FileSystemLoader(BROWSER),
@@ -162,7 +160,7 @@ def render(job: Job, sheets: list[Sheet], groups: int, duplicates: Duplicates) -
     bare = sum(picture.thumbnail is None for sheet in sheets for picture in sheet.pictures)
     text = environment.get_template("sheets.html").render(
         title=", ".join(map(str, job.input.inputs)),
-        found=in_words(duplicates, int(duplicates.unusable.sum())),
+        found=found,
         options=job.options_as(DedupOptions),
         sheets=sheets,
         groups=groups,
