@@ -9,16 +9,16 @@ a red circle
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from blip2cli.api import Blip2
+    from blip2cli.api import Blip2, dedup
 
-__all__ = ["Blip2", "__version__"]
+__all__ = ["Blip2", "__version__", "dedup"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     """Import the API only when it is used: the help of the command line must not wait for torch."""
-    if name == "Blip2":
-        from blip2cli.api import Blip2
+    if name in ("Blip2", "dedup"):
+        from blip2cli import api
 
-        return Blip2
+        return getattr(api, name)
     raise AttributeError(name)

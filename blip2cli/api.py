@@ -30,6 +30,7 @@ from blip2cli.run.pipeline import load_for
 from blip2cli.run.sources import open_input
 from blip2cli.settings import GenerationSettings, InputSettings, Job, Kind, ModelSettings, OutputSettings, TaskOptions
 from blip2cli.settings.keywords import check_names, chosen, record_of
+from blip2cli.settings.numbers import check_cosine
 from blip2cli.tasks import make_task
 from blip2cli.tasks.caption import CaptionOptions
 from blip2cli.tasks.classify import TEMPERATURE, ClassifyOptions
@@ -277,6 +278,52 @@ OF_RANKING = ("rank_model", "rank_revision", "keep", "threshold")
 
 EXPLAINING = ("explain", "explain_words")
 """Arguments of the methods that explain."""
+
+
+def dedup(
+    features: Any,
+    threshold: float = 0.95,
+    keep: Literal["first", "best-score"] = "first",
+    score_column: str | None = None,
+) -> list[dict[str, Any]]:
+    """Rows with their group of near-duplicates, and whether to keep them, as `blip2 dedup --skip-content` writes them.
+
+    Args:
+        features: the name of a file or folder that `blip2 embed` wrote, rows of `Blip2.embed`, or an array
+            [rows, width] or [rows, tokens, width], whose rows are named by their numbers.
+        threshold: the least cosine with the row that is kept.
+        keep: which row of a group is kept: the first, or the one with the best score.
+        score_column: the column of the scores.
+
+    Returns:
+        Dicts with the rows' columns, without the features, and with `group`, `keep`, `duplicate`, `similarity`,
+        `kept` (the name of the row that is kept) and `error`.
+
+    Raises:
+        blip2cli.errors.UsageError: there are no such features, or no such column; or the threshold is not a cosine.
+    """
+    import numpy as np
+
+    from blip2cli.features.duplicates import COLUMNS, UNUSABLE, find_duplicates
+    from blip2cli.features.files import OF_IMAGES, open_features
+    from blip2cli.features.memory import features_in_memory
+    from blip2cli.features.preference import compared_rows, preferred
+
+    check_cosine("threshold", threshold)
+    if (keep == "best-score") != (score_column is not None):
+        raise UsageError("keep='best-score' and score_column belong together", "Give both, or neither.")
+    opened = open_features(Path(features), OF_IMAGES) if _is_name(features) else features_in_memory(features)
+    rows, scores = compared_rows(opened, score_column)
+    duplicates = find_duplicates(opened, rows[preferred(scores)], np.arange(opened.rows), threshold)
+    records = opened.records(range(opened.rows)) if opened.rows else []
+    verdicts = []
+    for row, record in enumerate(records):
+        values = (*duplicates.verdict(row), records[int(duplicates.kept[row])]["image"])
+        error = str(UNUSABLE) if duplicates.unusable[row] else record["error"]
+        columns = {name: value for name, value in record.items() if name != "error"}
+        verdicts.append({**columns, **dict(zip(COLUMNS, values, strict=True)), "error": error})
+    return verdicts
+
 
 OF_MODEL = ("model", "revision", "dtype", "device", "device_map", "batch_size", "workers")
 """The arguments of Blip2."""

@@ -42,10 +42,10 @@ DENSE = 1 / 64
 ROUNDING = 1e-6
 """How far a cosine may be below the threshold: equal vectors have one of 1 up to the rounding of fp32."""
 
-THRESHOLD = 0.95
-"""The threshold that is used where none is given: docs/dedup.md has what others find."""
-
 UNUSABLE = RowError("failed", "its features are all 0 or not finite; it was not compared, and is kept")
+
+COLUMNS = ("group", "keep", "duplicate", "similarity", "kept")
+"""What is said of each row: the `verdict` on it, and the name of the row that is kept."""
 
 Advance = Callable[[int, int], None]
 """Called with the number of comparisons done, and with how many there will be, as far as can be told."""

@@ -23,19 +23,15 @@ class MemoryPart:
     files: tuple[Path, ...] = ()
 
     def __init__(self, array: np.ndarray, present: np.ndarray, others: Sequence[dict[str, Any]]) -> None:
+        import pyarrow as pa
+
         self.array = array
         self.present = present
         self.others = others
         self.rows = len(array)
         self.shape = array.shape[1:]
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Names of the other columns; their types are not looked at."""
-        import pyarrow as pa
-
-        names = dict.fromkeys(name for record in self.others for name in record)
-        return pa.schema([pa.field(name, pa.null()) for name in names])
+        names = dict.fromkeys(name for record in others for name in record)
+        self.schema: pa.Schema = pa.schema([pa.field(name, pa.null()) for name in names])  # types are not looked at
 
     def blocks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for first in range(0, self.rows, size):

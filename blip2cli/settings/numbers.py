@@ -45,3 +45,9 @@ def replicas_named(replicas: str) -> tuple[int, int]:
             "For example: 2-16.",
         )
     return fewest, most
+
+
+def check_cosine(name: str, value: float) -> None:
+    """Check that a number can be a cosine. Raises UsageError, which names its option."""
+    if not -1 <= value <= 1:
+        raise UsageError(f"{name} {value:g} is not a cosine", "Give a number from -1 to 1, such as 0.95.")

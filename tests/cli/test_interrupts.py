@@ -152,6 +152,7 @@ def test_a_second_run_on_an_output_is_refused(tmp_path: Path, typed: Callable[..
     ("words", "interrupted", "hint"),
     [
         (["search", "f.parquet", "x"], "blip2cli.commands.search.search", None),
+        (["dedup", "f.parquet"], "blip2cli.commands.dedup.dedup", None),
         (["score", "r.jsonl", "-r", "r.json"], "blip2cli.commands.score.score", "No figures were written."),
         (["bench"], "blip2cli.commands.bench.own.measure_and_show", "The rows above are measured."),
         (["doctor"], "blip2cli.commands.doctor.examine_machine", None),
@@ -202,6 +203,7 @@ RESUMABLE = ["caption", str(CIRCLE), "--out", "o.jsonl"]
         ([*RESUMABLE, "--devices", "cpu:2"], "blip2cli.run.engines.replicas.Replicas.__init__", RESUME),
         ([*RESUMABLE, "--dry-run"], "blip2cli.run.engines.local.show_dry_run", RESUME),
         (["search", "f.parquet", "x"], "blip2cli.commands.search.search", None),
+        (["dedup", "f.parquet"], "blip2cli.commands.dedup.dedup", None),
         (["report", "r.jsonl"], "blip2cli.commands.report.report", "No page was written."),
         (["score", "r.jsonl", "-r", "r.json"], "blip2cli.commands.score.score", "No figures were written."),
         (["chat", str(CIRCLE)], "blip2cli.commands.chat.converse", None),

@@ -84,9 +84,10 @@ def _in_words(duplicates: Duplicates, errors: int) -> str:
 
 def _duplicates(job: Job, pictures: Pictures) -> Duplicates:
     from blip2cli.features.duplicates import find_duplicates
+    from blip2cli.features.preference import compared_rows
 
     options, features, quiet = job.options_as(DedupOptions), pictures.features, job.output.quiet
-    rows, scores = _columns(features, options)
+    rows, scores = compared_rows(features, options.score_column)
     content = _content(options, pictures, rows, quiet)
     order = rows[_order(options, content, rows, scores)]
     same = content.same(order)
@@ -97,37 +98,6 @@ def _duplicates(job: Job, pictures: Pictures) -> Duplicates:
             progress.reach(compared // MILLION, max(total, 1) // MILLION)
 
         return find_duplicates(features, order, same, options.threshold, advance)
-
-
-def _columns(features: Features, options: DedupOptions) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers of the rows without errors, and their scores. Raises UsageError for a column that has none."""
-    import numpy as np
-
-    name = options.score_column
-    if name is not None and name not in features.schema.names:
-        names = ", ".join(features.schema.names)
-        raise UsageError(f"{features.path} has no column {name}", f"Its columns are: {names}.")
-    good: list[int] = []
-    scores: list[float] = []
-    for first in range(0, features.rows, 1 << 16):
-        numbers = range(first, min(first + (1 << 16), features.rows))
-        for number, record in zip(numbers, features.records(numbers), strict=True):
-            if not record["error"]:
-                good.append(number)
-                scores.append(_score(record[name], name, number) if name is not None else 0.0)
-    return np.array(good, np.int64), np.array(scores)
-
-
-def _score(value: object, name: str, row: int) -> float:
-    """A score; NaN, which is the lowest, where there is none. Raises UsageError for what is not a number."""
-    if value is None or value == "":
-        return float("nan")
-    try:
-        return float(str(value))
-    except ValueError:
-        raise UsageError(
-            f"column {name} is not a number in row {row + 1:,}: {str(value)[:40]!r}", "Name another --score-column."
-        ) from None
 
 
 def _content(options: DedupOptions, pictures: Pictures, rows: np.ndarray, quiet: bool) -> Content:
@@ -144,7 +114,7 @@ def _content(options: DedupOptions, pictures: Pictures, rows: np.ndarray, quiet:
 
 def _order(options: DedupOptions, content: Content, rows: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """The order in which rows are preferred."""
-    from blip2cli.features.duplicates import preferred
+    from blip2cli.features.preference import preferred
 
     if options.keep == "largest":
         return preferred(content.pixels[rows], content.sizes[rows])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from pathlib import Path
 from blip2cli.commands.dedup.options import DedupOptions
 from blip2cli.errors import Interrupted, UsageError
 from blip2cli.features.files import OF_IMAGES, Features, holds_features, open_features
+from blip2cli.inputs.image_formats import is_image
+from blip2cli.inputs.walk import walk
 from blip2cli.settings import InputSettings, Job, OutputSettings
 from blip2cli.tasks.embed import EmbedOptions
 
@@ -24,7 +27,7 @@ def features_of(job: Job) -> Iterator[Features]:
     Features of images are computed first: into --save-features, or into a file that is removed at the end.
     """
     names = list(map(str, job.input.inputs))
-    files = [name for name in names if holds_features(Path(name))]
+    files = [name for name in names if _is_features(name)]
     if files and len(names) > 1:
         raise UsageError(
             f"{files[0]} is a feature file, and there are other inputs",
@@ -40,6 +43,13 @@ def features_of(job: Job) -> Iterator[Features]:
     else:
         with tempfile.TemporaryDirectory(prefix="blip2-") as folder:
             yield _computed(job, Path(folder) / "features.parquet")
+
+
+def _is_features(name: str) -> bool:
+    """Whether an input is features. A folder that has images too is a folder of images."""
+    if not holds_features(Path(name)):
+        return False
+    return not os.path.isdir(name) or next(walk(name, is_image), None) is None
 
 
 def _computed(job: Job, out: Path) -> Features:

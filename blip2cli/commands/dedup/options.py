@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from blip2cli.errors import UsageError
 from blip2cli.settings import Kind, Opt, TaskOptions
+from blip2cli.settings.numbers import check_cosine
 from blip2cli.settings.option import AllowPrivate, AllowRemote, check_private
+
 
 @dataclass(frozen=True)
 class DedupOptions(TaskOptions):
@@ -70,10 +71,7 @@ class DedupOptions(TaskOptions):
 
     def validate(self) -> None:
         check_private(self.allow_private, self.allow_remote)
-        if not math.isfinite(self.threshold) or not -1 <= self.threshold <= 1:
-            raise UsageError(
-                f"--threshold {self.threshold:g} is not a cosine", "Give a number from -1 to 1, such as 0.95."
-            )
+        check_cosine("--threshold", self.threshold)
         if (self.keep == "best-score") != (self.score_column is not None):
             raise UsageError(
                 "--keep best-score and --score-column belong together",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from blip2cli import __version__
 from blip2cli.commands.dedup.options import DedupOptions
+from blip2cli.features.duplicates import COLUMNS as ADDED
 from blip2cli.features.duplicates import UNUSABLE, Duplicates
 from blip2cli.host.files import write_atomically
 from blip2cli.host.terminal import show_warning
@@ -22,13 +23,12 @@ if TYPE_CHECKING:
     from blip2cli.features.files import Features
     from blip2cli.outputs.target import Target
 
-COLUMNS = (
-    Column("group", "integer"),
-    Column("keep", "boolean"),
-    Column("duplicate", "string"),
-    Column("similarity", "number"),
-    Column("kept", "string"),
-)
+KINDS: tuple[Literal["integer", "boolean", "string", "number"], ...] = (
+    "integer", "boolean", "string", "number", "string",
+)  # fmt: skip
+"""Of the columns that are added."""
+
+COLUMNS = tuple(Column(name, kind) for name, kind in zip(ADDED, KINDS, strict=True))
 
 OWN = ("image", "error")
 """Columns of a feature file that every output has anyway."""
