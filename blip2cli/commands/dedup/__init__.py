@@ -41,7 +41,7 @@ def dedup(job: Job) -> bool:
     _check_files(job)
     done: list[str] = []
     with _told_when_interrupted(job, done), features_of(job) as features:
-        pictures = Pictures.of(features, _PictureSources(job, features))
+        pictures = Pictures.of(features, PictureSources(job, features))
         parts = [str(file) for part in features.parts for file in part.files]
         check_inputs(target, job, [part for part in parts if part != str(job.options_as(DedupOptions).save_features)])
         with locked_output(target, keep=False):
@@ -121,7 +121,7 @@ def _order(options: DedupOptions, content: Content, rows: np.ndarray, scores: np
     return preferred(scores)
 
 
-class _PictureSources:
+class PictureSources:
     """Where the images are: in the inputs, if these are images."""
 
     def __init__(self, job: Job, features: Features) -> None:

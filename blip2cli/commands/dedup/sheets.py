@@ -42,7 +42,7 @@ SHOWN_OF_ERROR = 200
 
 
 @dataclass(frozen=True)
-class Picture:
+class SheetImage:
     """One image of a sheet: its name, thumbnail in base64, link, and what is said of it."""
 
     name: str
@@ -58,7 +58,7 @@ class Sheet:
 
     number: int
     size: int
-    pictures: list[Picture]
+    pictures: list[SheetImage]
 
 
 def write_sheets(job: Job, pictures: Pictures, duplicates: Duplicates, found: str) -> None:
@@ -74,7 +74,7 @@ def write_sheets(job: Job, pictures: Pictures, duplicates: Duplicates, found: st
     places = {row: place for place, row in enumerate(rows)}
     images = pictures.rows((places[row], record["image"]) for row, record in zip(rows, records, strict=True))
     album = album_of(images, table, settings)
-    sheets = list(_sheets(shown, groups, duplicates, _Shown(table, album, options.report)))
+    sheets = list(_sheets(shown, groups, duplicates, ImagesOfPage(table, album, options.report)))
     data = render(job, sheets, len(groups), found)
     write_atomically(options.report, data)
     if not job.output.quiet:
@@ -104,19 +104,19 @@ def bounded(groups: list[list[int]]) -> Iterator[list[int]]:
 
 
 @dataclass(frozen=True)
-class _Shown:
+class ImagesOfPage:
     """The names and thumbnails of the images of a page, in the order of its sheets."""
 
     table: PageTable
     album: Album
     page: Path
 
-    def picture(self, place: int, kept: bool, note: str) -> Picture:
+    def picture(self, place: int, kept: bool, note: str) -> SheetImage:
         number = self.album.place.get(place)
         thumbnail = None if number is None else self.album.thumbnails[number]
         if place in self.album.faults:
             note = f"{note} ({str(self.album.faults[place])[:SHOWN_OF_ERROR]})"
-        return Picture(self.table.names[place], thumbnail, self._link(place), kept, note)
+        return SheetImage(self.table.names[place], thumbnail, self._link(place), kept, note)
 
     def _link(self, place: int) -> str | None:
         path = self.album.files.get(place)
@@ -125,7 +125,9 @@ class _Shown:
         return address(path, os.path.abspath(self.page.parent))
 
 
-def _sheets(shown: list[list[int]], groups: list[list[int]], duplicates: Duplicates, images: _Shown) -> Iterator[Sheet]:
+def _sheets(
+    shown: list[list[int]], groups: list[list[int]], duplicates: Duplicates, images: ImagesOfPage
+) -> Iterator[Sheet]:
     numbers = duplicates.groups
     place = 0
     for rows, group in zip(shown, groups, strict=False):
