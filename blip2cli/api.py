@@ -302,27 +302,15 @@ def dedup(
     Raises:
         blip2cli.errors.UsageError: there are no such features, or no such column; or the threshold is not a cosine.
     """
-    import numpy as np
-
-    from blip2cli.features.duplicates import COLUMNS, UNUSABLE, find_duplicates
     from blip2cli.features.files import OF_IMAGES, open_features
+    from blip2cli.features.grouped import grouped_rows
     from blip2cli.features.memory import features_in_memory
-    from blip2cli.features.preference import compared_rows, preferred
 
     check_cosine("threshold", threshold)
     if (keep == "best-score") != (score_column is not None):
         raise UsageError("keep='best-score' and score_column belong together", "Give both, or neither.")
     opened = open_features(Path(features), OF_IMAGES) if _is_name(features) else features_in_memory(features)
-    rows, scores = compared_rows(opened, score_column)
-    duplicates = find_duplicates(opened, rows[preferred(scores)], np.arange(opened.rows), threshold)
-    records = opened.records(range(opened.rows)) if opened.rows else []
-    verdicts = []
-    for row, record in enumerate(records):
-        values = (*duplicates.verdict(row), records[int(duplicates.kept[row])]["image"])
-        error = str(UNUSABLE) if duplicates.unusable[row] else record["error"]
-        columns = {name: value for name, value in record.items() if name != "error"}
-        verdicts.append({**columns, **dict(zip(COLUMNS, values, strict=True)), "error": error})
-    return verdicts
+    return grouped_rows(opened, threshold, score_column)
 
 
 OF_MODEL = ("model", "revision", "dtype", "device", "device_map", "batch_size", "workers")
