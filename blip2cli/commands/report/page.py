@@ -32,6 +32,7 @@ SCRIPTS = (
     "data",
     "words",
     "pictures",
+    "maps",
     "facets",
     "filters",
     "cards",
@@ -78,6 +79,8 @@ class Page:
         if bare:
             bound = f"--thumbnails-mb {self.settings.thumbnails_mb:g}"
             notes.append(f"{bare:,} images are shown without thumbnails, because the limit was reached ({bound}).")
+        if table.maps_left_out:
+            notes.append(f"The maps of the first {len(table.maps):,} rows with maps are shown.")
         if table.columns_left_out:
             notes.append(f"The first {MOST_COLUMNS} columns are shown.")
         return tuple(notes)
@@ -107,6 +110,7 @@ class Page:
             "links": cards.links,
             "faults": cards.faults,
             "cards": None if len(cards) == len(table) else cards.of_row,
+            "maps": {row: [page_map.packed() for page_map in maps] for row, maps in table.maps.items()},
             "errors": {row: error for row, error in enumerate(table.errors) if error is not None},
             "fields": [packed(field) for field in table.fields],
             "question": None if table.question is None else at[table.question],

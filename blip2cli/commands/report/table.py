@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
+from blip2cli.commands.report.maps import PageMap, maps_of
 from blip2cli.records import Row
 
 Cell = str | list[str] | int | float | None
@@ -40,6 +41,9 @@ MOST_ITEMS = 16
 
 MOST_TEXT = 64_000_000
 """Letters of all cells together, after which no further row is taken."""
+
+MOST_MAP_LETTERS = 16_000_000
+"""Letters of all maps together, after which rows are shown without them."""
 
 MOST_COLUMNS = 200
 """Columns that are taken; those that come later are left out."""
@@ -72,6 +76,9 @@ class Field:
 class PageTable:
     """The rows of a page.
 
+    `maps` are those of where the model looked, by the numbers of their rows, `maps_left_out` is whether there were more
+    than fit.
+
     `pictures` are the rows, by their numbers, with their images or the errors why there are none. `more` is whether
     there are rows that were not taken, `total` how many there are with them, where it is known. `columns_left_out` is
     whether there were more columns than are taken.
@@ -81,6 +88,8 @@ class PageTable:
     errors: list[str | None] = field(default_factory=list)
     fields: list[Field] = field(default_factory=list)
     pictures: list[Row] = field(default_factory=list)
+    maps: dict[int, list[PageMap]] = field(default_factory=dict)
+    maps_left_out: bool = False
     more: bool = False
     columns_left_out: bool = False
     total: int | None = None
@@ -143,9 +152,15 @@ def table_of(rows: Iterable[Row], limit: int, total: int | None = None) -> PageT
     """The rows as columns, up to the limit."""
     table = PageTable(total=total)
     columns: dict[str, list[Cell]] = {}
-    letters, every = 0, iter(rows)
+    letters, map_letters, every = 0, 0, iter(rows)
     for number, row in enumerate(islice(every, limit)):
-        cells = {name: _cell(name, value) for name, value in row.columns.items() if name != "error"}
+        maps, in_maps = maps_of(row.columns)
+        cells = {name: _cell(name, value) for name, value in row.columns.items() if name not in ("error", *in_maps)}
+        map_letters += sum(len(page_map.patches) for page_map in maps)
+        if map_letters > MOST_MAP_LETTERS:
+            table.maps_left_out = True
+        elif maps:
+            table.maps[number] = maps
         error = row.columns.get("error") or (row.error if cells.keys() <= {RESULTS_FILE} else None)
         if error:  # CSV has only empty cells for missing values
             cells = {name: cell if cell != "" else None for name, cell in cells.items()}

@@ -7,13 +7,17 @@ let opened = 0; /* its place; the browser gives the focus back to the card it wa
 function openLightbox(place) {
   opened = Math.max(0, Math.min(shown.length - 1, place));
   const card = shown[opened];
-  showFullPicture(byId("full-picture"), card, (words) => { byId("picture-note").textContent = words; });
+  showFullPicture(byId("full-picture"), card, (words) => {
+    byId("picture-note").textContent = words;
+    drawMap();
+  });
   byId("lightbox-name").textContent = data.names[card];
   byId("lightbox-place").textContent = `${counted(opened + 1)} of ${plural(shown.length, noun)}`;
   byId("previous").disabled = opened === 0;
   byId("next").disabled = opened === shown.length - 1;
   byId("pick").checked = selected.has(card);
   byId("lightbox-rows").replaceChildren(...contentOf(card));
+  showMaps(card);
   const opening = !lightbox.open;
   if (opening) lightbox.showModal();
   byId("lightbox-text").scrollTop = 0;
@@ -110,7 +114,7 @@ lightbox.addEventListener("close", () => {
   go(opened);
 });
 lightbox.addEventListener("keydown", (event) => {
-  if (isShortcut(event)) return;
+  if (isShortcut(event) || event.target === mapStrength) return;
   if (WALK[event.key]) {
     event.preventDefault();
     walk(WALK[event.key]());
