@@ -25,14 +25,14 @@ def take_defaults(context: typer.Context, file: Path | None) -> Path | None:
     if file is None or context.resilient_parsing:
         return file
     options = _read(file)
-    parameters = {parameter.name: parameter for parameter in context.command.params if parameter.name not in OWN}
+    parameters = _by_name(context)
     shared = {name: value for name, value in options.items() if not isinstance(value, dict)}
     own_options = options.get(context.command.name or "", {})
     values: dict[str, Any] = {}
     for name, value in {**shared, **own_options}.items():
         option = name.replace("-", "_")
         if option not in parameters:
-            near = difflib.get_close_matches(option, [str(name) for name in parameters], 1)
+            near = difflib.get_close_matches(option, list(parameters), 1)
             meant = f"; did you mean {near[0].replace('_', '-')}?" if near else ""
             raise WrongValue(
                 f"{file}: {context.command.name} has no option {name}{meant}",
@@ -41,9 +41,19 @@ def take_defaults(context: typer.Context, file: Path | None) -> Path | None:
         if getattr(parameters[option], "is_flag", False) and not isinstance(value, bool):
             raise WrongValue(f"{file}: {name} is true or false, not {value}", "Write it without quotation marks.")
         several = getattr(parameters[option], "multiple", False) or parameters[option].nargs == -1
-        values[option] = [value] if several and not isinstance(value, list) else value
+        values[parameters[option].name] = [value] if several and not isinstance(value, list) else value
     context.default_map = values
     return file
+
+
+def _by_name(context: typer.Context) -> dict[str, Any]:
+    """The command's options and arguments, by all names that they have when typed."""
+    parameters: dict[str, Any] = {}
+    for parameter in context.command.params:
+        if parameter.name not in OWN:
+            flags = [flag[2:].replace("-", "_") for flag in parameter.opts if flag.startswith("--")]
+            parameters |= dict.fromkeys([str(parameter.name), *flags], parameter)
+    return parameters
 
 
 def _read(file: Path) -> dict[str, Any]:

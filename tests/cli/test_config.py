@@ -27,6 +27,13 @@ def test_a_file_gives_inputs_and_options_under_their_names(typed: Run) -> None:
     ]
 
 
+def test_an_option_has_all_the_names_that_it_has_when_typed(typed: Run) -> None:
+    file = write('inputs = "EXAMPLES/red-circle.png"\n[classify]\nclass = ["a circle", "a triangle"]\n')
+    assert typed("classify", "--config", file).rows[0]["label"] == "a circle"
+    file = write('inputs = "EXAMPLES/red-circle.png"\nquestion = "what shape is it?"\n')
+    assert typed("vqa", "--config", file).rows[0]["answer"] == "circle"
+
+
 def test_the_command_line_wins(typed: Run) -> None:
     file = write('inputs = "EXAMPLES/blue-circle.png"\nmax_new_tokens = 2\n')
     assert typed("caption", "--config", file, "--max-new-tokens", 3).rows[0]["caption"] == "a blue circle"
