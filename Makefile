@@ -12,7 +12,7 @@ ELSEWHERE := tests/cli tests/host tests/images tests/model tests/tasks tests/ver
 	tests/outputs/test_shards.py
 
 .PHONY: demo test test-avx2 test-oldest test-pythons test-elsewhere test-cluster lint chaos soak cluster-demo scale replicas fuzz \
-	bench bench-gpu accuracy pointing reference docs docs-pictures clean
+	bench bench-gpu accuracy pointing ranking reference docs docs-pictures clean
 
 # What running needs. Python compiles modules ahead when they are first imported: pip would compile all of them, which
 # takes longer than the rest of the installation.
@@ -114,6 +114,9 @@ accuracy: $(VENV)/.ready  ## Measure the bundled models.
 
 pointing: $(VENV)/.ready  ## Measure whether maps of --explain point at what a text names; half an hour.
 	$(BIN)/python -m blip2cli.commands.bench.pointing
+
+ranking: $(VENV)/.run  ## Measure the best of several captions with the bundled models.
+	$(BIN)/python -m blip2cli.tiny.ranking
 
 reference: $(VENV)/.run  ## Write the command-line reference.
 	$(BIN)/python -m blip2cli.cli.reference > docs/cli.md

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -30,7 +31,8 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.started = time.perf_counter()
-        self.seconds: dict[str, float] = dict.fromkeys(("reading", "encoding", "decoding", "writing"), 0.0)
+        phases = dict.fromkeys(("reading", "encoding", "decoding", "writing"), 0.0)
+        self.seconds: defaultdict[str, float] = defaultdict(float, phases)
         self._inside: list[str] = []
         self._since = self.started
 
@@ -41,7 +43,6 @@ class Stopwatch:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         self._book()
-        self.seconds.setdefault(name, 0.0)
         self._inside.append(name)
         try:
             yield

@@ -119,7 +119,7 @@ def write_material(root: Path, images: int, scenes: int) -> Material:
     """Write images and manifest below `root`."""
     (root / "images").mkdir()
     easy_asked, easy_captioned = _write_easy_vqa(root, images)
-    scene_asked, scene_captioned = _write_scenes(root, scenes)
+    scene_asked, scene_captioned = write_scenes(root, scenes)
     asked = easy_asked + scene_asked
     lines = [json.dumps(asdict(row)) + "\n" for row in asked]
     (root / "questions.jsonl").write_text("".join(lines), encoding="utf-8")
@@ -214,7 +214,8 @@ def _write_easy_vqa(root: Path, number: int) -> tuple[list[Asked], list[Captione
     return asked, captioned
 
 
-def _write_scenes(root: Path, number: int) -> tuple[list[Asked], list[Captioned]]:
+def write_scenes(root: Path, number: int) -> tuple[list[Asked], list[Captioned]]:
+    """Write held-out scenes below `root/images`; gives what is asked about them, and their captions."""
     asked, captioned = [], []
     rng = np.random.default_rng(ACCURACY_SEED)
     for index, scene in enumerate(islice(scene_stream(ACCURACY_SEED), number)):

@@ -117,8 +117,8 @@ class Replicas:
     def stats(self) -> PipelineStats:
         """The average seconds of the replicas, and the smallest of their batch sizes."""
         all_stats = [replica.stats for replica in self.known if replica.stats] or [PipelineStats({}, 1, 1)]
-        names = all_stats[0].seconds
-        seconds = {name: sum(stats.seconds[name] for stats in all_stats) / len(all_stats) for name in names}
+        names = dict.fromkeys(name for stats in all_stats for name in stats.seconds)
+        seconds = {name: sum(stats.seconds.get(name, 0.0) for stats in all_stats) / len(all_stats) for name in names}
         return PipelineStats(seconds, all_stats[0].started_with, min(stats.batch_size for stats in all_stats))
 
     def close(self) -> None:

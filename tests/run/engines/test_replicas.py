@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.records import Batch, Result
 from blip2cli.run.engines.replica_process import ReplicaProcess
 from blip2cli.run.engines.replicas import Replicas
+from blip2cli.run.pipeline import PipelineStats
 from blip2cli.run.sources import open_input
 from blip2cli.settings import GenerationSettings, InputSettings, Job, ModelSettings, OutputSettings
 from blip2cli.tasks.caption import CaptionOptions, CaptionTask
@@ -48,6 +50,16 @@ def test_replicas_write_what_one_process_writes(typed: Run, task: tuple[str, ...
     assert ran.code == 3 and "warning" not in ran.err, ran.err
     one, two = (rows_of(Path(name).read_text()) for name in ("one.jsonl", "two.jsonl"))
     assert two == approximate(one)
+
+
+def test_a_phase_that_only_some_replicas_came_to_is_averaged_too() -> None:
+    known = [
+        SimpleNamespace(stats=PipelineStats(seconds, 4, size))
+        for seconds, size in (({"reading": 1.0}, 4), ({"reading": 2.0, "ranking": 3.0}, 2))
+    ]
+    replicas = object.__new__(Replicas)
+    replicas.known = known  # type: ignore[assignment]  # all that is asked of them
+    assert replicas.stats() == PipelineStats({"reading": 1.5, "ranking": 1.5}, 4, 2)
 
 
 def test_an_output_begun_by_one_process_is_gone_on_with_and_mended_by_replicas(typed: Run) -> None:

@@ -3,7 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blip2cli.outputs.commits import Commit
+from blip2cli.run.engines.ray import _count
+from blip2cli.run.engines.ray_replica import ShardProgress
 from blip2cli.run.engines.stretches import Stretches
+from blip2cli.run.summary import Tally
 
 
 @given(st.integers(0, 200), st.integers(1, 30))
@@ -29,3 +33,10 @@ def test_runs_of_those_done_are_joined() -> None:
     for number in (3, 1, 2, 7, 0):
         stretches = stretches.with_done(number)
     assert stretches.done == ((0, 3), (7, 7))
+
+
+def test_the_seconds_of_every_phase_of_a_shard_are_added() -> None:
+    tally = Tally(Commit())
+    for number in range(2):
+        _count(tally, ShardProgress(number, finished=True, seconds={"decoding": 1.0, "ranking": 2.0}), Stretches(2, 1))
+    assert tally.images == 2 and (tally.watch.seconds["decoding"], tally.watch.seconds["ranking"]) == (2.0, 4.0)
