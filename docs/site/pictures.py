@@ -1,4 +1,4 @@
-"""Draws the pictures in docs/tour.md and docs/report.md: `make docs-pictures`, which needs Chromium.
+"""Draws the pictures in docs/tour.md, docs/report.md and docs/explain.md: `make docs-pictures`, which needs Chromium.
 
 A page's console blocks are run one after the other, in a copy of docs/ and on a terminal of their own. An SVG that
 stands below a block shows its commands and what they wrote, a PNG the HTML page that they made; `VIEWS` says how it is
@@ -46,6 +46,7 @@ class View:
 
 VIEWS = {
     "report-image.png": View(scheme="dark", clicks=(".card:nth-child(5)",)),
+    "explain.png": View(height=860, clicks=(".card:nth-child(6)", "#map-choice .word:nth-child(4)")),
     "report-phone.png": View(390, 760, clicks=("#panel-button", ".facet:nth-child(1) li:nth-child(3) button")),
 }
 """Those of the pictures that are not looked at like a page usually is."""
@@ -132,5 +133,5 @@ def _told(picture: Path) -> None:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or ("tour.md", "report.md"):
+    for name in sys.argv[1:] or ("tour.md", "report.md", "explain.md"):
         draw(DOCS / name)
