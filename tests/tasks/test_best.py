@@ -210,3 +210,14 @@ def test_a_ranker_that_does_not_exist_is_said_in_python(tiny: Blip2) -> None:
         tiny.caption(SCENE, rank_by="itx")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="did you mean threshold"):
         tiny.caption(SCENE, rank_by="itm", treshold=0.5)
+
+
+def test_an_image_goes_once_through_the_vision_model_for_all_its_captions_and_both_models(tiny: Blip2) -> None:
+    images = sorted(EXAMPLES.glob("*.png"))
+    counts: list[int] = []
+    layer = tiny.model.model.vision_model.encoder.layers[0]
+    hook = layer.register_forward_hook(lambda module, arguments, output: counts.append(len(output)))
+    rows = list(tiny.caption(images, prompt=["a", "a photo of"], rank_by="itm", **SAMPLED))
+    hook.remove()
+    assert len(rows) == 2 * len(images) and all(row["itm_scores"] for row in rows)
+    assert sum(counts) == len(images)
