@@ -18,6 +18,9 @@ from blip2cli.host.terminal import show_error
 FAILED, WRONG_USAGE, SOME_ERRORS, INTERRUPTED = 1, 2, 3, 130
 """Exit codes: the run could not go on; wrong usage; finished with error rows; stopped by Ctrl-C or SIGTERM."""
 
+OTHERS = 3
+"""Commands that a message names for an option that another command does not have."""
+
 GO_ON = "Rows committed to --out are kept; run the same command with --resume to continue."
 """The hint after Ctrl-C, for commands with --resume."""
 
@@ -92,4 +95,16 @@ def show_mistyped(error: Any) -> None:
     """Show an error of class MISTYPED in two lines."""
     command = error.ctx.command_path if error.ctx else "blip2"
     message = " ".join(error.format_message().split()).replace("Value error, ", "")  # added by pydantic
+    others = _commands_with(error.option_name, error.ctx) if type(error).__name__ == "NoSuchOption" else []
+    if others:
+        message = f"{error.option_name} is not an option of this command, but of {', '.join(others)}"
     show_error(message, f"See {command} --help.")
+
+
+def _commands_with(option: str, context: Any) -> list[str]:
+    """The commands that have an option; of many the first."""
+    if context is None or context.parent is None:
+        return []
+    commands = context.parent.command.commands
+    names = [name for name, command in commands.items() if any(option in param.opts for param in command.params)]
+    return [f"blip2 {name}" for name in names[:OTHERS]]

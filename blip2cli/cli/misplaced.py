@@ -19,21 +19,24 @@ TEXT_OPTIONS = {
 }
 """Command → what its texts are called, and their option."""
 
+ONE_WORD = ("classify",)
+"""Commands whose texts may be single words; those of others are mostly sentences."""
+
 
 def check_words(task: str, inputs: Sequence[str]) -> None:
     """Check that no input is a text, such as a question, that an option takes. Raises UsageError."""
     if task not in TEXT_OPTIONS:
         return
     called, option = TEXT_OPTIONS[task]
-    texts = [text for text in inputs if _is_text(text)]
+    texts = [text for text in inputs if _is_text(text, task in ONE_WORD and len(inputs) > 1)]
     if texts:
         meant = _as_typed(texts, option, named=len(texts) < len(inputs))
         raise UsageError(f"no such input: {texts[0]}", f"If it is a {called}, type: {meant}")
 
 
-def _is_text(name: str) -> bool:
-    """Whether an input that does not exist has spaces, or ends as questions do."""
-    words = len(name.split()) > 1 or name.endswith("?")
+def _is_text(name: str, one_word: bool) -> bool:
+    """Whether an input that does not exist has spaces, or ends as questions do, or may be `one_word`."""
+    words = len(name.split()) > 1 or name.endswith("?") or (one_word and name.isalnum())
     return words and not is_url(name) and not os.path.lexists(name) and not glob.glob(name)
 
 

@@ -140,7 +140,7 @@ class Plan:
 
         Raises UsageError for a changed input.
         """
-        if not self.job.output.resume or self.job.output.update or not self.target.is_there():
+        if not self.job.output.continues or self.job.output.update or not self.target.is_there():
             return None
         untyped = dict.fromkeys(self.source.column_names(), UNKNOWN)  # types may take reading all of the input
         done = finished(self.target, self.header(untyped))

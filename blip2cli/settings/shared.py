@@ -115,7 +115,7 @@ class OutputSettings(Options):
     update: Annotated[
         bool, Opt("Add the rows of a grown input that the output does not have yet, wherever they stand in the input.")
     ] = False
-    retry_errors: Annotated[bool, Opt("With --resume or --update: first compute the rows with errors again.")] = False
+    retry_errors: Annotated[bool, Opt("Compute the rows with errors again, then continue as --resume does.")] = False
     overwrite: Annotated[bool, Opt("Replace the output if it exists.")] = False
     commit_every: Annotated[
         float, Opt("Seconds between commits to the output.", metavar="SECONDS", min=0.0, max=DAY)
@@ -131,16 +131,14 @@ class OutputSettings(Options):
     @property
     def continues(self) -> bool:
         """Whether rows are added to an output that is there."""
-        return self.resume or self.update
+        return self.resume or self.update or self.retry_errors
 
     def validate(self) -> None:
         if self.continues and self.overwrite:
-            given = "--update" if self.update else "--resume"
+            given = "--update" if self.update else "--resume" if self.resume else "--retry-errors"
             raise UsageError(
                 f"both {given} and --overwrite are given", f"Use {given} to continue, or --overwrite to start again."
             )
-        if self.retry_errors and not self.continues:
-            raise UsageError("--retry-errors needs --resume or --update", "It continues an existing output.")
 
 
 @dataclass(frozen=True)

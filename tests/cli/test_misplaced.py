@@ -43,6 +43,12 @@ def test_a_text_among_the_inputs_is_answered_with_the_command(
     assert (ran.code, ran.err) == (2, f"blip2: no such input: {text}\n       If it is a {called}, type: {meant}\n")
 
 
+def test_single_words_behind_an_input_may_be_classes(typed: Run, photo: str) -> None:
+    ran = typed("classify", photo, "cat", "dog")
+    assert ran.err.endswith("If it is a class, type: blip2 classify a.png --class cat --class dog\n")
+    assert "If it is a class" not in typed("classify", "foto").err
+
+
 def test_the_command_that_is_meant_runs(typed: Run, photo: str) -> None:
     hint = typed("vqa", photo, "what shape is it?").err.splitlines()[1].partition("blip2 ")[2]
     words = subprocess.run(["bash", "-c", f"printf '%s\\n' {hint}"], capture_output=True, text=True, check=True).stdout

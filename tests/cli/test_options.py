@@ -143,7 +143,15 @@ def test_progress_is_a_line_now_and_then_where_stderr_is_no_terminal(
             ("caption", CIRCLE, "--out", "o.jsonl", "--format", "parquet"),
             "--format parquet cannot be used with o.jsonl",
         ),
-        (("caption", CIRCLE, "--out", "o.jsonl", "--retry-errors"), "--retry-errors needs --resume"),
+        (
+            ("caption", CIRCLE, "--out", "o.jsonl", "--retry-errors", "--overwrite"),
+            "both --retry-errors and --overwrite are given",
+        ),
+        (("caption", CIRCLE, "--question", "x?"), "--question is not an option of this command, but of blip2 vqa"),
+        (("vqa", CIRCLE, "--prefix", "sks"), "--prefix is not an option of this command, but of blip2 caption"),
+        (("caption", CIRCLE, "--num-beam", "3"), "No such option: --num-beam (Possible options: --num-beams)"),
+        (("score", "answers.jsonl"), "no references are given"),
+        (("search", "a red circle", __file__), "no such file: a red circle"),
         (("caption", CIRCLE, "--out", "o.jsonl", "--resume", "--overwrite"), "both --resume and --overwrite are given"),
         (("caption", CIRCLE, "--resume"), "--resume needs --out"),
         (

@@ -51,7 +51,7 @@ def test_retried_rows_are_as_if_they_had_been_good_at_once(
     assert typed(*command(task, (f"whole-{output[0]}", *output[1:]))).code == 3
     assert contents(Path(str(output[0]))) == contents(Path(f"whole-{output[0]}"))
     heal(10)
-    assert typed(*words, "--resume", "--retry-errors").code == 0
+    assert typed(*words, "--retry-errors").code == 0
     left = {path.name for path in Path().iterdir() if not path.name.startswith(("gone", "whole", ".whole"))}
     assert left == {"m.jsonl", str(output[0]), f".{output[0]}.blip2"}
 

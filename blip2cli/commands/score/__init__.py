@@ -104,10 +104,10 @@ class ScoreSettings(Options):
         wrong = next((name for name in self.metrics or () if name not in known_metrics), None)
         if wrong is not None:
             raise UsageError(f"unknown metric {wrong}", f"Choose from {', '.join(known_metrics)}.")
-        if not self.results or not (self.references or self.label_column):
-            raise UsageError(
-                "nothing to score", "Give result files, and --references FILE, or for labels --label-column NAME."
-            )
+        if not self.results:
+            raise UsageError("no results are given", "For example: blip2 score answers.jsonl --references FILE.")
+        if not (self.references or self.label_column):
+            raise UsageError("no references are given", "Add --references FILE; or for labels --label-column NAME.")
         if self.references and self.label_column:
             raise UsageError("--references cannot be used with --label-column", "Give one of them.")
         written = {"--out": self.out, "--per-row": self.per_row}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from contextlib import closing
 from dataclasses import replace
@@ -66,6 +67,11 @@ def _check_queries(file: str, texts: list[str], options: SearchOptions) -> None:
 
     if not texts and not options.image:
         raise UsageError("no query is given", f"For example: blip2 search {file} 'a red circle', or --image FILE.")
+    feature_file = next((text for text in texts if os.path.isfile(text) and not is_image(text)), None)
+    if feature_file is not None and not os.path.exists(file):
+        raise UsageError(
+            f"no such file: {file}", f"Features come first: blip2 search {feature_file} {shlex.quote(file)}"
+        )
     image = next((text for text in texts if is_image(text) and Path(text).is_file()), None)
     if image is not None:
         raise UsageError(f"{image} is an image, not a text", f"To search by it: --image {shlex.quote(image)}")

@@ -100,7 +100,7 @@ def shown_on_terminal(run: Callable[[], Typed], monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "nothing to score"),
+        ((), "no references are given"),
         (("--label-column", "input_label", "-r", "truth.csv"), "--references cannot be used with --label-column"),
         (("--label-column", "animal"), "no result has a label in column animal"),
         (("-r", "others.csv"), "no result has a reference"),
