@@ -112,6 +112,9 @@ class Graphs:
             self.forget()
             raise
         except RuntimeError as error:
+            if _ran_out_of_memory(error):
+                self.forget()
+                raise torch.OutOfMemoryError(str(error)) from error
             logger.debug("%s cannot be recorded as a CUDA graph, and runs without one: %s", name, error)
             self.refused.add(name)
             return None
@@ -121,21 +124,28 @@ class Graphs:
 
         It is called a few times: what it then writes must do no harm.
         """
-        current, warm_up = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
-        warm_up.wait_stream(current)
-        with torch.cuda.stream(warm_up):
+        current, aside = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
+        aside.wait_stream(current)
+        with torch.cuda.stream(aside):
             for _ in range(WARM_UP):
                 function(*inputs)
-        current.wait_stream(warm_up)
+        current.wait_stream(aside)
         if self.pool is None:
             self.pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.device(self.device), torch.cuda.graph(graph, pool=self.pool):
+            with torch.cuda.device(self.device), torch.cuda.graph(graph, pool=self.pool, stream=aside):
                 outputs = function(*inputs)
         finally:
             torch.cuda.set_stream(current)  # a recording that fails does not restore it
         return Recording(inputs, outputs, graph.replay)
+
+
+def _ran_out_of_memory(error: BaseException | None) -> bool:
+    """Whether memory ran out, although the end of the recording failed after that, too."""
+    while error is not None and not isinstance(error, torch.OutOfMemoryError):
+        error = error.__context__
+    return error is not None
 
 
 def runner_for(devices: Sequence[torch.device]) -> Runner:
@@ -168,7 +178,7 @@ class PendingTensors:
         for target, tensor in zip(self.tensors, tensors, strict=True):
             target.copy_(tensor, non_blocking=True)
         self.arrived = torch.cuda.Event()
-        self.arrived.record()
+        self.arrived.record(torch.cuda.current_stream(tensors[0].device))  # which need not be the current device
 
     def wait(self) -> Tensors:
         """The tensors in the host's memory, once they are copied."""

@@ -187,6 +187,7 @@ class ParquetOutput(Output):
             with self._writer(file) as writer:
                 for table in tables:
                     writer.write_table(table)
+                    release_unused()
 
         write_whole(path, write, announce)
 
@@ -202,6 +203,13 @@ class ParquetOutput(Output):
 
     def _unwritable(self, error: OSError) -> OutputError:
         return cannot_write(self.out, error, GO_ON)
+
+
+def release_unused() -> None:
+    """Give memory that Arrow has freed, and keeps for later, back to the system: each thread keeps its own."""
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
 
 
 def _full(tables: Sequence[pa.Table]) -> bool:

@@ -17,7 +17,17 @@ from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.decoding.language_model import LanguageModel
 from blip2cli.model.decoding.requests import Completion, EncodedImage, Request
-from blip2cli.model.graphs import WARM_UP, Eager, Function, Graphs, Recording, Runner, Tensors, runner_for
+from blip2cli.model.graphs import (
+    WARM_UP,
+    Eager,
+    Function,
+    Graphs,
+    PendingTensors,
+    Recording,
+    Runner,
+    Tensors,
+    runner_for,
+)
 from blip2cli.records import Batch, Row, RowError
 from blip2cli.settings import GenerationSettings, InputSettings, Job, ModelSettings, OutputSettings
 from blip2cli.tasks.embed import EmbedOptions, EmbedTask
@@ -327,6 +337,41 @@ def test_memory_that_runs_out_for_a_batch_may_be_enough_for_fewer_images(
     assert isinstance(model.query_output(batch)[0], torch.Tensor) and sizes == [8, 1] and model.batch_size == 8
     batch = Batch((), pixels[1:], (), (), tuple(bytes([number]) for number in range(1, 9)))
     assert all(isinstance(one, torch.Tensor) for one in model.query_output(batch)) and model.batch_size == 2
+
+
+def test_memory_that_runs_out_is_known_where_the_end_of_a_recording_fails_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def record(self: Replayed, function: Function, inputs: Tensors) -> Recording:
+        try:
+            raise torch.OutOfMemoryError("out of memory")
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(Replayed, "record", record)
+    runner = Replayed()
+    with pytest.raises(torch.OutOfMemoryError):
+        runner.run("step", lambda: ())
+    assert not runner.refused, "with fewer texts it is recorded"
+
+
+def test_tensors_are_waited_for_on_their_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replicas have another current device than their own, except for the first."""
+    recorded: list[torch.device] = []
+
+    class Event:
+        def record(self, stream: torch.device) -> None:
+            recorded.append(stream)
+
+    class OnDevice:
+        device = torch.device("cuda", 1)
+
+    class OnHost:
+        def copy_(self, source: OnDevice, non_blocking: bool) -> None: ...
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: device)
+    monkeypatch.setattr(torch, "empty_like", lambda tensor, device, pin_memory: OnHost())
+    PendingTensors((OnDevice(),))  # type: ignore[arg-type]
+    assert recorded == [torch.device("cuda", 1)]
 
 
 def test_only_one_cuda_device_is_recorded() -> None:

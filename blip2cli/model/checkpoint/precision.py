@@ -56,17 +56,37 @@ def tf32(allowed: bool) -> Iterator[None]:
     With TF32 the Q-Former's features, of up to 4.7, stay within 1.5e-3, in a fifth of the
     time. PyTorch's default allows it for convolutions, which is enough to change texts.
     """
-    import torch
-
-    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [switch.allow_tf32 for switch in switches]
+    name, switches = _tf32_switches()
+    value: object = allowed if name == "allow_tf32" else "tf32" if allowed else "ieee"
+    before = [getattr(switch, name) for switch in switches]
     for switch in switches:
-        switch.allow_tf32 = allowed
+        setattr(switch, name, value)
     try:
         yield
     finally:
-        for switch, was_allowed in zip(switches, before, strict=True):
-            switch.allow_tf32 = was_allowed
+        for switch, earlier in zip(switches, before, strict=True):
+            setattr(switch, name, earlier)
+
+
+def _tf32_switches() -> tuple[str, tuple[Any, ...]]:
+    """PyTorch's switches for fp32 products and convolutions on CUDA, and the name of their
+    value.
+
+    A program that imports us may have set those of the newer name: then the older ones
+    cannot be read, or do not say what holds for convolutions.
+    """
+    import torch
+
+    newer = "fp32_precision", (torch.backends.cuda.matmul, getattr(torch.backends.cudnn, "conv", None))
+    if any(getattr(part, "fp32_precision", "none") != "none" for part in (torch.backends, torch.backends.cudnn)):
+        return newer
+    older: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    try:
+        for switch in older:
+            _ = switch.allow_tf32
+    except RuntimeError:
+        return newer
+    return "allow_tf32", older
 
 
 def native_bf16() -> bool:

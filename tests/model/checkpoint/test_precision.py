@@ -12,6 +12,7 @@ from blip2cli.model import blip2
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import precision
 from blip2cli.model.checkpoint.find import find_checkpoint
+from blip2cli.model.checkpoint.precision import tf32
 from blip2cli.model.decoding.opt import OptDecoder
 from blip2cli.model.decoding.requests import Request
 from blip2cli.model.families import FLAN_T5, OPT, Family
@@ -124,6 +125,24 @@ def test_tf32_is_for_half_precision_and_is_not_left_behind(
         assert flags() == before, "nor while what is yielded is used"
     assert len(seen) == 4 and set(seen) == {(allowed, allowed)}
     assert flags() == before
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_program_may_have_set_the_newer_switches(allowed: bool) -> None:
+    if not hasattr(torch.backends, "fp32_precision"):
+        pytest.skip("this PyTorch does not have them")
+    switches = torch.backends, torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = [switch.fp32_precision for switch in switches]
+    try:
+        torch.backends.fp32_precision = "tf32"
+        set_by_program = [switch.fp32_precision for switch in switches]
+        with tf32(allowed):
+            value = "tf32" if allowed else "ieee"
+            assert [switch.fp32_precision for switch in switches[1:]] == [value, value]
+        assert [switch.fp32_precision for switch in switches] == set_by_program
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.fp32_precision = value
 
 
 def flags() -> tuple[bool, bool]:
