@@ -50,20 +50,22 @@ class JsonlStream(Output):
 
 
 class TableStream(Output):
-    """A readable table, printed as the rows come."""
+    """A readable table, printed as the rows come: of the task's columns; where it has none, of all."""
 
     committed = Commit()
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        numbers = [column.name for column in layout.columns if column.kind in NUMBERS]
-        self.table = TablePrinter(["image", *(column.name for column in layout.columns)], numbers)
+        names = [column.name for column in layout.columns] or list(layout.carried.values())
+        self.table = TablePrinter(["image", *names], _numbers(layout))
 
     def write(self, results: Sequence[Result]) -> None:
         rows = []
         for result in written(results):
             error = None if result.error is None else str(result.error)
-            rows.append(([result.row.name, *map(_shown, result.values)], error))
+            carried = [result.row.columns.get(name) for name in self.layout.carried]
+            values = result.values if self.layout.columns else carried
+            rows.append(([result.row.name, *map(_shown, values)], error))
         if rows:
             self.table.print_rows(rows)
 
@@ -72,6 +74,20 @@ class TableStream(Output):
 
     def finish(self) -> None:
         self.commit()
+
+
+def _numbers(layout: Layout) -> list[str]:
+    """The columns of the table that hold numbers."""
+    if layout.columns:
+        return [column.name for column in layout.columns if column.kind in NUMBERS]
+    import pyarrow as pa
+
+    types = {field.name: field.type for field in layout.schema()}
+    return [
+        shown
+        for name, shown in layout.carried.items()
+        if name in types and (pa.types.is_integer(types[name]) or pa.types.is_floating(types[name]))
+    ]
 
 
 def _shown(value: object) -> str:

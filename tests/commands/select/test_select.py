@@ -15,6 +15,7 @@ from blip2cli.commands.select.where import Condition
 from blip2cli.errors import UsageError
 from blip2cli.inputs import ColumnChoice, open_source
 from blip2cli.outputs import FORMATS
+from blip2cli.outputs.stdout import TableStream
 from tests.conftest import Typed
 
 Run = Callable[..., Typed]
@@ -393,3 +394,15 @@ def test_without_duckdb_the_package_is_named(typed: Run, results: str, monkeypat
     monkeypatch.setitem(sys.modules, "duckdb", None)
     assert "pip install 'blip2cli[select]'" in typed("select", results, "--where", "true").err
     assert ids(typed("select", results, "--limit", 1)) == [7]
+
+
+def test_a_table_on_a_terminal_has_the_columns_of_the_results(
+    typed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "r.jsonl", [{"image": "a.png", "id": 7, "p": 0.987654, "caption": "a red circle", "error": None}])
+    monkeypatch.setattr(
+        "blip2cli.outputs.stdout.open_stdout", lambda target, settings, layout, header: TableStream(layout)
+    )
+    heading, row = typed("select", "r.jsonl").out.splitlines()
+    assert heading.split() == ["image", "id", "p", "caption"]
+    assert row.split() == ["a.png", "7", "0.988", "a", "red", "circle"]
