@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blip2cli.errors import UsageError
-from blip2cli.host.signals import handlers_kept
 from blip2cli.outputs.commits import Commit
 from blip2cli.outputs.journal import read_journal
+from tests.docs.warm import run_once
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 QUESTIONS = ("what shape is it?", "what colour is it?", "is there a circle?")
@@ -260,25 +259,15 @@ def start_again(out: str, folder: Path, rng: random.Random) -> None:
 
 def run(rounds: int, rows: int, seed: int) -> dict[str, Tally]:
     """Kill `rounds` processes, as many for each kind of output. Raises AssertionError."""
+    import blip2cli.run.retry  # noqa: F401
+
+    run_once()
     rng = random.Random(seed)
     tallies = {out: Tally(number) for number, out in enumerate(OUTPUTS)}
     with tempfile.TemporaryDirectory() as temporary:
-        warm_up(Path(temporary) / "warm")
         for out, tally in tallies.items():
             one(out, Path(temporary) / out, rounds // len(OUTPUTS), rows, rng, tally)
     return tallies
-
-
-def warm_up(folder: Path) -> None:
-    """Run once in this process, so that what is imported on the way is there in all that are forked."""
-    import blip2cli.run.retry  # noqa: F401
-    from blip2cli.cli import main
-
-    prepare(folder, "o.jsonl", 5)
-    words = ["caption", str(folder / "m.jsonl"), "--out", str(folder / "o.jsonl"), "--model", "tiny", "--quiet"]
-    sys.argv = ["blip2", *words, "--dtype", "fp32", "--workers", "0"]
-    with handlers_kept(), suppress(SystemExit):
-        main()
 
 
 def one(out: str, work: Path, kills: int, rows: int, rng: random.Random, tally: Tally) -> None:

@@ -58,10 +58,8 @@ def install(folder: Path, address: str) -> None:
 def serve(listening: socket.socket) -> None:
     """Import what the command line needs, then fork a process for every command until killed."""
     import pyarrow.parquet  # noqa: F401
-    from transformers import AutoTokenizer, Blip2ForConditionalGeneration  # noqa: F401
 
-    import blip2cli.api  # noqa: F401
-
+    run_once()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         client, _ = listening.accept()
@@ -70,6 +68,19 @@ def serve(listening: socket.socket) -> None:
             listening.close()
             _answer(client)
         client.close()
+
+
+def run_once() -> None:
+    """Caption an image in this process, so that what is imported on the way is there in all that are forked.
+
+    Not by the command line, which takes stderr and signals for itself.
+    """
+    import blip2cli.cli
+    import blip2cli.run.flow  # noqa: F401
+    from blip2cli.api import Blip2
+
+    image = REPOSITORY / "docs" / "examples" / "red-circle.png"
+    assert list(Blip2("tiny", dtype="fp32", workers=0).caption(image))
 
 
 def _answer(client: socket.socket) -> None:
