@@ -37,7 +37,7 @@ def tiny() -> Blip2:
 
 def batch_of(side: int) -> Batch:
     rows = open_source([str(CIRCLE)], ColumnChoice()).rows()
-    return next(load(rows, Reading(side), Loading(1, workers=0)))
+    return next(load(rows, Reading(side), 1, Loading(workers=0)))
 
 
 def by_hand(model: Any, attend: Callable[[], torch.Tensor]) -> np.ndarray:
