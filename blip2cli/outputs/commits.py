@@ -63,12 +63,19 @@ class Header:
     def differences(self, now: Header) -> list[str]:
         """What has changed, said of each; a setting that one of them did not know is at its default, which is empty."""
         before, after = self.settings, now.settings
-        names = sorted(name for name in {*before, *after} if (before.get(name) or None) != (after.get(name) or None))
+        names = sorted(name for name in {*before, *after} if _differ(name, before, after))
         changed = [f"{name} was {before.get(name)!r}, is {after.get(name)!r}" for name in names]
         for one, other in ((self.carried, now.carried), (self.columns, now.columns)):
             if one is not None and other is not None:
                 changed += _changed_columns(one, other)
         return changed
+
+
+def _differ(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether a setting is another one; where both are known, 0 is not the same as None."""
+    if name in before and name in after:
+        return bool(before[name] != after[name])
+    return bool(before.get(name) or after.get(name))
 
 
 def _changed_columns(before: Columns, now: Columns) -> list[str]:

@@ -138,8 +138,8 @@ class Job:
         have the same."""
         chosen = {
             "task": self.task,
-            **_plain(self.options),
             **_plain(self.generation),
+            **_plain(self.options),  # behind: --temperature of classify is its own
             "model": absolute(self.model_name),
             "revision": self.model.revision,
             "dtype": self.model.dtype,

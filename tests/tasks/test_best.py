@@ -140,6 +140,7 @@ def test_another_ranker_or_another_choice_is_another_run(typed: Run) -> None:
     typed(*words)
     for more, said in (
         (("--keep", 2), "keep was None, is 2"),
+        (("--threshold", 0), "threshold was None, is 0.0"),
         (("--rank-by", "itc"), "rank_by was 'itm', is 'itc'"),
         (("--rank-model", RETRIEVAL_DIR), "rank_model was 'tiny', is "),
     ):

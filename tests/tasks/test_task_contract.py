@@ -110,6 +110,14 @@ def test_a_task_can_be_sent_to_a_replica(job: Job) -> None:
     assert received.needs == task.needs and received.options == task.options
 
 
+def test_a_run_is_resumed_with_the_same_options_only(job: Job) -> None:
+    options = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(job.options).items()}
+    fingerprint = job.fingerprint()
+    assert {name: fingerprint[name] for name in options if name != "rank_model"} == {
+        name: value for name, value in options.items() if name != "rank_model"
+    }
+
+
 def test_the_values_are_of_the_columns_that_were_announced(job: Job, loaded: dict[str, Any]) -> None:
     columns, results, _ = done(job, loaded)
     good = [result for result in results if result.error is None]
