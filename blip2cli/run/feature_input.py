@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,16 +31,33 @@ def with_features(job: Job) -> Job:
     if not job.options.takes_features:
         return job
     choice = ColumnChoice(job.input.image_column, image_required=False, encoding=job.input.encoding)
-    first = open_source(job.input.inputs[:1], choice).parts  # of many images, the others need not be looked for
-    if not first or not _is_embedded(_settings_of(first[0])):
+    parts = open_source(_possible_files(job.input.inputs), choice).parts
+    embedded = next((part.files[0] for part in parts if _is_embedded(_settings_of(part))), None)
+    if embedded is None:
         return job
     command = shlex.join(["blip2", job.task, *map(str, job.input.inputs)])
     model = job.model
     for part in open_source(job.input.inputs, choice).parts:
+        _check_embedded(part, embedded)
         model = _maker(part, model, command)
     if not job.output.quiet:
         show_note(f"{job.input.inputs[0]} holds features: they are read, and no images")
     return replace(job, model=replace(model, workers=0), from_features=True)
+
+
+def _possible_files(inputs: Sequence[str]) -> list[str]:
+    """The inputs that may hold features: the first, and tables; of many images, the others need not be looked for."""
+    tables = [name for name in inputs[1:] if (found := format_of(name)) is not None and found.contents == "table"]
+    return [*inputs[:1], *tables]
+
+
+def _check_embedded(part: Source, embedded: str) -> None:
+    """Check that a part of the input holds features, as the file `embedded` does. Raises UsageError."""
+    if not part.files or not _is_embedded(_settings_of(part)):
+        name = part.files[0] if part.files else "another input"
+        raise UsageError(
+            f"{embedded} holds features, and {name} does not", "Give features or images: they cannot be mixed."
+        )
 
 
 def _maker(part: Source, asked: ModelSettings, command: str) -> ModelSettings:
@@ -48,9 +65,6 @@ def _maker(part: Source, asked: ModelSettings, command: str) -> ModelSettings:
     from blip2cli.features.files import settings_of_maker
 
     said = _settings_of(part)
-    if not part.files or not _is_embedded(said):
-        name = part.files[0] if part.files else "an input"
-        raise UsageError(f"{name} does not hold features, as the first input does", "Give features, or images.")
     _check(part.files[0], said, part.schema())
     return settings_of_maker(part.files[0], said, asked, command)
 

@@ -164,9 +164,9 @@ class ClassifyTask(Task):
         if row.error is not None or row.features is None:
             return Failed(row.error or RowError("missing", "the row has no features"))
         features = torch.from_numpy(np.array(row.features, np.float32))
-        width = model.model.config.image_text_hidden_size
-        if features.dim() != 2 or features.shape[1] != width:
-            return Failed(RowError("unsupported", f"features of {features.shape[-1]} numbers, the model has {width}"))
+        shape, expected = list(features.shape), [model.num_query_tokens, model.model.config.image_text_hidden_size]
+        if shape != expected:
+            return Failed(RowError("unsupported", f"features of the shape {shape}, the model has {expected}"))
         return features
 
     def _result(self, row: Row, ranking: Ranking | Failed) -> Result:

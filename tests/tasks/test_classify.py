@@ -182,6 +182,7 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     write("f.parquet", shape)
     write("texts.parquet", (4,))
+    write("short.parquet", (2, shape[1]))
     write("qformer.parquet", shape, features="qformer")
     write("other.parquet", shape, model="/models/other")
     write("pinned.parquet", shape, revision="abc")
@@ -208,7 +209,8 @@ def test_features_give_what_their_images_give_and_no_image_is_read(
         (["other.parquet"], (), "other.parquet was made by /models/other, not by tiny"),
         (["pinned.parquet"], (), "pinned.parquet was made by revision abc, not None"),
         (["f.parquet", "other.parquet"], (), "other.parquet was made by /models/other"),
-        (["f.parquet", str(CIRCLE)], (), "does not hold features, as the first input does"),
+        (["f.parquet", str(CIRCLE)], (), "f.parquet holds features, and another input does not"),
+        ([str(CIRCLE), "f.parquet"], (), "f.parquet holds features, and another input does not"),
         (["qformer.parquet"], (), "holds qformer features"),
         (["texts.parquet"], (), "holds features of texts"),
     ],
@@ -219,6 +221,14 @@ def test_features_that_cannot_be_compared_are_refused(
     ran = typed("classify", *(features / name for name in names), *SHAPES, *more)
     assert ran.code == 2 and said in ran.err and "Traceback" not in ran.err
     assert len([line for line in ran.err.splitlines() if "they are read" not in line]) == 2
+
+
+def test_features_of_another_shape_are_errors_of_their_rows(typed: Run, features: Path) -> None:
+    names = ("short.parquet", "f.parquet")
+    ran = typed("classify", *(features / name for name in names), *SHAPES, "--dtype", "fp32", "--quiet")
+    assert ran.code == 3, ran.err
+    assert [row["label"] for row in ran.rows] == [None] * 3 + ["a circle", "a triangle", None]
+    assert ran.rows[0]["error"] == "unsupported: features of the shape [2, 64], the model has [8, 64]"
 
 
 def test_in_python_features_of_another_model_are_refused(model: Blip2, features: Path) -> None:
@@ -236,6 +246,9 @@ def test_an_output_is_gone_on_with_and_updated(typed: Run, photos: Path) -> None
     Path("c.txt").write_text("a circle\na square\n")
     refused = typed(*words, "--resume")
     assert refused.code == 2 and "classes" in refused.err and Path("o.csv").read_text() == whole
+    Path("c.txt").write_text("a circle\na triangle\n")
+    refused = typed(*words, "--resume", "--temperature", 0.5)
+    assert refused.code == 2 and "temperature was 0.07, is 0.5" in refused.err
 
 
 REFUSED: list[tuple[tuple[object, ...], str]] = [
