@@ -11,7 +11,7 @@ ELSEWHERE := tests/cli tests/host tests/images tests/model tests/tasks tests/ver
 	tests/outputs/test_carried_columns.py tests/outputs/test_resume.py tests/outputs/test_retry.py \
 	tests/outputs/test_shards.py
 
-.PHONY: demo test test-avx2 test-oldest test-pythons test-elsewhere test-cluster lint chaos soak cluster-demo scale replicas fuzz \
+.PHONY: demo test test-avx2 test-int8 test-oldest test-pythons test-elsewhere test-cluster lint chaos soak cluster-demo scale replicas fuzz \
 	bench bench-gpu accuracy pointing ranking reference docs docs-pictures clean
 
 # What running needs. Python compiles modules ahead when they are first imported: pip would compile all of them, which
@@ -40,6 +40,12 @@ test-avx2: $(VENV)/.ready  ## Run the tests of what depends on the processor as 
 	$(PYTEST) -m "not cluster" tests/model tests/tasks tests/features tests/commands/search tests/tiny tests/test_api.py \
 	tests/cli/test_options.py tests/cli/test_tasks.py tests/cli/test_chat.py tests/cli/test_models.py \
 	tests/cli/test_doctor.py tests/cli/test_bench.py tests/run/engines/test_replicas.py tests/docs/test_docs_examples.py
+
+test-int8: $(VENV)/.ready  ## Run the tests of what uses int8 as with a PyTorch that lacks torch.ao, operators of oneDNN, or all int8.
+	for absent in torch.ao onednn int8; do \
+		BLIP2_TEST_WITHOUT=$$absent $(PYTEST) -m "not cluster" tests/model tests/tiny tests/test_api.py tests/cli/test_options.py \
+		tests/cli/test_doctor.py tests/cli/test_bench.py || exit 1; \
+	done
 
 # PyTorch stays at $(TORCH), of which a build for the CPU is at hand: its own lower bound is not tested here.
 test-oldest: $(VENV)/.ready  ## Run the tests that need no other libraries with the oldest versions that are allowed.

@@ -25,6 +25,7 @@ from blip2cli.host.stopwatch import restart_clock
 from blip2cli.model.checkpoint import packing
 from blip2cli.model.checkpoint.int8 import available_kernels
 from blip2cli.tiny import MODEL_DIR
+from tests.versions.kernels_absent import take_away
 
 SIDE = 32
 QUERIES = 4
@@ -37,13 +38,23 @@ FLAGS = (
 REQUIRED = "BLIP2_REQUIRE_BROWSER"
 """The variable that makes a missing browser a failure."""
 
+INT8 = pytest.param("int8", marks=pytest.mark.int8)
+"""This precision, as one of several that a test is run with."""
+
+WITHOUT = take_away()
+"""What this PyTorch is made to lack, before anything is tried."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked cuda are skipped, and said to be, where there is no CUDA device."""
+    """Tests marked cuda or int8 are skipped, and said to be, where there is no such device or kernel."""
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("cuda"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+    if not available_kernels():
+        for item in items:
+            if item.get_closest_marker("int8"):
+                item.add_marker(pytest.mark.skip(reason="needs an int8 kernel of PyTorch"))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -52,7 +63,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     packed = "yes" if packing.is_available(torch.bfloat16) else "no"
     layers = f"bf16 packed: {packed}, int8: {' '.join(available_kernels()) or 'none'}"
     capability = torch.backends.cpu.get_cpu_capability()
-    terminalreporter.write_line(f"processor: {processor()}; oneDNN {limit}, ATen {capability}; {layers}")
+    absent = f"; without {WITHOUT}" if WITHOUT else ""
+    terminalreporter.write_line(f"processor: {processor()}; oneDNN {limit}, ATen {capability}; {layers}{absent}")
 
 
 @pytest.fixture(scope="session", autouse=True)

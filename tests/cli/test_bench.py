@@ -28,6 +28,7 @@ def words_of(ran: Typed) -> str:
     return " ".join(ran.out.split())
 
 
+@pytest.mark.int8
 def test_a_precision_that_cannot_run_is_told_and_the_others_are_tried(
     typed: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,6 +51,7 @@ def test_where_none_can_run_it_is_two_lines(typed: Run, monkeypatch: pytest.Monk
     ]
 
 
+@pytest.mark.int8
 def test_what_fails_in_the_middle_ends_that_precision_only(typed: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     write = Ours.write
 

@@ -13,7 +13,7 @@ from blip2cli.cli import app
 from blip2cli.host.terminal import progress
 from blip2cli.model.decoding import loop
 from blip2cli.model.decoding.opt import OptDecoder
-from tests.conftest import Typed
+from tests.conftest import INT8, Typed
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 CIRCLE = EXAMPLES / "red-circle.png"
@@ -38,7 +38,7 @@ def test_limit_counts_input_rows(typed: Run) -> None:
     assert len(rows) == 6 and len({row["image"] for row in rows}) == 3
 
 
-@pytest.mark.parametrize("dtype", ["auto", "fp32", "bf16", "int8"])
+@pytest.mark.parametrize("dtype", ["auto", "fp32", "bf16", INT8])
 def test_precisions_of_a_cpu(typed: Run, dtype: str) -> None:
     assert captions(typed("caption", CIRCLE, "--dtype", dtype, "--device", "cpu")) == ["a red circle"]
 

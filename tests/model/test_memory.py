@@ -12,6 +12,7 @@ from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.checkpoint.size import weight_shapes
 from blip2cli.settings import ModelSettings
+from tests.conftest import INT8
 
 CPU = torch.device("cpu")
 
@@ -34,7 +35,7 @@ def test_large_models_get_small_batches_on_a_cpu(model: Blip2Model) -> None:
     assert memory.automatic_batch_size(model.model, [CPU], memory.SMALL_MODEL) == memory.LARGEST_BATCH_ELSEWHERE
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", INT8])
 def test_a_model_is_as_large_in_each_precision(
     opt_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, dtype: Literal["fp32", "bf16", "int8"]
 ) -> None:

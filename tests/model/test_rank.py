@@ -23,6 +23,7 @@ from blip2cli.model.retrieval import RetrievalModel
 from blip2cli.records import Batch, ImageRef, Row
 from blip2cli.settings import ModelSettings
 from blip2cli.tiny import RETRIEVAL_DIR
+from tests.conftest import INT8
 
 IMAGES = sorted((Path(__file__).parents[2] / "docs" / "examples").glob("*.png"))
 CPU = ModelSettings("tiny", device="cpu", dtype="fp32")
@@ -100,7 +101,7 @@ def test_weights_that_are_shared_are_counted_once(tmp_path: Path) -> None:
     assert ranker_bytes(own) - ranker_bytes(shared) == vision
 
 
-@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+@pytest.mark.parametrize("dtype", ["bf16", INT8])
 def test_the_ranker_has_the_precision_of_the_captioner(dtype: str) -> None:
     checkpoint = with_ranker(captioner=replace(CPU, dtype=dtype))  # type: ignore[arg-type]
     assert checkpoint.ranker is not None and checkpoint.ranker.checkpoint.precision == dtype

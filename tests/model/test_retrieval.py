@@ -20,6 +20,7 @@ from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.retrieval import RetrievalModel, SeenImage
 from blip2cli.records import Batch, RowError
 from blip2cli.settings import ModelSettings
+from tests.conftest import INT8
 
 TEXTS = ["a red circle", "gray", "a blue triangle and a gray rectangle and a green circle", "is it red? é"]
 
@@ -125,7 +126,7 @@ def test_a_text_without_room_fails_alone(retrieval_checkpoint: Path) -> None:
     assert not isinstance(model.read(["red" + " red" * 61])[0], Failed)
 
 
-@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+@pytest.mark.parametrize("dtype", ["bf16", INT8])
 def test_other_precisions_score_nearly_the_same(retrieval_checkpoint: Path, photos: Path, dtype: str) -> None:
     ours, exact = model_of(retrieval_checkpoint, dtype=dtype), model_of(retrieval_checkpoint)
     both = [(model, list(seen(model, photos).values()), model.read(TEXTS)) for model in (ours, exact)]

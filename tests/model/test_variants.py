@@ -11,7 +11,7 @@ from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.decoding.requests import EncodedImage, Request
 from blip2cli.settings import GenerationSettings, ModelSettings
-from tests.conftest import ENDS, save_checkpoint
+from tests.conftest import ENDS, INT8, save_checkpoint
 from tests.model.test_equal_to_transformers import PROMPTS, SETTINGS, ours, theirs
 
 OPT: dict[str, dict[str, Any]] = {
@@ -72,7 +72,7 @@ def test_tokens_wider_than_the_layers_are_refused(tmp_path: Path) -> None:
         find_checkpoint(ModelSettings(str(folder), device="cpu"))
 
 
-@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+@pytest.mark.parametrize("dtype", ["bf16", INT8])
 def test_layers_without_any_parameters_decode(dtype: Literal["bf16", "int8"], tmp_path: Path) -> None:
     """Packed and quantised layers have none, and norms may have none."""
     folder = saved(tmp_path / "model", "opt", OPT["plain norms"])

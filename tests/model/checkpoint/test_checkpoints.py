@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from blip2cli.errors import CheckpointError
 from blip2cli.model import load_model
 from blip2cli.model.checkpoint.weights import check_report, report_of_loading
-from tests.conftest import Typed
+from tests.conftest import INT8, Typed
 from tests.model.checkpoint.broken import change_json, found, refused
 
 Run = Callable[..., Typed]
@@ -132,7 +132,7 @@ def test_names_of_earlier_versions_are_those_that_transformers_knows(opt: Path) 
     assert all(torch.equal(weight, loaded[name]) for name, weight in reference.items())
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16", "int8"])
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16", INT8])
 def test_every_precision_is_checked_before_loading(opt: Path, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     change_weights(opt, without("language_projection"))
     with pytest.raises(CheckpointError, match="language_projection"):
@@ -310,6 +310,7 @@ def test_weights_that_are_not_numbers_give_error_rows(opt: Path, typed: Run) -> 
     assert done.code == 3 and row["caption"] is None and "not finite" in row["error"]
 
 
+@pytest.mark.int8
 def test_int8_makes_no_numbers_of_weights_that_are_none(opt: Path) -> None:
     change_weights(opt, not_numbers)
     with pytest.raises(CheckpointError, match="language_projection"):

@@ -155,6 +155,8 @@ def test_an_image_gives_the_same_features_alone(kernel: str, monkeypatch: pytest
 
 def test_sums_that_are_cut_off_are_found_out(monkeypatch: pytest.MonkeyPatch, nothing_known: None) -> None:
     """As on a processor without AVX512-VNNI, AVX-VNNI or AMX, whatever it says that it has."""
+    if not int8.is_exact("onednn-7bit"):
+        pytest.skip("this PyTorch does not have oneDNN's quantised operators")
     product = int8.OneDnnWeight._product
 
     def saturating(weight: int8.OneDnnWeight, quantized: torch.Tensor, *others: object) -> torch.Tensor:
@@ -204,6 +206,7 @@ def test_without_any_kernel_int8_is_refused_in_two_lines(
         assert len(lines) == 2 and "int8" in lines[0] and "--dtype auto" in lines[1]
 
 
+@pytest.mark.int8
 @pytest.mark.parametrize("engine", ["qnnpack", "fbgemm", "onednn"])
 def test_the_other_library_may_be_any_that_pytorch_has(engine: str, nothing_known: None) -> None:
     """On Arm it is QNNPACK; which runs on other processors, too."""

@@ -30,6 +30,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str,
     monkeypatch.setenv(CACHE_FOLDER, str(tmp_path / "cache"))
     monkeypatch.delenv(OVERRIDE, raising=False)
     monkeypatch.setattr(kernel_choice, "available_kernels", lambda: BOTH)
+    monkeypatch.setattr(kernel_choice, "check_available", lambda: None)
     monkeypatch.setattr(kernel_choice, "_measure", measure)
     return calls
 
@@ -121,6 +122,7 @@ def test_the_cache_folder_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kernel_choice.cache_folder() == Path(os.path.expanduser("~"), ".cache", "blip2cli")
 
 
+@pytest.mark.int8
 def test_a_kernel_can_be_named(measured: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
     name = int8.available_kernels()[0]
     monkeypatch.setenv(OVERRIDE, name)
@@ -154,6 +156,7 @@ def test_one_kernel_needs_no_measurement(measured: list[tuple[str, ...]], monkey
     assert set(choose_kernels().kernels.values()) == {BOTH[0]} and not measured
 
 
+@pytest.mark.int8
 def test_a_real_measurement_names_a_kernel_for_each_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE_FOLDER, str(tmp_path))
     choice = choose_kernels()

@@ -84,6 +84,7 @@ def test_limits_on_instruction_sets_are_heeded(
     assert precision.native_bf16() == bf16
 
 
+@pytest.mark.int8
 @pytest.mark.parametrize(
     ("features", "expected"),
     [("fp asimd asimddp i8mm bf16", "bf16"), ("fp asimd asimdhp asimddp", "fp32"), ("fp asimd", "fp32")],
