@@ -4,7 +4,7 @@ that follows them; and `ArrangedLinear`, what they are replaced by."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +30,15 @@ layer and of the activation."""
 
 POST_OPS: dict[str, PostOp] = {"GELUActivation": ("gelu", "none"), "GELU": ("gelu", "none"), "ReLU": ("relu", "none")}
 """Class of an activation → the post-op that does the same."""
+
+
+JOINED = (
+    ("OPTAttention", ("q_proj", "k_proj", "v_proj")),
+    ("T5Attention", ("k", "v")),
+    ("T5DenseGatedActDense", ("wi_0", "wi_1")),
+    ("Blip2QFormerMultiHeadAttention", ("key", "value")),
+)
+"""Modules with linear layers that are always given the same input: the class, the names of the layers."""
 
 
 class ArrangedLinear(nn.Module, ABC):
@@ -86,11 +95,47 @@ def _slope(before: torch.Tensor, post_op: PostOp) -> torch.Tensor:
     return slope
 
 
+class JoinedLinears(nn.Module):
+    """Linear layers of one input as a single layer, which is computed when the first of them is called.
+
+    Args:
+        layer: [*, in] to [*, sum of widths].
+        widths: how many outputs each of the layers has.
+    """
+
+    def __init__(self, layer: nn.Module, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.layer, self.widths = layer, list(widths)
+        self.input: torch.Tensor | None = None
+        self.outputs: dict[int, torch.Tensor] = {}
+
+    def output_of(self, number: int, x: torch.Tensor) -> torch.Tensor:
+        """The output of one layer. It waits here from the call of another with the same tensor, if there was one."""
+        if x is not self.input or number not in self.outputs:
+            self.input = x
+            self.outputs = dict(enumerate(self.layer(x).split(self.widths, dim=-1)))
+        output = self.outputs.pop(number)
+        if not self.outputs:
+            self.input = None
+        return output
+
+
+class PartOfJoined(nn.Module):
+    """One of the layers of JoinedLinears, in its place."""
+
+    def __init__(self, joined: JoinedLinears, number: int) -> None:
+        super().__init__()
+        self.joined, self.number = joined, number
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.joined.output_of(self.number, x)
+
+
 def replace_linears(
     model: nn.Module, make: Callable[[nn.Linear, PostOp], nn.Module], fuse: bool = True, finite: bool = False
 ) -> None:
     """Replace every linear layer in place by what `make` makes of the layer and its
-    post-op.
+    post-op; layers that are always given the same input are joined first.
 
     Each layer is freed before the next is made, so that there is never a second copy of
     the model in memory. With `finite`, raises CheckpointError for weights that are NaN or
@@ -99,6 +144,7 @@ def replace_linears(
     # the list must not hold the linear layers, which would keep all their weights
     parents = [module for module in model.modules() if type(module) is not nn.Linear]
     for parent in counted(parents, len(parents), "parts"):
+        _join_linears(parent, make, finite)
         fused = _fused_activations(parent) if fuse else {}
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:
@@ -122,6 +168,41 @@ def works(make: Callable[[nn.Linear, PostOp], nn.Module], dtype: torch.dtype) ->
     except (AttributeError, RuntimeError, TypeError):  # the operator is missing, or refuses
         return False
     return bool((output - expected).norm() < 0.05 * expected.norm())
+
+
+def _join_linears(parent: nn.Module, make: Callable[[nn.Linear, PostOp], nn.Module], finite: bool) -> None:
+    """Replace the layers of a module that JOINED names, if they are alike, by parts of one."""
+    for module, names in JOINED:
+        if module != type(parent).__name__:
+            continue
+        layers = [getattr(parent, name) for name in names]
+        if not all(type(layer) is nn.Linear for layer in layers) or not _alike(layers):
+            continue
+        if finite:
+            for name, layer in zip(names, layers, strict=True):
+                _check_finite(module, name, layer.weight)
+        joined = JoinedLinears(make(_concatenated(layers), NO_POST_OP), [layer.out_features for layer in layers])
+        for number, name in enumerate(names):
+            setattr(parent, name, PartOfJoined(joined, number))
+
+
+def _alike(layers: Sequence[nn.Linear]) -> bool:
+    """Whether layers have inputs of one size and one dtype, and all of them a bias, or none."""
+    kinds = {(layer.in_features, layer.weight.dtype, layer.bias is None) for layer in layers}
+    return len(kinds) == 1
+
+
+def _concatenated(layers: Sequence[nn.Linear]) -> nn.Linear:
+    """A linear layer whose outputs are those of all the layers, one after another."""
+    first = layers[0]
+    joined = nn.Linear(first.in_features, sum(layer.out_features for layer in layers), device="meta")
+    joined.weight = _fixed([layer.weight for layer in layers])
+    joined.bias = None if first.bias is None else _fixed([layer.bias for layer in layers])  # type: ignore[assignment]  # as without one
+    return joined
+
+
+def _fixed(parts: Sequence[torch.Tensor]) -> nn.Parameter:
+    return nn.Parameter(torch.cat([part.detach() for part in parts]), requires_grad=False)
 
 
 def _fused_activations(parent: nn.Module) -> dict[str, str]:

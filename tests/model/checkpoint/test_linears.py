@@ -99,3 +99,56 @@ def test_fp32_is_packed_where_the_processor_has_avx2(opt_checkpoint: Path, monke
     assert not any(
         isinstance(module, packing.PackedLinear) for module in find_checkpoint(settings).load_model().modules()
     )
+
+
+class OPTAttention(nn.Module):
+    """Of the name, and with the layers, of one whose layers are joined."""
+
+    def __init__(self, bias: bool = True) -> None:
+        super().__init__()
+        self.q_proj, self.k_proj, self.v_proj = nn.Linear(8, 6), nn.Linear(8, 4, bias=bias), nn.Linear(8, 2)
+
+
+class Counted(nn.Module):
+    """A linear layer that counts its calls."""
+
+    def __init__(self, linear: nn.Linear, post_op: PostOp) -> None:
+        super().__init__()
+        self.linear, self.calls = linear, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        output: torch.Tensor = self.linear(x)
+        return output
+
+
+def test_layers_of_one_input_are_computed_together() -> None:
+    attention = OPTAttention()
+    names = ("q_proj", "k_proj", "v_proj")
+    separate = [getattr(attention, name) for name in names]
+    replace_linears(attention, Counted)
+    (counted,) = [module for module in attention.modules() if isinstance(module, Counted)]
+    first, second = torch.randn(3, 8), torch.randn(2, 5, 8)
+    for x, calls in ((first, 1), (second, 2), (second, 3)):
+        for name, layer in zip(names, separate, strict=True):
+            torch.testing.assert_close(getattr(attention, name)(x), layer(x))
+        assert counted.calls == calls
+    joined: Any = attention.q_proj
+    assert joined.joined.input is None and not joined.joined.outputs, "nothing is kept"
+
+
+def test_a_layer_of_joined_ones_may_be_given_another_input() -> None:
+    attention = OPTAttention()
+    q_proj, k_proj = attention.q_proj, attention.k_proj
+    replace_linears(attention, Counted)
+    first, second = torch.randn(3, 8), torch.randn(3, 8)
+    torch.testing.assert_close(attention.q_proj(first), q_proj(first))
+    torch.testing.assert_close(attention.k_proj(second), k_proj(second))
+    torch.testing.assert_close(attention.q_proj(second), q_proj(second))
+    torch.testing.assert_close(attention.q_proj(first), q_proj(first))
+
+
+def test_layers_that_are_not_alike_stay_apart() -> None:
+    attention = OPTAttention(bias=False)
+    replace_linears(attention, Counted)
+    assert len([module for module in attention.modules() if isinstance(module, Counted)]) == 3
