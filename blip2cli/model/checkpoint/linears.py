@@ -197,7 +197,7 @@ def _concatenated(layers: Sequence[nn.Linear]) -> nn.Linear:
     first = layers[0]
     joined = nn.Linear(first.in_features, sum(layer.out_features for layer in layers), device="meta")
     joined.weight = _fixed([layer.weight for layer in layers])
-    joined.bias = None if first.bias is None else _fixed([layer.bias for layer in layers])  # type: ignore[assignment]  # as without one
+    joined.bias = None if first.bias is None else _fixed([layer.bias for layer in layers])
     return joined
 
 
