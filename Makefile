@@ -118,7 +118,7 @@ bench-gpu: $(VENV)/.run  ## Compare speed on a CUDA device with the loop and tra
 accuracy: $(VENV)/.ready  ## Measure the bundled models.
 	$(BIN)/python -m blip2cli.tiny.accuracy
 
-pointing: $(VENV)/.ready  ## Measure whether maps of --explain point at what a text names; half an hour.
+pointing: $(VENV)/.ready  ## Measure whether maps of --explain point at what a text names; some minutes.
 	$(BIN)/python -m blip2cli.commands.bench.pointing
 
 ranking: $(VENV)/.run  ## Measure the best of several captions with the bundled models.
