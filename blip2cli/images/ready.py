@@ -1,11 +1,14 @@
 """Processes that decode, started while libraries are imported, before there are rows for
-them. torch is not needed."""
+them. torch is not needed, and Pillow only once they start."""
 
 from __future__ import annotations
 
-from blip2cli.images.decode import DecodeImages, Reading
-from blip2cli.images.processes.pool import Pool
-from blip2cli.records import ImageRef
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from blip2cli.images.decode import Reading
+    from blip2cli.images.processes.pool import Pool
+    from blip2cli.records import ImageRef
 
 FEW = 16
 """For fewer rows no process is started, unless the number of workers is given."""
@@ -22,6 +25,9 @@ class ReadyProcesses:
     def start(self, reading: Reading, workers: int, seconds: float) -> None:
         """Start so many processes, which read images in this way, and give one up after
         so many seconds."""
+        from blip2cli.images.decode import DecodeImages
+        from blip2cli.images.processes.pool import Pool
+
         self.reading, self.pool = reading, Pool(DecodeImages(reading), workers, seconds)
         self.pool.get_ready()
 

@@ -17,7 +17,6 @@ from blip2cli.images.ready import FEW, ReadyProcesses
 from blip2cli.model.checkpoint.files import weight_files
 from blip2cli.model.checkpoint.local import early_image_settings, local_folder
 from blip2cli.run.plan import Plan
-from blip2cli.run.reading import reading_for
 from blip2cli.settings import Kind, ModelSettings
 
 READ_AT_ONCE = 64 << 20
@@ -63,6 +62,8 @@ def start_processes(plan: Plan) -> ReadyProcesses:
     with suppress(CheckpointError, OSError):
         images = early_image_settings(settings, plan.job.kind) if workers else None
         if images is not None:
+            from blip2cli.run.reading import reading_for
+
             ready.start(reading_for(images, settings), workers, settings.image_timeout)
     return ready
 

@@ -175,7 +175,7 @@ def test_hostile_lines_are_text(typed: Run) -> None:
         ((CIRCLE, "--template", "Answer:"), "--template does not contain {}"),
         ((CIRCLE, "--template", "{a} {}"), "--template uses column a"),
         ((CIRCLE, "--max-new-tokens", 600), "--max-new-tokens 600 is more than the model has room for"),
-        ((CIRCLE, "--scores"), "No such option"),
+        ((CIRCLE, "--scores"), "--scores is not an option of this command"),
     ],
 )
 def test_wrong_usage_is_two_lines_and_exit_code_2(typed: Run, words: tuple[object, ...], message: str) -> None:

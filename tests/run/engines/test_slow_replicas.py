@@ -32,6 +32,9 @@ class Nothing:
 
     device: torch.device
 
+    def on(self, device: torch.device) -> "Nothing":
+        return Nothing(device)
+
 
 class Fast:
     """The pipe to a replica that answers each row at once, with its own name."""
