@@ -8,9 +8,9 @@ from blip2cli.tasks.caption import CaptionOptions
 
 
 @command("caption", CaptionOptions, *SHARED)
-def caption(job: Job) -> None:
+def caption(job: Job) -> bool:
     """Write a caption for every image.
 
     [bold]blip2 caption ./photos --out captions.jsonl[/bold]
     """
-    run_job(job)
+    return run_job(job)

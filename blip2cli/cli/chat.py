@@ -18,13 +18,11 @@ COLLECTIONS_ONLY = ("devices", "batch_size", "workers", "image_timeout", "scores
 
 
 @command("chat", ChatOptions, ModelSettings, GenerationSettings, argument=Image, without=COLLECTIONS_ONLY)
-def chat(job: Job) -> None:
+def chat(job: Job) -> bool:
     """Ask questions about an image, in a conversation on a terminal or from stdin.
 
     [bold]blip2 chat photo.jpg[/bold]
     """
-    from blip2cli.cli.failures import SOME_ERRORS
     from blip2cli.commands.chat import converse
 
-    if converse(job):
-        raise typer.Exit(SOME_ERRORS)
+    return not converse(job)

@@ -8,9 +8,9 @@ from blip2cli.tasks.classify import ClassifyOptions
 
 
 @command("classify", ClassifyOptions, InputSettings, ModelSettings, OutputSettings, EngineSettings)
-def classify(job: Job) -> None:
+def classify(job: Job) -> bool:
     """Say which of several classes every image shows, without training.
 
     [bold]blip2 classify ./photos --class cat --class dog --out labels.jsonl[/bold]
     """
-    run_job(job)
+    return run_job(job)

@@ -8,9 +8,9 @@ from blip2cli.tasks.embed import EmbedOptions
 
 
 @command("embed", EmbedOptions, InputSettings, ModelSettings, OutputSettings, EngineSettings)
-def embed(job: Job) -> None:
+def embed(job: Job) -> bool:
     """Write features of every image, or of texts.
 
     [bold]blip2 embed ./photos --out feats.parquet[/bold]
     """
-    run_job(job)
+    return run_job(job)

@@ -8,9 +8,9 @@ from blip2cli.tasks.match import MatchOptions
 
 
 @command("match", MatchOptions, InputSettings, ModelSettings, OutputSettings, EngineSettings)
-def match(job: Job) -> None:
+def match(job: Job) -> bool:
     """Score how well every image and its text, or several texts, match.
 
     [bold]blip2 match captions.parquet --threshold 0.5 --out good.parquet[/bold]
     """
-    run_job(job)
+    return run_job(job)

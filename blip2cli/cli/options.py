@@ -39,6 +39,14 @@ Inputs = Annotated[
     ),
 ]
 
+SHARED = (InputSettings, ModelSettings, GenerationSettings, OutputSettings, EngineSettings)
+"""All records that several commands share."""
+
+ONLY_OF_RUNS = (
+    "devices", "device_map", "resume", "update", "retry_errors", "commit_every", "existing", "dry_run", "summary",
+)  # fmt: skip
+"""Fields of shared records that only runs over a collection use."""
+
 
 def command(
     task: str,
@@ -46,9 +54,11 @@ def command(
     *others: type[Options],
     argument: Any = Inputs,
     without: Collection[str] = (),
-) -> Callable[[Callable[[Job], None]], Callable[..., None]]:
+) -> Callable[[Callable[[Job], bool]], Callable[..., None]]:
     """Turn a function of a Job into a Typer command with the options of the task and of
     the records it needs.
+
+    The function returns whether all rows are without errors; if not, the command exits with SOME_ERRORS.
 
     Args:
         task: the task's name.
@@ -59,14 +69,15 @@ def command(
     """
     records = (options, *others)
 
-    def wrap(function: Callable[[Job], None]) -> Callable[..., None]:
+    def wrap(function: Callable[[Job], bool]) -> Callable[..., None]:
         def started(inputs: list[str] | None = None, config: Any = None, debug: bool = False, **values: Any) -> None:
-            from blip2cli.cli.failures import GO_ON, START_ANEW, reported
+            from blip2cli.cli.failures import GO_ON, SOME_ERRORS, START_ANEW, reported
 
             go_on = GO_ON if values.get("out") else START_ANEW
             with reported(debug, go_on if "resume" in values else ""):
                 check_words(task, tuple(inputs or ()))
-                function(_job(task, records, tuple(inputs or ()), values))
+                if not function(_job(task, records, tuple(inputs or ()), values)):
+                    raise typer.Exit(SOME_ERRORS)
 
         parameters = [inspect.Parameter("inputs", _KIND, default=None, annotation=argument)]
         offered = [parameter for record in records for parameter in _parameters(record)]
@@ -102,7 +113,7 @@ def command_of(*records: type[Options], interrupted: str = "") -> Callable[[Call
 
 
 def _with_parameters(
-    command: Callable[..., None], parameters: list[inspect.Parameter], function: Callable[..., None]
+    command: Callable[..., None], parameters: list[inspect.Parameter], function: Callable[..., Any]
 ) -> Callable[..., None]:
     """The command with these parameters, and with the function's name and help, as Typer
     reads them."""
@@ -113,21 +124,15 @@ def _with_parameters(
     return command
 
 
-def run_job(job: Job) -> None:
-    """Run the job with its engine.
-
-    Exits with SOME_ERRORS if rows of the output have errors.
-    """
-    from blip2cli.cli.failures import SOME_ERRORS
+def run_job(job: Job) -> bool:
+    """Run the job with its engine; returns whether all rows of the output are without errors."""
     from blip2cli.run.engines import launch
 
     tally = launch(job)
-    if tally is not None and tally.any_errors:
-        raise typer.Exit(SOME_ERRORS)
+    return tally is None or not tally.any_errors
 
 
 _KIND = inspect.Parameter.KEYWORD_ONLY
-SHARED = (InputSettings, ModelSettings, GenerationSettings, OutputSettings, EngineSettings)
 
 
 def _job(

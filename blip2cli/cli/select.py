@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from blip2cli.cli.options import command
+from blip2cli.cli.options import ONLY_OF_RUNS, command
 from blip2cli.commands.select.options import SelectOptions
 from blip2cli.settings import Job, OutputSettings
 
@@ -14,18 +14,14 @@ Arguments = Annotated[
     list[str] | None,
     typer.Argument(metavar="RESULTS...", help="Results: files, or a folder of shards.", show_default=False),
 ]
-WITHOUT = ("resume", "update", "retry_errors", "commit_every", "existing", "dry_run", "summary")
-"""Options that only runs over collections have."""
 
 
-@command("select", SelectOptions, OutputSettings, argument=Arguments, without=WITHOUT)
-def select(job: Job) -> None:
+@command("select", SelectOptions, OutputSettings, argument=Arguments, without=ONLY_OF_RUNS)
+def select(job: Job) -> bool:
     """Select rows of results by a condition, or copy their images.
 
     [bold]blip2 select answers.jsonl --where "answer = 'yes'" --out yes.csv[/bold]
     """
-    from blip2cli.cli.failures import SOME_ERRORS
     from blip2cli.commands.select import select as run
 
-    if not run(job):
-        raise typer.Exit(SOME_ERRORS)
+    return run(job)

@@ -8,9 +8,9 @@ from blip2cli.tasks.vqa import VqaOptions
 
 
 @command("vqa", VqaOptions, *SHARED)
-def vqa(job: Job) -> None:
+def vqa(job: Job) -> bool:
     """Answer questions about every image.
 
     [bold]blip2 vqa ./photos --prompt "how many people are there?" --out answers.parquet[/bold]
     """
-    run_job(job)
+    return run_job(job)
