@@ -27,8 +27,9 @@ FIRST = 4
 """Texts that are begun first on a CPU, so that the first are soon there."""
 
 GROWTH = 8
-"""Texts that may be in hand after that for each that has ended. Few at a time cost more a text, for the weights are read
-at every step: with 2, a run over 32 images of the middle geometry takes a tenth longer than if all begin at once."""
+"""Texts that may be in hand after that for each that has ended. With few of them a text costs more, because the weights
+are read at every step: with 2, a run over 32 images of the middle geometry takes a tenth longer than if all begin at
+once."""
 
 
 @dataclass(frozen=True)
