@@ -1,27 +1,19 @@
-"""Groups of duplicates as contact sheets, on one HTML page without other files and without a script.
-
-All that the page shows is escaped; its own content security policy allows no script, no style but its own, and only
-images inside it or in files on the reader's machine: nothing is loaded from the network.
-"""
+"""Groups of duplicates as contact sheets, on one HTML page without a script."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blip2cli import __version__
 from blip2cli.commands.dedup.options import DedupOptions
-from blip2cli.commands.report import ReportSettings
-from blip2cli.commands.report.cards import SHOWN_BY_BROWSERS, address
-from blip2cli.commands.report.page import digest
-from blip2cli.commands.report.table import PageTable, table_of
-from blip2cli.commands.report.thumbnails import Album, album_of
+from blip2cli.commands.pages.bounds import MOST_LETTERS, THUMBNAILS_MB, usual_side
+from blip2cli.commands.pages.html import rendered
+from blip2cli.commands.pages.links import link_of
+from blip2cli.commands.pages.thumbnails import Album, album_of
 from blip2cli.host.files import write_atomically
 from blip2cli.host.terminal import show_note
-from blip2cli.records import Row
 from blip2cli.settings import Job
 
 if TYPE_CHECKING:
@@ -29,7 +21,7 @@ if TYPE_CHECKING:
     from blip2cli.features.duplicates import Duplicates
 
 BROWSER = Path(__file__).parent / "browser"
-"""The folder of the template and the style sheet."""
+"""The folder of its template and its style sheet."""
 
 IMAGES = 2_000
 """Images that a page shows at most."""
@@ -68,13 +60,11 @@ def write_sheets(job: Job, pictures: Pictures, duplicates: Duplicates, found: st
     groups = groups_of(duplicates)
     shown = list(bounded(groups))
     rows = [row for group in shown for row in group]
-    records = pictures.features.records(rows)
-    table = table_of((Row(row, record["image"]) for row, record in zip(rows, records, strict=True)), IMAGES)
-    settings = ReportSettings(options.report, job.output.overwrite, quiet=job.output.quiet)
+    names = [record["image"] for record in pictures.features.records(rows)]
     places = {row: place for place, row in enumerate(rows)}
-    images = pictures.rows((places[row], record["image"]) for row, record in zip(rows, records, strict=True))
-    album = album_of(images, table, settings)
-    sheets = list(_sheets(shown, groups, duplicates, ImagesOfPage(table, album, options.report)))
+    images = pictures.rows((places[row], name) for row, name in zip(rows, names, strict=True))
+    album = album_of(images, len(rows), usual_side(len(rows)), THUMBNAILS_MB, job.output.quiet)
+    sheets = list(_sheets(shown, groups, duplicates, ImagesOfPage(names, album, options.report)))
     data = render(job, sheets, len(groups), found)
     write_atomically(options.report, data)
     if not job.output.quiet:
@@ -107,7 +97,7 @@ def bounded(groups: list[list[int]]) -> Iterator[list[int]]:
 class ImagesOfPage:
     """The names and thumbnails of the images of a page, in the order of its sheets."""
 
-    table: PageTable
+    names: list[str]
     album: Album
     page: Path
 
@@ -116,13 +106,8 @@ class ImagesOfPage:
         thumbnail = None if number is None else self.album.thumbnails[number]
         if place in self.album.faults:
             note = f"{note} ({str(self.album.faults[place])[:SHOWN_OF_ERROR]})"
-        return SheetImage(self.table.names[place], thumbnail, self._link(place), kept, note)
-
-    def _link(self, place: int) -> str | None:
-        path = self.album.files.get(place)
-        if path is None or place in self.album.faults or not path.lower().endswith(SHOWN_BY_BROWSERS):
-            return None
-        return address(path, os.path.abspath(self.page.parent))
+        name = self.names[place][:MOST_LETTERS]
+        return SheetImage(name, thumbnail, link_of(self.album, place, self.page), kept, note)
 
 
 def _sheets(
@@ -148,28 +133,13 @@ def _note(duplicates: Duplicates, row: int) -> str:
 
 def render(job: Job, sheets: list[Sheet], groups: int, found: str) -> bytes:
     """The page in UTF-8."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=FileSystemLoader(BROWSER),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    style = (BROWSER / "sheets.css").read_text(encoding="utf-8")
-    bare = sum(picture.thumbnail is None for sheet in sheets for picture in sheet.pictures)
-    text = environment.get_template("sheets.html").render(
-        title=", ".join(map(str, job.input.inputs)),
+    return rendered(
+        BROWSER,
+        "sheets",
+        ", ".join(map(str, job.input.inputs)),
         found=found,
         options=job.options_as(DedupOptions),
         sheets=sheets,
         groups=groups,
-        bare=bare,
-        style=Markup(style),
-        policy=f"default-src 'none'; img-src data: file:; style-src {digest(style)}; base-uri 'none'; "
-        "form-action 'none'",
-        version=__version__,
+        bare=sum(picture.thumbnail is None for sheet in sheets for picture in sheet.pictures),
     )
-    return text.encode("utf-8", "backslashreplace")

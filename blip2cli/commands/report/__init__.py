@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from blip2cli.commands.pages.bounds import THUMBNAILS_MB, usual_side
 from blip2cli.errors import UsageError
 from blip2cli.host.files import check_apart, check_new_file, write_atomically
 from blip2cli.host.stopwatch import since_start
@@ -17,12 +18,6 @@ from blip2cli.settings.option import AllowPrivate, AllowRemote, ImageColumn, Ima
 
 if TYPE_CHECKING:
     from blip2cli.records import Row
-
-SIDES = ((500, 320), (2_500, 224))
-"""Side in pixels of the thumbnails of a page with up to so many rows."""
-
-SIDE = 144
-"""That of a page with more rows."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,7 @@ class ReportSettings(Options):
         ),
     ] = None
     thumbnails_mb: Annotated[float, Opt("Total size of the thumbnails at most, in megabytes.", metavar="MB", min=0)] = (
-        64.0
+        THUMBNAILS_MB
     )
     quiet: Quiet = False
 
@@ -53,9 +48,7 @@ class ReportSettings(Options):
 
     def side(self, rows: int) -> int:
         """Longer side of the thumbnails of a page with so many rows."""
-        if self.thumbnail is not None:
-            return self.thumbnail
-        return next((side for most, side in SIDES if rows <= most), SIDE)
+        return usual_side(rows) if self.thumbnail is None else self.thumbnail
 
 
 @dataclass(frozen=True)
@@ -124,14 +117,15 @@ def write_report(
             none; by default the rows themselves.
         total: how many rows there are with those above the limit.
     """
+    from blip2cli.commands.pages.thumbnails import album_of
     from blip2cli.commands.report.page import Page, render
     from blip2cli.commands.report.table import table_of
-    from blip2cli.commands.report.thumbnails import album_of
     from blip2cli.host.terminal import show_note
 
     settings.validate()
     table = table_of(rows, settings.limit, total)
-    album = album_of(table.pictures if pictures is None else pictures, table, settings)
+    images = table.pictures if pictures is None else pictures
+    album = album_of(images, len(table), settings.side(len(table)), settings.thumbnails_mb, settings.quiet)
     page = Page(title, table, album, runs, settings)
     data = render(page)
     write_atomically(settings.out, data)

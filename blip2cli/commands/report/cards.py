@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
 
+from blip2cli.commands.pages.links import link_of
+from blip2cli.commands.pages.thumbnails import Album
 from blip2cli.commands.report.table import PageTable
-from blip2cli.commands.report.thumbnails import Album
 
 SEARCH = ("query", "rank")
 """Columns of what a search found, whose rows stand alone: their order is what they say."""
-
-SHOWN_BY_BROWSERS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".avif")
-"""Suffixes of files that are shown in full although no thumbnail was made of them."""
 
 
 @dataclass
@@ -50,7 +46,6 @@ def cards_of(table: PageTable, album: Album, page: Path) -> Cards:
     """One card for each image: rows of the same name, unless their thumbnails differ. `page` is the page's file."""
     cards = Cards(alone=set(SEARCH) <= {field.name for field in table.fields})
     card_of: dict[tuple[str, int], int] = {}
-    folder = os.path.abspath(page.parent)
     for row, name in enumerate(table.names):
         place = album.place.get(row, -1)
         card = None if cards.alone else card_of.get((name, place))
@@ -58,33 +53,8 @@ def cards_of(table: PageTable, album: Album, page: Path) -> Cards:
             card = card_of[name, place] = len(cards)
             cards.names.append(name)
             cards.places.append(place)
-            cards.links.append(_link(album, row, folder))
+            cards.links.append(link_of(album, row, page))
             if row in album.faults:
                 cards.faults[card] = str(album.faults[row])
         cards.of_row.append(card)
     return cards
-
-
-def _link(album: Album, row: int, folder: str) -> str | None:
-    """The address of a row's image file, relative to the page's folder.
-
-    Only of files that were read as images, or would have been if there had been room for their thumbnails.
-    """
-    path = album.files.get(row)
-    if path is None or row in album.faults:
-        return None
-    if row not in album.place and not (path.lower().endswith(SHOWN_BY_BROWSERS) and os.path.isfile(path)):
-        return None
-    return address(path, folder)
-
-
-def address(path: str, folder: str) -> str | None:
-    """The address of a file in a page of that folder: relative, and with nothing in it that a browser would interpret.
-
-    None where no relative path leads there.
-    """
-    try:
-        relative = os.path.relpath(os.path.abspath(path), folder)
-    except ValueError:  # on another drive
-        return None
-    return "./" + quote(os.fsencode(relative.replace(os.sep, "/")))

@@ -1,13 +1,7 @@
-"""The page itself: a template, a style sheet and a script, filled with data as text, never as markup.
-
-The page's own content security policy allows it no other style and script than these, by their digests, and only
-images inside the page or in files on the reader's machine: nothing is loaded from the network.
-"""
+"""The page itself: what it shows of its rows and their runs, and the data that its script reads."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -16,13 +10,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blip2cli import __version__
+from blip2cli.commands.pages.bounds import MOST_LETTERS
+from blip2cli.commands.pages.html import rendered
+from blip2cli.commands.pages.thumbnails import Album
 from blip2cli.commands.report.cards import Cards, cards_of
-from blip2cli.commands.report.table import ANSWERS, MOST_COLUMNS, MOST_LETTERS, Field, PageTable
-from blip2cli.commands.report.thumbnails import Album
+from blip2cli.commands.report.table import ANSWERS, MOST_COLUMNS, Field, PageTable
 from blip2cli.records import RowError
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
+
     from blip2cli.commands.report import ReportSettings
 
 BROWSER = Path(__file__).parent / "browser"
@@ -143,42 +140,25 @@ def kind_of(error: str) -> str:
 
 def render(page: Page) -> bytes:
     """The page in UTF-8."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=FileSystemLoader(BROWSER),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    style = (BROWSER / "page.css").read_text(encoding="utf-8")
-    script = "\n".join((BROWSER / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     album = page.album.thumbnails
     blocks = [album[at : at + BLOCK] for at in range(0, len(album), BLOCK)]
-    text = environment.get_template("page.html").render(
+    return rendered(
+        BROWSER,
+        "page",
+        page.title,
+        script="\n".join((BROWSER / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS),
         page=page,
-        style=Markup(style),
-        script=Markup(script),
-        policy=f"default-src 'none'; img-src data: file:; style-src {digest(style)}; script-src {digest(script)}; "
-        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
-        data=Markup(embedded(page.data())),
-        blocks=[Markup(embedded(block)) for block in blocks],
-        version=__version__,
+        data=embedded(page.data()),
+        blocks=[embedded(block) for block in blocks],
     )
-    return text.encode("utf-8", "backslashreplace")
 
 
-def embedded(value: Any) -> str:
+def embedded(value: Any) -> Markup:
     """A value as JSON that can stand in a script element: nothing in it ends the element, or a line."""
+    from markupsafe import Markup
+
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-def digest(text: str) -> str:
-    """A text's digest in a content security policy."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
 
 
 def _ordered(run: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
+from blip2cli.commands.pages.bounds import MOST_LETTERS
 from blip2cli.commands.report.maps import PageMap, maps_of
 from blip2cli.records import Row
 
@@ -32,9 +33,6 @@ LISTS = ("captions", "sources", "itm_scores", "itc_scores", "labels", "logprobs"
 
 NUMBER = re.compile(r"-?(0|[1-9]\d{0,15})(\.\d+)?([eE][+-]?\d{1,2})?")
 """Text that is a number, and one that is finite."""
-
-MOST_LETTERS = 4_000
-"""Letters of a cell that are shown."""
 
 MOST_ITEMS = 16
 """Items of a list that are shown."""

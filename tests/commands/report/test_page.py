@@ -2,17 +2,16 @@
 
 import json
 import shutil
-import time
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from blip2cli.commands.report import ReportSettings
-from blip2cli.commands.report.page import digest, embedded, packed
-from blip2cli.commands.report.table import MOST_COLUMNS, MOST_LETTERS, table_of
-from blip2cli.commands.report.thumbnails import album_of
+from blip2cli.commands.pages.bounds import MOST_LETTERS
+from blip2cli.commands.pages.html import digest
+from blip2cli.commands.report.page import embedded, packed
+from blip2cli.commands.report.table import MOST_COLUMNS, table_of
 from blip2cli.records import Row
 from tests.commands.report.pages import (
     CIRCLE,
@@ -209,15 +208,3 @@ def test_numbers_that_javascript_has_no_room_for_are_shown(typed: Run) -> None:
     name = results("o.jsonl", {"image": "a.png", "caption": "a", "n": huge, "error": None})
     reported(typed, name)
     assert column(PAGE, "n") == [str(huge)]
-
-
-def test_rows_whose_images_are_gone_take_time_by_their_number_only() -> None:
-    def seconds(rows: int) -> float:
-        table = table_of((Row(at, f"{at}.png", None, {"caption": "a"}) for at in range(rows)), rows)
-        started = time.process_time()
-        album = album_of(table.pictures, table, ReportSettings(quiet=True, thumbnails_mb=float("inf")))
-        assert len(album.faults) == rows
-        return time.process_time() - started
-
-    few, many = (min(seconds(rows) for _ in range(3)) for rows in (2_000, 20_000))
-    assert many < 40 * few, "ten times the rows take about ten times as long, and not a hundred times"

@@ -9,9 +9,7 @@ from collections.abc import Generator, Hashable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
 
-from blip2cli.commands.report.table import PageTable
 from blip2cli.errors import ImageError
 from blip2cli.host import storage
 from blip2cli.host.containment import is_below
@@ -21,9 +19,6 @@ from blip2cli.images.decode import PIXELS, bytes_of, failure, failure_in, thumbn
 from blip2cli.images.processes import Death, work_through
 from blip2cli.inputs.originals import NOT_FOUND
 from blip2cli.records import ImageRef, Row, RowError
-
-if TYPE_CHECKING:
-    from blip2cli.commands.report import ReportSettings
 
 FEW = 16
 """Up to this many rows no process is started."""
@@ -50,16 +45,23 @@ class Album:
     files: dict[int, str]
 
 
-def album_of(pictures: Iterable[Row], table: PageTable, settings: ReportSettings) -> Album:
-    """The thumbnails of the rows' images, in the order in which these come; repeated images are decoded once."""
-    side = settings.side(len(table))
+def album_of(pictures: Iterable[Row], rows: int, side: int, megabytes: float, quiet: bool) -> Album:
+    """The thumbnails of the rows' images, in the order in which these come; repeated images are decoded once.
+
+    Args:
+        pictures: rows with their images, or the errors why there are none, by their `index`.
+        rows: of the page; pictures with a higher index are passed over.
+        side: longer side of the thumbnails in pixels; 0 for none.
+        megabytes: their size at most.
+        quiet: whether no progress is shown.
+    """
     if not side:
         return Album(0, [], {}, {}, {})
     rest = iter(pictures)
-    unfinished = UnfinishedAlbum(len(table), settings.thumbnails_mb * 1e6)
-    workers = cores() if len(table) > FEW else 0
+    unfinished = UnfinishedAlbum(rows, megabytes * 1e6)
+    workers = cores() if rows > FEW else 0
     with (
-        closing(Progress(settings.quiet)) as progress,
+        closing(Progress(quiet)) as progress,
         closing(_made(unfinished.distinct(rest), side, workers)) as all_made,
     ):
         for made in all_made:
