@@ -9,20 +9,19 @@ others lie near one of them, at all distances around the threshold. Up to 100,00
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 
+from blip2cli.commands.bench.cost import peak_of_memory, peak_of_process, timed
+from blip2cli.commands.bench.feature_files import unit, write_features
 from blip2cli.commands.bench.machine import describe_machine
-from blip2cli.commands.bench.search import peak_of_memory, timed, unit
 from blip2cli.features.duplicates import find_duplicates, unit_vectors
 from blip2cli.features.files import Features, open_features
 
 WIDTH = 256
-WRITTEN_AT_ONCE = 8192
 COMPARED = 100_000
 """Rows up to which all pairs are compared."""
 
@@ -77,32 +76,18 @@ def near_pairs(vectors: np.ndarray, kept: np.ndarray, is_kept: np.ndarray, thres
     return pairs, respected
 
 
-def peak_of_process() -> int:
-    """The most memory that this process has had, in bytes, with mapped files (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
-
-
 def write(path: Path, rows: int) -> None:
     """Write features as `blip2 embed --features vision` does."""
-    import pyarrow as pa
-
     rng = np.random.default_rng(0)
-    kind = pa.fixed_shape_tensor(pa.float32(), (WIDTH,))
-    said = {b"blip2": json.dumps({"features": "vision", "model": "made up"}).encode()}
-    schema = pa.schema([("image", pa.string()), ("features", kind), ("error", pa.string())], metadata=said)
-    with pa.ipc.new_file(path, schema) as writer:
-        for first in range(0, rows, WRITTEN_AT_ONCE):
-            number = min(WRITTEN_AT_ONCE, rows - first)
-            anywhere = unit(rng.standard_normal((number, WIDTH)))
-            near = rng.permutation(number) < number // 2
-            beside = unit(rng.standard_normal((number, WIDTH)))
-            distance = rng.uniform(0, 0.6, (number, 1)).astype(np.float32)
-            vectors = np.where(near[:, None], unit(anywhere[::-1] + distance * beside), anywhere)
-            storage = pa.FixedSizeListArray.from_arrays(vectors.reshape(-1), type=kind.storage_type)
-            names = pa.array([f"{at}.jpg" for at in range(first, first + number)])
-            columns = [names, pa.ExtensionArray.from_storage(kind, storage), pa.nulls(number, pa.string())]
-            writer.write_table(pa.table(columns, schema=schema))
+
+    def vectors(number: int) -> np.ndarray:
+        anywhere = unit(rng.standard_normal((number, WIDTH)))
+        near = rng.permutation(number) < number // 2
+        beside = unit(rng.standard_normal((number, WIDTH)))
+        distance = rng.uniform(0, 0.6, (number, 1)).astype(np.float32)
+        return np.where(near[:, None], unit(anywhere[::-1] + distance * beside), anywhere)
+
+    write_features(path, "vision", rows, vectors)
 
 
 if __name__ == "__main__":

@@ -9,30 +9,24 @@ which are near no row and hardest, and directions near a row), and images, which
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
+from blip2cli.commands.bench.cost import peak_of_memory, timed
+from blip2cli.commands.bench.feature_files import unit, write_features
 from blip2cli.commands.bench.machine import describe_machine
 from blip2cli.features.exact import Hit, best_rows
 from blip2cli.features.files import Features, open_features
 from blip2cli.features.index import Index
 
-T = TypeVar("T")
-
 TOKENS, WIDTH = 8, 64
 ROWS_A_DIRECTION = 100
 TOP = 10
 QUERIES = 100
-WRITTEN_AT_ONCE = 8192
 
 
 def main() -> None:
@@ -89,60 +83,14 @@ def recall(exact: Sequence[Sequence[Hit]], hits: Sequence[Sequence[Hit]]) -> flo
 
 def write(path: Path, rows: int) -> None:
     """Write features as `blip2 embed --features itc` does."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     rng = np.random.default_rng(0)
     directions = rng.standard_normal((max(1, rows // ROWS_A_DIRECTION), 1, WIDTH))
-    kind = pa.fixed_shape_tensor(pa.float16(), (TOKENS, WIDTH))
-    said = {b"blip2": json.dumps({"features": "itc", "model": "made up"}).encode()}
-    schema = pa.schema([("image", pa.string()), ("features", kind), ("error", pa.string())], metadata=said)
-    with pa.ipc.new_file(path, schema) if path.suffix == ".arrow" else pq.ParquetWriter(path, schema) as writer:
-        for first in range(0, rows, WRITTEN_AT_ONCE):
-            number = min(WRITTEN_AT_ONCE, rows - first)
-            around = directions[rng.integers(0, len(directions), number)]
-            vectors = unit(around + rng.standard_normal((number, TOKENS, WIDTH))).astype(np.float16)
-            storage = pa.FixedSizeListArray.from_arrays(vectors.reshape(-1), type=kind.storage_type)
-            names = pa.array([f"{at}.jpg" for at in range(first, first + number)])
-            columns = [names, pa.ExtensionArray.from_storage(kind, storage), pa.nulls(number, pa.string())]
-            writer.write_table(pa.table(columns, schema=schema))
 
+    def vectors(number: int) -> np.ndarray:
+        around = directions[rng.integers(0, len(directions), number)]
+        return unit(around + rng.standard_normal((number, TOKENS, WIDTH))).astype(np.float16)
 
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """The vectors in fp32, each of length 1."""
-    normalised: np.ndarray = (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
-    return normalised
-
-
-def timed(function: Callable[[], T]) -> tuple[float, T]:
-    """The seconds of a call, and its result."""
-    started = time.perf_counter()
-    value = function()
-    return time.perf_counter() - started, value
-
-
-@contextmanager
-def peak_of_memory() -> Iterator[list[int]]:
-    """The sampled peak of this process's own memory in bytes, without mapped files and what it had before."""
-    before, highest, over = own_memory(), [0], threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.01):
-            highest.append(own_memory() - before)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield highest
-    finally:
-        over.set()
-        watcher.join()
-
-
-def own_memory() -> int:
-    """Bytes of this process that belong to no file (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
+    write_features(path, "itc", rows, vectors)
 
 
 if __name__ == "__main__":
