@@ -123,6 +123,26 @@ def retrieval_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_checkpoint(tmp_path_factory.mktemp("retrieval"), unused, "Blip2ForImageTextRetrieval")
 
 
+Reference = Callable[[str, str, bool], Any]
+"""Outputs of transformers for an image's path, a text and whether ITM is wanted."""
+
+
+@pytest.fixture(scope="session")
+def retrieval_reference(retrieval_checkpoint: Path) -> Reference:
+    """What transformers computes with that checkpoint, for one image and one text."""
+    from transformers import Blip2ForImageTextRetrieval, Blip2Processor
+
+    model = Blip2ForImageTextRetrieval.from_pretrained(retrieval_checkpoint).eval()
+    processor = Blip2Processor.from_pretrained(retrieval_checkpoint, backend="pil")
+
+    def outputs(path: str, text: str, itm: bool) -> Any:
+        inputs = processor(images=Image.open(path), text=text, return_tensors="pt")
+        with torch.no_grad():
+            return model(**inputs, use_image_text_matching_head=itm)
+
+    return outputs
+
+
 def save_checkpoint(folder: Path, text_config: object, architecture: str = "Blip2ForConditionalGeneration") -> Path:
     """Save a random BLIP-2 whose outputs depend on the image, with the bundled model's tokenizer."""
     import transformers

@@ -1,13 +1,12 @@
 """ITC and ITM equal `Blip2ForImageTextRetrieval` on one image and one text at a time, whatever stands beside them."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from blip2cli.errors import CheckpointError
@@ -20,11 +19,9 @@ from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.retrieval import RetrievalModel, SeenImage
 from blip2cli.records import Batch, RowError
 from blip2cli.settings import ModelSettings
-from tests.conftest import INT8
+from tests.conftest import INT8, Reference
 
 TEXTS = ["a red circle", "gray", "a blue triangle and a gray rectangle and a green circle", "is it red? é"]
-
-Score = Callable[[str, str, bool], Any]
 
 
 def model_of(checkpoint: Path, batch_size: int | None = None, dtype: Any = "fp32") -> RetrievalModel:
@@ -49,44 +46,32 @@ def seen(model: RetrievalModel, photos: Path) -> dict[str, SeenImage]:
     }
 
 
-@pytest.fixture(scope="module")
-def reference(retrieval_checkpoint: Path) -> Score:
-    """Outputs of transformers for a path, a text and whether ITM is wanted."""
-    from transformers import Blip2ForImageTextRetrieval, Blip2Processor
-
-    model = Blip2ForImageTextRetrieval.from_pretrained(retrieval_checkpoint).eval()
-    processor = Blip2Processor.from_pretrained(retrieval_checkpoint, backend="pil")
-
-    def score(path: str, text: str, itm: bool) -> Any:
-        inputs = processor(images=Image.open(path), text=text, return_tensors="pt")
-        with torch.no_grad():
-            return model(**inputs, use_image_text_matching_head=itm)
-
-    return score
-
-
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_scores_equal_transformers_on_one_pair_at_a_time(
-    retrieval_checkpoint: Path, photos: Path, reference: Score, batch_size: int
+    retrieval_checkpoint: Path, photos: Path, retrieval_reference: Reference, batch_size: int
 ) -> None:
     model = model_of(retrieval_checkpoint, batch_size)
     images, texts = seen(model, photos), model.read(TEXTS)
     itc = model.itc(list(images.values()), texts)
     itm = model.itm([(image, text) for image in images.values() for text in texts])
     assert len(images) == 12 and itc.shape == (12, len(TEXTS))
-    expected_itc = torch.cat([reference(path, text, False).logits_per_image for path in images for text in TEXTS])
+    expected_itc = torch.cat(
+        [retrieval_reference(path, text, False).logits_per_image for path in images for text in TEXTS]
+    )
     torch.testing.assert_close(itc.flatten(), expected_itc.flatten(), rtol=0, atol=1e-5)
-    logits = torch.cat([reference(path, text, True).logits_per_image for path in images for text in TEXTS])
+    logits = torch.cat([retrieval_reference(path, text, True).logits_per_image for path in images for text in TEXTS])
     torch.testing.assert_close(torch.tensor(itm), logits.softmax(-1)[:, 1], rtol=0, atol=1e-5)
     assert min(itc.std(0).min(), itc.std(1).min(), torch.tensor(itm).view(12, -1).std(0).min()) > 0.001, (
         "the random model's scores must differ for this to say much"
     )
 
 
-def test_features_equal_the_normalised_projections(retrieval_checkpoint: Path, photos: Path, reference: Score) -> None:
+def test_features_equal_the_normalised_projections(
+    retrieval_checkpoint: Path, photos: Path, retrieval_reference: Reference
+) -> None:
     model = model_of(retrieval_checkpoint)
     for path, image in seen(model, photos).items():
-        theirs = reference(path, TEXTS[0], False)
+        theirs = retrieval_reference(path, TEXTS[0], False)
         torch.testing.assert_close(image.projected, theirs.image_embeds[0], rtol=0, atol=1e-5)
         torch.testing.assert_close(model.read(TEXTS[:1])[0].projected, theirs.text_embeds[0], rtol=0, atol=1e-5)
 

@@ -14,7 +14,7 @@ from blip2cli import Blip2
 from blip2cli.errors import UsageError
 from blip2cli.model.retrieval import RetrievalModel
 from blip2cli.tiny.class_scenes import write_scenes
-from tests.conftest import Typed, approximate, rows_of
+from tests.conftest import Reference, Typed, approximate, rows_of
 
 Run = Callable[..., Typed]
 
@@ -23,22 +23,6 @@ CIRCLE = EXAMPLES / "red-circle.png"
 SHAPES = ("--class", "a circle", "--class", "a triangle", "--class", "a rectangle")
 CLASSES = ["gray", "a red circle", "a blue triangle and a circle"]
 TEMPLATES = ["{}", "is it {}?"]
-
-
-@pytest.fixture(scope="module")
-def reference(retrieval_checkpoint: Path, photos: Path) -> Callable[[str, str, bool], Any]:
-    """Outputs of transformers for one image and one text, and whether ITM is wanted."""
-    from transformers import Blip2ForImageTextRetrieval, Blip2Processor
-
-    model = Blip2ForImageTextRetrieval.from_pretrained(retrieval_checkpoint).eval()
-    processor = Blip2Processor.from_pretrained(retrieval_checkpoint, backend="pil")
-
-    def outputs(path: str, text: str, itm: bool) -> Any:
-        inputs = processor(images=Image.open(path), text=text, return_tensors="pt")
-        with torch.no_grad():
-            return model(**inputs, use_image_text_matching_head=itm)
-
-    return outputs
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +37,12 @@ def two_photos(photos: Path) -> list[str]:
 
 @pytest.mark.parametrize("templates", [[], TEMPLATES], ids=["names", "templates"])
 def test_probabilities_are_a_softmax_of_the_similarities_of_transformers(
-    model: Blip2, reference: Any, two_photos: list[str], templates: list[str]
+    model: Blip2, retrieval_reference: Reference, two_photos: list[str], templates: list[str]
 ) -> None:
     for row in model.classify(two_photos, CLASSES, templates, top=3, temperature=0.5):
         similarities = []
         for name in CLASSES:
-            theirs = [reference(row["image"], text.format(name), False) for text in templates or ["{}"]]
+            theirs = [retrieval_reference(row["image"], text.format(name), False) for text in templates or ["{}"]]
             of_class = functional.normalize(torch.cat([each.text_embeds for each in theirs]).mean(dim=0), dim=-1)
             similarities.append((theirs[0].image_embeds[0] @ of_class).max())
             if not templates:
@@ -72,13 +56,15 @@ def test_probabilities_are_a_softmax_of_the_similarities_of_transformers(
 
 
 def test_itm_among_the_best_classes_equals_the_logits_of_transformers(
-    model: Blip2, reference: Any, two_photos: list[str]
+    model: Blip2, retrieval_reference: Reference, two_photos: list[str]
 ) -> None:
     first = {row["image"]: row["labels"] for row in model.classify(two_photos, CLASSES, TEMPLATES, top=3)}
     for row in model.classify(two_photos, CLASSES, TEMPLATES, top=2, rerank=2):
         candidates = first[row["image"]][:2]
         logits = [
-            torch.cat([reference(row["image"], text.format(name), True).logits_per_image for text in TEMPLATES])
+            torch.cat(
+                [retrieval_reference(row["image"], text.format(name), True).logits_per_image for text in TEMPLATES]
+            )
             for name in candidates
         ]
         log_odds = torch.stack([(each[:, 1] - each[:, 0]).mean() for each in logits])
@@ -88,14 +74,14 @@ def test_itm_among_the_best_classes_equals_the_logits_of_transformers(
 
 
 def test_itm_logits_equal_transformers_on_one_pair_at_a_time(
-    model: Blip2, reference: Any, two_photos: list[str]
+    model: Blip2, retrieval_reference: Reference, two_photos: list[str]
 ) -> None:
     from tests.model.test_retrieval import seen
 
     retrieval = model.model
     images = seen(retrieval, Path(two_photos[0]))
     ours = retrieval.itm_logits([(image, text) for image in images.values() for text in retrieval.read(CLASSES)])
-    theirs = torch.cat([reference(path, text, True).logits_per_image for path in images for text in CLASSES])
+    theirs = torch.cat([retrieval_reference(path, text, True).logits_per_image for path in images for text in CLASSES])
     torch.testing.assert_close(torch.tensor(ours), theirs, rtol=0, atol=1e-5)
 
 
