@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,14 +15,12 @@ import numpy as np
 
 from blip2cli.errors import UsageError, reason
 from blip2cli.host import storage
+from blip2cli.settings.metadata import settings_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from blip2cli.settings import ModelSettings
-
-KEY = b"blip2"
-"""The schema metadata in which `embed` says how the features were made."""
 
 BLOCK = 32 << 20
 """Bytes of vectors, in fp32, that are in memory at once."""
@@ -32,6 +29,9 @@ HINT = "Compute features first: blip2 embed ./photos --features itc --out feats.
 
 ITC = ("itc",)
 """The kind of features that can be compared with texts."""
+
+OWN_COLUMNS = ("image", "error")
+"""Columns that every file of features has, in addition to the features: the row's name, and why it has none."""
 
 OF_IMAGES = ("itc", "qformer", "vision")
 """Kinds of features of images."""
@@ -80,6 +80,13 @@ class Features:
     def schema(self) -> pa.Schema:
         """Names and types of the other columns."""
         return self.parts[0].schema
+
+    @property
+    def carried(self) -> pa.Schema:
+        """Names and types of the columns that an output of these rows carries along."""
+        import pyarrow as pa
+
+        return pa.schema([field for field in self.schema if field.name not in OWN_COLUMNS])
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """The number of a block's first row, its vectors fp32 [rows, tokens, width], and which rows have any [rows]."""
@@ -133,12 +140,12 @@ def open_features(path: Path, kinds: Sequence[str] = ITC) -> Features:
         parts = tuple(_parts(path))
     except (OSError, EOFError, ValueError, KeyError, pa.ArrowException) as error:
         raise UsageError(f"cannot read {path}: {reason(error)}", storage.reading_hint(error, HINT)) from None
-    settings = [_settings(part) for part in parts]
+    settings = [settings_of(part.schema.metadata) for part in parts]
     for part, said in zip(parts, settings, strict=True):
         kind = said.get("features")
         if kind not in kinds:
             raise UsageError(f"{path} holds {f'{kind} features' if kind else 'no known features'}", _again(path, said))
-        if not {"image", "error"} <= set(part.schema.names) or not _is_text(part.schema.field("image").type):
+        if not set(OWN_COLUMNS) <= set(part.schema.names) or not _is_text(part.schema.field("image").type):
             raise UsageError(f"{path} has no columns image and error", HINT)
         if kind == "itc" and len(part.shape) != 2:
             raise UsageError(f"{path} holds features of texts", "Give features of images.")
@@ -209,15 +216,6 @@ def _is_text(kind: pa.DataType) -> bool:
 def _made_by(settings: Mapping[str, Any]) -> tuple[Any, Any]:
     """The model, and its revision."""
     return settings.get("model"), settings.get("revision")
-
-
-def _settings(part: Part) -> dict[str, Any]:
-    """The metadata of `embed`; empty if another program wrote the file."""
-    try:
-        said = json.loads((part.schema.metadata or {}).get(KEY, b"{}"))
-    except (ValueError, RecursionError):
-        return {}
-    return said if isinstance(said, dict) else {}
 
 
 def _parts(path: Path) -> Iterator[Part]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain, repeat
@@ -24,7 +24,7 @@ from blip2cli.inputs.saved import saved_files
 from blip2cli.inputs.source import Source, Sources
 from blip2cli.inputs.walk import images_below, matching, walk
 
-__all__ = ["FILE_FORMATS", "ColumnChoice", "Source", "Sources", "format_of", "open_source"]
+__all__ = ["FILE_FORMATS", "ColumnChoice", "Source", "Sources", "format_of", "metadata_in", "open_source"]
 
 FILE_FORMATS = {
     "parquet": FileFormat(
@@ -90,6 +90,12 @@ def format_of(name: str, *contents: str) -> FileFormat | None:
     """The format of a file by its name; None where it is not known, or its contents are not among these."""
     file_format = BY_SUFFIX.get(suffix_of(name))
     return file_format if file_format and (not contents or file_format.contents in contents) else None
+
+
+def metadata_in(name: str) -> Mapping[bytes, bytes]:
+    """What the writer of a file has noted in it; nothing where its format has no place for it, or it cannot be read."""
+    file_format = format_of(name)
+    return {} if file_format is None else file_format.read_metadata(name)
 
 
 def _named(name: str, columns: ColumnChoice) -> Sequence[Source]:

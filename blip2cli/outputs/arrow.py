@@ -14,13 +14,10 @@ import pyarrow.parquet as pq
 from blip2cli.outputs.jsonl import plain
 from blip2cli.outputs.layout import Layout
 from blip2cli.records import Column, Result, RowError
+from blip2cli.settings.metadata import as_metadata
 
 MOST_WRITTEN_LEVELS = 48
 """Levels of lists and structs within each other that are written; Arrow's files hold 64."""
-
-METADATA_KEY = b"blip2"
-"""The schema metadata under which the run's settings stand, as JSON."""
-
 
 UNFIT = (pa.ArrowException, OverflowError, ValueError, TypeError)
 """What Arrow raises for a value that a type does not hold."""
@@ -37,7 +34,7 @@ def schema_of(layout: Layout, parquet: bool = True) -> pa.Schema:
         fields.append(pa.field(shown, _storable(carried.field(name).type, parquet)))
     fields += [pa.field(column.name, column_type(column)) for column in layout.columns]
     fields.append(pa.field("error", pa.string()))
-    return pa.schema(fields, metadata={METADATA_KEY: json.dumps(dict(layout.metadata)).encode()})
+    return pa.schema(fields, metadata=as_metadata(layout.metadata))
 
 
 def _storable(kind: pa.DataType, parquet: bool) -> pa.DataType:

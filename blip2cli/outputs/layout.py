@@ -30,6 +30,11 @@ class Layout:
     metadata: Mapping[str, Any]
     late: Counter[str] = field(default_factory=Counter)
 
+    @classmethod
+    def carrying(cls, schema: pa.Schema, columns: tuple[Column, ...], metadata: Mapping[str, Any]) -> Layout:
+        """The layout of rows that carry these columns along."""
+        return cls(carried_names(schema.names, columns), columns, lambda: schema, metadata)
+
     def failed(self, error: RowError) -> RowError:
         """Note an error that came up in writing a row; gives it back."""
         self.late[error.kind] += 1

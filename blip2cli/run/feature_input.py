@@ -5,7 +5,6 @@ Whether an input is one is said by the file itself, in what `blip2 embed` notes 
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
 from blip2cli.host.terminal import show_note
-from blip2cli.inputs import ColumnChoice, Source, format_of, open_source
+from blip2cli.inputs import ColumnChoice, Source, format_of, metadata_in, open_source
 from blip2cli.run.sources import FEATURES
 from blip2cli.settings import Job, ModelSettings
+from blip2cli.settings.metadata import settings_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,19 +70,8 @@ def _maker(part: Source, asked: ModelSettings, command: str) -> ModelSettings:
 
 
 def _settings_of(part: Source) -> dict[str, Any]:
-    """What is noted in the file of a part of the input; empty where nothing is."""
-    import pyarrow as pa
-
-    from blip2cli.outputs.arrow import METADATA_KEY
-
-    name = part.files[0] if part.files else ""
-    file_format = format_of(name)
-    try:
-        metadata = file_format.read_metadata(name) if file_format else {}
-        said = json.loads(metadata.get(METADATA_KEY, b"{}"))
-    except (OSError, ValueError, RecursionError, pa.ArrowException):  # reading the rows says what is wrong
-        return {}
-    return said if isinstance(said, dict) else {}
+    """The settings of the run that wrote a part of the input; empty where they are not known."""
+    return settings_of(metadata_in(part.files[0])) if part.files else {}
 
 
 def _is_embedded(said: Mapping[str, Any]) -> bool:

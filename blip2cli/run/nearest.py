@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError
-from blip2cli.outputs.layout import Layout, carried_names
+from blip2cli.outputs.layout import Layout
 from blip2cli.records import Column, Result, Row
 
 if TYPE_CHECKING:
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from blip2cli.features.index import Index
     from blip2cli.model.retrieval import RetrievalModel
     from blip2cli.settings import ModelSettings
-
-OWN = ("image", "error")
-"""Columns of a feature file that are not copied: the first names the row, and no row with an error is found."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +101,10 @@ def _array(query: str, vectors: object) -> np.ndarray:
 
 def layout_of_hits(features: Features, metadata: Mapping[str, Any], reranked: bool = False) -> Layout:
     """The columns of the rows that are found: those of the feature file, and the query's."""
-    import pyarrow as pa
-
     columns = [Column("query", "string"), Column("rank", "integer"), Column("itc", "number")]
     if reranked:
         columns.append(Column("itm", "number"))
-    schema = pa.schema([field for field in features.schema if field.name not in OWN])
-    return Layout(carried_names(schema.names, tuple(columns)), tuple(columns), lambda: schema, dict(metadata))
+    return Layout.carrying(features.carried, tuple(columns), metadata)
 
 
 def results_of_hits(features: Features, layout: Layout, found: Sequence[QueryHits]) -> Iterator[Result]:

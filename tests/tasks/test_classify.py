@@ -13,6 +13,7 @@ from torch.nn import functional
 from blip2cli import Blip2
 from blip2cli.errors import UsageError
 from blip2cli.model.retrieval import RetrievalModel
+from blip2cli.settings.metadata import as_metadata
 from blip2cli.tiny.class_scenes import write_scenes
 from tests.conftest import Reference, Typed, approximate, rows_of
 
@@ -146,8 +147,6 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from blip2cli.outputs.arrow import METADATA_KEY
-
     folder = tmp_path_factory.mktemp("features")
     model = Blip2("tiny", dtype="fp32", workers=0)
     images = [str(CIRCLE), str(EXAMPLES / "teal-triangle.png")]
@@ -164,7 +163,7 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "error": [None, None, "unreadable: x"],
         }
         noted = {"task": "embed", "features": "itc", "model": "tiny", "revision": None, **said}
-        pq.write_table(pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(noted)}), folder / name)
+        pq.write_table(pa.table(columns).replace_schema_metadata(as_metadata(noted)), folder / name)
 
     write("f.parquet", shape)
     write("texts.parquet", (4,))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from blip2cli.settings.metadata import as_metadata
 
 WRITTEN_AT_ONCE = 8192
 """Rows that are in memory together."""
@@ -26,7 +27,7 @@ def write_features(path: Path, kind: str, rows: int, vectors: Callable[[int], np
 
     first = vectors(min(WRITTEN_AT_ONCE, rows))
     tensor = pa.fixed_shape_tensor(pa.from_numpy_dtype(first.dtype), first.shape[1:])
-    metadata = {b"blip2": json.dumps({"features": kind, "model": "made up"}).encode()}
+    metadata = as_metadata({"features": kind, "model": "made up"})
     schema = pa.schema([("image", pa.string()), ("features", tensor), ("error", pa.string())], metadata=metadata)
     with pa.ipc.new_file(path, schema) if path.suffix == ".arrow" else pq.ParquetWriter(path, schema) as writer:
         for start in range(0, rows, WRITTEN_AT_ONCE):

@@ -14,7 +14,7 @@ from blip2cli.features.duplicates import UNUSABLE, Duplicates
 from blip2cli.host.files import write_atomically
 from blip2cli.host.terminal import show_warning
 from blip2cli.outputs import open_output
-from blip2cli.outputs.layout import Layout, carried_names
+from blip2cli.outputs.layout import Layout
 from blip2cli.records import Column, Result, Row, RowError
 from blip2cli.settings import Job
 
@@ -29,9 +29,6 @@ KINDS: tuple[Literal["integer", "boolean", "string", "number"], ...] = (
 """Of the columns that are added."""
 
 COLUMNS = tuple(Column(name, kind) for name, kind in zip(ADDED, KINDS, strict=True))
-
-OWN = ("image", "error")
-"""Columns of a feature file that every output has anyway."""
 
 ROWS_AT_ONCE = 4096
 """Rows that are read and written together."""
@@ -71,10 +68,7 @@ def _error(record: dict[str, Any], duplicates: Duplicates, row: int) -> RowError
 
 
 def _layout(job: Job, features: Features) -> Layout:
-    import pyarrow as pa
-
     options = job.options_as(DedupOptions)
-    schema = pa.schema([field for field in features.schema if field.name not in OWN])
     metadata = {
         "task": job.task,
         "features": features.settings.get("features"),
@@ -86,7 +80,7 @@ def _layout(job: Job, features: Features) -> Layout:
         "skip_content": options.skip_content,
         "version": __version__,
     }
-    return Layout(carried_names(schema.names, COLUMNS), COLUMNS, lambda: schema, metadata)
+    return Layout.carrying(features.carried, COLUMNS, metadata)
 
 
 def write_list(path: Path, pictures: Pictures, duplicates: Duplicates) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from blip2cli.commands.report.table import RESULTS_FILE
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
-from blip2cli.inputs import ColumnChoice, Sources, format_of, open_source
+from blip2cli.inputs import ColumnChoice, Sources, format_of, metadata_in, open_source
 from blip2cli.inputs.originals import Originals
 from blip2cli.inputs.walk import walk
 from blip2cli.outputs import FORMATS
 from blip2cli.outputs.journal import hidden_beside, parts_folder, settings_in
 from blip2cli.records import Row
+from blip2cli.settings.metadata import settings_of
 
 if TYPE_CHECKING:
     from blip2cli.commands.report import ResultFiles
@@ -100,14 +100,4 @@ def _in_journal(name: str) -> dict[str, Any]:
 
 def _in_schema(name: str) -> dict[str, Any]:
     """What the file itself says, in its format's metadata."""
-    import pyarrow as pa
-
-    from blip2cli.outputs.arrow import METADATA_KEY
-
-    try:
-        file_format = format_of(name)
-        metadata = file_format.read_metadata(name) if file_format else {}
-        settings = json.loads(metadata.get(METADATA_KEY, b"{}"))
-    except (pa.ArrowException, OSError, ValueError, RecursionError):  # a stream, or not ours
-        return {}
-    return settings if isinstance(settings, dict) else {}
+    return settings_of(metadata_in(name))

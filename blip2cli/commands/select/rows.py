@@ -11,7 +11,7 @@ from blip2cli.commands.select.options import SelectOptions
 from blip2cli.commands.select.selection import Selection
 from blip2cli.errors import UsageError
 from blip2cli.outputs import FORMATS, open_output
-from blip2cli.outputs.layout import Layout, carried_names
+from blip2cli.outputs.layout import Layout
 from blip2cli.outputs.target import Target, check_inputs, check_output, target_of
 from blip2cli.records import Column, ImageRef, Result, RowError
 from blip2cli.settings import Job
@@ -102,7 +102,7 @@ def _layout(job: Job, target: Target, selection: Selection) -> Layout:
         "results": list(map(str, job.input.inputs)),
         "version": __version__,
     }
-    return Layout(carried_names(schema.names, columns), columns, lambda: schema, metadata)
+    return Layout.carrying(schema, columns, metadata)
 
 
 def _results(target: Target, selection: Selection, layout: Layout) -> Iterator[Result]:
