@@ -49,12 +49,17 @@ class Options:
 
 
 AllowPrivate = Annotated[bool, Opt("With --allow-remote: also from this machine and private networks.")]
+ManifestColumn = Annotated[str | None, Opt("Manifest column with the image's path or bytes.", metavar="NAME")]
 Quiet = Annotated[bool, Opt("Show no progress and no summary on stderr.", ("--quiet", "-q"))]
 """Options that several records have."""
 
 InputsOfRun = Annotated[
     tuple[str, ...],
     Opt("Input of the run, to find images that are not at their row's name; may be repeated.", metavar="INPUT"),
+]
+InputsOfEmbed = Annotated[
+    tuple[str, ...],
+    Opt("Input of embed, to find images that are not at their row's name; may be repeated.", metavar="INPUT"),
 ]
 ImageColumn = Annotated[str | None, Opt("Column with the image's path or bytes.", metavar="NAME")]
 ImageRoot = Annotated[

@@ -11,7 +11,7 @@ from blip2cli.errors import UsageError
 from blip2cli.host.storage import is_url
 from blip2cli.settings.devices import check_device, devices_named
 from blip2cli.settings.numbers import batch_size_named, replicas_named, share_named
-from blip2cli.settings.option import AllowPrivate, Opt, Options, Quiet, check_private
+from blip2cli.settings.option import AllowPrivate, ManifestColumn, Opt, Options, Quiet, check_private
 
 FormatName = Literal["parquet", "jsonl", "csv", "arrow", "sidecar", "imagefolder", "webdataset", "npy", "coco", "vqa"]
 
@@ -64,7 +64,7 @@ class InputSettings(Options):
 
     panel = "Input"
     inputs: tuple[Any, ...] = ()
-    image_column: Annotated[str | None, Opt("Manifest column with the image's path or bytes.", metavar="NAME")] = None
+    image_column: ManifestColumn = None
     image_root: Annotated[
         str | None, Opt("Folder that a manifest's image paths start from. [default: the manifest's]", metavar="FOLDER")
     ] = None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from blip2cli.commands.dedup.content import Content
-    from blip2cli.commands.search.pictures import Pictures
+    from blip2cli.commands.pictures import Pictures
     from blip2cli.features.duplicates import Duplicates
     from blip2cli.features.files import Features
     from blip2cli.outputs.target import Target
@@ -29,7 +29,7 @@ def dedup(job: Job) -> bool:
     Raises Blip2Error, or Interrupted where it is stopped.
     """
     from blip2cli.commands.dedup.embedding import features_of
-    from blip2cli.commands.search.pictures import Pictures
+    from blip2cli.commands.pictures import Pictures
     from blip2cli.outputs import FORMATS
     from blip2cli.outputs.target import check_inputs, check_output, locked_output, target_of
 
@@ -41,7 +41,7 @@ def dedup(job: Job) -> bool:
     _check_files(job)
     done: list[str] = []
     with _told_when_interrupted(job, done), features_of(job) as features:
-        pictures = Pictures.of(features, PictureSources(job, features))
+        pictures = Pictures.of(features, job.options_as(DedupOptions), _embedded_images(job, features))
         parts = [str(file) for part in features.parts for file in part.files]
         check_inputs(target, job, [part for part in parts if part != str(job.options_as(DedupOptions).save_features)])
         with locked_output(target, keep=False):
@@ -61,11 +61,11 @@ def _dedup(job: Job, target: Target, pictures: Pictures, done: list[str]) -> boo
     found = _in_words(duplicates, errors)
     if not job.output.quiet:
         show_note(f"{found}, in {since_start():.1f} s")
-    if options.list is not None:
-        listed = write_list(options.list, pictures, duplicates)
-        done.append(str(options.list))
+    if options.kept_list is not None:
+        listed = write_list(options.kept_list, pictures, duplicates)
+        done.append(str(options.kept_list))
         if not job.output.quiet:
-            show_note(f"{options.list}: {listed:,} kept images")
+            show_note(f"{options.kept_list}: {listed:,} kept images")
     if options.report is not None:
         write_sheets(job, pictures, duplicates, found)
     return not errors
@@ -121,17 +121,10 @@ def _order(options: DedupOptions, content: Content, rows: np.ndarray, scores: np
     return preferred(scores)
 
 
-class PictureSources:
-    """Where the images are: in the inputs, if these are images."""
-
-    def __init__(self, job: Job, features: Features) -> None:
-        options = job.options_as(DedupOptions)
-        given = [str(name) for name in job.input.inputs]
-        embedded = [] if given == [str(features.path)] else [name for name in given if name != "-"]
-        self.images = (*options.images, *embedded)
-        self.image_root = options.image_root
-        self.allow_remote = options.allow_remote
-        self.allow_private = options.allow_private
+def _embedded_images(job: Job, features: Features) -> list[str]:
+    """The inputs that hold the images, if the features are not an input themselves."""
+    inputs = [str(name) for name in job.input.inputs]
+    return [] if inputs == [str(features.path)] else [name for name in inputs if name != "-"]
 
 
 def _check_files(job: Job) -> None:
@@ -139,7 +132,7 @@ def _check_files(job: Job) -> None:
     from blip2cli.host.files import check_new_file
 
     options = job.options_as(DedupOptions)
-    for path in (options.list, options.report):
+    for path in (options.kept_list, options.report):
         if path is not None:
             check_new_file(path, job.output.overwrite)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from blip2cli.errors import UsageError
 from blip2cli.settings import Kind, Opt, TaskOptions
 from blip2cli.settings.numbers import check_cosine
-from blip2cli.settings.option import AllowPrivate, AllowRemote, check_private
+from blip2cli.settings.option import AllowPrivate, AllowRemote, InputsOfEmbed, ManifestColumn, check_private
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,14 @@ class DedupOptions(TaskOptions):
         Path | None,
         Opt("Keep the computed features in this Parquet file, which the same command uses again.", metavar="FILE"),
     ] = None
-    list: Annotated[
-        Path | None, Opt("Write the paths of the kept images too, as a .txt input of other commands.", metavar="FILE")
+    kept_list: Annotated[
+        Path | None,
+        Opt("Write the paths of the kept images too, as a .txt input of other commands.", ("--list",), "FILE"),
     ] = None
     report: Annotated[Path | None, Opt("Write the groups as an HTML page too.", metavar="FILE")] = None
     skip_content: Annotated[bool, Opt("Compare features only, not the content of image files.")] = False
-    images: Annotated[
-        tuple[str, ...],
-        Opt("Input of embed, to find images that are not at their row's name; may be repeated.", metavar="INPUT"),
-    ] = ()
-    image_column: Annotated[str | None, Opt("Manifest column with the image's path or bytes.", metavar="NAME")] = None
+    images: InputsOfEmbed = ()
+    image_column: ManifestColumn = None
     image_root: Annotated[
         str | None,
         Opt(
@@ -67,7 +65,7 @@ class DedupOptions(TaskOptions):
     @property
     def outputs(self) -> dict[str, Path | None]:
         """Files written in addition to the rows, by their option."""
-        return {"--report": self.report, "--list": self.list, "--save-features": self.save_features}
+        return {"--report": self.report, "--list": self.kept_list, "--save-features": self.save_features}
 
     def validate(self) -> None:
         check_private(self.allow_private, self.allow_remote)
@@ -79,10 +77,10 @@ class DedupOptions(TaskOptions):
             )
         if self.skip_content and self.keep == "largest":
             raise UsageError("--keep largest cannot be used with --skip-content", "It reads the images.")
-        if self.list is not None and self.list.suffix != ".txt":
+        if self.kept_list is not None and self.kept_list.suffix != ".txt":
             raise UsageError(
-                f"{self.list} does not end in .txt, by which lists of images are recognised",
-                f"Type: --list {self.list.with_suffix('.txt')}",
+                f"{self.kept_list} does not end in .txt, by which lists of images are recognised",
+                f"Type: --list {self.kept_list.with_suffix('.txt')}",
             )
         if self.save_features is not None and self.save_features.suffix != ".parquet":
             raise UsageError(

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from blip2cli.errors import UsageError
 from blip2cli.settings import AllowPrivate, Kind, Opt, TaskOptions, check_private
+from blip2cli.settings.option import InputsOfEmbed
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,7 @@ class SearchOptions(TaskOptions):
             metavar="FILE",
         ),
     ] = None
-    images: Annotated[
-        tuple[str, ...],
-        Opt("Input of embed, to find images that are not at their row's name; may be repeated.", metavar="INPUT"),
-    ] = ()
+    images: InputsOfEmbed = ()
     image_root: Annotated[
         str | None,
         Opt(

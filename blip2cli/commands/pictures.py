@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -17,7 +17,7 @@ COLUMN = "image"
 
 
 class PictureOptions(Protocol):
-    """Options that say where images are: see those of `blip2 search`."""
+    """Options that say where images are: see those of `blip2 search` and `blip2 dedup`."""
 
     @property
     def images(self) -> tuple[str, ...]: ...
@@ -40,18 +40,17 @@ class Pictures:
     originals: Originals
 
     @staticmethod
-    def of(features: Features, options: PictureOptions) -> Pictures:
-        """Those of the file, found as the options say."""
+    def of(features: Features, options: PictureOptions, more_images: Sequence[str] = ()) -> Pictures:
+        """Those of the file, found as the options say, and among more inputs of images."""
         columns = ColumnChoice(
             COLUMN,
             root=options.image_root,
             allow_remote=options.allow_remote,
             allow_private=options.allow_private,
         )
-        image_column = features.settings.get("image_column")
-        return Pictures(
-            features, Originals(columns, options.images, image_column if isinstance(image_column, str) else None)
-        )
+        noted = features.settings.get("image_column")
+        image_column = noted if isinstance(noted, str) else None
+        return Pictures(features, Originals(columns, (*options.images, *more_images), image_column))
 
     def rows(self, named: Iterable[tuple[int, str]]) -> Iterator[Row]:
         """Rows of these numbers and names, in the order in which their images come by:
