@@ -168,7 +168,7 @@ def _tried(folder: Path) -> tuple[str | None, tuple[str, ...]]:
         checkpoint = find_checkpoint(ModelSettings(model=str(folder), device="cpu"), fetch=False)
         checkpoint.load_tokenizer()
     except CheckpointError as error:
-        return f"{error.message}. {error.hint}", ()
+        return f"{error.message.removesuffix('.')}. {error.hint}", ()
     return None, checkpoint.unused
 
 

@@ -35,10 +35,10 @@ class ArrayPart:
         self.schema: pa.Schema = self.table.schema
 
     def blocks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The file is mapped again for each block: pages stay in memory as long as they are mapped."""
         good = self.table["error"].is_null().to_numpy()
-        array = self._opened()
         for first in range(0, self.rows, size):
-            yield array[first : first + size], good[first : first + size]
+            yield self._opened()[first : first + size], good[first : first + size]
 
     def vectors(self, rows: Sequence[int]) -> np.ndarray:
         vectors: np.ndarray = self._opened()[list(rows)]

@@ -28,7 +28,7 @@ BLOCK = 1024
 """Rows that are compared together with those that are kept."""
 
 TILE = 4096
-"""Kept rows that they are compared with at once."""
+"""Kept rows that they are compared with at once; fewer are filled up with zeros."""
 
 SAMPLE = 2048
 """Rows by which the shortening is chosen."""
@@ -200,8 +200,10 @@ class GroupSearch:
         self.least = threshold - ROUNDING
         rows = np.linspace(0, len(vectors) - 1, min(SAMPLE, len(vectors)), dtype=np.int64)
         self.shortening = Shortening.of(self.vectors[torch.from_numpy(rows)], self.least)
-        self.short = torch.empty((len(vectors), self.shortening.length), dtype=torch.bfloat16)
+        room = TILE * math.ceil(len(vectors) / TILE)
+        self.short = torch.zeros((room, self.shortening.length), dtype=torch.bfloat16)
         self.rows = torch.empty(len(vectors), dtype=torch.int64)
+        self.products = torch.empty((BLOCK, TILE), dtype=torch.bfloat16)
         self.count = 0
 
     def add(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
@@ -225,7 +227,7 @@ class GroupSearch:
         self, block: torch.Tensor, short: torch.Tensor, tile: slice, best: torch.Tensor, kept: torch.Tensor
     ) -> None:
         """Compare a block with some of the kept rows, and note for each row the nearest that is near enough."""
-        bounds = short @ self.short[tile].T  # bf16 [rows of the block, kept rows]
+        bounds = self._bounds(short, tile)  # bf16 [rows of the block, kept rows]
         possible = (bounds.amax(1) >= self.least - MARGIN).nonzero()[:, 0]
         if not len(possible):
             return
@@ -237,6 +239,18 @@ class GroupSearch:
         better = (cosines > best[possible]) & (cosines >= self.least)
         best[possible[better]] = cosines[better]
         kept[possible[better]] = self.rows[tile][nearest[better]]
+
+    def _bounds(self, short: torch.Tensor, tile: slice) -> torch.Tensor:
+        """The bounds of a block's cosines with some of the kept rows. They are overwritten by the next ones.
+
+        Products of one shape, written into one place: oneDNN keeps a program for each shape, and the allocator
+        does not give all memory back.
+        """
+        import torch
+
+        products = self.products[: len(short)]
+        torch.mm(short, self.short[tile.start : tile.start + TILE].T, out=products)
+        return products[:, : tile.stop - tile.start]
 
     def _nearest(
         self, block: torch.Tensor, rows: torch.Tensor, others: torch.Tensor, tile: slice

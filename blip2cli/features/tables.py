@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -13,6 +14,9 @@ import pyarrow.parquet as pq
 
 COLUMN = "features"
 """The column of the vectors."""
+
+READ_AT_ONCE = 1 << 20
+"""Bytes of a Parquet file that are read at once: a row group may be larger than memory."""
 
 
 class ParquetPart:
@@ -30,9 +34,10 @@ class ParquetPart:
         self.firsts = np.cumsum([0, *(self.metadata.row_group(at).num_rows for at in groups)])
 
     def blocks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        with self._opened() as file:
+        with pq.ParquetFile(self.path, metadata=self.metadata, buffer_size=READ_AT_ONCE, pre_buffer=False) as file:
             for batch in file.iter_batches(size, columns=[COLUMN], use_threads=False):
                 yield tensors(batch.column(0), self.shape)
+        pa.default_memory_pool().release_unused()
 
     def vectors(self, rows: Sequence[int]) -> np.ndarray:
         column = pa.chunked_array([chunk for chunk in self._read_rows(rows, [COLUMN])[COLUMN].chunks if len(chunk)])
@@ -70,11 +75,16 @@ class ArrowPart:
         self.rows = int(self.firsts[-1])
 
     def blocks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        file = self._opened()
+        """The pages of a block are released behind it: they would stay in memory as long as the file is mapped."""
+        with self.path.open("rb") as opened:
+            mapping = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        file = pa.ipc.open_file(pa.py_buffer(mapping))
         for number in range(file.num_record_batches):
             column = file.get_batch(number).column(COLUMN)
             for first in range(0, len(column), size):
                 yield tensors(column.slice(first, size), self.shape)
+                if hasattr(mmap, "MADV_DONTNEED"):
+                    mapping.madvise(mmap.MADV_DONTNEED)
 
     def vectors(self, rows: Sequence[int]) -> np.ndarray:
         return np.concatenate([tensors(batch.column(COLUMN), self.shape)[0] for batch in self._read_rows(rows)])

@@ -33,6 +33,27 @@ def made(path: Path, rows: int, dtype: str = "float32", seed: int = 0, centres: 
     return vectors
 
 
+def many(folder: Path, suffix: str, rows: int, width: int) -> np.ndarray:
+    """Write features without errors in one piece: a file of a suffix, or an array with its metadata; gives them."""
+    vectors = np.random.default_rng(0).standard_normal((rows, 1, width), np.float32)
+    kind = pa.fixed_shape_tensor(pa.float32(), (1, width))
+    storage = pa.FixedSizeListArray.from_arrays(vectors.reshape(-1), type=kind.storage_type)
+    said = {b"blip2": b'{"features": "itc", "model": "tiny"}'}
+    names = {"image": pa.array([f"{at}.jpg" for at in range(rows)]), "error": pa.nulls(rows, pa.string())}
+    table = pa.table({**names, "features": pa.ExtensionArray.from_storage(kind, storage)}).replace_schema_metadata(said)
+    if suffix == ".npy":
+        (folder / "img_emb").mkdir()
+        (folder / "metadata").mkdir()
+        np.save(folder / "img_emb" / "img_emb_0.npy", vectors)
+        pq.write_table(table.drop_columns("features"), folder / "metadata" / "metadata_0.parquet")
+    elif suffix == ".arrow":
+        with pa.ipc.new_file(folder / "f.arrow", table.schema) as writer:
+            writer.write_table(table)
+    else:
+        pq.write_table(table, folder / "f.parquet")
+    return vectors
+
+
 def brute_force(vectors: np.ndarray, query: np.ndarray, most: int) -> list[int]:
     scores = np.einsum("rtw,qw->rtq", vectors.astype(np.float64), query.astype(np.float64)).max(1).mean(1)
     scores[np.arange(len(vectors)) % 7 == 6] = -np.inf

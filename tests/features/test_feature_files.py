@@ -15,7 +15,7 @@ from blip2cli.features import files as features_module
 from blip2cli.features.exact import Best, best_rows, scores_of
 from blip2cli.features.files import Features, open_features
 from blip2cli.features.index import Index
-from tests.features.made import brute_force, made, queries
+from tests.features.made import brute_force, made, many, queries
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
@@ -146,6 +146,27 @@ def test_files_are_open_only_while_they_are_read(tmp_path: Path, suffix: str) ->
     assert open_files(before) <= before
     assert [hit.row for hit in hits] == brute_force(np.concatenate(parts), queries()[0], 30)
     assert [record["n"] for record in records] == [0] * 60
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".npy"])
+def test_a_file_is_not_kept_in_memory_as_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.setattr(features_module, "BLOCK", 2 << 20)
+    vectors = many(tmp_path, suffix, 40_000, 256)
+    features = open_features(tmp_path)
+    before, most = resident(), 0
+    for first, block, _ in features.blocks():
+        np.testing.assert_array_equal(block, vectors[first : first + len(block)])
+        most = max(most, resident())
+    assert most - before < 15_000_000
+
+
+def resident() -> int:
+    """Bytes of files that are mapped and in memory."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssFile"))
+    return int(line.split()[1]) * 1024
 
 
 def open_files(expected: int) -> int:

@@ -1,6 +1,7 @@
 """Speed, memory and recall of `blip2 dedup` on generated features.
 
-`python -m blip2cli.commands.bench.dedup --rows 1000000` measures them.
+`python -m blip2cli.commands.bench.dedup --rows 1000000` measures the search for groups. With `--write FILE` it only
+writes the features (Parquet or Arrow), for the command itself.
 
 Half of the rows are directions anywhere, which is hardest: all of them are kept, and compared with each other. The
 others lie near one of them, at all distances around the threshold. Up to 100,000 rows, all pairs are compared too.
@@ -31,7 +32,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--threshold", type=float, default=0.95)
+    parser.add_argument("--write", type=Path, metavar="FILE")
     arguments = parser.parse_args()
+    if arguments.write is not None:
+        write(arguments.write, arguments.rows)
+        return
     print(f"{describe_machine()}\n{arguments.rows:,} rows of {WIDTH} in fp32, threshold {arguments.threshold}")
     with tempfile.TemporaryDirectory(prefix="blip2-") as folder:
         path = Path(folder) / "features.arrow"

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from blip2cli import __version__
 from blip2cli.commands.dedup.options import DedupOptions
 from blip2cli.features.duplicates import COLUMNS as ADDED
@@ -48,17 +50,26 @@ def write(job: Job, target: Target, features: Features, duplicates: Duplicates) 
 
 def results_of(features: Features, duplicates: Duplicates, layout: Layout) -> Iterator[list[Result]]:
     """All rows with their groups, in lists."""
+    names = _names_of_kept(features, duplicates)
     for first in range(0, features.rows, ROWS_AT_ONCE):
         rows = range(first, min(first + ROWS_AT_ONCE, features.rows))
-        others = sorted({int(duplicates.kept[row]) for row in rows} - set(rows))
-        records = dict(zip([*rows, *others], features.records([*rows, *others]), strict=True))
         results = []
-        for row in rows:
-            record = records[row]
-            values = (*duplicates.verdict(row), records[int(duplicates.kept[row])]["image"])
+        for row, record in zip(rows, features.records(rows), strict=True):
+            kept = record["image"] if duplicates.is_kept[row] else names[int(duplicates.kept[row])]
+            values = (*duplicates.verdict(row), kept)
             carried = {name: record[name] for name in layout.carried}
             results.append(Result(Row(row, record["image"], columns=carried), values, _error(record, duplicates, row)))
         yield results
+
+
+def _names_of_kept(features: Features, duplicates: Duplicates) -> dict[int, str]:
+    """The names of the rows that are kept for others. They may be anywhere, so they are read once, in order."""
+    rows = np.unique(duplicates.kept[~duplicates.is_kept]).tolist()
+    names: dict[int, str] = {}
+    for first in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows[first : first + ROWS_AT_ONCE]
+        names.update((row, record["image"]) for row, record in zip(some, features.records(some), strict=True))
+    return names
 
 
 def _error(record: dict[str, Any], duplicates: Duplicates, row: int) -> RowError | None:

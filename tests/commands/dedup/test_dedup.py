@@ -11,7 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
 
+from blip2cli.commands.dedup import results
+from blip2cli.features.duplicates import find_duplicates
+from blip2cli.features.files import Features
+from blip2cli.features.memory import features_in_memory
 from blip2cli.inputs import ColumnChoice, open_source
+from blip2cli.outputs.layout import Layout
 from tests.conftest import Typed
 
 Run = Callable[..., Typed]
@@ -102,6 +107,19 @@ def test_features_are_enough_and_rows_with_errors_are_kept(typed: Run) -> None:
         "truncated: gone",
     ]
     assert "6 images were not found and compared by features alone" in ran.err
+
+
+def test_a_row_that_is_kept_for_many_is_read_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "ROWS_AT_ONCE", 4)
+    found = features_in_memory(np.ones((40, 3), np.float32))
+    read: list[int] = []
+    records = Features.records
+    monkeypatch.setattr(Features, "records", lambda self, rows: read.extend(rows) or records(self, rows))
+    duplicates = find_duplicates(found, np.arange(40), np.arange(40), 0.9)
+    layout = Layout({}, results.COLUMNS, lambda: pa.schema([]), {})
+    written = [result for some in results.results_of(found, duplicates, layout) for result in some]
+    assert [result.values[-1] for result in written] == [0] * 40
+    assert sorted(read) == [0, *range(40)]
 
 
 def test_equal_files_are_one_group_whatever_their_features_unless_content_is_skipped(typed: Run) -> None:
