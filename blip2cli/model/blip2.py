@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -34,27 +34,18 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RankedImage:
-    """An image as the language model sees it, and as the ranker does."""
+class ImageEncodings:
+    """An image as the language model sees it, and what else was asked for: see EncodedImage."""
 
     query_embeds: torch.Tensor
-    seen: SeenImage
+    seen: SeenImage | None = None
+    image_embeds: torch.Tensor | None = None
 
-    def clone(self) -> RankedImage:
+    def clone(self) -> ImageEncodings:
         """A copy in memory of its own."""
-        return RankedImage(self.query_embeds.clone(), self.seen.clone())
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ImageWithPatches:
-    """An image as the language model sees it, and its patches [patches + 1, vision width]."""
-
-    query_embeds: torch.Tensor
-    image_embeds: torch.Tensor
-
-    def clone(self) -> ImageWithPatches:
-        """A copy in memory of its own."""
-        return ImageWithPatches(self.query_embeds.clone(), self.image_embeds.clone())
+        seen = None if self.seen is None else self.seen.clone()
+        image_embeds = None if self.image_embeds is None else self.image_embeds.clone()
+        return ImageEncodings(self.query_embeds.clone(), seen, image_embeds)
 
 
 class Blip2Model(LoadedCheckpoint):
@@ -99,29 +90,14 @@ class Blip2Model(LoadedCheckpoint):
         def forward(pixels: torch.Tensor) -> Tensors:
             return (self.encoder.query_embeds(pixels),)
 
-        def encode(pixels: torch.Tensor) -> torch.Tensor:
-            return self.run_on_images("embeds", forward, pixels)[0]
+        def encode(pixels: torch.Tensor) -> Iterable[ImageEncodings]:
+            return map(ImageEncodings, self.run_on_images("embeds", forward, pixels)[0])
 
-        images = []
-        for embeds in self.recent.encoded("embeds", encode, batch):
-            if isinstance(embeds, Failed):
-                images.append(EncodedImage(torch.empty(0), uses=0, error=embeds.error))
-            else:
-                images.append(EncodedImage(embeds, uses=0))
-        return images
+        return self._encoded("embeds", encode, batch)
 
     def encode_to_rank(self, batch: Batch) -> list[EncodedImage]:
         """The same, each also `seen` by the ranker. If both models hold the same vision
         weights, an image goes through them once."""
-        images = []
-        for encoded in self.recent.encoded("ranked", self._ranked_images, batch):
-            if isinstance(encoded, Failed):
-                images.append(EncodedImage(torch.empty(0), uses=0, error=encoded.error))
-            else:
-                images.append(EncodedImage(encoded.query_embeds, uses=0, seen=encoded.seen))
-        return images
-
-    def _ranked_images(self, pixels: torch.Tensor) -> Iterator[RankedImage | Failed]:
         ranker = self.ranker
         assert ranker is not None, "a model with a ranker"
 
@@ -132,27 +108,43 @@ class Blip2Model(LoadedCheckpoint):
             query_embeds = self.encoder.query_embeds_of(self.encoder.image_embeds(states))
             return query_embeds, *ranker.features_of(ranker.encoder.image_embeds(states))
 
-        for embeds, *seen in zip(*self.run_on_images("ranked", forward, pixels), strict=True):
-            yield Failed(NOT_FINITE) if is_not_finite(embeds) else RankedImage(embeds, SeenImage(*seen))
+        def encode(pixels: torch.Tensor) -> Iterator[ImageEncodings]:
+            for embeds, *seen in zip(*self.run_on_images("ranked", forward, pixels), strict=True):
+                yield ImageEncodings(embeds, seen=SeenImage(*seen))
+
+        return self._encoded("ranked", encode, batch)
 
     def encode_to_explain(self, batch: Batch) -> list[EncodedImage]:
         """The same as `encode`; the images keep their `image_embeds`, which `explain`
         needs."""
-        images = []
-        for encoded in self.recent.encoded("patches", self._images_with_patches, batch):
-            if isinstance(encoded, Failed):
-                images.append(EncodedImage(torch.empty(0), uses=0, error=encoded.error))
-            else:
-                images.append(EncodedImage(encoded.query_embeds, uses=0, image_embeds=encoded.image_embeds))
-        return images
 
-    def _images_with_patches(self, pixels: torch.Tensor) -> Iterator[ImageWithPatches | Failed]:
         def forward(pixels: torch.Tensor) -> Tensors:
             image_embeds, _ = self.encoder.vision(pixels)
             return self.encoder.query_embeds_of(image_embeds), image_embeds
 
-        for embeds, patches in zip(*self.run_on_images("patches", forward, pixels), strict=True):
-            yield Failed(NOT_FINITE) if is_not_finite(embeds) else ImageWithPatches(embeds, patches)
+        def encode(pixels: torch.Tensor) -> Iterator[ImageEncodings]:
+            for embeds, patches in zip(*self.run_on_images("patches", forward, pixels), strict=True):
+                yield ImageEncodings(embeds, image_embeds=patches)
+
+        return self._encoded("patches", encode, batch)
+
+    def _encoded(
+        self, kind: str, encode: Callable[[torch.Tensor], Iterable[ImageEncodings]], batch: Batch
+    ) -> list[EncodedImage]:
+        """The batch's images, encoded now or kept from earlier; `kind` names what `encode` computes."""
+
+        def checked(pixels: torch.Tensor) -> Iterator[ImageEncodings | Failed]:
+            for encodings in encode(pixels):
+                yield Failed(NOT_FINITE) if is_not_finite(encodings.query_embeds) else encodings
+
+        images = []
+        for encodings in self.recent.encoded(kind, checked, batch):
+            if isinstance(encodings, Failed):
+                images.append(EncodedImage(torch.empty(0), uses=0, error=encodings.error))
+            else:
+                embeds, seen, image_embeds = encodings.query_embeds, encodings.seen, encodings.image_embeds
+                images.append(EncodedImage(embeds, uses=0, seen=seen, image_embeds=image_embeds))
+        return images
 
     def explain(
         self, image: EncodedImage, prompt_ids: Sequence[int], text_ids: Sequence[int], words: bool = False

@@ -51,3 +51,10 @@ def check_cosine(name: str, value: float) -> None:
     """Check that a number can be a cosine. Raises UsageError, which names its option."""
     if not -1 <= value <= 1:
         raise UsageError(f"{name} {value:g} is not a cosine", "Give a number from -1 to 1, such as 0.95.")
+
+
+def check_score(name: str, value: float, score: str) -> None:
+    """Check that a number can be an "itm" or an "itc" score. Raises UsageError, which names its option."""
+    lowest = 0 if score == "itm" else -1
+    if not lowest <= value <= 1:
+        raise UsageError(f"{name} {value:g} is not an {score.upper()} score", f"Scores are from {lowest} to 1.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from blip2cli.errors import UsageError
 from blip2cli.records import Batch, Column, Result, Row
 from blip2cli.settings import DEFAULT_RETRIEVAL_MODEL, Job, ModelSettings, Opt, TaskOptions
+from blip2cli.settings.numbers import check_score
 from blip2cli.tasks import Needs, Task
 from blip2cli.tasks.best import Ranking
 from blip2cli.tasks.explain import Explain, ExplainWords, MapColumns, explained
@@ -109,12 +110,8 @@ class CaptionOptions(TaskOptions):
                 f"--keep {self.keep} is more than --num-captions {self.num_captions}",
                 "Lower the one or raise the other.",
             )
-        lowest = 0 if self.rank_by == "itm" else -1
-        if self.threshold is not None and not lowest <= self.threshold <= 1:
-            raise UsageError(
-                f"--threshold {self.threshold:g} is not an {str(self.rank_by).upper()} score",
-                f"Scores are from {lowest} to 1.",
-            )
+        if self.threshold is not None:
+            check_score("--threshold", self.threshold, str(self.rank_by))
 
     def ranker(self, model: ModelSettings) -> ModelSettings | None:
         if self.rank_by is None:

@@ -20,7 +20,7 @@ CLASSES_AT_ONCE = 1024
 
 NOT_FINITE = Failed(RowError("failed", "the ITC score is not finite"))
 
-Ranking = list[tuple[int, float]]
+BestClasses = list[tuple[int, float]]
 """The best classes of an image, each with its probability, best first."""
 
 
@@ -38,7 +38,7 @@ class ClassFeatures:
     texts: Sequence[Sequence[str]]
     vectors: torch.Tensor
 
-    def ranked(self, images: Sequence[torch.Tensor], most: int, temperature: float) -> list[Ranking | Failed]:
+    def ranked(self, images: Sequence[torch.Tensor], most: int, temperature: float) -> list[BestClasses | Failed]:
         """The best `most` classes of each image by ITC.
 
         The probability is a softmax over all classes of ITC's similarities, divided by the temperature.
@@ -51,7 +51,9 @@ class ClassFeatures:
         similarities = self.model.similarities(images, self.vectors)
         return [_best(each, most, temperature) for each in similarities]
 
-    def reranked(self, images: Sequence[SeenImage], candidates: Sequence[Ranking | Failed]) -> list[Ranking | Failed]:
+    def reranked(
+        self, images: Sequence[SeenImage], candidates: Sequence[BestClasses | Failed]
+    ) -> list[BestClasses | Failed]:
         """The candidates of each image in the order of ITM.
 
         The probability is a softmax over an image's candidates of the log-odds of a match, averaged over a class's
@@ -63,14 +65,14 @@ class ClassFeatures:
         logits = iter(self.model.itm_logits(pairs))
         return [each if isinstance(each, Failed) else self._by_itm(each, logits) for each in candidates]
 
-    def _read(self, ranking: Ranking | Failed) -> list[ReadText]:
+    def _read(self, ranking: BestClasses | Failed) -> list[ReadText]:
         """The texts of the candidates, which the model could read before."""
         if isinstance(ranking, Failed):
             return []
         read = self.model.read([text for number, _ in ranking for text in self.texts[number]])
         return [text for text in read if not isinstance(text, Failed)]
 
-    def _by_itm(self, ranking: Ranking, logits: Iterator[tuple[float, float] | Failed]) -> Ranking | Failed:
+    def _by_itm(self, ranking: BestClasses, logits: Iterator[tuple[float, float] | Failed]) -> BestClasses | Failed:
         """A ranking with the next logits, which are those of its texts."""
         log_odds = []
         failed = None
@@ -118,7 +120,7 @@ def _readable(text: str, read: ReadText | Failed) -> ReadText:
     return read
 
 
-def _best(similarities: torch.Tensor, most: int, temperature: float) -> Ranking | Failed:
+def _best(similarities: torch.Tensor, most: int, temperature: float) -> BestClasses | Failed:
     """The best classes of one image [classes]; of equals the first."""
     if not similarities.isfinite().all():
         return NOT_FINITE

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from blip2cli.model.batches import Failed
     from blip2cli.model.checkpoint.load import Checkpoint
     from blip2cli.model.retrieval import RetrievalModel
-    from blip2cli.tasks.class_features import ClassFeatures, Ranking
+    from blip2cli.tasks.class_features import BestClasses, ClassFeatures
 
 TEMPERATURE = 0.07
 """What BLIP-2's training begins with. It is learned, and transformers' checkpoints do not hold what was learned."""
@@ -130,7 +130,7 @@ class ClassifyTask(Task):
             self._encoded = encode_classes(model, self.names, self.templates)
         return self._encoded
 
-    def _rankings(self, classes: ClassFeatures, batch: Batch) -> list[Ranking | Failed]:
+    def _rankings(self, classes: ClassFeatures, batch: Batch) -> list[BestClasses | Failed]:
         """The best classes of each row, or what is wrong with it."""
         from blip2cli.model.batches import Failed
 
@@ -169,7 +169,7 @@ class ClassifyTask(Task):
             return Failed(RowError("unsupported", f"features of the shape {shape}, the model has {expected}"))
         return features
 
-    def _result(self, row: Row, ranking: Ranking | Failed) -> Result:
+    def _result(self, row: Row, ranking: BestClasses | Failed) -> Result:
         from blip2cli.model.batches import Failed
         from blip2cli.tasks.generation import short
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from blip2cli.errors import UsageError
 from blip2cli.records import Batch, Column, Result, Row, RowError
 from blip2cli.settings import Job, Kind, Opt, TaskOptions
+from blip2cli.settings.numbers import check_score
 from blip2cli.tasks import Needs, Task
 from blip2cli.tasks.explain import Explain, ExplainWords, MapColumns, error_of
 from blip2cli.tasks.template import MissingColumn, Template, empty_column, texts_in_file
@@ -83,12 +84,8 @@ class MatchOptions(TaskOptions):
             raise UsageError(f"--threshold-on {self.decisive} needs that score", "Leave out --scores, or change it.")
         if (self.explain or self.explain_words) and "itm" not in self.computed:
             raise UsageError("--explain needs ITM", "Leave out --scores: maps show what ITM looked at.")
-        lowest = 0 if self.decisive == "itm" else -1
-        if self.threshold is not None and not lowest <= self.threshold <= 1:
-            raise UsageError(
-                f"--threshold {self.threshold:g} is not an {self.decisive.upper()} score",
-                f"Scores are from {lowest} to 1.",
-            )
+        if self.threshold is not None:
+            check_score("--threshold", self.threshold, self.decisive)
 
 
 @dataclass(slots=True)
