@@ -14,11 +14,11 @@ from blip2cli.errors import Blip2Error
 from blip2cli.host.stepping import taken_within
 from blip2cli.model.batches import Failed
 from blip2cli.model.checkpoint.load import Checkpoint, Ranker
-from blip2cli.model.checkpoint.tokenizer import token_ids
+from blip2cli.model.checkpoint.tokenizer import LONGEST_TOKEN, token_ids
 from blip2cli.model.decoding.beams import BeamSearch
 from blip2cli.model.decoding.loop import Decoder
 from blip2cli.model.decoding.pieces import Pieces
-from blip2cli.model.decoding.requests import LONGEST_TOKEN, Completion, EncodedImage, Request, TooLong
+from blip2cli.model.decoding.requests import Completion, EncodedImage, Request, TooLong
 from blip2cli.model.decoding.sampling import Sampler
 from blip2cli.model.explain import Explanation, maps_of, recorded_attention, words_of
 from blip2cli.model.families import Family

@@ -19,8 +19,7 @@ from torch.nn import functional as F
 
 from blip2cli.model.batches import Failed
 from blip2cli.model.checkpoint.load import Checkpoint
-from blip2cli.model.checkpoint.tokenizer import TokenizerFailed, token_ids
-from blip2cli.model.decoding.requests import LONGEST_TOKEN
+from blip2cli.model.checkpoint.tokenizer import LONGEST_TOKEN, TokenizerFailed, token_ids
 from blip2cli.model.explain import Explanation, maps_of, recorded_attention, words_of
 from blip2cli.model.graphs import PendingRow, Tensors
 from blip2cli.model.loaded import LoadedCheckpoint

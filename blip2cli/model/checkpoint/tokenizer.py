@@ -29,6 +29,10 @@ NEWER = "Fetch its files again; one saved by a newer version needs newer transfo
 PROBE = "Question: how many cats? Answer:"
 """A text of which every language model's tokenizer knows some words."""
 
+LONGEST_TOKEN = 64
+"""Characters of a token: a text with more than this times the tokens that fit is not even
+tokenised."""
+
 
 def check_tokenizer_files(name: str, folder: Path) -> None:
     """Raise CheckpointError if files of the tokenizer are missing, or are plainly broken."""

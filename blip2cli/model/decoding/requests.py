@@ -89,10 +89,5 @@ class WrittenTokens:
     scored: int = 0
 
 
-LONGEST_TOKEN = 64
-"""Characters of a token: a text with more than this times the tokens that fit is not even
-tokenised."""
-
-
 class TooLong(Exception):
     """A text has more tokens than there is room for."""

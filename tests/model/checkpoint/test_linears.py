@@ -21,6 +21,12 @@ def layer(bias: bool = True) -> nn.Linear:
     return nn.Linear(96, 48, bias=bias)
 
 
+def needs_packing(dtype: torch.dtype) -> None:
+    """Skip where layers of that dtype cannot be packed."""
+    if not packing.is_available(dtype):
+        pytest.skip("this processor does not have the instructions, or this PyTorch has no oneDNN")
+
+
 def difference(given: torch.Tensor, expected: torch.Tensor) -> float:
     return float((given.float() - expected.float()).norm() / expected.float().norm())
 
@@ -30,8 +36,7 @@ def difference(given: torch.Tensor, expected: torch.Tensor) -> float:
 def test_packed_layers_compute_the_same(
     post_op: PostOp, activation: nn.Module, dtype: torch.dtype, most: float
 ) -> None:
-    if not packing.is_available(dtype):
-        pytest.skip("this processor has not the instructions, or this PyTorch no oneDNN")
+    needs_packing(dtype)
     linear, x = layer().to(dtype), torch.randn(2, 5, 96).to(dtype)
     with torch.inference_mode():
         assert difference(packing.PackedLinear(linear, post_op)(x), activation(linear(x))) < most
@@ -42,8 +47,7 @@ def test_packed_layers_compute_the_same(
 def test_gradients_flow_through_packed_layers_to_their_input(
     post_op: PostOp, activation: nn.Module, dtype: torch.dtype, most: float
 ) -> None:
-    if not packing.is_available(dtype):
-        pytest.skip("this processor has not the instructions, or this PyTorch no oneDNN")
+    needs_packing(dtype)
     linear, x = layer().to(dtype), torch.randn(2, 5, 96).to(dtype).requires_grad_()
     packed = packing.PackedLinear(linear, post_op)
     weights = torch.randn(2, 5, 48)
