@@ -181,10 +181,15 @@ def settings_of_maker(path: str, said: Mapping[str, Any], asked: ModelSettings, 
         )
     if revision != asked.revision:
         raise UsageError(
-            f"{path} was made by revision {revision}, not {asked.revision}",
+            f"{path} was made by {_revision(revision)}, not by {_revision(asked.revision)}",
             f"Type: {command}{f' --revision {shlex.quote(str(revision))}' if revision else ''}",
         )
     return asked
+
+
+def _revision(name: Any) -> str:
+    """A revision in words."""
+    return f"revision {name}" if name else "its default revision"
 
 
 def holds_features(path: Path) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from blip2cli.errors import UsageError, reason
 from blip2cli.host import storage
 from blip2cli.inputs.columns import IMAGE_COLUMNS, ColumnChoice, choose_columns
-from blip2cli.inputs.encoding import SAY_ENCODING, NotText, decoded
+from blip2cli.inputs.encoding import NotText, NotTextFile, decoded
 from blip2cli.inputs.image_paths import joined
 from blip2cli.inputs.inference import Inference
 from blip2cli.inputs.jsonl import JsonlManifest
@@ -78,7 +78,7 @@ def open_annotations(name: str, columns: ColumnChoice) -> Source:
     except OSError as error:
         raise UsageError(f"cannot read {name}: {reason(error)}", storage.READING_HINT) from None
     except NotText as error:
-        raise UsageError(f"cannot read {name}: it is {error}", SAY_ENCODING) from None
+        raise NotTextFile(name, str(error)) from None
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":
             return JsonlManifest(name, columns)

@@ -10,6 +10,7 @@ from typing import Any
 
 from blip2cli.errors import UsageError
 from blip2cli.host import storage
+from blip2cli.inputs.cells import NotTexts, text_in
 from blip2cli.inputs.encoding import check_encoding
 from blip2cli.inputs.image_paths import joined, leaves, root_of
 from blip2cli.inputs.names import escaped, existing_spelling, is_unicode
@@ -108,12 +109,7 @@ class ManifestColumns:
         """The Row of one record; `number` counts the manifest's rows from 0 and names an
         image that has no path."""
         columns = {name: record.get(name) for name in self.carried}
-        text = record.get(self.text) if self.text else None
-        error = None
-        if self.text and not isinstance(text, str):
-            error = RowError.missing(f"no text in column {self.text}", record) if text is None else None
-            text = None if text is None else str(text)
-        text = text and escaped(text)
+        text, error = self._text(record)
         unnamed = f"{escaped(self.manifest)}#{number}"
         if self.image is None:
             return Row(0, unnamed, None, columns, text, error)
@@ -124,6 +120,18 @@ class ManifestColumns:
                 error = RowError.missing(f"column {self.features} is empty", record)
             return Row(0, name, None, columns, text, error, features=features)
         return Row(0, name, image, columns, text, fault or error)
+
+    def _text(self, record: Mapping[str, Any]) -> tuple[str | None, RowError | None]:
+        """The text of a record, or what is wrong with it."""
+        if not self.text:
+            return None, None
+        value = record.get(self.text)
+        if value is None:
+            return None, RowError.missing(f"no text in column {self.text}", record)
+        try:
+            return escaped(text_in(self.text, value)), None
+        except NotTexts as fault:
+            return None, fault.error
 
     def broken(self, number: int, reason: str) -> Row:
         """The error row for a record that cannot be read."""

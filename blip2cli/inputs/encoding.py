@@ -39,6 +39,14 @@ class NotText(ValueError):
     """Bytes that are not text in the encoding; the message says where."""
 
 
+class NotTextFile(UsageError):
+    """An input that is not text in its encoding; `fault` says where."""
+
+    def __init__(self, name: str, fault: str) -> None:
+        super().__init__(f"cannot read {name}: it is {fault}", SAY_ENCODING)
+        self.fault = fault
+
+
 def check_encoding(name: str | None) -> None:
     """Check that --encoding names an encoding of text. Raises UsageError."""
     if name is None:
@@ -120,7 +128,7 @@ def not_text(name: str, encoding: str) -> UsageError:
             fault = _fault(opened.file, encoding)
     except OSError as error:
         return unreadable(name, error)
-    return UsageError(f"cannot read {name}: it is {fault}", SAY_ENCODING)
+    return NotTextFile(name, fault)
 
 
 def unreadable(name: str, error: OSError) -> UsageError:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from blip2cli.inputs.cells import texts_in
 from blip2cli.records import Column, Result, Row, RowError
 from blip2cli.tasks.scores import score_columns
 
@@ -111,7 +112,7 @@ class Ranking:
         if row.texts is None:
             return contest
         entered = [Candidate(written.text.strip(), WRITTEN, written) for written in row.texts]
-        entered += self._of_manifest(row.row)
+        entered += [candidate for candidate in self._of_manifest(row.row) if candidate.text]
         contest.entered = len(entered)
         different: dict[str, Candidate] = {}
         for candidate in entered:
@@ -121,12 +122,10 @@ class Ranking:
         return contest
 
     def _of_manifest(self, row: Row) -> Iterator[Candidate]:
-        """The captions in the row's cells, each a text or a list of texts."""
+        """The captions in the row's cells, each a text or a list of texts, as was checked before."""
         for name in self.also_columns:
-            cell = row.columns.get(name)
-            for text in cell if isinstance(cell, (list, tuple)) else [cell]:
-                if text is not None and str(text).strip():
-                    yield Candidate(str(text).strip(), name)
+            for text in texts_in(name, row.columns.get(name)):
+                yield Candidate(text.strip(), name)
 
     def _score(self, ranker: RetrievalModel, contests: list[_Contest]) -> None:
         """Give each candidate its score, and rows their errors."""

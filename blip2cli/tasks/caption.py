@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from blip2cli.errors import UsageError
+from blip2cli.inputs.cells import NotTexts, text_in, texts_in
 from blip2cli.records import Batch, Column, Result, Row
 from blip2cli.settings import DEFAULT_RETRIEVAL_MODEL, Job, ModelSettings, Opt, TaskOptions
 from blip2cli.settings.numbers import check_score
@@ -15,7 +16,7 @@ from blip2cli.tasks import Needs, Task
 from blip2cli.tasks.best import Ranking
 from blip2cli.tasks.explain import Explain, ExplainWords, MapColumns, explained
 from blip2cli.tasks.scores import score_columns
-from blip2cli.tasks.template import MissingColumn, Template, empty_column, texts_in_file
+from blip2cli.tasks.template import MissingColumn, Template, check_column, empty_column, texts_in_file
 
 if TYPE_CHECKING:
     from blip2cli.host.stopwatch import Stopwatch
@@ -161,9 +162,9 @@ class CaptionTask(Task):
         for template in (*self.prompts, *self.around):
             template.check(names)
         if self.options.prompt_column:
-            Template(f"{{{self.options.prompt_column}}}", "--prompt-column").check(names)
+            check_column("--prompt-column", self.options.prompt_column, names)
         for name in self.options.also_column:
-            Template(f"{{{name}}}", "--also-column").check(names)
+            check_column("--also-column", name, names)
 
     def text_of(self, row: Row) -> str | None:
         value = row.columns.get(self.options.prompt_column or "")
@@ -217,7 +218,11 @@ class CaptionTask(Task):
             value = row.columns.get(self.options.prompt_column)
             if value is None or not str(value).strip():
                 return [Prompt(None, (value,), empty_column(self.options.prompt_column, row))]
-            return [self._checked(Prompt(str(value), (str(value),)), row)]
+            try:
+                text = text_in(self.options.prompt_column, value)
+            except NotTexts as fault:
+                return [Prompt(None, (None,), fault.error)]
+            return [self._checked(Prompt(text, (text,)), row)]
         return [self._filled(template, row) for template in self.prompts] or [self._checked(Prompt(None), row)]
 
     def _filled(self, template: Template, row: Row) -> Prompt:
@@ -230,12 +235,14 @@ class CaptionTask(Task):
         return self._checked(Prompt(text, (text,) if self.shows_prompt else ()), row)
 
     def _checked(self, prompt: Prompt, row: Row) -> Prompt:
-        """The prompt, with an error if a text around the caption cannot be filled."""
+        """The prompt, with an error if a text around the caption cannot be filled, or what competes is not texts."""
         try:
             for template in self.around:
                 template.fill(row)
-        except MissingColumn as missing:
-            return replace(prompt, error=missing.error)
+            for name in self.options.also_column:
+                texts_in(name, row.columns.get(name))
+        except (MissingColumn, NotTexts) as fault:
+            return replace(prompt, error=fault.error)
         return prompt
 
     def _values(self, row: Row, prompt: Prompt, texts: list[WrittenText] | None) -> tuple[Any, ...]:

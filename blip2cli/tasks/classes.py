@@ -82,6 +82,7 @@ def class_texts(name: str, templates: Sequence[Template]) -> list[str]:
 def _names_in(file: Path, column: str | None) -> tuple[str, ...]:
     """The classes of a file. Raises UsageError."""
     from blip2cli.inputs import FILE_FORMATS, format_of
+    from blip2cli.inputs.encoding import SAVE_AS_UTF_8, NotTextFile
 
     if not file.is_file():
         raise UsageError(f"no such file: --classes {file}", f"Give a file of names. {EACH_ALONE}")
@@ -95,7 +96,10 @@ def _names_in(file: Path, column: str | None) -> tuple[str, ...]:
             f"--classes {file} is neither a text file nor a table",
             "Give a .txt file with one class on each line, or CSV, JSON lines or Parquet.",
         )
-    return _names_in_table(file, column)
+    try:
+        return _names_in_table(file, column)
+    except NotTextFile as error:  # whose hint is for inputs
+        raise UsageError(f"cannot read --classes {file}: it is {error.fault}", SAVE_AS_UTF_8) from None
 
 
 def _names_in_table(file: Path, column: str | None) -> tuple[str, ...]:
@@ -104,6 +108,11 @@ def _names_in_table(file: Path, column: str | None) -> tuple[str, ...]:
     chosen = column or _likely_column(file)
     choice = ColumnChoice(text=chosen, text_required=True, text_option="--class-column", image_required=False)
     rows = list(open_source([str(file)], choice).rows())
+    wrong = next((row.error for row in rows if row.error is not None and row.error.kind != "missing"), None)
+    if wrong is not None:
+        raise UsageError(
+            f"cannot read --classes {file}: {wrong.detail}", "Give a table in UTF-8 with a name in each row."
+        )
     empty = next((at for at, row in enumerate(rows, 1) if not (row.text or "").strip()), None)
     if empty is not None:
         raise UsageError(f"--classes {file}: column {chosen} is empty in row {empty}", "Give each class a name.")

@@ -17,6 +17,13 @@ def empty_column(column: str | None, row: Row) -> RowError:
     return RowError.missing(f"column {column} is empty", row.columns)
 
 
+def check_column(option: str, name: str, columns: Sequence[str], hint: str = "") -> None:
+    """Check that the input has a column that an option names. Raises UsageError; `hint` is added to what to do."""
+    if name not in columns:
+        existing = f"It has: {', '.join(columns)}." if columns else "It has no columns."
+        raise UsageError(f"{option} uses column {name}, which the input does not have", f"{existing}{hint}")
+
+
 class MissingColumn(Exception):
     """A row has nothing in a column that is needed; `error` is the row's."""
 
@@ -59,13 +66,8 @@ class Template:
 
     def check(self, columns: Sequence[str]) -> None:
         """Check that the input has the columns. Raises UsageError."""
-        missing = next((name for name in self.names if name not in columns), None)
-        if missing is not None:
-            existing = f"It has: {', '.join(columns)}." if columns else "It has no columns."
-            raise UsageError(
-                f"{self.option} uses column {missing}, which the input does not have",
-                f"{existing} Write {{{{ and }}}} for braces.",
-            )
+        for name in self.names:
+            check_column(self.option, name, columns, " Write {{ and }} for braces.")
 
     def fill(self, row: Row, question: str = "") -> str:
         """The text for one row. Raises MissingColumn."""

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from blip2cli.errors import UsageError
+from blip2cli.inputs.cells import NotTexts, json_texts, texts_in
 from blip2cli.records import Batch, Column, Result, Row, RowError
 from blip2cli.settings import Job, Opt, TaskOptions
 from blip2cli.tasks import Needs, Task
 from blip2cli.tasks.explain import Explain, ExplainWords, MapColumns, explained
 from blip2cli.tasks.scores import score_columns
-from blip2cli.tasks.template import MissingColumn, Template, check_place, empty_column, texts_in_file
+from blip2cli.tasks.template import MissingColumn, Template, check_column, check_place, empty_column, texts_in_file
 from blip2cli.tasks.wide import columns_of, named_questions, widened
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class VqaTask(Task):
         if self.template:
             self.template.check(names)
         if self.options.choices_column:
-            Template(f"{{{self.options.choices_column}}}", "--choices-column").check(names)
+            check_column("--choices-column", self.options.choices_column, names)
 
     def columns(self, checkpoint: Checkpoint) -> tuple[Column, ...]:
         answer = (Column("answer", "string"), *self._scores, *self.maps.columns(checkpoint))
@@ -163,8 +164,8 @@ class VqaTask(Task):
             fault = choices_error(choices) if self.choosing else None
             error = RowError("unsupported", fault) if fault else None
             return Prompt(template.fill(row, question), self._before(question), error, choices)
-        except MissingColumn as missing:
-            return Prompt(None, self._before(question), missing.error)
+        except (MissingColumn, NotTexts) as fault:
+            return Prompt(None, self._before(question), fault.error)
 
     def _before(self, question: str | None) -> tuple[str | None, ...]:
         """The values before an answer."""
@@ -177,7 +178,9 @@ class VqaTask(Task):
         cell = row.columns.get(self.options.choices_column)
         if cell is None:
             raise MissingColumn(self.options.choices_column, row)
-        return tuple(map(str, cell)) if isinstance(cell, (list, tuple)) else split(str(cell))
+        if isinstance(cell, str) and json_texts(cell) is None:
+            return split(cell)
+        return tuple(texts_in(self.options.choices_column, cell))
 
     def _values(self, row: Row, prompt: Prompt, texts: list[WrittenText] | None) -> tuple[Any, ...]:
         from blip2cli.tasks.generation import most_likely, score_values, short

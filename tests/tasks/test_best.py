@@ -103,6 +103,20 @@ def test_captions_of_a_manifest_compete(typed: Run) -> None:
     assert ran.code == 2 and "nope" in ran.err and len(ran.err.splitlines()) == 2
 
 
+def test_a_list_in_csv_competes_as_texts_and_what_is_not_texts_is_an_error(typed: Run) -> None:
+    right = "a red circle and a black triangle"
+    write_manifest({"en": right}, [[right]], True)
+    words = (*QUICK, "--prompt", "a yellow", "--rank-by", "itm", "--also-column")
+    assert [row["error"] for row in typed("caption", "m.jsonl", *words, "alt").rows] == [
+        "unsupported: column alt holds an object, not a text",
+        "unsupported: column alt holds a list, not a text",
+        "unsupported: column alt holds true or false, not a text",
+    ]
+    Path("m.csv").write_text(f'image,alt.en\n{SCENE},"[""{right}"", ""two""]"\n')
+    ran = typed("caption", "m.csv", *words, "alt.en")
+    assert ran.code == 0 and right in ran.rows[0]["captions"] and "two" in ran.rows[0]["captions"], ran.err
+
+
 def test_texts_around_a_caption_are_not_ranked(typed: Run) -> None:
     words = ("caption", SCENE, *OPTIONS, *QUICK, "--keep", 1)
     (plain,), (around,) = typed(*words).rows, typed(*words, "--prefix", "sks, ", "--suffix", "!").rows

@@ -192,7 +192,7 @@ def test_features_give_what_their_images_give_and_no_image_is_read(
         (["f.parquet"], ("--rerank", 2), "--rerank needs images, and the input holds features"),
         (["f.parquet"], ("--model", "/x"), "f.parquet was made by tiny, not by /x"),
         (["other.parquet"], (), "other.parquet was made by /models/other, not by tiny"),
-        (["pinned.parquet"], (), "pinned.parquet was made by revision abc, not None"),
+        (["pinned.parquet"], (), "pinned.parquet was made by revision abc, not by its default revision"),
         (["f.parquet", "other.parquet"], (), "other.parquet was made by /models/other"),
         (["f.parquet", str(CIRCLE)], (), "f.parquet holds features, and another input does not"),
         ([str(CIRCLE), "f.parquet"], (), "f.parquet holds features, and another input does not"),
@@ -269,6 +269,23 @@ def test_what_cannot_be_classified_is_said_in_two_lines(typed: Run, words: tuple
     ran = typed("classify", CIRCLE, *words)
     assert ran.code == 2 and said in ran.err, ran.err
     assert len(ran.err.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("c.jsonl", b'{"class": true}\n{"class": "a"}\n', "column class holds true or false, not a text"),
+        ("c.jsonl", b'{"class": "a"}\n{"class": ["b"]}\n', "column class holds a list, not a text"),
+        ("c.jsonl", b'{"class": "a"}\n{"class": "th\xe9"}\n', "line 2 is not UTF-8"),
+        ("c.csv", b"class\na\nth\xe9\n", "it is not UTF-8: line 3 has the byte 0xe9"),
+        ("c.txt", b"a\nth\xe9\n", "it is not UTF-8: line 2 has the byte 0xe9"),
+    ],
+)
+def test_class_files_of_something_else_than_texts_are_refused(typed: Run, name: str, data: bytes, said: str) -> None:
+    Path(name).write_bytes(data)
+    ran = typed("classify", CIRCLE, "--classes", name)
+    assert ran.code == 2 and f"cannot read --classes {name}: {said}" in ran.err and ran.err.count("\n") == 2
+    assert "--encoding" not in ran.err, "which is of the input"
 
 
 def test_a_checkpoint_that_writes_is_refused(typed: Run, opt_checkpoint: Path) -> None:

@@ -36,6 +36,15 @@ def test_columns_are_filled_into_prompts_as_text(typed: Run) -> None:
     assert ran.rows[1]["caption"] == "red circle"
 
 
+@pytest.mark.parametrize("column", ["a.en", "{a[0]:b!r}"])
+def test_an_option_that_names_a_column_takes_any_name(typed: Run, column: str) -> None:
+    name = manifest({"image": str(CIRCLE), column: '["red", "blue"]'}, {"image": str(CIRCLE), column: [["red"]]})
+    asked = typed("vqa", name, "-p", "what color is the circle?", "--choices-column", column).rows
+    assert asked[0]["answer"] == "red" and len(asked[0]["probabilities"]) == 2
+    assert asked[1]["error"] == f"unsupported: column {column} holds a list, not a text"
+    assert typed("caption", name, "--prompt-column", column).rows[1]["error"] == asked[1]["error"]
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -107,7 +107,7 @@ def write_list(path: Path, pictures: Pictures, duplicates: Duplicates) -> int:
         names = [record["image"] for record in pictures.features.records(some)]
         for row in pictures.rows(zip(some, names, strict=True)):
             line = _line(row, folder)
-            if line is not None and b"\n" not in line:
+            if line is not None and b"\n" not in line and not line.endswith(b"\r"):  # which a list cannot hold
                 lines[row.index] = line + b"\n"
     write_atomically(path, b"".join(lines[row] for row in sorted(lines)))
     if len(lines) < len(kept):

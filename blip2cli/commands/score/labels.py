@@ -120,7 +120,9 @@ def _is_right(pair: Pair) -> bool:
 
 
 def _texts(reference: Reference) -> list[str]:
-    return [text.strip() for text in reference.texts]
+    """The true labels; blank entries of a list are none, unless there are no others."""
+    texts = [text.strip() for text in reference.texts]
+    return [text for text in texts if text] or texts
 
 
 def _labels(prediction: Prediction) -> list[str]:

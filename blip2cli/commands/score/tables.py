@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.inputs import ColumnChoice, open_source
+from blip2cli.inputs.cells import json_texts
 
 if TYPE_CHECKING:
     from blip2cli.inputs import Source
@@ -25,7 +25,7 @@ def texts_in(cell: Any) -> list[str]:
     if cell is None:
         return []
     if isinstance(cell, str):
-        listed = _listed(cell)
+        listed = json_texts(cell)
         return [cell] if listed is None else listed
     if isinstance(cell, dict):
         cell = cell.get("answer")
@@ -44,17 +44,6 @@ def _flat(cell: Sequence[Any]) -> Iterator[Any]:
             waiting.extend(reversed(entry))
         else:
             yield entry
-
-
-def _listed(cell: str) -> list[str] | None:
-    """The texts of a JSON list of texts; None for any other text."""
-    if not cell.startswith("["):
-        return None
-    try:
-        value = json.loads(cell)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, list) and all(isinstance(entry, str) for entry in value) else None
 
 
 def field(record: Mapping[str, Any], name: str) -> Any:

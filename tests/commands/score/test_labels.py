@@ -64,6 +64,14 @@ def test_labels_are_compared_with_a_table_or_with_a_column_of_their_own(typed: R
     assert "results with an error, counted as wrong: 1" in ran.err
 
 
+def test_a_blank_text_in_a_list_of_true_labels_is_not_a_label(typed: Run) -> None:
+    rows = [{"image": f"{label}.jpg", "label": label, "error": None, "true": ["", "cat"]} for label in ("cat", "dog")]
+    Path("blank.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scores = json.loads(typed("score", "blank.jsonl", "--label-column", "true").out)
+    assert scores["metrics"]["accuracy"] == 50.0 and scores["confused_pairs"] == 1
+    assert scores["most_confused"] == [{"true": "cat", "given": "dog", "count": 1}]
+
+
 def test_the_best_few_count_if_the_results_have_them(typed: Run) -> None:
     ran = typed("score", results(labels=["bird", "dog"]), "--references", truth(), "--per-row", "rows.jsonl")
     assert json.loads(ran.out)["metrics"]["top_2_accuracy"] == 50.0  # three of the six are dogs; one row has an error

@@ -1,0 +1,56 @@
+"""Texts in cells of manifests: what counts as a text, and lists of texts, which CSV holds as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from blip2cli.records import RowError
+
+NOT_TEXTS: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (bool, "true or false"),
+    (dict, "an object"),
+    ((list, tuple), "a list"),
+    (bytes, "bytes"),
+)
+"""Types of values that are not texts, and what they are called. Numbers and times are texts as they are printed."""
+
+
+class NotTexts(ValueError):
+    """A cell that holds something else than texts; `error` is its row's."""
+
+    def __init__(self, column: str, value: Any) -> None:
+        self.error = RowError("unsupported", f"column {column} holds {_kind(value)}, not a text")
+        super().__init__(str(self.error))
+
+
+def text_in(column: str, value: Any) -> str:
+    """The text of a cell that is not empty. Raises NotTexts."""
+    if isinstance(value, str):
+        return value
+    if _kind(value):
+        raise NotTexts(column, value)
+    return str(value)
+
+
+def texts_in(column: str, cell: Any) -> list[str]:
+    """The texts of a cell that is a text, or a list of texts, perhaps as JSON. Raises NotTexts."""
+    listed = json_texts(cell) if isinstance(cell, str) else None
+    entries = listed if listed is not None else cell if isinstance(cell, (list, tuple)) else [cell]
+    return [text_in(column, entry) for entry in entries if entry is not None]
+
+
+def json_texts(cell: str) -> list[str] | None:
+    """The texts of a JSON list of texts; None for any other text."""
+    if not cell.startswith("["):
+        return None
+    try:
+        value = json.loads(cell)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, list) and all(isinstance(entry, str) for entry in value) else None
+
+
+def _kind(value: Any) -> str:
+    """What a value that is not a text is called; empty for others."""
+    return next((name for types, name in NOT_TEXTS if isinstance(value, types)), "")
