@@ -22,6 +22,9 @@ Explain = Annotated[bool, Opt("Add where the model looked for each text: a map o
 ExplainWords = Annotated[bool, Opt("Also add such a map for each word of the text.")]
 """Options of the tasks that explain."""
 
+MAP, WORDS, WORD_MAPS = "map", "words", "word_maps"
+"""The columns of maps."""
+
 STEPS = 256
 """Different values of a map, fewer than half precision has: such a file is smaller."""
 
@@ -48,15 +51,15 @@ class MapColumns:
         """The columns' names."""
         if not self.explain:
             return ()
-        return ("map", "words", "word_maps") if self.words else ("map",)
+        return (MAP, WORDS, WORD_MAPS) if self.words else (MAP,)
 
     def columns(self, checkpoint: Checkpoint) -> tuple[Column, ...]:
         """The columns; a map has a number for each patch that the vision model sees."""
         side = checkpoint.images.side // checkpoint.config.vision_config.patch_size
         kinds = (
-            Column("map", "tensor", (side, side), "fp16"),
-            Column("words", "strings"),
-            Column("word_maps", "numbers"),
+            Column(MAP, "tensor", (side, side), "fp16"),
+            Column(WORDS, "strings"),
+            Column(WORD_MAPS, "numbers"),
         )
         return kinds[: len(self.names)]
 

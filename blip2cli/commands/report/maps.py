@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-MAP, WORDS, WORD_MAPS = "map", "words", "word_maps"
-"""Columns of maps; those of one of several answers have its name before them, as in `people_map`."""
+from blip2cli.tasks.explain import MAP, WORD_MAPS, WORDS
 
 LARGEST = 64
 """Patches on a side of a map that is shown."""
@@ -37,7 +36,10 @@ class PageMap:
 
 
 def maps_of(columns: Mapping[str, Any]) -> tuple[list[PageMap], set[str]]:
-    """The maps of a row, and the names of the columns that they are in."""
+    """The maps of a row, and the names of the columns that they are in.
+
+    Those of one of several answers have its name before them, as in `people_map`.
+    """
     maps: list[PageMap] = []
     taken: set[str] = set()
     for name, value in columns.items():
