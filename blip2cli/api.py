@@ -238,7 +238,10 @@ class Blip2:
         if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
             raise UsageError(f"top_k={top_k!r} is not a whole number from 1", "Give the number of rows for each query.")
         if not _is_name(features):
-            raise UsageError(f"{features!r:.80} is not the name of a feature file", "Give the file that embed wrote.")
+            raise UsageError(
+                f"search() takes the name of a feature file, not {type(features).__name__}",
+                "Write one with: blip2 embed ./photos --features itc --out feats.parquet",
+            )
         file = Path(os.fspath(features))
         opened = open_features(file)
         asked = replace(self.settings, model=self.settings.name("retrieval"))

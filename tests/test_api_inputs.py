@@ -336,7 +336,10 @@ def test_features_are_searched_by_texts_and_images_as_on_the_command_line(
         with pytest.raises(UsageError) as refused:
             list(tiny.search(feats, **options))
         assert refused.value.message == said and refused.value.hint
-    for file, message in ((tmp_path / "gone.parquet", "gone.parquet"), ([1], "[1] is not the name of a feature file")):
+    for file, message in (
+        (tmp_path / "gone.parquet", "gone.parquet"),
+        ([1], "takes the name of a feature file, not list"),
+    ):
         with pytest.raises(UsageError) as refused:
             tiny.search(file, "x")
         assert message in refused.value.message

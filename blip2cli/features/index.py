@@ -70,7 +70,9 @@ class Index:
         try:
             from usearch.index import Index as Graph
         except ImportError:
-            raise UsageError("--index needs the package usearch", "pip install 'blip2cli[search]'") from None
+            raise UsageError(
+                "--index needs the package usearch", "Install it: pip install 'blip2cli[search]'"
+            ) from None
         said = _said(path)
         if said is None and (path.exists() or _beside(path).exists()):
             existing = path if path.exists() else _beside(path)

@@ -83,14 +83,15 @@ def _quits_at_second_signal() -> Iterator[None]:
 
 
 def _quit_at_second(received: int) -> None:
-    from blip2cli.host.terminal import show_error
+    from blip2cli.host.terminal import remove_progress, show_error
 
     signals = 0
     while number := os.read(received, 1):
         signals += number[0] in SIGNALS
         if signals == 2:
             threading.Timer(1.0, os._exit, (EXIT_CODE,)).start()  # should nobody read stderr
-            show_error("interrupted", "")
+            remove_progress()
+            show_error("interrupted", "Committed rows are kept.")
             os._exit(EXIT_CODE)
     os.close(received)
 

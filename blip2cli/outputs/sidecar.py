@@ -124,12 +124,14 @@ class SidecarOutput(Output):
                 written.append(result)
                 if lines := self.layout.caption_lines(result):
                     texts.append((path, "\n".join(lines).encode("utf-8", "backslashreplace")))
+        place = self.out or Path("text files")
         try:
             self._record_additions(texts)
             for path, text in texts:
+                place = self.out or path
                 self._write_text(path, text)
         except OSError as error:
-            raise unwritable(self.out or Path("text files"), error) from None
+            raise unwritable(place, error) from None
         self.done = self.done.after(written)
         if self.shown is not None:
             self.shown.write(written)

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Typed
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -23,6 +25,12 @@ def test_it_says_what_would_be_done_and_does_nothing(typed: Run) -> None:
     assert told["output"] == "o (parquet in shards of 10,000 rows)"
     assert told["columns"] == "image, question, answer, error"
     assert told["settings"] == "prompt 'what shape is it?'"
+
+
+def test_it_says_what_it_waits_for(typed: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.conftest.without_loading", str)
+    assert typed("caption", EXAMPLES, "--dry-run").err == "Loading tiny\n"
+    assert typed("caption", EXAMPLES, "--dry-run", "--quiet").err == ""
 
 
 def test_rows_that_only_reading_tells_are_counted(typed: Run) -> None:

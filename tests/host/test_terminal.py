@@ -14,6 +14,7 @@ from blip2cli.host.terminal import (
     TablePrinter,
     figure,
     progress,
+    remove_progress,
     show_error,
     show_plan,
     show_summary,
@@ -179,7 +180,7 @@ def test_a_warning_has_a_line_of_its_own_above_the_progress(
     show_warning("look")
     above, _, below = screen.getvalue().partition("blip2: warning: look\n")
     assert above.endswith("\r") and "10" in above and "10" in below
-    shown.close()
+    remove_progress()  # as where a process ends at once
     show_warning("gone")
     assert screen.getvalue().endswith("\rblip2: warning: gone\n")
 

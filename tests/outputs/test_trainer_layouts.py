@@ -1,6 +1,7 @@
 """Sidecar files, arrays with metadata, and WebDataset shards, read as those who use them do."""
 
 import contextlib
+import errno
 import gc
 import json
 import os
@@ -47,6 +48,15 @@ def test_sidecars_stand_beside_the_images(typed: Run, photos: Path) -> None:
     ran = typed("caption", "photos", "--format", "sidecar")
     assert ran.code == 3 and len(ran.rows) == 3
     assert texts("photos") == {"a/x.txt": "a red circle", "y.txt": "a teal triangle"}
+
+
+def test_a_text_that_cannot_be_written_is_named(typed: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("blip2cli.outputs.sidecar.SidecarOutput._write_text", refuse)
+    ran = typed("caption", "photos/y.png", "--format", "sidecar")
+    assert ran.code == 1 and "blip2: cannot write photos/y.txt: Read-only file system" in ran.err
 
 
 def test_images_that_have_a_text_are_passed_over(typed: Run, photos: Path) -> None:

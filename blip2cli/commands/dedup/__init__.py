@@ -76,9 +76,11 @@ def _in_words(duplicates: Duplicates, errors: int) -> str:
     rows, kept = len(duplicates.kept), int(duplicates.is_kept.sum())
     exact = int(duplicates.exact.sum())
     groups = len(set(duplicates.kept[~duplicates.is_kept].tolist()))
+    near = rows - kept - exact
+    duplicate = "duplicate" if near == 1 else "duplicates"
     return (
         f"{rows:,} images, {kept:,} kept; {groups:,} {'group' if groups == 1 else 'groups'} of duplicates: "
-        f"{exact:,} exact and {rows - kept - exact:,} near ones dropped; {errors:,} with errors"
+        f"{exact:,} exact and {near:,} near {duplicate} dropped; {errors:,} with errors"
     )
 
 
@@ -147,5 +149,5 @@ def _told_when_interrupted(job: Job, done: list[str]) -> Iterator[None]:
     except KeyboardInterrupt:
         saved = job.options_as(DedupOptions).save_features
         kept = [*done, *([str(saved)] if saved is not None and saved.exists() else [])]
-        what = f"{' and '.join(kept)} {'is' if len(kept) == 1 else 'are'} kept" if kept else "nothing was written"
+        what = f"{' and '.join(kept)} {'is' if len(kept) == 1 else 'are'} kept" if kept else "Nothing was written"
         raise Interrupted(what, "run the same command again") from None

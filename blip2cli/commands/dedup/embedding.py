@@ -74,6 +74,6 @@ def _computed(job: Job, out: Path) -> Features:
                 run_plan(plan)
     except Interrupted as stopped:
         if options.save_features is None:
-            raise Interrupted("nothing was kept", "with --save-features, such a run can be continued") from None
+            raise Interrupted("Nothing was kept", "with --save-features, such a run can be continued") from None
         raise Interrupted(stopped.kept, AGAIN) from None
     return open_features(out, OF_IMAGES)

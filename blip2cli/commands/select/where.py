@@ -93,6 +93,8 @@ class Condition:
         assert answer is not None
         tree: dict[str, Any] = json.loads(answer[0])
         if tree["error"]:
+            if int(tree.get("position", 0)) >= QUERY.index("{}") + len(text.encode()):
+                raise self._refused("syntax error at its end")
             raise self._refused(one_line(tree["error_message"]))
         return tree
 

@@ -3,7 +3,7 @@
 from blip2cli.host.terminal.chat import ChatPipe, ChatTerminal, chat_screen
 from blip2cli.host.terminal.libraries import hush_libraries, silent_libraries, weights_counted
 from blip2cli.host.terminal.messages import show_error, show_note, show_summary, show_warning
-from blip2cli.host.terminal.progress import Progress, clock, counted, loading
+from blip2cli.host.terminal.progress import Progress, clock, counted, loading, remove_progress
 from blip2cli.host.terminal.streams import GuardedStream, guard_streams
 from blip2cli.host.terminal.tables import (
     TablePrinter,
@@ -31,6 +31,7 @@ __all__ = [
     "loading",
     "print_records",
     "printable",
+    "remove_progress",
     "show_check",
     "show_error",
     "show_figures",

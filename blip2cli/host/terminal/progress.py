@@ -213,6 +213,12 @@ def counted(items: Iterable[T], total: int, unit: str) -> Iterator[T]:
     return _shown[-1].counted(items, total, unit) if _shown else iter(items)
 
 
+def remove_progress() -> None:
+    """Remove the line that is redrawn, if there is one: the process ends."""
+    for progress in list(_shown):
+        progress.close()
+
+
 def _columns() -> int:
     """The width of the terminal behind stderr."""
     given = os.environ.get("COLUMNS", "")

@@ -29,7 +29,9 @@ def bitsandbytes_config(precision: str, compute: torch.dtype) -> Any:
     from transformers import BitsAndBytesConfig
 
     if find_spec("bitsandbytes") is None:
-        raise CheckpointError(f"--dtype {precision} on CUDA needs bitsandbytes", "pip install 'blip2cli[int8]'")
+        raise CheckpointError(
+            f"--dtype {precision} on CUDA needs bitsandbytes", "Install it: pip install 'blip2cli[int8]'"
+        )
     if precision == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from blip2cli.host.terminal import Progress, hush_libraries
+from blip2cli.host.terminal import Progress, hush_libraries, loading, show_plan
 from blip2cli.images.ready import ReadyProcesses
 from blip2cli.model.checkpoint.hub import check_model_name, named_by
 from blip2cli.run.plan import Plan, locked_plan, make_plan
@@ -26,12 +26,13 @@ def launch(job: Job) -> Tally | None:
 
 def show_dry_run(plan: Plan) -> None:
     """Show what a run would do."""
-    from blip2cli.host.terminal import show_plan
-    from blip2cli.run.dry_run import describe_plan
-
     check_model_names(plan.job)
-    hush_libraries()
-    show_plan(describe_plan(plan))
+    with loading(plan.job.model_name, plan.job.output.quiet):  # torch is imported, which takes seconds
+        from blip2cli.run.dry_run import describe_plan
+
+        hush_libraries()
+        lines = describe_plan(plan)
+    show_plan(lines)
 
 
 def check_model_names(job: Job) -> None:

@@ -382,7 +382,7 @@ def _join(address: str | None) -> Any:
         import ray
         import ray.data
     except ImportError:
-        raise UsageError("--engine ray needs Ray", "pip install 'blip2cli[ray]'") from None
+        raise UsageError("--engine ray needs Ray", "Install it: pip install 'blip2cli[ray]'") from None
     try:
         if address and (found := re.fullmatch(r"(?:ray://)?(.+):(\d+)", address)):
             socket.create_connection((found[1], int(found[2])), JOIN).close()

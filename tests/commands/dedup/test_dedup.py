@@ -84,7 +84,7 @@ def test_images_are_embedded_first_and_what_is_kept_can_be_captioned(typed: Run)
     assert ran.code == 0, ran.err
     assert kept(ran.rows) == ["c-large", "d"]
     assert [row["duplicate"] for row in ran.rows] == ["near", "near", None, None, "exact"]
-    assert "5 images, 2 kept; 2 groups of duplicates: 1 exact and 2 near ones dropped; 0 with errors" in ran.err
+    assert "5 images, 2 kept; 2 groups of duplicates: 1 exact and 2 near duplicates dropped; 0 with errors" in ran.err
     assert Path("keep.txt").read_text() == "photos/c-large.png\nphotos/d.png\n"
     listed = open_source(("keep.txt",), ColumnChoice()).rows()
     assert [row.name for row in listed] == ["photos/c-large.png", "photos/d.png"]
@@ -215,7 +215,7 @@ def test_ctrl_c_says_what_is_kept(typed: Run, monkeypatch: pytest.MonkeyPatch) -
         patched.setattr("blip2cli.features.duplicates.find_groups", stop)
         ran = typed("dedup", file)
     assert (ran.code, ran.err) == (
-        130, "blip2: interrupted\n       nothing was written; run the same command again.\n",
+        130, "blip2: interrupted\n       Nothing was written; run the same command again.\n",
     )  # fmt: skip
     monkeypatch.setattr("blip2cli.commands.dedup.sheets.album_of", stop)
     ran = typed("dedup", file, "--out", "d.jsonl", "--list", "k.txt", "--report", "r.html", "--quiet")

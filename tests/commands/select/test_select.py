@@ -78,6 +78,9 @@ def test_wrong_options_are_answered_in_two_lines(typed: Run, results: str) -> No
         ((results, "--images-to", "a/b", "--where", "id + 1"), "cannot write a/b: there is no folder a"),
         ((results, "--out", results), f"{results} is an input"),
         ((results, "--where", "nothing = 1"), "--where 'nothing = 1': Referenced column \"nothing\" is not there"),
+        ((results, "--where", "id = "), "--where 'id = ': syntax error at its end"),
+        ((results, "--where", "(id"), "--where '(id': syntax error at its end"),
+        ((results, "--where", "id id"), "--where 'id id': syntax error at or near \"id\""),
         (("nothing.jsonl",), "no such input: nothing.jsonl"),
         ((results, "--limit", 0), "--limit 0 is below 1"),
     ):
