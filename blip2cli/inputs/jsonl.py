@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 MOST_JSON_LEVELS = 200
 """Levels of objects and lists within each other that a line may have."""
 
+NOT_UTF_8 = "is not UTF-8"
+"""What is wrong with a line in another encoding."""
+
+OBJECTS_HINT = 'Each line must be an object such as {"image": "a.jpg"}.'
+
 STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 """A string of JSON."""
 
@@ -48,9 +53,7 @@ class JsonlManifest(Manifest):
         self._inference = Inference(line.record for line in self._records() if line.record is not None)
         names = list(self._inference.fields)
         if not names:
-            raise UsageError(
-                f"{name} contains no JSON objects", 'Each line must be an object such as {"image": "a.jpg"}.'
-            )
+            raise self._without_objects()
         self.columns = choose_columns(name, names, columns)
 
     def rows(self, start: int = 0) -> Iterator[Row]:
@@ -65,6 +68,13 @@ class JsonlManifest(Manifest):
 
     def schema(self) -> pa.Schema:
         return self._inference.schema(self.columns.carried)
+
+    def _without_objects(self) -> UsageError:
+        """What to raise for a file of which no line is an object."""
+        first = next(self._records(), None)
+        if first is not None and first.fault == NOT_UTF_8:
+            return not_text(self.name, self._encoding)
+        return UsageError(f"{self.name} contains no JSON objects", OBJECTS_HINT)
 
     def _records(self, start: int = 0) -> Iterator[Line]:
         for number, text in islice(self._lines(), start, None):
@@ -93,7 +103,7 @@ def _parsed(number: int, text: bytes) -> Line:
     try:
         record = parsed_line(text.decode("utf-8", "surrogatepass"))
     except UnicodeDecodeError:
-        return Line(number, fault="is not UTF-8")
+        return Line(number, fault=NOT_UTF_8)
     except (ValueError, RecursionError):
         record = None
     if record is not None and _is_deep(text):

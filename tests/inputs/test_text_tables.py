@@ -90,6 +90,7 @@ def test_a_json_line_in_another_encoding_is_an_error_row_or_read_when_named() ->
     text = '{"image": "a.png"}\n{"image": "b.png", "x": "ü"}\n'.encode("windows-1252")
     assert [row.error and str(row.error) for row in read("m.jsonl", text)] == [None, "unreadable: line 2 is not UTF-8"]
     assert read("m.jsonl", text, encoding="cp1252")[1].columns["x"] == "ü"
+    assert "not UTF-8: line 1 has the byte 0xfc" in refused("m.jsonl", text.splitlines(keepends=True)[1]).message
     assert "not UTF-8: line 1" in refused("m.json", '[{"image": "ü.png"}]'.encode("latin-1")).message
     assert read("m.json", '[{"image": "ü.png"}]'.encode("latin-1"), encoding="latin-1")[0].name == "ü.png"
 
