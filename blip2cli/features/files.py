@@ -93,17 +93,25 @@ class Features:
         first = 0
         for part in self.parts:
             for vectors, present in part.blocks(max(1, BLOCK // (4 * self.shape[0] * self.shape[1]))):
-                yield first, vectors.reshape(-1, *self.shape).astype(np.float32, copy=False), present
+                yield first, self._as_floats(vectors), present
                 first += len(vectors)
 
     def vectors(self, rows: Sequence[int]) -> np.ndarray:
         """The vectors of rows, fp32 [rows, tokens, width]."""
         taken = self._read_rows(rows, lambda part, rows_of_part: list(part.vectors(rows_of_part)))
-        return np.stack([taken[row] for row in rows]).reshape(-1, *self.shape).astype(np.float32, copy=False)
+        return self._as_floats(np.stack([taken[row] for row in rows]))
+
+    def _as_floats(self, vectors: np.ndarray) -> np.ndarray:
+        """Vectors as fp32 [rows, tokens, width]; numbers that it cannot hold are infinite."""
+        with np.errstate(over="ignore"):
+            return vectors.reshape(-1, *self.shape).astype(np.float32, copy=False)
 
     def records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        """The other columns of rows."""
+        """The other columns of rows. A row of a file that has no name for its image is named by its number."""
         taken = self._read_rows(rows, lambda part, rows_of_part: part.records(rows_of_part))
+        for row, record in taken.items():
+            if record["image"] is None and self.parts[0].files:
+                record["image"] = f"{self.path}#{row}"
         return [taken[row] for row in rows]
 
     def model_settings(self, asked: ModelSettings, command: str) -> ModelSettings:
@@ -153,6 +161,8 @@ def open_features(path: Path, kinds: Sequence[str] = ITC) -> Features:
             raise UsageError(f"{path} holds features without numbers", HINT)
         if _made_by(said) != _made_by(settings[0]) or part.shape != parts[0].shape:
             raise UsageError(f"{path} holds features of several models", "Give them one by one.")
+        if len(set(part.schema.names)) < len(part.schema.names):
+            raise UsageError(f"{path} has several columns of one name", "Rename them; one would hide the other.")
         if part.schema.names != parts[0].schema.names:
             raise UsageError(f"{path} holds files with different columns", "Give them one by one.")
     return Features(path, parts, settings[0])

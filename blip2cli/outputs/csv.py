@@ -71,7 +71,7 @@ class CsvOutput(LinesOutput):
 
 def _cell(value: Any) -> Any:
     """A value as the text of a cell."""
-    if value is None or isinstance(value, (str, int, float)):
+    if value is None or (isinstance(value, (str, int, float)) and not isinstance(value, bool)):
         return value
     text = json.loads(json_line({"value": value}))["value"]
     return text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)

@@ -6,7 +6,7 @@ Each field carries an `Opt` with its help text, so that name, type, default and 
 
 from blip2cli.settings.devices import check_device, devices_named
 from blip2cli.settings.job import Job, TaskOptions, absolute
-from blip2cli.settings.option import AllowPrivate, Arg, Opt, Options, check_private
+from blip2cli.settings.option import AllowPrivate, Arg, Opt, Options, check_page, check_private
 from blip2cli.settings.shared import (
     DEFAULT_MODEL,
     DEFAULT_RETRIEVAL_MODEL,
@@ -40,6 +40,7 @@ __all__ = [
     "TaskOptions",
     "absolute",
     "check_device",
+    "check_page",
     "check_private",
     "devices_named",
     "place",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from blip2cli.errors import UsageError
@@ -77,3 +78,12 @@ def check_private(allow_private: bool, allow_remote: bool) -> None:
     """Check that --allow-private is not given alone. Raises UsageError."""
     if allow_private and not allow_remote:
         raise UsageError("--allow-private needs --allow-remote", "Give both, or neither.")
+
+
+def check_page(path: Path | None) -> None:
+    """Check that --report, if it is given, names an HTML page, and nothing that --overwrite would replace by one.
+
+    Raises UsageError.
+    """
+    if path is not None and path.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--report {path} does not end in .html", f"Type: --report {path.with_suffix('.html')}")

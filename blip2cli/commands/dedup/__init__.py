@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from blip2cli.commands.dedup.options import DedupOptions
 from blip2cli.errors import Interrupted, UsageError
 from blip2cli.host.terminal import Progress, show_note, show_warning
-from blip2cli.settings import Job
+from blip2cli.settings import Job, check_page
 
 if TYPE_CHECKING:
     import numpy as np
@@ -137,6 +137,7 @@ def _check_files(job: Job) -> None:
     for path in (options.kept_list, options.report):
         if path is not None:
             check_new_file(path, job.output.overwrite)
+    check_page(options.report)
 
 
 @contextmanager

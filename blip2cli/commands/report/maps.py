@@ -80,7 +80,7 @@ def _array(value: Any) -> np.ndarray | None:
         return None
     try:
         numbers = np.asarray(listed, dtype=np.float32)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     is_map = numbers.size and bool(((numbers >= 0) & (numbers <= 1)).all())
     return numbers if is_map else None

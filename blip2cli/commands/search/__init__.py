@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from blip2cli.commands.search.options import SearchOptions
 from blip2cli.errors import UsageError
 from blip2cli.host.terminal import Progress, hush_libraries, show_warning
-from blip2cli.settings import Job
+from blip2cli.settings import Job, check_page
 
 if TYPE_CHECKING:
     from blip2cli.commands.pictures import Pictures
@@ -50,6 +50,7 @@ def search(job: Job) -> bool:
     files = (str(file) for part in features.parts for file in part.files)
     check_inputs(target, job, [*files, *pictures.originals.files, *options.image])
     if options.report is not None:
+        check_page(options.report)
         report_settings(job).validate()
     hits = _search(job, pictures, texts)
     with locked_output(target, keep=False):

@@ -49,6 +49,11 @@ SETTINGS = {
 
 NO_COLUMN = 'Referenced column "{}" is not there; texts are in single quotation marks'
 
+LIST_IN_TEXT = (
+    "In CSV, lists are texts: list_contains(from_json(NAME, '[\"VARCHAR\"]'), 'x'), json_array_length(NAME) > 1."
+)
+"""What to do where a function takes no texts, as those of lists do not."""
+
 QUERY = "SELECT CAST((\n{}\n) AS BOOLEAN) FROM results"
 
 
@@ -152,6 +157,8 @@ class Condition:
             return self._refused(NO_COLUMN.format(name))
         if isinstance(error, duckdb.ConversionException):
             return UsageError(f"--where {self.text!r}: {said}", "try_cast(NAME as double) is null for other texts.")
+        if said.startswith("No function matches") and "VARCHAR" in said:
+            return UsageError(f"--where {self.text!r}: {said}", LIST_IN_TEXT)
         return self._refused(said)
 
     def _refused(self, why: str) -> UsageError:

@@ -38,7 +38,7 @@ def test_maps_of_several_answers_have_their_names(typed: Callable[..., Typed]) -
 
 
 @pytest.mark.parametrize(
-    "value", ["[[", "no map", [[2.0, 0.0], [0.0, 0.0]], [0.5, 0.5], [[0.1], [0.1, 0.2]], 3, [[]], []]
+    "value", ["[[", "no map", [[2.0, 0.0], [0.0, 0.0]], [0.5, 0.5], [[10**400]], [[0.1], [0.1, 0.2]], 3, [[]], []]
 )
 def test_a_column_map_that_holds_no_map_is_a_column_like_others(value: Any, typed: Callable[..., Typed]) -> None:
     data = reported(typed, results("rows.jsonl", {"image": str(CIRCLE), "caption": "a", "map": value, "error": None}))

@@ -28,6 +28,14 @@ def test_rows_go_to_every_format_of_rows(typed: Run, results: str, name: str) ->
     assert typed(*words, "--overwrite").err.startswith(f"2 of 4 rows selected, written to {name}, in ")
 
 
+def test_a_function_of_lists_is_said_to_need_one_in_csv(typed: Run) -> None:
+    Path("l.csv").write_text('image,captions\na.png,"[""x"", ""y""]"\nb.png,"[""z""]"\n')
+    ran = typed("select", "l.csv", "--where", "list_contains(captions, 'x')")
+    hint = """list_contains(from_json(captions, '["VARCHAR"]'), 'x')"""
+    assert ran.code == 2 and hint.replace("captions", "NAME") in ran.err and ran.err.count("\n") == 2
+    assert [row["image"] for row in typed("select", "l.csv", "--where", hint).rows] == ["a.png"]
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_is_written_or_says_which_column_is_missing(typed: Run, tmp_path: Path, name: str) -> None:
     for image in IMAGES:
