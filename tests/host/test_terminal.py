@@ -13,6 +13,7 @@ from blip2cli.host.terminal import (
     Progress,
     TablePrinter,
     figure,
+    loading,
     progress,
     remove_progress,
     show_error,
@@ -84,6 +85,14 @@ def test_a_model_that_is_loaded_is_named_at_once_with_the_seconds_since_the_star
     time.now += 4
     shown.load("tiny\x1b[31m")
     assert screen.last.rstrip() == "Loading tiny [31m, 0:04"
+
+
+def test_what_may_take_long_is_named_on_a_terminal(
+    screen: Screen, time: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", screen)
+    with loading("results", drawn_only=True):
+        assert screen.last.strip() == "Loading results, 0:00"
 
 
 def test_weights_are_counted_while_they_are_loaded(shown: Progress, screen: Screen) -> None:
@@ -163,6 +172,8 @@ def test_nothing_is_redrawn_where_rows_go_into_a_pipe(
         shown.begin(10, 0)
         shown.advance(1, 0)
         shown.close()
+        with loading("results", drawn_only=True):
+            pass
         assert screen.getvalue() == "Loading tiny\n"
         to_a_file = Progress(quiet=False)
         to_a_file.load("tiny")

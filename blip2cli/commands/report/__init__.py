@@ -142,11 +142,13 @@ def report(files: ResultFiles, settings: ReportSettings) -> ReportContent:
     Raises Blip2Error as `write_report` does, and where they cannot be read.
     """
     from blip2cli.commands.report.results import ResultRows
+    from blip2cli.host.terminal import loading
 
     check_apart({"--out": settings.out}, files.names)
     files.validate()
-    results = ResultRows(files, settings.limit)
-    total = results.source.count()
+    with loading("results", settings.quiet, drawn_only=True):
+        results = ResultRows(files, settings.limit)
+        total = results.source.count()
     check_apart({"--out": settings.out}, results.originals.files)
     settings.validate()
     title = ", ".join(os.path.basename(os.path.normpath(name)) for name in files.names)

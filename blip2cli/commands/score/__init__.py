@@ -141,12 +141,14 @@ def score(settings: ScoreSettings) -> None:
     """Read, match, measure, and show or write the figures. Raises Blip2Error."""
     from blip2cli.commands.score.predictions import read_predictions
     from blip2cli.commands.score.report import report, warn
+    from blip2cli.host.terminal import loading
 
-    predictions = read_predictions(settings.results, settings.column, _kept_columns(settings))
-    references, matched = _references(settings, predictions)
-    warn(settings, predictions, references, matched)
-    _complete(matched, references, settings.partial)
-    scores = _measured(settings, references, matched)
+    with loading("results", drawn_only=True):
+        predictions = read_predictions(settings.results, settings.column, _kept_columns(settings))
+        references, matched = _references(settings, predictions)
+        warn(settings, predictions, references, matched)
+        _complete(matched, references, settings.partial)
+        scores = _measured(settings, references, matched)
     report(settings, predictions, references, scores)
 
 

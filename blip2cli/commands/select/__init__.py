@@ -20,20 +20,21 @@ def select(job: Job) -> bool:
     from blip2cli.commands.select.rows import check_target, write
     from blip2cli.commands.select.selection import Selection
     from blip2cli.host.stopwatch import since_start
-    from blip2cli.host.terminal import show_note
+    from blip2cli.host.terminal import loading, show_note
     from blip2cli.outputs.target import locked_output, make_folder
 
     if not job.input.inputs:
         raise UsageError("no results are given", "For example: blip2 select answers.jsonl --where \"answer = 'yes'\".")
-    selection = Selection.of(job)
-    target = check_target(job, selection)
-    _check_folder(job, selection)
-    chosen = selection.numbers()
-    if target is not None:
-        if target.format.index:
-            make_folder(target.path.parent)
-        with locked_output(target, keep=False):
-            write(job, target, selection)
+    with loading("results", job.output.quiet, drawn_only=True):
+        selection = Selection.of(job)
+        target = check_target(job, selection)
+        _check_folder(job, selection)
+        chosen = selection.numbers()
+        if target is not None:
+            if target.format.index:
+                make_folder(target.path.parent)
+            with locked_output(target, keep=False):
+                write(job, target, selection)
     if not job.output.quiet:
         rows = f"{len(chosen):,} of {selection.total:,} rows selected"
         show_note(f"{rows}{_where(job, target)}, in {since_start():.1f} s")

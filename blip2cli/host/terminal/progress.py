@@ -198,10 +198,14 @@ def tell(line: str, folded: bool = True) -> None:
 
 
 @contextmanager
-def loading(name: str, quiet: bool = False) -> Iterator[None]:
-    """While inside, say that something is being loaded."""
-    shown = Progress(quiet)
-    shown.load(name)
+def loading(name: str, quiet: bool = False, drawn_only: bool = False) -> Iterator[None]:
+    """While inside, say that something is being loaded.
+
+    What takes long only if there is much of it is `drawn_only`: on a terminal, and not where rows go into a pipe.
+    """
+    shown = Progress(quiet, rows_to_stdout=drawn_only)
+    if shown.bar is not None or not drawn_only:
+        shown.load(name)
     try:
         yield
     finally:
