@@ -153,6 +153,8 @@ def open_features(path: Path, kinds: Sequence[str] = ITC) -> Features:
         kind = said.get("features")
         if kind not in kinds:
             raise UsageError(f"{path} holds {f'{kind} features' if kind else 'no known features'}", _again(path, said))
+        if len(set(part.schema.names)) < len(part.schema.names):
+            raise UsageError(f"{path} has several columns of one name", "Rename them; one would hide the other.")
         if not set(OWN_COLUMNS) <= set(part.schema.names) or not _is_text(part.schema.field("image").type):
             raise UsageError(f"{path} has no columns image and error", HINT)
         if kind == "itc" and len(part.shape) != 2:
@@ -161,8 +163,6 @@ def open_features(path: Path, kinds: Sequence[str] = ITC) -> Features:
             raise UsageError(f"{path} holds features without numbers", HINT)
         if _made_by(said) != _made_by(settings[0]) or part.shape != parts[0].shape:
             raise UsageError(f"{path} holds features of several models", "Give them one by one.")
-        if len(set(part.schema.names)) < len(part.schema.names):
-            raise UsageError(f"{path} has several columns of one name", "Rename them; one would hide the other.")
         if part.schema.names != parts[0].schema.names:
             raise UsageError(f"{path} holds files with different columns", "Give them one by one.")
     return Features(path, parts, settings[0])
