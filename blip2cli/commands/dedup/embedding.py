@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +70,7 @@ def _computed(job: Job, out: Path) -> Features:
     output = OutputSettings(out, overwrite=overwrite, resume=not overwrite, quiet=job.output.quiet)
     try:
         with locked_plan(replace(job, task="embed", options=own, input=inputs, output=output)) as plan:
+            _check_score_column(job, plan.source.column_names())
             if not plan.finished:
                 run_plan(plan)
     except Interrupted as stopped:
@@ -77,3 +78,13 @@ def _computed(job: Job, out: Path) -> Features:
             raise Interrupted("Nothing was kept", "with --save-features, such a run can be continued") from None
         raise Interrupted(stopped.kept, AGAIN) from None
     return open_features(out, OF_IMAGES)
+
+
+def _check_score_column(job: Job, names: Sequence[str]) -> None:
+    """Check that the images' own columns have that of --score-column, before they are embedded. Raises UsageError."""
+    column = job.options_as(DedupOptions).score_column
+    if column is None or column in names:
+        return
+    inputs = ", ".join(map(str, job.input.inputs))
+    columns = f"Its columns are: {', '.join(names)}." if names else "Give a table with the images and their scores."
+    raise UsageError(f"{inputs} has no column {column}", columns)
