@@ -24,12 +24,8 @@ from blip2cli.model.graphs import PendingTensors, to_device
 from blip2cli.model.memory import SLOTS_PER_IMAGE
 
 FIRST = 4
-"""Texts that are begun first on a CPU, so that the first are soon there."""
-
-GROWTH = 8
-"""Texts that may be in hand after that for each that has ended. With few of them a text costs more, because the weights
-are read at every step: with 2, a run over 32 images of the middle geometry takes a tenth longer than if all begin at
-once."""
+"""Images whose texts are begun first on a CPU, so that the first are soon there. With few texts a step costs almost as
+much as with many, because it reads all weights; so all others begin when the first text has ended."""
 
 
 @dataclass(frozen=True)
@@ -159,11 +155,11 @@ class Decoder:
 
         If shapes are fixed, room for longer texts is made only while there is no text.
         """
-        places = self.places if self.fixed else min(self.places, max(FIRST, GROWTH * self.ended))
-        free = places - len(self.active)
-        if self.active and (self.held or free < max(1, places // 4)):
+        free = self.places - len(self.active)
+        early = not self.fixed and not self.ended
+        if self.active and (early or self.held or free < max(1, self.places // 4)):
             return []
-        requests = self.held or list(itertools.islice(stream, free))
+        requests = self.held or (_first_texts(stream, free) if early else list(itertools.islice(stream, free)))
         if self.active and self.fixed and requests and not self._fits(requests):
             self.held = requests
             return []
@@ -281,3 +277,12 @@ class Decoder:
         new_slots = (new_places[:, None] * self.search.width + beams).view(-1)
         self.model.copy(old_slots, new_slots)
         self.tokens[new_slots] = self.tokens[old_slots]
+
+
+def _first_texts(stream: Iterator[Request], most: int) -> list[Request]:
+    """The requests of the first images, if these have the same number of requests."""
+    requests = list(itertools.islice(stream, 1))
+    if requests:
+        count = min(most, FIRST * requests[0].image.uses)
+        requests += itertools.islice(stream, count - 1)
+    return requests
