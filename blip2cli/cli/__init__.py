@@ -4,31 +4,65 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+from typer.main import get_command
 
 from blip2cli import __version__
-from blip2cli.cli import (
-    bench,
-    caption,
-    chat,
-    classify,
-    dedup,
-    doctor,
-    embed,
-    match,
-    models,
-    report,
-    score,
-    search,
-    select,
-    vqa,
-)
 from blip2cli.cli.failures import INTERRUPTED, MISTYPED, WRONG_USAGE, show_mistyped
-from blip2cli.cli.usage import PlainCommand, PlainGroup
+from blip2cli.cli.usage import ListedCommand, PlainCommand, PlainGroup
 from blip2cli.cli.values import WrongValue, spelled
+from blip2cli.host.imports import load_object
 from blip2cli.host.terminal import guard_streams, show_error
+
+COMMANDS = {
+    "caption": "Write a caption for every image.",
+    "vqa": "Answer questions about every image.",
+    "embed": "Write features of every image, or of texts.",
+    "match": "Score how well every image and its text, or several texts, match.",
+    "classify": "Say which of several classes every image shows, without training.",
+    "chat": "Ask questions about an image, in a conversation on a terminal or from stdin.",
+    "search": "Find the images that best match a text or an image.",
+    "select": "Select rows of results by a condition, or copy their images.",
+    "dedup": "Find duplicates and near-duplicates among images, and which to keep.",
+    "score": "Score results against references: VQA accuracy, CIDEr, BLEU, accuracy of classes and others.",
+    "report": (
+        "Write results as one HTML page: a card for each image, counts of answers as filters, search, and export."
+    ),
+    "models": "List known and cached checkpoints, the memory they take, and which fit this machine.",
+    "doctor": "Check this machine: versions, devices, memory, cache, hub, and a self-test.",
+    "bench": "Measure captions a second on this machine, by precision and batch size.",
+}
+"""Subcommand → the first line of its help, in the order of the help.
+
+Its function has the same name, in a file of that name in this folder, which is imported when the command is used: the
+help must not wait for the options of all.
+"""
+
+
+def function_of(name: str) -> Callable[..., None]:
+    """The function of a subcommand, with its options as parameters."""
+    return spelled(load_object(f"blip2cli.cli.{name}:{name}"))
+
+
+def _command(name: str) -> TyperCommand:
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+    alone.command(name, cls=PlainCommand)(function_of(name))
+    command = get_command(alone)
+    assert isinstance(command, TyperCommand)
+    return command
+
+
+class _Subcommands(PlainGroup):
+    """`blip2` with all its subcommands."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for name, summary in COMMANDS.items():
+            self.add_command(ListedCommand(name, summary, _command))
+
 
 app = typer.Typer(
     name="blip2",
@@ -37,28 +71,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    cls=PlainGroup,
+    cls=_Subcommands,
 )
-COMMANDS: tuple[Callable[..., None], ...] = (
-    caption.caption,
-    vqa.vqa,
-    embed.embed,
-    match.match,
-    classify.classify,
-    chat.chat,
-    search.search,
-    select.select,
-    dedup.dedup,
-    score.score,
-    report.report,
-    models.models,
-    doctor.doctor,
-    bench.bench,
-)
-"""The subcommands, in the order of the help."""
-
-for function in COMMANDS:
-    app.command(function.__name__, cls=PlainCommand)(spelled(function))
 
 
 def _version(asked: bool) -> None:

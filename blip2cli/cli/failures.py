@@ -105,6 +105,8 @@ def _commands_with(option: str, context: Any) -> list[str]:
     """The commands that have an option; of many the first."""
     if context is None or context.parent is None:
         return []
-    commands = context.parent.command.commands
-    names = [name for name, command in commands.items() if any(option in param.opts for param in command.params)]
+    names = []
+    for name, command in context.parent.command.commands.items():
+        if any(option in parameter.opts for parameter in command.get_params(context)):
+            names.append(name)
     return [f"blip2 {name}" for name in names[:OTHERS]]

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from typer.models import OptionInfo
 
-from blip2cli.cli import app
+from blip2cli.cli import COMMANDS, function_of
 from blip2cli.cli.options import REQUIRED
 from blip2cli.cli.values import Value
 
@@ -39,9 +39,8 @@ FLAGS = """
 
 def reference() -> str:
     """The whole page."""
-    commands = {info.name or "": info.callback for info in app.registered_commands if info.callback is not None}
-    table = "".join(f"| [`{name}`](#blip2-{name}) | {_doc(call)[0]} |\n" for name, call in commands.items())
-    return TOP + table + FLAGS + "".join(_section(name, call) for name, call in commands.items())
+    table = "".join(f"| [`{name}`](#blip2-{name}) | {summary} |\n" for name, summary in COMMANDS.items())
+    return TOP + table + FLAGS + "".join(_section(name, function_of(name)) for name in COMMANDS)
 
 
 def _section(name: str, call: Callable[..., Any]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from functools import cached_property, partial
 from typing import Any
 
 from typer.core import TyperArgument, TyperCommand, TyperGroup
@@ -29,6 +30,26 @@ def _as_named(metavar: str, ctx: Any) -> list[str]:
 
 class PlainCommand(_Plain, TyperCommand):
     """A subcommand."""
+
+
+class ListedCommand(PlainCommand):
+    """A subcommand as the help lists it: its name and summary. The command itself is made when it is used."""
+
+    def __init__(self, name: str, summary: str, make: Callable[[str], TyperCommand]) -> None:
+        super().__init__(name, help=summary)
+        self._make = make
+
+    @cached_property
+    def whole(self) -> TyperCommand:
+        """The command with its function and options."""
+        return self._make(str(self.name))
+
+    def make_context(self, info_name: Any, args: Any, parent: Any = None, **extra: Any) -> Any:
+        """A context of the whole command, which then takes this one's place."""
+        return self.whole.make_context(info_name, args, parent, **extra)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return self.whole.get_params(ctx)
 
 
 class PlainGroup(_Plain, TyperGroup):

@@ -1,5 +1,6 @@
 """The options that all commands share."""
 
+import inspect
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from blip2cli import __version__
-from blip2cli.cli import app
+from blip2cli.cli import COMMANDS, function_of
 from blip2cli.host.terminal import progress
 from blip2cli.model.decoding import loop
 from blip2cli.model.decoding.opt import OptDecoder
@@ -244,7 +245,12 @@ def test_version_and_help(typed: Run) -> None:
     assert "--num-captions" in typed("caption", "--help").out
 
 
-@pytest.mark.parametrize("words", [(), *[(str(info.name),) for info in app.registered_commands]])
+def test_the_list_of_commands_has_the_first_paragraph_of_their_help() -> None:
+    for name, summary in COMMANDS.items():
+        assert inspect.cleandoc(function_of(name).__doc__ or "").partition("\n\n")[0] == summary
+
+
+@pytest.mark.parametrize("words", [(), *[(name,) for name in COMMANDS]])
 def test_help_says_no_types_of_flags_and_arguments(typed: Run, words: tuple[str, ...]) -> None:
     shown = typed(*words, "--help").out
     assert "--help" in shown and "<bool" not in shown and "<list" not in shown and "<str" not in shown

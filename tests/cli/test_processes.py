@@ -26,8 +26,16 @@ HEAVY = (
 ENVIRONMENT = {**os.environ, "BLIP2_MODEL": "tiny", "OMP_NUM_THREADS": "1", "TERM": "xterm-256color"}
 
 
-@pytest.mark.parametrize("words", [["--help"], ["caption", "--help"], ["caption", "gone.jpg"], ["vqa", "--nonsense"]])
-def test_help_and_wrong_usage_import_nothing_heavy(words: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "unused"),
+    [
+        (["--help"], ("blip2cli.settings", "blip2cli.tasks")),
+        (["caption", "--help"], ("blip2cli.tasks.vqa", "blip2cli.commands")),
+        (["caption", "gone.jpg"], ("blip2cli.tasks.vqa", "blip2cli.commands")),
+        (["vqa", "--nonsense"], ()),
+    ],
+)
+def test_help_and_wrong_usage_import_nothing_heavy(words: list[str], unused: tuple[str, ...], tmp_path: Path) -> None:
     script = f"""
 import sys
 from blip2cli.cli import main
@@ -35,7 +43,7 @@ sys.argv = ["blip2", *{words!r}]
 try:
     main()
 except SystemExit:
-    print("HEAVY", [name for name in {HEAVY!r} if name in sys.modules])
+    print("HEAVY", [name for name in {HEAVY + unused!r} if name in sys.modules])
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT)
     assert ran.stdout.endswith("HEAVY []\n"), ran.stdout + ran.stderr

@@ -12,14 +12,14 @@ import pytest
 from typer.main import get_command
 
 from blip2cli import cli
-from blip2cli.cli import app
+from blip2cli.cli import app, function_of
 from blip2cli.cli.values import Value
 from blip2cli.tasks import TASKS
 from tests.conftest import Typed
 
 Run = Callable[..., Typed]
 CIRCLE = Path(__file__).parents[2] / "docs" / "examples" / "red-circle.png"
-COMMANDS = {str(info.name): info.callback for info in app.registered_commands}
+COMMANDS = {name: function_of(name) for name in cli.COMMANDS}
 
 WRONG_NUMBERS = ("x", "", "nan", "inf", "-inf", str(2**70), f"-{2**70}", "1e400", "1_000", "9" * 5000, "0x10")
 
