@@ -11,7 +11,9 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BufferedReader, BytesIO, TextIOWrapper
+from multiprocessing import forkserver, get_context
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from blip2cli.host.processor import isa_limit, processor
 from blip2cli.host.stopwatch import restart_clock
 from blip2cli.model.checkpoint import packing
 from blip2cli.model.checkpoint.int8 import available_kernels
+from blip2cli.run.engines import replica_process
 from blip2cli.tiny import MODEL_DIR
 from tests.versions.kernels_absent import take_away
 
@@ -197,6 +200,21 @@ def blip2(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.CompletedProcess(done.args, done.returncode, done.stdout, without_loading(done.stderr))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Any:
+    """Starts processes that are forked from one that has imported what takes seconds: a context of multiprocessing."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["tests.run.engines.test_replicas", "tests.run.engines.imported"])
+    forkserver.ensure_running()  # here, in the project's folder, from which it imports
+    return context
+
+
+@pytest.fixture
+def quick_start(fork_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replicas are forked: for tests of what they do, but not of how they start."""
+    monkeypatch.setattr(replica_process, "multiprocessing", SimpleNamespace(get_context=lambda method: fork_server))
 
 
 @pytest.fixture(scope="session")

@@ -222,6 +222,7 @@ def test_images_with_text_files_are_skipped(typed: Run) -> None:
     assert refused.code == 2 and "--update cannot be used with --existing overwrite" in refused.err
 
 
+@pytest.mark.usefixtures("quick_start")
 def test_replicas_and_a_list_on_stdin_take_part(typed: Run) -> None:
     write((0, 2))
     assert typed("caption", "-", "--out", "o.jsonl", "--workers", 0, stdin="0.png\n2.png\n").code == 0

@@ -139,6 +139,7 @@ def files(out: Path) -> list:
     return [pq.read_table(path).to_pylist() if path.suffix == ".parquet" else path.read_bytes() for path in found]
 
 
+@pytest.mark.usefixtures("quick_start")
 def test_replicas_leave_out_the_same_rows(match: Match, captions: Path) -> None:
     filtered = (captions, "--threshold", median(match(captions).rows), "--quiet")
     assert match(*filtered, "--devices", "cpu:1", "--out", "a.jsonl").code == 3

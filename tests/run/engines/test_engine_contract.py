@@ -24,6 +24,7 @@ def test_every_engine_is_tried() -> None:
     assert {name.partition(",")[0] for name in WITH} == set(ENGINES), "say in WITH how the new engine is chosen"
 
 
+@pytest.mark.usefixtures("quick_start")
 @pytest.mark.parametrize("engine", ["local, replicas", pytest.param("ray", marks=pytest.mark.cluster)])
 def test_every_engine_writes_the_same_shards(
     engine: str, typed: Callable[..., Typed], blip2: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
@@ -32,6 +33,8 @@ def test_every_engine_writes_the_same_shards(
     asked = ("vqa", "m.jsonl", "-p", "what shape is it?", "--model", "tiny", "--dtype", "fp32")
     shards = ("--shard-size", 20, "--format", "jsonl", "--workers", 0, "--batch-size", 8)
     assert typed(*asked, *shards, "--out", "local").code == 3
-    ran = blip2(*asked, *shards, "--out", "other", *WITH[engine])
-    assert ran.returncode == 3, ran.stderr
+    if engine == "ray":
+        assert blip2(*asked, *shards, "--out", "other", *WITH[engine]).returncode == 3
+    else:
+        assert typed(*asked, *shards, "--out", "other", *WITH[engine]).code == 3
     assert contents(tmp_path / "other") == contents(tmp_path / "local")

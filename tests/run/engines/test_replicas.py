@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from blip2cli.__main__ import main
 from blip2cli.errors import Blip2Error
 from blip2cli.host.signals import Stop
 from blip2cli.host.stopwatch import Stopwatch
@@ -41,6 +41,7 @@ TASKS = [
 ]
 
 
+@pytest.mark.usefixtures("quick_start")
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task[0])
 def test_replicas_write_what_one_process_writes(typed: Run, task: tuple[str, ...]) -> None:
     write_manifest(Path("m.jsonl"), 100)
@@ -62,6 +63,7 @@ def test_a_phase_that_only_some_replicas_came_to_is_averaged_too() -> None:
     assert replicas.stats() == PipelineStats({"reading": 1.5, "ranking": 1.5}, 4, 2)
 
 
+@pytest.mark.usefixtures("quick_start")
 def test_an_output_begun_by_one_process_is_gone_on_with_and_mended_by_replicas(typed: Run) -> None:
     write_manifest(Path("m.jsonl"), 40)
     assert typed("caption", "m.jsonl", "--out", "one.jsonl").code == 3
@@ -95,20 +97,40 @@ def test_devices_that_are_not_there_are_told(typed: Run, devices: str) -> None:
     assert (ran.code, "this PyTorch sees no CUDA device" in ran.err) == (2, True), ran.err
 
 
+@pytest.mark.usefixtures("quick_start")
 def test_what_every_replica_fails_of_is_told_once(typed: Run) -> None:
     ran = typed("caption", EXAMPLES, *TWO, "--max-new-tokens", 100_000)
     assert (ran.code, len(ran.err.splitlines())) == (2, 2), ran.err
     assert "is more than the model has room for" in ran.err
 
 
-def started(folder: Path, *words: object) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "blip2cli", "caption", "m.jsonl", "--model", "tiny", *map(str, (*words, *TWO))],
-        cwd=folder,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+def run_in(folder: Path, words: list[str]) -> None:
+    """`blip2` as it is typed in a folder, in a process that was forked for it. Stderr goes to a file."""
+    os.chdir(folder)
+    with open("told.txt", "w", encoding="utf-8") as told:
+        os.dup2(told.fileno(), 2)
+    sys.argv = ["blip2", "caption", "m.jsonl", "--model", "tiny", *words]
+    main()
+
+
+Start = Callable[..., Any]
+"""Starts `blip2 caption` with two replicas in a folder; gives the process."""
+
+
+@pytest.fixture
+def started(fork_server: Any) -> Iterator[Start]:
+    """Replicas start as they do for a user, but not the process that feeds them."""
+    runs = []
+
+    def start(folder: Path, *words: object) -> Any:
+        runs.append(fork_server.Process(target=run_in, args=(folder, [*map(str, (*words, *TWO))])))
+        runs[-1].start()
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        run.kill()
+        run.join()
 
 
 def replicas_of(pid: int) -> list[int]:
@@ -121,10 +143,10 @@ def replicas_of(pid: int) -> list[int]:
     return found
 
 
-def wait_for_rows(path: Path, run: "subprocess.Popen[str]") -> None:
+def wait_for_rows(path: Path, run: Any) -> None:
     """Wait for the first; on a busy machine three programs take a minute to import PyTorch."""
     deadline = time.monotonic() + 150
-    while run.poll() is None and time.monotonic() < deadline:
+    while run.exitcode is None and time.monotonic() < deadline:
         if path.exists() and path.stat().st_size:
             return
         time.sleep(0.05)
@@ -132,39 +154,41 @@ def wait_for_rows(path: Path, run: "subprocess.Popen[str]") -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(fork_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process writes for a manifest of ROWS rows."""
     folder = tmp_path_factory.mktemp("undisturbed")
     write_manifest(folder / "m.jsonl", ROWS)
-    words = ("caption", "m.jsonl", "--model", "tiny", "--out", "one.jsonl")
-    ran = subprocess.run([sys.executable, "-m", "blip2cli", *words], cwd=folder, capture_output=True)
-    assert ran.returncode == 3
+    run = fork_server.Process(target=run_in, args=(folder, ["--out", "one.jsonl"]))
+    run.start()
+    run.join(100)
+    assert run.exitcode == 3
     return folder / "one.jsonl"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_killed_replica_is_replaced_and_loses_no_row(undisturbed: Path, tmp_path: Path) -> None:
+def test_a_killed_replica_is_replaced_and_loses_no_row(undisturbed: Path, started: Start, tmp_path: Path) -> None:
     write_manifest(tmp_path / "m.jsonl", ROWS)
     run = started(tmp_path, "--out", "two.jsonl", "--commit-every", 0.1, "--batch-size", 1)
     wait_for_rows(tmp_path / "two.jsonl", run)
     os.kill(replicas_of(run.pid)[0], signal.SIGKILL)
-    _, told = run.communicate(timeout=100)
-    assert run.returncode == 3 and "died (SIGKILL); it is started again, and its rows repeated" in told
+    run.join(100)
+    told = (tmp_path / "told.txt").read_text()
+    assert run.exitcode == 3 and "died (SIGKILL); it is started again, and its rows repeated" in told
     assert contents(undisturbed) == contents(tmp_path / "two.jsonl")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_stopped_leaves_no_replica_and_goes_on(
-    undisturbed: Path, typed: Run, tmp_path: Path, number: int
+    undisturbed: Path, started: Start, typed: Run, tmp_path: Path, number: int
 ) -> None:
     write_manifest(Path("m.jsonl"), ROWS)
     run = started(tmp_path, "--out", "two.jsonl", "--commit-every", 0.1, "--batch-size", 1)
     wait_for_rows(tmp_path / "two.jsonl", run)
     replicas = replicas_of(run.pid)
     os.kill(run.pid, number)
-    run.communicate(timeout=60)
-    assert run.returncode == (130 if number == signal.SIGINT else -number)
+    run.join(60)
+    assert run.exitcode == (130 if number == signal.SIGINT else -number)
     for _ in range(200):
         if not any(Path(f"/proc/{pid}").exists() for pid in replicas):
             break
@@ -199,6 +223,7 @@ def started_with(kind: type[CaptionTask], folder: Path, names: list[str]) -> tup
     return Replicas(model, task, find_checkpoint(model), [torch.device("cpu")] * 2), open_input(job, task)
 
 
+@pytest.mark.usefixtures("quick_start")
 def test_a_row_that_kills_its_replica_time_and_again_becomes_an_error_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +253,7 @@ class Stopping(CaptionTask):
             yield result
 
 
+@pytest.mark.usefixtures("quick_start")
 def test_a_replica_that_was_stopped_is_noticed_and_its_rows_are_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -248,6 +274,7 @@ class Unreadable(CaptionTask):
         raise OSError("a disk of its own")
 
 
+@pytest.mark.usefixtures("quick_start")
 def test_what_a_replica_raises_is_raised_and_is_no_death(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(OSError, match="a disk of its own"):
         replicas, source = started_with(Unreadable, tmp_path, ["good"])
@@ -256,6 +283,7 @@ def test_what_a_replica_raises_is_raised_and_is_no_death(tmp_path: Path, capsys:
     assert "died" not in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("quick_start")
 def test_when_all_replicas_have_died_too_often_the_run_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -283,6 +311,7 @@ def test_a_replica_that_starts_leaves_signals_to_the_run(number: int, monkeypatc
         replica.end()
 
 
+@pytest.mark.usefixtures("quick_start")
 def test_replicas_are_gone_also_where_their_end_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     replicas, _ = started_with(CaptionTask, tmp_path, ["good"])
     ended = []
