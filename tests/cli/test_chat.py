@@ -82,9 +82,9 @@ def test_an_image_is_encoded_once_and_prefilled_once(opt_checkpoint: Path, monke
     vision, prefill = conversation.model.encoder.vision, OptDecoder._keep_prefixes
     monkeypatch.setattr(conversation.model.encoder, "vision", lambda pixels: encoded.append(1) or vision(pixels))
 
-    def counted(self: OptDecoder, images: list) -> None:
-        prefilled.extend(image for image in images if image.prefix is None)
-        prefill(self, images)
+    def counted(self: OptDecoder, requests: list) -> int:
+        prefilled.extend(request for request in requests if request.image.prefix is None)
+        return prefill(self, requests)
 
     monkeypatch.setattr(OptDecoder, "_keep_prefixes", counted)
     for question in QUESTIONS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import nn
 from blip2cli.model.checkpoint.placement import device_of
 from blip2cli.model.decoding.cache import attend, hide
 from blip2cli.model.decoding.language_model import LanguageModel, Placed
-from blip2cli.model.decoding.requests import EncodedImage, Request
+from blip2cli.model.decoding.requests import Prefix, Request
 from blip2cli.model.graphs import Runner, to_device
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -100,11 +101,11 @@ class DecoderOnly(LanguageModel):
         shared = [pair for pair in placed if pair[0].image.shared]
         for chunk in self._chunks(alone):
             self._read(torch.stack([request.image.query_embeds for request, _ in chunk]), chunk)
-        self._keep_prefixes([request.image for request, _ in shared])
+        begun = self._keep_prefixes([request for request, _ in shared])
         for chunk in self._chunks(shared):
-            self._copy_prefixes(chunk)
+            self._copy_prefixes(chunk, self.start_column + begun)
             nothing = chunk[0][0].image.query_embeds[:0]
-            self._read(nothing.expand(len(chunk), *nothing.shape), chunk)
+            self._read(nothing.expand(len(chunk), *nothing.shape), chunk, begun)
 
     def step_in(self, slots: slice, tokens: torch.Tensor) -> torch.Tensor:
         """A step attends to all columns, with a mask: a slice of the cache would be
@@ -124,22 +125,27 @@ class DecoderOnly(LanguageModel):
         self.cache.lengths[slots] = (lengths + 1).clamp(max=self.cache.columns - 1)
         return logits
 
-    def _read(self, images: torch.Tensor, placed: Sequence[Placed]) -> None:
-        """Read [image][prompt without its last token] into slots; `images` are [n, 0,
-        width] if they have been read."""
-        prompts = [request.prompt_ids[:-1] for request, _ in placed]
+    def _read(self, images: torch.Tensor, placed: Sequence[Placed], begun: int = 0) -> None:
+        """Read [image][prompt without its last token] into slots.
+
+        Args:
+            images: [n, num_query_tokens, width], or [n, 0, width] if they have been read.
+            begun: how many tokens of every prompt have been read.
+        """
+        prompts = [request.prompt_ids[begun:-1] for request, _ in placed]
         ids = torch.tensor(self._padded(prompts), dtype=torch.long).view(len(placed), -1)
-        ends = to_device([self.start_column + len(prompt) for prompt in prompts], self.device)
+        start = self.start_column + begun
+        ends = to_device([start + len(prompt) for prompt in prompts], self.device)
         slots = to_device([slot for _, slot in placed], self.device)
-        self.cache.reserve(self.start_column + ids.shape[1] + 1)
+        self.cache.reserve(start + ids.shape[1] + 1)
         self.cache.lengths[slots] = ends
         if images.shape[1] + ids.shape[1]:
-            self.runner.run("read", self._read_tokens, images, to_device(ids, self.device), ends, slots)
+            read = partial(self._read_tokens, start - images.shape[1])
+            self.runner.run("read", read, images, to_device(ids, self.device), ends, slots)
 
     def _read_tokens(
-        self, images: torch.Tensor, ids: torch.Tensor, ends: torch.Tensor, slots: torch.Tensor
+        self, past: int, images: torch.Tensor, ids: torch.Tensor, ends: torch.Tensor, slots: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        past = self.start_column - images.shape[1]
         embeds = torch.cat([images, self.embedding(ids)], dim=1)
         columns = slice(past, past + embeds.shape[1])
         positions = torch.arange(columns.start, columns.stop, device=embeds.device)
@@ -166,23 +172,33 @@ class DecoderOnly(LanguageModel):
             self._layers(embeds[written][None], positions[written][None], attend_packed)
         return ()
 
-    def _keep_prefixes(self, images: Sequence[EncodedImage]) -> None:
-        """Compute the keys and values of images that have several requests, and keep them
-        with the images."""
-        new = list({id(image): image for image in images if image.prefix is None}.values())
+    def _keep_prefixes(self, requests: Sequence[Request]) -> int:
+        """Compute the keys and values of images that have several requests, and of the
+        tokens that all their prompts begin with, and keep them with the images.
+
+        Returns how many tokens of every prompt can be copied with its image. Where shapes
+        are fixed it is 0, because there would be a recording for each number of tokens.
+        """
+        beginning = () if self.runner.fixed else _beginning([request.prompt_ids[:-1] for request in requests])
+        images = list({id(request.image): request.image for request in requests}.values())
+        new = [image for image in images if image.prefix is None]
         size = self._together(len(new))
         for at in range(0, len(new), size):
             chunk = new[at : at + size]
             filled = chunk + chunk[-1:] * (size - len(chunk))
             embeds = torch.stack([image.query_embeds for image in filled])
-            prefixes = self.runner.run("prefix", self._read_images, embeds)
-            owned = [part.clone() for part in prefixes] if self.runner.fixed else prefixes
+            if beginning:
+                tokens = self.embedding(to_device(beginning, self.device))
+                embeds = torch.cat([embeds, tokens.expand(size, *tokens.shape)], dim=1)
+            states = self.runner.run("prefix", self._read_images, embeds)
+            owned = [part.clone() for part in states] if self.runner.fixed else states
             for number, image in enumerate(chunk):
-                image.prefix = [part[:, :, number] for part in owned]
+                image.prefix = Prefix(beginning, [part[:, :, number] for part in owned])
+        return len(_beginning([beginning, *(image.prefix.token_ids for image in images if image.prefix)]))
 
     def _read_images(self, embeds: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Keys and values of images [2, layers, images, heads, num_query_tokens, head
-        width], a tensor a device."""
+        """Keys and values [2, layers, images, heads, length, head width], a tensor a
+        device, of embeddings [images, length, width]."""
         positions = torch.arange(embeds.shape[1], device=embeds.device)
         masks = self.cache.everywhere(hide(positions > positions[:, None], embeds.dtype))
         states: list[torch.Tensor] = []
@@ -194,13 +210,13 @@ class DecoderOnly(LanguageModel):
         self._layers(embeds, positions, attend_and_keep)
         return tuple(self.cache.stacked(states))
 
-    def _copy_prefixes(self, placed: Sequence[Placed]) -> None:
-        """Copy the keys and values of the requests' images into their slots, in one
+    def _copy_prefixes(self, placed: Sequence[Placed], columns: int) -> None:
+        """Copy the first columns of the requests' prefixes into their slots, in one
         operation for each device."""
-        self.cache.reserve(self.start_column + 1)
+        self.cache.reserve(columns + 1)
         slots = to_device([slot for _, slot in placed], self.device)
         prefixes = [request.image.prefix for request, _ in placed if request.image.prefix is not None]
-        self.cache.put(slots, prefixes)
+        self.cache.put(slots, [prefix.first(columns) for prefix in prefixes])
 
     def _layers(self, embeds: torch.Tensor, positions: torch.Tensor, attend: AttendAt) -> torch.Tensor:
         """All layers, over embeddings [n, length, width] at these positions."""
@@ -209,6 +225,12 @@ class DecoderOnly(LanguageModel):
         for at, layer in enumerate(self.layers):
             hidden = self._layer(layer, hidden.to(self.devices[at]), places[at], partial(attend, at))
         return hidden
+
+
+def _beginning(sequences: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The tokens that all sequences begin with."""
+    columns = zip(*sequences, strict=False)
+    return tuple(tokens[0] for tokens in takewhile(lambda tokens: len(set(tokens)) == 1, columns))
 
 
 def _padded(packed: torch.Tensor, written: torch.Tensor) -> torch.Tensor:

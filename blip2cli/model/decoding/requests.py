@@ -13,22 +13,38 @@ if TYPE_CHECKING:
     from blip2cli.model.retrieval import SeenImage
 
 
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """What a decoder keeps of an image that has several prompts.
+
+    `token_ids` are tokens that prompts begin with; `states` are the keys and values of
+    the image's tokens and of these: [2, layers, heads, num_query_tokens + tokens, head
+    width], a tensor a device.
+    """
+
+    token_ids: tuple[int, ...]
+    states: list[torch.Tensor] = field(repr=False)
+
+    def first(self, columns: int) -> list[torch.Tensor]:
+        """The states of so many first tokens, the image's included."""
+        return [part[:, :, :, :columns] for part in self.states]
+
+
 @dataclass(eq=False, slots=True)
 class EncodedImage:
     """An image as the language model sees it: query embeddings [num_query_tokens,
     language width].
 
     `uses` counts the requests for it that are left; while there is more than one, a
-    decoder may keep the keys and values of the image's tokens in `prefix`: [2, layers,
-    heads, num_query_tokens, head width], a tensor a device. An image that could not be
-    encoded has an `error`, and no embeddings. `seen` is the image as the model's ranker
-    sees it, if that was asked for; `image_embeds`, [patches + 1, vision width], are there
-    if texts about it are to be explained.
+    decoder may keep the keys and values of the image's tokens in `prefix`. An image that
+    could not be encoded has an `error`, and no embeddings. `seen` is the image as the
+    model's ranker sees it, if that was asked for; `image_embeds`, [patches + 1, vision
+    width], are there if texts about it are to be explained.
     """
 
     query_embeds: torch.Tensor
     uses: int = 1
-    prefix: list[torch.Tensor] | None = field(default=None, repr=False)
+    prefix: Prefix | None = field(default=None, repr=False)
     error: RowError | None = None
     seen: SeenImage | None = field(default=None, repr=False)
     image_embeds: torch.Tensor | None = field(default=None, repr=False)

@@ -105,12 +105,45 @@ def test_an_image_is_prefilled_once_for_many_prompts(opt_checkpoint: Path, monke
     model = load(opt_checkpoint, 1)
     prefill, prefilled = OptDecoder._keep_prefixes, []
 
-    def counting(self: OptDecoder, images: list[EncodedImage]) -> None:
-        prefilled.extend({id(image) for image in images if image.prefix is None})
-        prefill(self, images)
+    def counting(self: OptDecoder, requests: list[Request]) -> int:
+        prefilled.extend({id(request.image) for request in requests if request.image.prefix is None})
+        return prefill(self, requests)
 
     monkeypatch.setattr(OptDecoder, "_keep_prefixes", counting)
     requests = requests_of(model, 3, uses=9)
     texts(model, requests, GenerationSettings())
     assert len(prefilled) == 3
     assert all(request.image.prefix is None for request in requests), "kept no longer than needed"
+
+
+RED, IS_IT = "Question: is it red? Answer:", "Question: is it"
+PROMPTS = {
+    "begin alike": [RED, IS_IT, "Question: is it blue?", RED],
+    "are equal": [RED, RED],
+    "have one token": [None, None],
+    "differ": [RED, IS_IT, None],
+}
+ALIKE = {"begin alike": IS_IT, "are equal": RED, "have one token": None, "differ": None}
+
+
+@pytest.mark.parametrize("first", [1, 32], ids=["one after the other", "together"])
+@pytest.mark.parametrize("case", PROMPTS)
+def test_what_prompts_begin_with_is_read_once_with_the_image(
+    opt_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, case: str, first: int
+) -> None:
+    model, lengths, read = load(opt_checkpoint, 8), [], OptDecoder._read_images
+
+    def noting(self: OptDecoder, embeds: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        lengths.append(embeds.shape[1] - model.num_query_tokens)
+        return read(self, embeds)
+
+    monkeypatch.setattr(loop, "FIRST", first)
+    monkeypatch.setattr(OptDecoder, "_read_images", noting)
+    prompts = [model.prompt_ids(prompt) for prompt in PROMPTS[case]]
+    embeds, beams = requests_of(model, 1)[0].image.query_embeds, GenerationSettings(num_beams=2)
+    shared = EncodedImage(embeds, uses=len(prompts))
+    together = [Request(at, shared, prompt, (0, 9)) for at, prompt in enumerate(prompts)]
+    alone = [Request(at, EncodedImage(embeds), prompt, (0, 9)) for at, prompt in enumerate(prompts)]
+    assert texts(model, together, beams) == texts(model, alone, beams)
+    read_with_image = model.prompt_ids(ALIKE[case]) if first > 1 else prompts[0]
+    assert lengths == [len(read_with_image) - 1]
