@@ -155,6 +155,10 @@ def embed(material: Material, model: str, variant: Variant) -> Features:
     return np.array([np.ravel(row["features"]) for row in rows], dtype=np.float32)
 
 
+CLOSE = 0.999
+"""A cosine of features from which on an image is counted as close to the first column's."""
+
+
 def features_table(features: dict[str, Features]) -> str:
     """A Markdown table: the cosines of each image's features with those of the first column."""
     first, expected = next(iter(features.items()))
@@ -162,6 +166,8 @@ def features_table(features: dict[str, Features]) -> str:
     lines = [f"| cosine with {first} | " + " | ".join(features) + " |", "|---|" + "---:|" * len(features)]
     for name, figure in (("smallest", np.min), ("mean", np.mean)):
         lines.append(f"| {name} | " + " | ".join(f"{figure(values):.5f}" for values in cosines) + " |")
+    shares = [np.mean(values >= CLOSE) for values in cosines]
+    lines.append(f"| at least {CLOSE} | " + " | ".join(f"{share:.2%}" for share in shares) + " |")
     return "\n".join(lines)
 
 
