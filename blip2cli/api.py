@@ -9,17 +9,13 @@ import shlex
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from glob import has_magic
 from pathlib import Path
 from typing import Any, Literal
 
 from blip2cli.errors import UsageError
 from blip2cli.host.stopwatch import Stopwatch
-from blip2cli.host.storage import is_url
 from blip2cli.host.terminal import hush_libraries
-from blip2cli.inputs import Source, format_of
-from blip2cli.inputs.memory import MemoryTable, table_in_memory
-from blip2cli.inputs.objects import KINDS, Objects, is_one_image
+from blip2cli.inputs.python_values import images_in, inputs_in, is_name
 from blip2cli.model import load_model
 from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.checkpoint.rank import find_ranker
@@ -40,9 +36,6 @@ from blip2cli.tasks.vqa import VqaOptions
 from blip2cli.tasks.wide import check_name
 
 Texts = str | Sequence[str] | None
-
-Input = str | Source | MemoryTable
-"""What a job reads: an INPUT as the command line takes it, or objects in memory."""
 
 
 class Blip2:
@@ -232,12 +225,12 @@ class Blip2:
 
         check_names("search", others, own=("features", "query", "image", "top_k"))
         texts = _listed(query)
-        images = () if image is None else _images_of_queries(image)
+        images = () if image is None else images_in(image)
         if not texts and image is None:
             raise UsageError("no query is given", "For example query='a red circle', or image='photo.jpg'.")
         if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
             raise UsageError(f"top_k={top_k!r} is not a whole number from 1", "Give the number of rows for each query.")
-        if not _is_name(features):
+        if not is_name(features):
             raise UsageError(
                 f"search() takes the name of a feature file, not {type(features).__name__}",
                 "Write one with: blip2 embed ./photos --features itc --out feats.parquet",
@@ -253,7 +246,7 @@ class Blip2:
     def _rows(
         self, task_name: str, images: Any, own: TaskOptions, options: Mapping[str, Any]
     ) -> Iterator[dict[str, Any]]:
-        inputs = record_of(InputSettings, {**chosen(InputSettings, options), "inputs": _inputs(images)})
+        inputs = record_of(InputSettings, {**chosen(InputSettings, options), "inputs": inputs_in(images)})
         generation = record_of(GenerationSettings, chosen(GenerationSettings, options))
         model_settings = replace(self.settings, model=self.settings.name(own.kind))
         job = with_features(Job(task_name, own, inputs, OutputSettings(quiet=True), model_settings, generation))
@@ -312,54 +305,12 @@ def dedup(
     check_cosine("threshold", threshold)
     if (keep == "best-score") != (score_column is not None):
         raise UsageError("keep='best-score' and score_column belong together", "Give both, or neither.")
-    opened = open_features(Path(features), OF_IMAGES) if _is_name(features) else features_in_memory(features)
+    opened = open_features(Path(features), OF_IMAGES) if is_name(features) else features_in_memory(features)
     return grouped_rows(opened, threshold, score_column)
 
 
 OF_MODEL = ("model", "revision", "dtype", "device", "device_map", "batch_size", "workers")
 """The arguments of Blip2."""
-
-
-def _inputs(images: Any) -> tuple[Input, ...]:
-    """What a job reads. Raises UsageError for a value that is neither an image nor a collection of them."""
-    if isinstance(images, (str, os.PathLike)):
-        return (os.fspath(images),)
-    if is_one_image(images):
-        return (Objects((images,)),)
-    if (table := table_in_memory(images)) is not None:
-        return (table,)
-    if isinstance(images, (list, tuple)) and any(map(_is_collection, images)) and all(map(_is_name, images)):
-        return tuple(map(os.fspath, images))
-    return (Objects(_collection(images)),)
-
-
-def _images_of_queries(image: Any) -> Iterable[Any]:
-    """The images of a search, of which one may be given alone."""
-    if _is_name(image) or is_one_image(image):
-        return (image,)
-    return _collection(image)
-
-
-def _collection(images: Any) -> Iterable[Any]:
-    """Several images. Raises UsageError for a value that is not a collection of them."""
-    if isinstance(images, Mapping) or not isinstance(images, Iterable):
-        raise UsageError(
-            f"a value of type {type(images).__name__} is neither an image nor a collection of images", KINDS
-        )
-    return images
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, (str, os.PathLike))
-
-
-def _is_collection(value: Any) -> bool:
-    """Whether a value names a folder, a pattern, a manifest or an archive."""
-    if not _is_name(value):
-        return False
-    name = os.fspath(value)
-    is_pattern = not is_url(name) and not os.path.lexists(name) and has_magic(name)
-    return os.path.isdir(name) or format_of(name) is not None or is_pattern
 
 
 def _listed(texts: Any) -> list[str]:
