@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from blip2cli.commands.dedup.content import Content
-    from blip2cli.commands.pictures import Pictures
+    from blip2cli.commands.results.pictures import Pictures
     from blip2cli.features.duplicates import Duplicates
     from blip2cli.features.files import Features
     from blip2cli.outputs.target import Target
@@ -29,7 +29,7 @@ def dedup(job: Job) -> bool:
     Raises Blip2Error, or Interrupted where it is stopped.
     """
     from blip2cli.commands.dedup.embedding import features_of
-    from blip2cli.commands.pictures import Pictures
+    from blip2cli.commands.results.pictures import Pictures
     from blip2cli.outputs import FORMATS
     from blip2cli.outputs.target import check_inputs, check_output, locked_output, target_of
 

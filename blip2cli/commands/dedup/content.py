@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from blip2cli.commands.pictures import Pictures
+from blip2cli.commands.results.pictures import Pictures
 from blip2cli.errors import ImageError
 from blip2cli.host import storage
 from blip2cli.host.terminal import Progress

@@ -21,7 +21,7 @@ from blip2cli.records import Column, Result, Row, RowError
 from blip2cli.settings import Job
 
 if TYPE_CHECKING:
-    from blip2cli.commands.pictures import Pictures
+    from blip2cli.commands.results.pictures import Pictures
     from blip2cli.features.files import Features
     from blip2cli.outputs.target import Target
 

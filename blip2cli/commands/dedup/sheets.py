@@ -17,7 +17,7 @@ from blip2cli.host.terminal import show_note
 from blip2cli.settings import Job
 
 if TYPE_CHECKING:
-    from blip2cli.commands.pictures import Pictures
+    from blip2cli.commands.results.pictures import Pictures
     from blip2cli.features.duplicates import Duplicates
 
 BROWSER = Path(__file__).parent / "browser"

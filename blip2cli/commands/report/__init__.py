@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from blip2cli.commands.pages.bounds import THUMBNAILS_MB, usual_side
-from blip2cli.errors import UsageError
 from blip2cli.host.files import check_apart, check_new_file, write_atomically
 from blip2cli.host.stopwatch import since_start
 from blip2cli.settings import Arg, Opt, Options, check_private
@@ -69,8 +68,6 @@ class ResultFiles(Options):
     def validate(self) -> None:
         """Check that the options can be used together. Raises UsageError."""
         check_private(self.allow_private, self.allow_remote)
-        if "-" in self.names:
-            raise UsageError("results are not read from stdin", "Write them to a file, and give its name.")
 
 
 @dataclass(frozen=True)
@@ -141,15 +138,15 @@ def report(files: ResultFiles, settings: ReportSettings) -> ReportContent:
 
     Raises Blip2Error as `write_report` does, and where they cannot be read.
     """
-    from blip2cli.commands.report.results import ResultRows
+    from blip2cli.commands.results.rows import ResultRows
     from blip2cli.host.terminal import loading
 
     check_apart({"--out": settings.out}, files.names)
     files.validate()
     with loading("results", settings.quiet, drawn_only=True):
-        results = ResultRows(files, settings.limit)
+        results = ResultRows(files.names, files)
         total = results.source.count()
     check_apart({"--out": settings.out}, results.originals.files)
     settings.validate()
     title = ", ".join(os.path.basename(os.path.normpath(name)) for name in files.names)
-    return write_report(results.rows(), settings, title, results.runs, results.pictures(), total)
+    return write_report(results.rows(), settings, title, results.runs, results.pictures(settings.limit), total)

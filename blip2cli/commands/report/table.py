@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from blip2cli.commands.pages.bounds import MOST_LETTERS
 from blip2cli.commands.report.maps import PageMap, maps_of
+from blip2cli.commands.results.rows import RESULTS_FILE
 from blip2cli.records import Row
 
 Cell = str | list[str] | int | float | None
@@ -45,9 +46,6 @@ MOST_MAP_LETTERS = 16_000_000
 
 MOST_COLUMNS = 200
 """Columns that are taken; those that come later are left out."""
-
-RESULTS_FILE = "results file"
-"""Name of the column that says which of several files a row is from."""
 
 EXACT = 1 << 53
 """Up to this number JavaScript represents integers exactly."""

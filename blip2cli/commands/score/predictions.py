@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from blip2cli.commands.results.rows import open_results
 from blip2cli.commands.score.records import Prediction
-from blip2cli.commands.score.tables import field, open_tables, texts_in
+from blip2cli.commands.score.tables import TABLES, field, texts_in
 from blip2cli.errors import UsageError
 from blip2cli.records import RowError
 
@@ -43,7 +44,7 @@ class Predictions:
 
 def read_predictions(names: Sequence[str], column: str | None, kept: Iterable[str]) -> Predictions:
     """Read results; `kept` names the columns that are used later. Raises UsageError."""
-    tables = open_tables(names)
+    tables = open_results(names, TABLES).parts
     columns = list(dict.fromkeys(name for table in tables for name in table.column_names()))
     chosen = column or next((name for name in reversed(columns) if name in TEXT_COLUMNS), None)
     if chosen is None or chosen not in columns:

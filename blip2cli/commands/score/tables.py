@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 IMAGE = "image"
 """The field that names a record's image."""
 
+TABLES = ColumnChoice(image_required=False)
+"""How tables are read: they need not be about images."""
+
 
 def open_tables(names: Sequence[str]) -> tuple[Source, ...]:
     """The tables that files, folders of shards and globs hold. Raises UsageError."""
-    return open_source(names, ColumnChoice(image_required=False)).parts
+    return open_source(names, TABLES).parts
 
 
 def texts_in(cell: Any) -> list[str]:

@@ -15,7 +15,7 @@ from blip2cli.host.terminal import Progress, hush_libraries, show_warning
 from blip2cli.settings import Job, check_page
 
 if TYPE_CHECKING:
-    from blip2cli.commands.pictures import Pictures
+    from blip2cli.commands.results.pictures import Pictures
     from blip2cli.features.index import Index
     from blip2cli.run.nearest import QueryHits
 
@@ -26,7 +26,7 @@ def search(job: Job) -> bool:
 
     The job's first input is the feature file, the others are texts to search for.
     """
-    from blip2cli.commands.pictures import Pictures
+    from blip2cli.commands.results.pictures import Pictures
     from blip2cli.commands.search.results import report_settings, write
     from blip2cli.features.files import open_features
     from blip2cli.host.stopwatch import since_start

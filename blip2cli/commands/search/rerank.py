@@ -7,7 +7,7 @@ from dataclasses import replace
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from blip2cli.commands.pictures import Pictures
+from blip2cli.commands.results.pictures import Pictures
 from blip2cli.commands.search.options import SearchOptions
 from blip2cli.features.exact import Hit
 from blip2cli.model.batches import Failed, for_each_row

@@ -17,7 +17,7 @@ from blip2cli.run.nearest import QueryHits, layout_of_hits, results_of_hits
 from blip2cli.settings import Job
 
 if TYPE_CHECKING:
-    from blip2cli.commands.pictures import Pictures
+    from blip2cli.commands.results.pictures import Pictures
     from blip2cli.features.exact import Hit
     from blip2cli.features.files import Features
 

@@ -10,8 +10,7 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from blip2cli.commands.report import ResultFiles
-from blip2cli.commands.report.results import ResultRows
+from blip2cli.commands.results.rows import ResultRows
 from blip2cli.commands.select.options import SelectOptions
 from blip2cli.commands.select.where import Condition
 from blip2cli.errors import UsageError
@@ -59,16 +58,8 @@ class Selection:
     def of(cls, job: Job) -> Selection:
         """The selection of a job. Raises UsageError for results that cannot be read, and conditions that are wrong."""
         options = job.options_as(SelectOptions)
-        files = ResultFiles(
-            tuple(map(str, job.input.inputs)),
-            options.images,
-            options.image_column,
-            options.image_root,
-            options.allow_remote,
-            options.allow_private,
-        )
-        files.validate()
-        selection = cls(ResultRows(files, limit=0), None, options.limit)
+        results = ResultRows(tuple(map(str, job.input.inputs)), options)
+        selection = cls(results, None, options.limit)
         names = selection.names  # which opens the results
         if options.where is not None:
             selection.condition = Condition(options.where, names)

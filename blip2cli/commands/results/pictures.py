@@ -4,29 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
+from blip2cli.commands.results.images import ImageOptions, columns_with, originals_of
 from blip2cli.features.files import Features
-from blip2cli.inputs import ColumnChoice
 from blip2cli.inputs.columns import choose_columns
 from blip2cli.inputs.originals import Originals
 from blip2cli.records import Row
 
 COLUMN = "image"
 """The column that names them."""
-
-
-class PictureOptions(Protocol):
-    """Options that say where images are: see those of `blip2 search` and `blip2 dedup`."""
-
-    @property
-    def images(self) -> tuple[str, ...]: ...
-    @property
-    def image_root(self) -> str | None: ...
-    @property
-    def allow_remote(self) -> bool: ...
-    @property
-    def allow_private(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -40,17 +26,10 @@ class Pictures:
     originals: Originals
 
     @staticmethod
-    def of(features: Features, options: PictureOptions, more_images: Sequence[str] = ()) -> Pictures:
+    def of(features: Features, options: ImageOptions, more_images: Sequence[str] = ()) -> Pictures:
         """Those of the file, found as the options say, and among more inputs of images."""
-        columns = ColumnChoice(
-            COLUMN,
-            root=options.image_root,
-            allow_remote=options.allow_remote,
-            allow_private=options.allow_private,
-        )
-        noted = features.settings.get("image_column")
-        image_column = noted if isinstance(noted, str) else None
-        return Pictures(features, Originals(columns, (*options.images, *more_images), image_column))
+        inputs = (*options.images, *more_images)
+        return Pictures(features, originals_of(columns_with(COLUMN, options), inputs, [features.settings]))
 
     def rows(self, named: Iterable[tuple[int, str]]) -> Iterator[Row]:
         """Rows of these numbers and names, in the order in which their images come by:
