@@ -1,4 +1,4 @@
-"""Texts in cells of manifests: what counts as a text, and lists of texts, which CSV holds as JSON."""
+"""Texts in cells of tables: what counts as a text, and lists, which CSV holds as JSON."""
 
 from __future__ import annotations
 
@@ -42,13 +42,19 @@ def texts_in(column: str, cell: Any) -> list[str]:
 
 def json_texts(cell: str) -> list[str] | None:
     """The texts of a JSON list of texts; None for any other text."""
+    listed = json_list(cell)
+    return listed if listed is not None and all(isinstance(entry, str) for entry in listed) else None
+
+
+def json_list(cell: str) -> list[Any] | None:
+    """The entries of a JSON list; None for any other text."""
     if not cell.startswith("["):
         return None
     try:
-        value = json.loads(cell)
+        listed: list[Any] = json.loads(cell)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, list) and all(isinstance(entry, str) for entry in value) else None
+    return listed
 
 
 def _kind(value: Any) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from blip2cli.inputs.cells import json_list
 from blip2cli.tasks.explain import MAP, WORD_MAPS, WORDS
 
 LARGEST = 64
@@ -88,9 +88,6 @@ def _array(value: Any) -> np.ndarray | None:
 
 def _listed(value: Any) -> Any:
     """A list or an array, which CSV has as JSON; None for anything else."""
-    if isinstance(value, str) and value.startswith("["):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return None
+    if isinstance(value, str):
+        return json_list(value)
     return value if isinstance(value, (list, tuple, np.ndarray)) else None

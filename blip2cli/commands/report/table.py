@@ -13,6 +13,7 @@ from typing import Any, Literal
 from blip2cli.commands.pages.bounds import MOST_LETTERS
 from blip2cli.commands.report.maps import PageMap, maps_of
 from blip2cli.commands.results.rows import RESULTS_FILE
+from blip2cli.inputs.cells import json_list
 from blip2cli.records import Row
 
 Cell = str | list[str] | int | float | None
@@ -197,8 +198,9 @@ def _listed(value: Cell) -> list[str] | None:
 
 def _cell(name: str, value: Any) -> Cell:
     """A value as a page shows it."""
-    if name in LISTS and isinstance(value, str) and value.startswith("["):
-        value = _parsed(value)
+    if name in LISTS and isinstance(value, str):
+        listed = json_list(value)
+        value = value if listed is None else listed
     if hasattr(value, "shape") and getattr(value, "shape", None):
         return f"{' × '.join(map(str, value.shape))} {value.dtype}"
     if isinstance(value, bool):
@@ -226,13 +228,6 @@ def _text(value: Any) -> str:
         value = json.dumps(value, ensure_ascii=False, default=_text)
     text = str(value)
     return text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 1] + "…"
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
 
 
 def _letters(cell: Cell) -> int:
