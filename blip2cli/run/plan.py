@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
     from blip2cli.images.ready import ReadyProcesses
     from blip2cli.model.checkpoint.load import Checkpoint
+    from blip2cli.run.kept import KeptRows
     from blip2cli.run.pipeline import Pipeline
-    from blip2cli.run.retry import KeptRows
 
 
 class RowSource(Protocol):
