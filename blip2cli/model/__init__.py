@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from blip2cli.host.imports import load_object
 
 if TYPE_CHECKING:
-    from blip2cli.model.checkpoint.load import Checkpoint
+    from blip2cli.model.checkpoint.record import Checkpoint
     from blip2cli.settings import Kind
 
 MODEL_CLASSES: dict[Kind, str] = {

@@ -13,7 +13,7 @@ import torch
 from blip2cli.errors import Blip2Error
 from blip2cli.host.stepping import taken_within
 from blip2cli.model.batches import Failed
-from blip2cli.model.checkpoint.load import Checkpoint, Ranker
+from blip2cli.model.checkpoint.record import Checkpoint, Ranker
 from blip2cli.model.checkpoint.tokenizer import LONGEST_TOKEN, token_ids
 from blip2cli.model.decoding.beams import BeamSearch
 from blip2cli.model.decoding.loop import Decoder

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from blip2cli.model.batches import Batches
-from blip2cli.model.checkpoint.load import Checkpoint
+from blip2cli.model.checkpoint.load import load_weights
 from blip2cli.model.checkpoint.precision import tf32
+from blip2cli.model.checkpoint.record import Checkpoint
 from blip2cli.model.checkpoint.size import count_weights, weight_shapes
 from blip2cli.model.encoder import Encoder
 from blip2cli.model.graphs import Function, PendingRow, PendingTensors, Tensors, runner_for
@@ -34,7 +35,7 @@ class LoadedCheckpoint:
     def __init__(self, checkpoint: Checkpoint, batch_size: int | None = None, recent: int = 256) -> None:
         self.checkpoint = checkpoint
         self.tokenizer: Any = checkpoint.load_tokenizer()  # first: its errors show at once
-        self.model: Any = checkpoint.load_model().requires_grad_(False)
+        self.model: Any = load_weights(checkpoint).requires_grad_(False)
         self.encoder = Encoder(self.model, checkpoint.images)
         self.chooses_batch_size = batch_size is None
         self.batches = Batches(batch_size or self.fitting_batch_size())

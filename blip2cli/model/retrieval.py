@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional as F
 
 from blip2cli.model.batches import Failed
-from blip2cli.model.checkpoint.load import Checkpoint
+from blip2cli.model.checkpoint.record import Checkpoint
 from blip2cli.model.checkpoint.tokenizer import LONGEST_TOKEN, TokenizerFailed, token_ids
 from blip2cli.model.explain import Explanation, maps_of, recorded_attention, words_of
 from blip2cli.model.graphs import PendingRow, Tensors

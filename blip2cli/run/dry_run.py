@@ -10,9 +10,9 @@ from typing import Any
 
 from blip2cli.inputs.image_formats import unread_summary
 from blip2cli.model.checkpoint.hub import NotCached
-from blip2cli.model.checkpoint.load import Checkpoint, Ranker
 from blip2cli.model.checkpoint.placement import place_layers
 from blip2cli.model.checkpoint.rank import ranker_bytes
+from blip2cli.model.checkpoint.record import Checkpoint, Ranker
 from blip2cli.model.checkpoint.size import shown_bytes, weight_bytes
 from blip2cli.model.memory import free_bytes
 from blip2cli.outputs.layout import carried_names

@@ -13,7 +13,7 @@ from blip2cli.host.stopwatch import Stopwatch
 from blip2cli.images.loader import BatchSizes, Loader, Loading
 from blip2cli.images.ready import ReadyProcesses
 from blip2cli.model import load_model
-from blip2cli.model.checkpoint.load import Checkpoint
+from blip2cli.model.checkpoint.record import Checkpoint
 from blip2cli.model.loaded import LoadedCheckpoint
 from blip2cli.records import Batch, Result, Row
 from blip2cli.run.reading import reading_for

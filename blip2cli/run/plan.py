@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import torch
 
     from blip2cli.images.ready import ReadyProcesses
-    from blip2cli.model.checkpoint.load import Checkpoint
+    from blip2cli.model.checkpoint.record import Checkpoint
     from blip2cli.run.kept import KeptRows
     from blip2cli.run.pipeline import Pipeline
 

@@ -11,7 +11,7 @@ from blip2cli.records import Batch, Column, Result, Row
 
 if TYPE_CHECKING:
     from blip2cli.host.stopwatch import Stopwatch
-    from blip2cli.model.checkpoint.load import Checkpoint
+    from blip2cli.model.checkpoint.record import Checkpoint
     from blip2cli.settings import Job
 
 TASKS = {

@@ -21,7 +21,7 @@ from blip2cli.tasks.template import MissingColumn, Template, check_column, empty
 if TYPE_CHECKING:
     from blip2cli.host.stopwatch import Stopwatch
     from blip2cli.model.blip2 import Blip2Model
-    from blip2cli.model.checkpoint.load import Checkpoint
+    from blip2cli.model.checkpoint.record import Checkpoint
     from blip2cli.tasks.generation import Prompt, WrittenText
 
 PROMPT = ("--prompt", "-p")

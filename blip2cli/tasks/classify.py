@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from blip2cli.host.stopwatch import Stopwatch
     from blip2cli.model.batches import Failed
-    from blip2cli.model.checkpoint.load import Checkpoint
+    from blip2cli.model.checkpoint.record import Checkpoint
     from blip2cli.model.retrieval import RetrievalModel
     from blip2cli.tasks.class_features import BestClasses, ClassFeatures
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from blip2cli.host.stopwatch import Stopwatch
     from blip2cli.model.batches import Failed
     from blip2cli.model.blip2 import Blip2Model
-    from blip2cli.model.checkpoint.load import Checkpoint
+    from blip2cli.model.checkpoint.record import Checkpoint
     from blip2cli.model.recent import PendingEncodings
 
 

@@ -19,7 +19,7 @@ from blip2cli.tasks.template import MissingColumn, Template, empty_column, texts
 if TYPE_CHECKING:
     from blip2cli.host.stopwatch import Stopwatch
     from blip2cli.model.batches import Failed
-    from blip2cli.model.checkpoint.load import Checkpoint
+    from blip2cli.model.checkpoint.record import Checkpoint
     from blip2cli.model.explain import Explanation
     from blip2cli.model.retrieval import ReadText, RetrievalModel
 

@@ -23,7 +23,7 @@ from blip2cli.tasks.wide import columns_of, named_questions, widened
 if TYPE_CHECKING:
     from blip2cli.host.stopwatch import Stopwatch
     from blip2cli.model.blip2 import Blip2Model
-    from blip2cli.model.checkpoint.load import Checkpoint
+    from blip2cli.model.checkpoint.record import Checkpoint
     from blip2cli.tasks.generation import Prompt, WrittenText
 
 MAX_NEW_TOKENS = 10

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from blip2cli.commands.bench.ours import Ours
-from blip2cli.model.checkpoint.load import Checkpoint
+from blip2cli.model import loaded
+from blip2cli.model.checkpoint.record import Checkpoint
 from tests.conftest import Typed
 
 Run = Callable[..., Typed]
@@ -14,14 +15,14 @@ FEW = ("bench", "--images", 2, "--tokens", 2, "--batch-sizes", "1")
 
 def refuse(precision: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a precision fail when it is loaded."""
-    load_model = Checkpoint.load_model
+    load_weights = loaded.load_weights
 
-    def load(self: Checkpoint) -> object:
-        if self.precision == precision:
+    def load(checkpoint: Checkpoint) -> object:
+        if checkpoint.precision == precision:
             raise error
-        return load_model(self)
+        return load_weights(checkpoint)
 
-    monkeypatch.setattr(Checkpoint, "load_model", load)
+    monkeypatch.setattr(loaded, "load_weights", load)
 
 
 def words_of(ran: Typed) -> str:

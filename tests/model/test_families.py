@@ -11,6 +11,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from blip2cli.errors import CheckpointError
 from blip2cli.model.checkpoint.find import find_checkpoint
+from blip2cli.model.checkpoint.load import load_weights
 from blip2cli.model.checkpoint.placement import layer_names
 from blip2cli.model.decoding.decoder_only import Attend, DecoderOnly
 from blip2cli.model.families import FAMILIES, Family, Layers
@@ -85,7 +86,7 @@ def test_its_texts_equal_generate_on_one_image(
 def test_its_record_says_all_else(llama_checkpoint: Path) -> None:
     checkpoint = find_checkpoint(ModelSettings(model=str(llama_checkpoint), device="cpu"))
     assert checkpoint.family is LLAMA
-    model = checkpoint.load_model()
+    model = load_weights(checkpoint)
     assert [type(model.get_submodule(name)).__name__ for name in layer_names(checkpoint.config)] == [
         "LlamaDecoderLayer"
     ] * 2
@@ -96,7 +97,7 @@ def test_a_record_names_what_the_model_has(family: str, request: pytest.FixtureR
     checkpoint = find_checkpoint(
         ModelSettings(model=str(request.getfixturevalue(f"{family}_checkpoint")), device="cpu")
     )
-    known, model = checkpoint.family, checkpoint.load_model()
+    known, model = checkpoint.family, load_weights(checkpoint)
     assert known is FAMILIES[family]
     names = known.layer_names(checkpoint.config.text_config)
     assert len({type(model.get_submodule(name)) for name in names}) == 1

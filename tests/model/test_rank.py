@@ -16,8 +16,8 @@ from blip2cli.model import load_model
 from blip2cli.model.batches import Failed
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint.find import find_checkpoint
-from blip2cli.model.checkpoint.load import Checkpoint
 from blip2cli.model.checkpoint.rank import find_ranker, ranker_bytes
+from blip2cli.model.checkpoint.record import Checkpoint
 from blip2cli.model.checkpoint.size import weight_bytes
 from blip2cli.model.retrieval import RetrievalModel
 from blip2cli.records import Batch, ImageRef, Row

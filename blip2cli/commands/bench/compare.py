@@ -66,8 +66,8 @@ def texts(folder: Path, photos: Path, images: int, questions: int, count: int, w
 
     from blip2cli.commands.bench.ours import Ours
     from blip2cli.commands.bench.reference import ReferenceLoop
-    from blip2cli.model.checkpoint.load import DTYPES
     from blip2cli.model.checkpoint.precision import native_bf16
+    from blip2cli.model.checkpoint.record import DTYPES
 
     prompts: list[str | None] = list(QUESTIONS[:questions]) or [None]
     paths = [path for path in sorted(photos.glob("*.jpg"))[:images] for _ in prompts]

@@ -13,10 +13,10 @@ from blip2cli.model.checkpoint.explained import explained
 from blip2cli.model.checkpoint.files import ADAPTER, COPY_AGAIN, WEIGHTS, json_object, weight_files
 from blip2cli.model.checkpoint.hub import USE_ANOTHER, check_model_name, hub_folder
 from blip2cli.model.checkpoint.kernel_choice import check_kernels
-from blip2cli.model.checkpoint.load import CLASSES, Checkpoint
 from blip2cli.model.checkpoint.local import TINY
 from blip2cli.model.checkpoint.precision import resolve_dtype
 from blip2cli.model.checkpoint.processor import image_settings
+from blip2cli.model.checkpoint.record import CLASSES, Checkpoint
 from blip2cli.model.checkpoint.size import weight_headers
 from blip2cli.model.checkpoint.tokenizer import check_tokenizer_files
 from blip2cli.model.checkpoint.weights import MERGE, check_weights

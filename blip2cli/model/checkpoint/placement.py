@@ -21,7 +21,7 @@ from blip2cli.model.families import FAMILIES
 from blip2cli.model.memory import free_bytes
 
 if TYPE_CHECKING:
-    from blip2cli.model.checkpoint.load import Checkpoint
+    from blip2cli.model.checkpoint.record import Checkpoint
 
 FULLEST = 90
 """Percent of a device's free memory that weights may fill; the rest is for what is

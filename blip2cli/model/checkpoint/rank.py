@@ -14,7 +14,7 @@ from blip2cli.model.checkpoint.explained import explained
 from blip2cli.model.checkpoint.files import COPY_AGAIN, weight_files
 from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.checkpoint.hub import named_by
-from blip2cli.model.checkpoint.load import Checkpoint, Ranker
+from blip2cli.model.checkpoint.record import Checkpoint, Ranker
 from blip2cli.model.checkpoint.size import count_weights, weight_headers, weight_shapes
 
 if TYPE_CHECKING:

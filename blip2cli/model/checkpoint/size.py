@@ -13,7 +13,7 @@ from blip2cli.model.checkpoint.explained import explained
 from blip2cli.model.checkpoint.files import COPY_AGAIN, check_file, weight_files
 
 if TYPE_CHECKING:
-    from blip2cli.model.checkpoint.load import Checkpoint
+    from blip2cli.model.checkpoint.record import Checkpoint
 
 QFORMER_PREFIXES = ("qformer.", "query_tokens")
 """Prefixes of weights that stay fp32 when the rest is fp16 (transformers keeps the

@@ -21,7 +21,7 @@ from typing import Any
 
 from blip2cli.host.signals import Stop, ignore
 from blip2cli.host.terminal import guard_streams
-from blip2cli.model.checkpoint.load import Checkpoint
+from blip2cli.model.checkpoint.record import Checkpoint
 from blip2cli.records import Result, Row, RowError
 from blip2cli.run.pipeline import InProcess
 from blip2cli.settings import ModelSettings

@@ -24,7 +24,7 @@ from blip2cli.errors import Blip2Error
 from blip2cli.host.processor import cores
 from blip2cli.host.signals import Stop
 from blip2cli.host.terminal import show_warning
-from blip2cli.model.checkpoint.load import Checkpoint
+from blip2cli.model.checkpoint.record import Checkpoint
 from blip2cli.records import Result, Row, RowError
 from blip2cli.run.engines.replica import DONE, DRY, FAILED, PULL, READY, ROWS, STOP, Outputs, ReplicaSetup
 from blip2cli.run.engines.replica_process import GONE, Inbox, Message, ReplicaProcess

@@ -9,7 +9,7 @@ import pytest
 from blip2cli.errors import CheckpointError
 from blip2cli.model import load_model
 from blip2cli.model.checkpoint.find import find_checkpoint
-from blip2cli.model.checkpoint.load import Checkpoint
+from blip2cli.model.checkpoint.record import Checkpoint
 from blip2cli.settings import ModelSettings
 
 

@@ -16,6 +16,7 @@ from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.checkpoint.int8 import KERNELS, QuantizedLinear
 from blip2cli.model.checkpoint.layers_used import layers_used
 from blip2cli.model.checkpoint.linears import NO_POST_OP, PostOp
+from blip2cli.model.checkpoint.load import load_weights
 from blip2cli.records import Batch
 from blip2cli.settings import ModelSettings
 from tests.conftest import Typed
@@ -129,13 +130,13 @@ def test_what_is_not_finite_stays_in_its_row(kernel: str, stray: float) -> None:
 def test_every_kernel_is_close_to_fp32(opt_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, kernel: str) -> None:
     monkeypatch.setenv(kernel_choice.OVERRIDE, kernel)
     checkpoint = find_checkpoint(ModelSettings(model=str(opt_checkpoint), dtype="int8", device="cpu"))
-    given = checkpoint.load_model()
+    given = load_weights(checkpoint)
     assert not [name for name, child in given.named_modules() if type(child) is nn.Linear]
     layers = [child for child in given.modules() if isinstance(child, QuantizedLinear)]
     assert {type(child.weight) for child in layers} == {KERNELS[kernel]}
     assert layers_used(given) == f"{len(layers)} int8 {kernel}"
     assert {weight.dtype for weight in given.parameters()} == {checkpoint.dtype}
-    expected = find_checkpoint(ModelSettings(model=str(opt_checkpoint), dtype="fp32", device="cpu")).load_model()
+    expected = load_weights(find_checkpoint(ModelSettings(model=str(opt_checkpoint), dtype="fp32", device="cpu")))
     pixels = torch.rand(2, 3, 32, 32)
     with torch.inference_mode():
         ours = given.vision_model(pixels.to(checkpoint.dtype)).last_hidden_state

@@ -11,6 +11,7 @@ import torch
 from blip2cli.errors import UsageError
 from blip2cli.model.checkpoint import int8, kernel_choice
 from blip2cli.model.checkpoint.kernel_choice import CACHE_FOLDER, OVERRIDE, KernelChoice, choose_kernels
+from blip2cli.model.checkpoint.load import load_weights
 from tests.conftest import Typed
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
@@ -197,7 +198,7 @@ def test_layers_follow_the_choice(opt_checkpoint: Path, monkeypatch: pytest.Monk
         pytest.skip("this PyTorch does not have both libraries")
     choice = KernelChoice({case: names(case) for case in CASES}, "")
     monkeypatch.setattr(quantize, "choose_kernels", lambda: choice)
-    model = find_checkpoint(ModelSettings(str(opt_checkpoint), dtype="int8", device="cpu")).load_model()
+    model = load_weights(find_checkpoint(ModelSettings(str(opt_checkpoint), dtype="int8", device="cpu")))
     small, dynamic = (int8.KERNELS[name] for name in BOTH)
     mlp = model.vision_model.encoder.layers[0].mlp
     assert (type(mlp.fc1.weight), type(mlp.fc2.weight)) == (small, dynamic)

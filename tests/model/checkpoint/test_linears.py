@@ -11,6 +11,7 @@ from torch import nn
 from blip2cli.model.checkpoint import packing, precision
 from blip2cli.model.checkpoint.find import find_checkpoint
 from blip2cli.model.checkpoint.linears import NO_POST_OP, PostOp, replace_linears
+from blip2cli.model.checkpoint.load import load_weights
 from blip2cli.settings import ModelSettings
 
 ACTIVATIONS = [(NO_POST_OP, nn.Identity()), (("relu", "none"), nn.ReLU()), (("gelu", "none"), nn.GELU())]
@@ -85,7 +86,7 @@ def test_packing_is_used_only_where_it_works(opt_checkpoint: Path, monkeypatch: 
     monkeypatch.setattr(packing, "is_available", available)
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         settings: Any = ModelSettings(str(opt_checkpoint), dtype=name, device="cpu")
-        model = find_checkpoint(settings).load_model()
+        model = load_weights(find_checkpoint(settings))
         assert {weight.dtype for weight in model.parameters()} == {dtype}
         with torch.inference_mode():
             assert model.vision_model(torch.rand(1, 3, 32, 32).to(dtype)).last_hidden_state.isfinite().all()
@@ -96,12 +97,12 @@ def test_fp32_is_packed_where_the_processor_has_avx2(opt_checkpoint: Path, monke
     monkeypatch.setattr(packing, "is_available", available)
     settings = ModelSettings(str(opt_checkpoint), dtype="fp32", device="cpu")
     packed = any(
-        isinstance(module, packing.PackedLinear) for module in find_checkpoint(settings).load_model().modules()
+        isinstance(module, packing.PackedLinear) for module in load_weights(find_checkpoint(settings)).modules()
     )
     assert packed == (torch.backends.mkldnn.is_available() and precision.has_instructions(["avx2"]))
     monkeypatch.setattr(precision, "instructions", lambda: frozenset({"sse4_1"}))
     assert not any(
-        isinstance(module, packing.PackedLinear) for module in find_checkpoint(settings).load_model().modules()
+        isinstance(module, packing.PackedLinear) for module in load_weights(find_checkpoint(settings)).modules()
     )
 
 

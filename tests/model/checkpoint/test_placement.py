@@ -15,7 +15,8 @@ from blip2cli.errors import CheckpointError
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.model.checkpoint import packing, placement
 from blip2cli.model.checkpoint.find import find_checkpoint
-from blip2cli.model.checkpoint.load import Checkpoint
+from blip2cli.model.checkpoint.load import load_weights
+from blip2cli.model.checkpoint.record import Checkpoint
 from blip2cli.model.checkpoint.size import weight_bytes
 from blip2cli.model.decoding.requests import EncodedImage, Request
 from blip2cli.records import Batch
@@ -62,7 +63,7 @@ def test_all_but_layers_is_on_the_first_device(checkpoint: Checkpoint, monkeypat
     monkeypatch.setattr(placement, "free_bytes", lambda device: weight_bytes(spread))
     layers = placement.place_layers(spread)
     parts = placement.device_map(spread.config, layers, CUDA[0])
-    model = checkpoint.load_model()
+    model = load_weights(checkpoint)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The following device_map keys .*'query_tokens'")
         check_device_map(model, parts)
@@ -77,7 +78,7 @@ def test_what_does_not_fit_is_told_with_its_size(checkpoint: Checkpoint, monkeyp
     spread = dataclasses.replace(checkpoint, device=CUDA[0], others=CUDA[1:])
     monkeypatch.setattr(placement, "free_bytes", lambda device: 100_000)
     with pytest.raises(CheckpointError, match=r"0\.\d MB in fp32, .* 0\.1 MB \+ 0\.1 MB .* on cuda:0, cuda:1"):
-        spread.load_model()
+        load_weights(spread)
 
 
 def test_loading_leaves_no_hook_of_accelerate(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +92,7 @@ def test_loading_leaves_no_hook_of_accelerate(checkpoint: Checkpoint, monkeypatc
         assert any(hasattr(module, "_hf_hook") for module in model.modules())
 
     monkeypatch.setattr("transformers.modeling_utils.accelerate_dispatch", dispatch)
-    model = spread.load_model()
+    model = load_weights(spread)
     assert dispatched == [model]
     assert not any(hasattr(module, "_hf_hook") or hasattr(module, "_old_forward") for module in model.modules())
     layers = placement.place_layers(spread)
@@ -101,7 +102,7 @@ def test_loading_leaves_no_hook_of_accelerate(checkpoint: Checkpoint, monkeypatc
 
 
 def test_query_tokens_that_accelerate_left_elsewhere_are_brought_to_the_first_device(checkpoint: Checkpoint) -> None:
-    model = checkpoint.load_model()
+    model = load_weights(checkpoint)
     placement.move_inputs_of_parts(model, {"query_tokens": torch.device("meta")})
     assert model.query_tokens.device == torch.device("meta")
 

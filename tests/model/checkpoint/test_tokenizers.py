@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from blip2cli.model.checkpoint.load import Checkpoint
+from blip2cli.model import loaded
 from tests.conftest import Typed
 from tests.model.checkpoint.broken import change_json, refused
 
@@ -83,5 +83,5 @@ def test_a_text_at_which_the_tokenizer_panics_is_an_error_row(typed: Run, opt: P
 
 def test_the_tokenizer_is_read_before_the_weights(opt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     change_tokenizer(opt, type="Newer")
-    monkeypatch.setattr(Checkpoint, "load_model", lambda self: pytest.fail("the weights were loaded first"))
+    monkeypatch.setattr(loaded, "load_weights", lambda checkpoint: pytest.fail("the weights were loaded first"))
     refused(opt, load=True)
