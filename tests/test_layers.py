@@ -158,12 +158,13 @@ MODULES = {module_of(file): file for file in PACKAGE.rglob("*.py")}
 
 
 def modules_imported(file: Path) -> set[str]:
-    """The package's modules that a file imports when it runs, within functions too; names in registries do not count.
+    """The package's modules that a file imports, within functions or for type checkers too; names in registries do
+    not count.
 
     The package itself, from which only the version is imported, is left out.
     """
     imported: set[str] = set()
-    for node in nodes_that_run(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             imported.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -171,15 +172,6 @@ def modules_imported(file: Path) -> set[str]:
                 module = f"{node.module}.{alias.name}"
                 imported.add(module if module in MODULES else str(node.module))
     return imported & (set(MODULES) - {PACKAGE.name, module_of(file)})
-
-
-def nodes_that_run(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes of a file but those that only type checkers look at."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            continue
-        yield node
-        yield from nodes_that_run(node)
 
 
 def room_of(name: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from blip2cli.cli.options import command_of
-from blip2cli.commands.report import ReportSettings, ResultFiles
+from blip2cli.commands.report.options import ReportSettings, ResultFiles
 
 
 @command_of(ResultFiles, ReportSettings, interrupted="No page was written.")

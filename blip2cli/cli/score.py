@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from blip2cli.cli.options import command_of
-from blip2cli.commands.score import ScoreSettings
+from blip2cli.commands.score.options import ScoreSettings
 
 
 @command_of(ScoreSettings, interrupted="No figures were written.")

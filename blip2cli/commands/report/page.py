@@ -20,7 +20,7 @@ from blip2cli.records import RowError
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-    from blip2cli.commands.report import ReportSettings
+    from blip2cli.commands.report.options import ReportSettings
 
 BROWSER = Path(__file__).parent / "browser"
 """The folder of what runs in the browser."""

@@ -6,20 +6,19 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from blip2cli import __version__
 from blip2cli.commands.score.confusion import confusion_record, show_confusion
 from blip2cli.commands.score.matching import Matched
+from blip2cli.commands.score.options import ScoreSettings
 from blip2cli.commands.score.predictions import Predictions
 from blip2cli.commands.score.records import Figure
 from blip2cli.commands.score.references import References
+from blip2cli.commands.score.scores import Group, Scores
 from blip2cli.host.files import write_atomically
 from blip2cli.host.terminal import show_figures, show_warning
 from blip2cli.outputs.jsonl import json_line
-
-if TYPE_CHECKING:
-    from blip2cli.commands.score import Group, Scores, ScoreSettings
 
 DIGITS = 2
 """Digits after the point of a percentage, as the VQA evaluation rounds."""

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from blip2cli import __version__
-from blip2cli.commands.report import ReportSettings, write_report
+from blip2cli.commands.report import write_report
+from blip2cli.commands.report.options import ReportSettings
 from blip2cli.commands.search.options import SearchOptions
 from blip2cli.host.terminal import show_warning
 from blip2cli.outputs import open_output

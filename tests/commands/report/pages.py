@@ -9,7 +9,8 @@ from typing import Any
 
 from PIL import Image
 
-from blip2cli.commands.report import ReportSettings, write_report
+from blip2cli.commands.report import write_report
+from blip2cli.commands.report.options import ReportSettings
 from blip2cli.records import ImageRef, Row
 from tests.conftest import Typed
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from blip2cli.commands.bench.material import save_photos
-from blip2cli.commands.report import ReportSettings, write_report
+from blip2cli.commands.report import write_report
+from blip2cli.commands.report.options import ReportSettings
 from blip2cli.records import ImageRef, Row
 from tests.conftest import BROWSERS, FLAGS
 

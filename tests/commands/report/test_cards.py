@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from blip2cli.commands.report import ReportSettings, write_report
+from blip2cli.commands.report import write_report
+from blip2cli.commands.report.options import ReportSettings
 from blip2cli.records import ImageRef, Row
 from tests.commands.report.pages import EVIL, count, labels, names, press, written
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from blip2cli.commands.report import ReportSettings, write_report
+from blip2cli.commands.report import write_report
+from blip2cli.commands.report.options import ReportSettings
 from blip2cli.records import ImageRef, Row
 from tests.commands.report.pages import (
     EVIL,

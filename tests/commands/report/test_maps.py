@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from blip2cli.commands.report import ReportSettings, table, write_report
+from blip2cli.commands.report import table, write_report
+from blip2cli.commands.report.options import ReportSettings
 from blip2cli.records import ImageRef, Row
 from tests.commands.report.pages import CIRCLE, data_of, reported, results
 from tests.conftest import Typed

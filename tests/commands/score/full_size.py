@@ -12,7 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from blip2cli.commands.score import ScoreSettings, score
+from blip2cli.commands.score import score
+from blip2cli.commands.score.options import ScoreSettings
 
 QUESTIONS = 214_354
 WORDS = [*["yes", "no"] * 40, *map(str, range(30)), *(f"{number} dogs, w{number}" for number in range(8000))]

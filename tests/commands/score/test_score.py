@@ -303,7 +303,8 @@ def test_broken_rows_are_counted(typed: Callable[..., Typed], annotations: Path)
 
 
 def test_the_table_of_metrics_is_what_each_of_their_classes_measures() -> None:
-    from blip2cli.commands.score import METRICS, answers, captions, labels
+    from blip2cli.commands.score import answers, captions, labels
+    from blip2cli.commands.score.options import METRICS
 
     assert list(METRICS.values()) == [tuple(answers.METRICS), captions.METRICS, labels.METRICS]
 
