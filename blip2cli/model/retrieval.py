@@ -33,7 +33,7 @@ They are much larger than a Blip2Model's, as they have embeddings of all patches
 """
 
 KEPT_TEXTS = 1 << 16
-"""Texts whose projections are kept."""
+"""Texts whose token ids are kept, and those whose projections are."""
 
 SIMILARITIES = 1 << 22
 """Products of query tokens and texts that are in memory at once."""
@@ -56,12 +56,11 @@ class SeenImage:
         return SeenImage(self.image_embeds.clone(), self.projected.clone())
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class ReadText:
-    """A text's token ids, and for ITC `projected`, fp32 [projection width], normalised."""
+    """A text's token ids."""
 
     ids: tuple[int, ...]
-    projected: torch.Tensor
 
 
 Pair = tuple[SeenImage, ReadText]
@@ -81,6 +80,12 @@ def _finite_logits(logits: tuple[float, float]) -> tuple[float, float] | Failed:
     return difference if isinstance(difference, Failed) else logits
 
 
+def _forget_oldest(kept: dict[Any, Any], in_use: int) -> None:
+    """Remove the oldest entries above KEPT_TEXTS, or above those in use if there are more."""
+    while len(kept) > max(KEPT_TEXTS, in_use):
+        del kept[next(iter(kept))]
+
+
 class RetrievalModel(LoadedCheckpoint):
     """A loaded checkpoint with retrieval heads. Matches `Blip2ForImageTextRetrieval` on
     one pair at a time.
@@ -91,6 +96,7 @@ class RetrievalModel(LoadedCheckpoint):
     def __init__(self, checkpoint: Checkpoint, batch_size: int | None = None) -> None:
         super().__init__(checkpoint, batch_size, KEPT_IMAGES)
         self._texts: dict[str, ReadText] = {}
+        self._projections: dict[ReadText, torch.Tensor] = {}
 
     @property
     def text_room(self) -> int:
@@ -110,27 +116,25 @@ class RetrievalModel(LoadedCheckpoint):
         return self.recent.encoded("seen", self._see, batch)
 
     def read(self, texts: Sequence[str]) -> list[ReadText | Failed]:
-        """The texts, each as if it were alone. A text with too many tokens is Failed."""
-        failed: dict[str, Failed] = {}
-        new: dict[str, tuple[int, ...]] = {}
-        for text in dict.fromkeys(texts):
-            if text not in self._texts:
-                ids = self._ids(text)
-                if isinstance(ids, Failed):
-                    failed[text] = ids
-                else:
-                    new[text] = ids
+        """The texts as token ids. A text with too many tokens is Failed."""
+        read = [self._texts.get(text) or self._read(text) for text in texts]
+        _forget_oldest(self._texts, len(texts))
+        return read
+
+    def projections(self, texts: Sequence[ReadText]) -> list[torch.Tensor | Failed]:
+        """Features of each text for ITC, fp32 [projection width], normalised, as if it were alone."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._projections]
+        failed: dict[ReadText, Failed] = {}
         with self.computing():
-            projections = self.batches.compute(self._project_texts, list(new.values())) if new else []
-        for (text, ids), projected in zip(new.items(), projections, strict=True):
+            computed = self.batches.compute(self._project_texts, [text.ids for text in new]) if new else []
+        for text, projected in zip(new, computed, strict=True):
             if isinstance(projected, Failed):
                 failed[text] = projected
             else:
-                self._texts[text] = ReadText(ids, projected.clone())
-        read = [failed.get(text) or self._texts[text] for text in texts]
-        while len(self._texts) > max(KEPT_TEXTS, len(texts)):
-            del self._texts[next(iter(self._texts))]
-        return read
+                self._projections[text] = projected.clone()
+        projections = [failed.get(text) or self._projections[text] for text in texts]
+        _forget_oldest(self._projections, len(texts))
+        return projections
 
     def image_projections(self, batch: Batch) -> list[torch.Tensor | Failed]:
         """Features of each image for ITC, fp32 [num_query_tokens, projection width] on
@@ -151,20 +155,20 @@ class RetrievalModel(LoadedCheckpoint):
     def text_projections(self, texts: Sequence[str]) -> list[torch.Tensor | Failed]:
         """Features of each text for ITC, fp32 [projection width] on the CPU, normalised:
         `text_embeds`."""
-        return [read if isinstance(read, Failed) else read.projected.cpu() for read in self.read(texts)]
-
-    def itc(self, images: Sequence[SeenImage], texts: Sequence[ReadText]) -> torch.Tensor:
-        """ITC scores fp32 [images, texts] on the CPU: the largest dot product of any of
-        an image's query tokens."""
-        if not images or not texts:
-            return torch.zeros(len(images), len(texts))
-        projected_texts = torch.stack([text.projected for text in texts])
-        return self.similarities([image.projected for image in images], projected_texts)
+        read = self.read(texts)
+        computed = iter(self.projections([text for text in read if not isinstance(text, Failed)]))
+        projections = [text if isinstance(text, Failed) else next(computed) for text in read]
+        return [each if isinstance(each, Failed) else each.cpu() for each in projections]
 
     @torch.inference_mode()
     def similarities(self, images: Sequence[torch.Tensor], texts: torch.Tensor) -> torch.Tensor:
-        """The same for features: of images, each fp32 [num_query_tokens, projection
-        width], and of texts, fp32 [texts, projection width], all normalised."""
+        """ITC scores fp32 [images, texts] on the CPU: the largest dot product of any of an
+        image's query tokens.
+
+        Args:
+            images: features of each, fp32 [num_query_tokens, projection width], normalised.
+            texts: fp32 [texts, projection width], normalised.
+        """
         if not images or not len(texts):
             return torch.zeros(len(images), len(texts))
         size = max(1, SIMILARITIES // (self.num_query_tokens * len(texts)))
@@ -177,11 +181,20 @@ class RetrievalModel(LoadedCheckpoint):
     def itc_of_pairs(self, pairs: Sequence[Pair]) -> list[float | Failed]:
         """The ITC score of each pair, taken from the product of all images with all
         texts. Failed if it is not finite."""
-        images = {id(image): image for image, _ in pairs}
-        texts = {id(text): text for _, text in pairs}
-        row, column = ({key: at for at, key in enumerate(items)} for items in (images, texts))
-        scores: list[list[float]] = self.itc(list(images.values()), list(texts.values())).tolist()
-        return [check_finite("ITC", scores[row[id(image)]][column[id(text)]]) for image, text in pairs]
+        if not pairs:
+            return []
+        images = list({id(image): image for image, _ in pairs}.values())
+        texts = list(dict.fromkeys(text for _, text in pairs))
+        projections = self.projections(texts)
+        failed = {text: each for text, each in zip(texts, projections, strict=True) if isinstance(each, Failed)}
+        good = [text for text in texts if text not in failed]
+        if not good:
+            return [failed[text] for _, text in pairs]
+        vectors = torch.stack([each for each in projections if not isinstance(each, Failed)])
+        scores: list[list[float]] = self.similarities([image.projected for image in images], vectors).tolist()
+        row = {id(image): at for at, image in enumerate(images)}
+        column = {text: at for at, text in enumerate(good)}
+        return [failed.get(text) or check_finite("ITC", scores[row[id(image)]][column[text]]) for image, text in pairs]
 
     def itm(self, pairs: Sequence[Pair]) -> list[float | Failed]:
         """The probability that each image and text match: one softmax over the head's two
@@ -285,6 +298,14 @@ class RetrievalModel(LoadedCheckpoint):
     def _projected(self, projection: Any, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states through a projection, normalised in fp32."""
         return F.normalize(projection(hidden.to(self.checkpoint.dtype)).float(), dim=-1)
+
+    def _read(self, text: str) -> ReadText | Failed:
+        """The text as token ids, which are kept."""
+        ids = self._ids(text)
+        if isinstance(ids, Failed):
+            return ids
+        read = self._texts[text] = ReadText(ids)
+        return read
 
     def _ids(self, text: str) -> tuple[int, ...] | Failed:
         """Token ids of a text; special tokens in it are text."""

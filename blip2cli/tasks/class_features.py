@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch.nn import functional as F
@@ -19,6 +20,8 @@ CLASSES_AT_ONCE = 1024
 """Classes whose texts are encoded together, which bounds memory."""
 
 NOT_FINITE = Failed(RowError("failed", "the ITC score is not finite"))
+
+T = TypeVar("T")
 
 BestClasses = list[tuple[int, float]]
 """The best classes of an image, each with its probability, best first."""
@@ -97,27 +100,28 @@ def encode_classes(model: RetrievalModel, names: Sequence[str], templates: Seque
     blocks, first_ids = [], []
     for at in range(0, len(texts), CLASSES_AT_ONCE):
         block = texts[at : at + CLASSES_AT_ONCE]
-        read = [_readable(text, each) for text, each in _flat(model, block)]
+        flat = [text for of_class in block for text in of_class]
+        read = _all_good(flat, model.read(flat))
         first_ids += [text.ids for text in read[:: len(block[0])]]
-        features = torch.stack([text.projected for text in read]).view(len(block), len(block[0]), -1)
+        projections = _all_good(flat, model.projections(read))
+        features = torch.stack(projections).view(len(block), len(block[0]), -1)
         blocks.append(F.normalize(features.mean(dim=1), dim=-1))
     check_different(names, first_ids)
     return ClassFeatures(model, texts, torch.cat(blocks))
 
 
-def _flat(model: RetrievalModel, block: Sequence[Sequence[str]]) -> Iterator[tuple[str, ReadText | Failed]]:
-    """All texts of some classes, as the model reads them."""
-    texts = [text for of_class in block for text in of_class]
-    return zip(texts, model.read(texts), strict=True)
-
-
-def _readable(text: str, read: ReadText | Failed) -> ReadText:
-    if isinstance(read, Failed):
-        shown = text if len(text) <= 60 else f"{text[:57]}..."
-        too_long = read.error.kind == "text-too-long"
-        hint = "Shorten it: texts of classes are not cut off." if too_long else "Leave this class out, or rename it."
-        raise UsageError(f"class text {shown!r}: {read.error}", hint)
-    return read
+def _all_good(texts: Sequence[str], computed: Sequence[T | Failed]) -> list[T]:
+    """What was computed of the texts. Raises UsageError for the first that failed."""
+    good = []
+    for text, each in zip(texts, computed, strict=True):
+        if isinstance(each, Failed):
+            shown = text if len(text) <= 60 else f"{text[:57]}..."
+            too_long = each.error.kind == "text-too-long"
+            shorten = "Shorten it: texts of classes are not cut off."
+            hint = shorten if too_long else "Leave this class out, or rename it."
+            raise UsageError(f"class text {shown!r}: {each.error}", hint)
+        good.append(each)
+    return good
 
 
 def _best(similarities: torch.Tensor, most: int, temperature: float) -> BestClasses | Failed:

@@ -52,9 +52,9 @@ def test_scores_equal_transformers_on_one_pair_at_a_time(
 ) -> None:
     model = model_of(retrieval_checkpoint, batch_size)
     images, texts = seen(model, photos), model.read(TEXTS)
-    itc = model.itc(list(images.values()), texts)
-    itm = model.itm([(image, text) for image in images.values() for text in texts])
-    assert len(images) == 12 and itc.shape == (12, len(TEXTS))
+    pairs = [(image, text) for image in images.values() for text in texts]
+    itc = torch.tensor(model.itc_of_pairs(pairs)).view(12, len(TEXTS))
+    itm = model.itm(pairs)
     expected_itc = torch.cat(
         [retrieval_reference(path, text, False).logits_per_image for path in images for text in TEXTS]
     )
@@ -73,15 +73,15 @@ def test_features_equal_the_normalised_projections(
     for path, image in seen(model, photos).items():
         theirs = retrieval_reference(path, TEXTS[0], False)
         torch.testing.assert_close(image.projected, theirs.image_embeds[0], rtol=0, atol=1e-5)
-        torch.testing.assert_close(model.read(TEXTS[:1])[0].projected, theirs.text_embeds[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(model.text_projections(TEXTS[:1])[0], theirs.text_embeds[0], rtol=0, atol=1e-5)
 
 
 def test_texts_are_padded_on_the_right_whatever_the_tokenizer_says(retrieval_checkpoint: Path) -> None:
     model = model_of(retrieval_checkpoint)
     assert model.tokenizer.padding_side == "left"
-    together, alone = model.read(TEXTS), [model_of(retrieval_checkpoint).read([text])[0] for text in TEXTS]
-    for one, other in zip(together, alone, strict=True):
-        torch.testing.assert_close(one.projected, other.projected, rtol=0, atol=1e-6)
+    together = model.text_projections(TEXTS)
+    alone = [model_of(retrieval_checkpoint).text_projections([text])[0] for text in TEXTS]
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
 
 
 def test_berts_tokenizer_is_used_as_the_published_checkpoints_have_it(
@@ -114,20 +114,18 @@ def test_a_text_without_room_fails_alone(retrieval_checkpoint: Path) -> None:
 @pytest.mark.parametrize("dtype", ["bf16", INT8])
 def test_other_precisions_score_nearly_the_same(retrieval_checkpoint: Path, photos: Path, dtype: str) -> None:
     ours, exact = model_of(retrieval_checkpoint, dtype=dtype), model_of(retrieval_checkpoint)
-    both = [(model, list(seen(model, photos).values()), model.read(TEXTS)) for model in (ours, exact)]
-    itc, expected = (model.itc(images, texts) for model, images, texts in both)
-    torch.testing.assert_close(itc, expected, rtol=0, atol=0.1)
-    itm, probabilities = (
-        torch.tensor(model.itm([(image, text) for image in images for text in texts])) for model, images, texts in both
-    )
-    torch.testing.assert_close(itm, probabilities, rtol=0, atol=0.1)
+    scores = []
+    for model in (ours, exact):
+        pairs = [(image, text) for image in seen(model, photos).values() for text in model.read(TEXTS)]
+        scores.append(torch.tensor([model.itc_of_pairs(pairs), model.itm(pairs)]))
+    torch.testing.assert_close(*scores, rtol=0, atol=0.1)
 
 
 def test_the_q_former_stays_in_fp32_where_the_rest_is_fp16(retrieval_checkpoint: Path) -> None:
     model = model_of(retrieval_checkpoint, dtype="fp16")
     assert {weight.dtype for weight in model.model.qformer.parameters()} == {torch.float32}
     assert model.model.vision_model.encoder.layers[0].mlp.fc1.weight.dtype == torch.float16
-    assert model.read(["a red circle"])[0].projected.dtype == torch.float32
+    assert model.text_projections(["a red circle"])[0].dtype == torch.float32
 
 
 def test_a_checkpoint_of_the_other_kind_is_refused(retrieval_checkpoint: Path, opt_checkpoint: Path) -> None:

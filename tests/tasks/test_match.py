@@ -1,7 +1,7 @@
 """`blip2 match`: a row for every image and text, scores, filtering by them, and what is refused."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -73,10 +73,21 @@ def test_a_manifests_caption_is_its_text_and_bad_rows_are_errors(match: Match, c
     assert all((row["itc"] is None) == (row["error"] is not None) == (row["itm"] is None) for row in done.rows)
 
 
-def test_one_score_alone_is_the_same_score(match: Match, captions: Path) -> None:
+def test_one_score_alone_is_the_same_score_and_only_itc_takes_projections_of_texts(
+    match: Match, captions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     both = match(captions).rows
-    for name, other in (("itc", "itm"), ("itm", "itc")):
+    projected: list[int] = []
+    project = RetrievalModel._project_texts
+
+    def counted(self: RetrievalModel, texts: Sequence[tuple[int, ...]]) -> torch.Tensor:
+        projected.append(len(texts))
+        return project(self, texts)
+
+    monkeypatch.setattr(RetrievalModel, "_project_texts", counted)
+    for name, other in (("itm", "itc"), ("itc", "itm")):
         alone = match(captions, "--scores", name).rows
+        assert bool(projected) == (name == "itc")
         assert [row[name] for row in alone] == approximate([row[name] for row in both]) and other not in alone[0]
 
 
