@@ -18,6 +18,9 @@ from blip2cli.records import Column, Result
 CELL = 1 << 30
 """Longest cell that is read back."""
 
+NUMPY_DTYPES = {"fp32": "float32", "fp16": "float16"}
+"""Dtype of a column of tensors → NumPy's name of it."""
+
 
 class CsvOutput(LinesOutput):
     """A CSV file in UTF-8, compressed where its name says so; null is an empty cell. Cells are not altered."""
@@ -84,8 +87,6 @@ def _value(cell: str, column: Column) -> Any:
     if not cell:
         return None
     value = json.loads(cell)
-    return (
-        np.array(value, dtype={"fp32": "float32", "fp16": "float16"}[column.dtype])
-        if column.kind == "tensor"
-        else value
-    )
+    if column.kind == "tensor":
+        return np.array(value, dtype=NUMPY_DTYPES[column.dtype])
+    return value

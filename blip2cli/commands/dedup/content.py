@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -15,10 +14,7 @@ from blip2cli.errors import ImageError
 from blip2cli.host import storage
 from blip2cli.host.terminal import Progress
 from blip2cli.images.decode import bytes_of, size_of
-from blip2cli.records import ImageRef, Row
-
-AT_ONCE = 1 << 16
-"""Rows whose images are looked for together."""
+from blip2cli.records import ImageRef
 
 
 @dataclass
@@ -58,7 +54,7 @@ def read_content(pictures: Pictures, rows: np.ndarray, with_pixels: bool, quiet:
     unread: dict[int, list[tuple[int, ImageRef]]] = {}
     with closing(Progress(quiet)) as progress:
         progress.begin(len(rows), 0)
-        for row in _rows(pictures, rows):
+        for row in pictures.of_rows(rows.tolist()):
             progress.advance(1, 0)
             if row.error is not None or row.image is None:
                 content.missing += 1
@@ -72,15 +68,6 @@ def read_content(pictures: Pictures, rows: np.ndarray, with_pixels: bool, quiet:
                 for index, image in images:
                     _read(content, index, image, with_pixels=False)
     return content
-
-
-def _rows(pictures: Pictures, rows: np.ndarray) -> Iterator[Row]:
-    """The rows with their images; a part of them at a time, unless they are looked for in inputs."""
-    step = max(len(rows), 1) if pictures.originals.inputs else AT_ONCE
-    for first in range(0, len(rows), step):
-        numbers = rows[first : first + step].tolist()
-        names = (record["image"] for record in pictures.features.records(numbers))
-        yield from pictures.rows(zip(numbers, names, strict=True))
 
 
 def _size_of_file(image: ImageRef) -> int | None:

@@ -102,13 +102,10 @@ def write_list(path: Path, pictures: Pictures, duplicates: Duplicates) -> int:
     kept = duplicates.is_kept.nonzero()[0].tolist()
     folder = os.path.realpath(path.parent)
     lines: dict[int, bytes] = {}
-    for first in range(0, len(kept), ROWS_AT_ONCE) if not pictures.originals.inputs else (0,):
-        some = kept[first : first + ROWS_AT_ONCE] if not pictures.originals.inputs else kept
-        names = [record["image"] for record in pictures.features.records(some)]
-        for row in pictures.rows(zip(some, names, strict=True)):
-            line = _line(row, folder)
-            if line is not None and b"\n" not in line and not line.endswith(b"\r"):  # which a list cannot hold
-                lines[row.index] = line + b"\n"
+    for row in pictures.of_rows(kept):
+        line = _line(row, folder)
+        if line is not None and b"\n" not in line and not line.endswith(b"\r"):  # which a list cannot hold
+            lines[row.index] = line + b"\n"
     write_atomically(path, b"".join(lines[row] for row in sorted(lines)))
     if len(lines) < len(kept):
         show_warning(

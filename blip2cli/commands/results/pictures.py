@@ -14,6 +14,9 @@ from blip2cli.records import Row
 COLUMN = "image"
 """The column that names them."""
 
+ROWS_AT_ONCE = 1 << 16
+"""Rows whose images are looked for together: an archive that holds them is read once for all of these."""
+
 
 @dataclass(frozen=True)
 class Pictures:
@@ -37,3 +40,12 @@ class Pictures:
         columns = choose_columns(str(self.features.path), [COLUMN], self.originals.columns)
         rows = (replace(columns.row({COLUMN: name}, number), index=number) for number, name in named)
         return self.originals.of(rows)
+
+    def of_rows(self, rows: Sequence[int]) -> Iterator[Row]:
+        """The rows of these numbers, each with its image or an error: some of them at a time, or, where inputs are
+        searched for the images, all in one pass over them."""
+        step = max(len(rows), 1) if self.originals.inputs else ROWS_AT_ONCE
+        for first in range(0, len(rows), step):
+            numbers = rows[first : first + step]
+            names = (record[COLUMN] for record in self.features.records(numbers))
+            yield from self.rows(zip(numbers, names, strict=True))

@@ -29,14 +29,13 @@ def select(job: Job) -> bool:
         selection = Selection.of(job)
         target = check_target(job, selection)
         _check_folder(job, selection)
-        chosen = selection.numbers()
+        rows = f"{len(selection.numbers):,} of {selection.total:,} rows selected"
         if target is not None:
             if target.format.index:
                 make_folder(target.path.parent)
             with locked_output(target, keep=False):
                 write(job, target, selection)
     if not job.output.quiet:
-        rows = f"{len(chosen):,} of {selection.total:,} rows selected"
         show_note(f"{rows}{_where(job, target)}, in {since_start():.1f} s")
     return True if job.options_as(SelectOptions).images_to is None else gather(job, selection)
 

@@ -57,7 +57,7 @@ def gather(job: Job, selection: Selection) -> bool:
     try:
         folder.mkdir(exist_ok=True)
         with closing(Progress(job.output.quiet)) as progress:
-            progress.begin(len(selection.numbers()), 0)
+            progress.begin(len(selection.numbers), 0)
             for row in selection.results.originals.of(_each_once(selection)):
                 _take(row, folder, job.options_as(SelectOptions).link, gathered)
                 progress.advance(1, 0)

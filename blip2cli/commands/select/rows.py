@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from blip2cli import __version__
 from blip2cli.commands.select.options import SelectOptions
@@ -15,9 +15,6 @@ from blip2cli.outputs.layout import Layout
 from blip2cli.outputs.target import Target, check_inputs, check_output, target_of
 from blip2cli.records import Column, ImageRef, Result, RowError
 from blip2cli.settings import Job
-
-if TYPE_CHECKING:
-    pass
 
 ERROR = "error"
 
@@ -36,7 +33,7 @@ def check_target(job: Job, selection: Selection) -> Target | None:
     check_inputs(target, job, [*job.input.inputs, *selection.results.source.files])
     task = _task_of(target, selection)
     if task is not None:
-        _taken(task, target, selection)
+        _column_of(task, target, selection)
     check_output(target, job.output, task or job.task, resumes=False)
     return target
 
@@ -70,8 +67,8 @@ def _task_of(target: Target, selection: Selection) -> str | None:
     return tasks[0]
 
 
-def _taken(task: str, target: Target, selection: Selection) -> Column:
-    """The column of a task as formats for it take it. Raises UsageError for one of another type."""
+def _column_of(task: str, target: Target, selection: Selection) -> Column:
+    """The results' column of a task, as formats for that task take it. Raises UsageError for one of another type."""
     import pyarrow as pa
 
     name = next(name for name in TASK_COLUMNS[task] if name in selection.names)
@@ -90,11 +87,11 @@ def _taken(task: str, target: Target, selection: Selection) -> Column:
 
 def _layout(job: Job, target: Target, selection: Selection) -> Layout:
     """The columns of the results, in their order; the task's comes last where a format asks for it."""
-    task = _task_of(target, selection)
-    columns = () if task is None else (_taken(task, target, selection),)
-    own = {ERROR, *(column.name for column in columns)}
     import pyarrow as pa
 
+    task = _task_of(target, selection)
+    columns = () if task is None else (_column_of(task, target, selection),)
+    own = {ERROR, *(column.name for column in columns)}
     schema = pa.schema([field for field in selection.schema if field.name not in own])
     metadata = {
         "task": job.task,

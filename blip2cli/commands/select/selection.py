@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,7 @@ LONGEST_EXACT = 38
 IMAGE = "image"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Selection:
     """The rows of results that a condition selects.
 
@@ -51,24 +51,20 @@ class Selection:
     results: ResultRows
     condition: Condition | None
     limit: int | None
-    total: int = 0
-    _chosen: array[int] | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, job: Job) -> Selection:
         """The selection of a job. Raises UsageError for results that cannot be read, and conditions that are wrong."""
         options = job.options_as(SelectOptions)
         results = ResultRows(tuple(map(str, job.input.inputs)), options)
-        selection = cls(results, None, options.limit)
-        names = selection.names  # which opens the results
-        if options.where is not None:
-            selection.condition = Condition(options.where, names)
-        return selection
+        names = _names_in(results)
+        condition = None if options.where is None else Condition(options.where, names)
+        return cls(results, condition, options.limit)
 
     @cached_property
     def names(self) -> list[str]:
         """The columns that a condition may name."""
-        return [IMAGE, *self.results.source.column_names()]
+        return _names_in(self.results)
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -76,25 +72,25 @@ class Selection:
         schema: pa.Schema = self.results.source.schema()
         return schema
 
+    @cached_property
     def numbers(self) -> array[int]:
         """The numbers of the selected rows, in their order. Raises UsageError if the condition cannot be applied."""
-        if self._chosen is None:
-            self._chosen = array("q", islice(self._numbers(), self.limit))
-            self.total = self._count()
-        return self._chosen
+        return array("q", islice(self._numbers(), self.limit))
+
+    @cached_property
+    def total(self) -> int:
+        """The number of all rows."""
+        known = self.results.source.count()
+        return sum(1 for _ in self.results.source.rows()) if known is None else known
 
     def rows(self) -> Iterator[Row]:
         """The selected rows, numbered from 0; each with its image where the results have it."""
         rows = self.results.source.rows()
         before = -1
-        for index, number in enumerate(self.numbers()):
+        for index, number in enumerate(self.numbers):
             row = next(islice(rows, number - before - 1, None))
             before = number
             yield replace(row, index=index)
-
-    def _count(self) -> int:
-        known = self.results.source.count()
-        return sum(1 for _ in self.results.source.rows()) if known is None else known
 
     def _numbers(self) -> Iterator[int]:
         needed = () if self.condition is None else self.condition.columns
@@ -128,6 +124,10 @@ class Selection:
             for name, digits in _numbers_among(texts, self.results.source.rows()).items():
                 types[name] = pa.int64() if EXACT_IN_FLOATS < digits < TOO_LONG else pa.float64()
         return types
+
+
+def _names_in(results: ResultRows) -> list[str]:
+    return [IMAGE, *results.source.column_names()]
 
 
 def _numbers_among(names: list[str], rows: Iterator[Row]) -> dict[str, int]:
