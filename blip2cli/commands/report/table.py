@@ -148,7 +148,7 @@ class PageTable:
 def table_of(rows: Iterable[Row], limit: int, total: int | None = None) -> PageTable:
     """The rows as columns, up to the limit."""
     table = PageTable(total=total)
-    columns: dict[str, list[Cell]] = {}
+    columns = _Columns()
     letters, map_letters, every = 0, 0, iter(rows)
     for number, row in enumerate(islice(every, limit)):
         maps, in_maps = maps_of(row.columns)
@@ -163,20 +163,38 @@ def table_of(rows: Iterable[Row], limit: int, total: int | None = None) -> PageT
             cells = {name: cell if cell != "" else None for name, cell in cells.items()}
         table.names.append(row.name[:MOST_LETTERS])
         table.errors.append(str(error)[:MOST_LETTERS] if error else None)
-        for name, cell in cells.items():
-            if name in columns or len(columns) < MOST_COLUMNS:
-                columns.setdefault(name, [None] * number).append(cell)
-            else:
-                table.columns_left_out = True
-        for values in columns.values():
-            values.extend([None] * (number + 1 - len(values)))
+        columns.add(cells)
         table.pictures.append(Row(number, row.name, row.image, error=row.error))
         letters += len(row.name) + sum(_letters(cell) for cell in cells.values())
         if letters > MOST_TEXT:
             break
     table.more = next(every, None) is not None
-    table.fields = [_field(name, values) for name, values in columns.items()]
+    table.columns_left_out = columns.left_out
+    table.fields = [_field(name, values) for name, values in columns.cells.items()]
     return table
+
+
+class _Columns:
+    """The cells of each column, one for every row: None where a row does not have the column.
+
+    `left_out` is whether there were more columns than are taken.
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.cells: dict[str, list[Cell]] = {}
+        self.left_out = False
+
+    def add(self, row: Mapping[str, Cell]) -> None:
+        """Add a row, by the names of its columns."""
+        for name, cell in row.items():
+            if name in self.cells or len(self.cells) < MOST_COLUMNS:
+                self.cells.setdefault(name, [None] * self.rows).append(cell)
+            else:
+                self.left_out = True
+        self.rows += 1
+        for cells in self.cells.values():
+            cells.extend([None] * (self.rows - len(cells)))
 
 
 def _field(name: str, values: list[Cell]) -> Field:
