@@ -243,9 +243,9 @@ from blip2cli.__main__ import main
 
 class Finder:
     def find_spec(self, name, *others):
-        if name == "blip2cli.cli.caption" and when == "before":
+        if name == "blip2cli.cli.usage" and when == "before":
             signal.raise_signal(signal.SIGTERM)
-        elif name == "blip2cli.cli.caption":
+        elif name == "blip2cli.cli.usage":
             atexit.register(signal.raise_signal, signal.SIGTERM)
 
 when = sys.argv.pop(1)
