@@ -28,10 +28,17 @@ PACKAGES = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf", "http"
 GZIP, ZSTANDARD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 """The first bytes of compressed files."""
 
+ZSTANDARD_PIECE = 1 << 10
+"""Bytes that are unpacked together. They give 32 MiB at most: 4 bytes may be a block of
+128 KiB."""
+
 ZSTD_HINT = "Install it: pip install 'blip2cli[zst]'"
 
 READING_HINT = "Check the path and its permissions."
 """What to do about a file that may not be read."""
+
+DAMAGED_HINT = "Copy or download the file again."
+"""What to do about a file whose contents are damaged."""
 
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -101,21 +108,40 @@ def _unpacked(packed: BinaryIO, name: str, magic: bytes) -> Any:
 
 
 class _Zstandard(io.RawIOBase):
-    """The unpacked bytes of a Zstandard file of any number of frames; its damage is an
-    OSError."""
+    """The unpacked bytes of a Zstandard file of any number of frames; its damage, and an
+    end within a frame, is an OSError."""
 
     def __init__(self, zstandard: Any, packed: BinaryIO) -> None:
         self.damage = zstandard.ZstdError
-        self.reader = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
+        self.decompressor = zstandard.ZstdDecompressor()
+        self.packed = packed
+        self.frame: Any = None  # the one that has begun and not ended
+        self.rest = b""  # what was read behind the end of a frame
+        self.unpacked = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
+        while not self.unpacked and (piece := self.rest or self.packed.read(ZSTANDARD_PIECE)):
+            self.unpacked = memoryview(self._unpack(piece))
+        if not self.unpacked and self.frame is not None:
+            raise OSError(errno.EBADMSG, "the compressed data are damaged: the file ends too early")
+        size = min(len(buffer), len(self.unpacked))
+        buffer[:size] = self.unpacked[:size]
+        self.unpacked = self.unpacked[size:]
+        return size
+
+    def _unpack(self, piece: bytes) -> bytes:
+        self.frame = self.frame or self.decompressor.decompressobj()
         try:
-            return int(self.reader.readinto(buffer))
+            data: bytes = self.frame.decompress(piece)
         except self.damage as error:
             raise OSError(errno.EBADMSG, f"the compressed data are damaged: {error}") from None
+        self.rest = b""
+        if self.frame.eof:
+            self.rest, self.frame = self.frame.unused_data, None
+        return data
 
 
 def read(name: str, most: int, offset: int = 0, size: int | None = None) -> bytes:
@@ -223,7 +249,9 @@ def _opened(url: str) -> tuple[Any, str]:
     return filesystem, path
 
 
-def reading_hint(error: Exception, otherwise: str) -> str:
-    """The hint for a file that cannot be read: check its permissions, or else the given
-    text."""
+def reading_hint(error: Exception, otherwise: str = READING_HINT) -> str:
+    """The hint for a file that cannot be read: fetch it again if it is damaged, check its
+    permissions, or else the given text."""
+    if isinstance(error, OSError) and error.errno == errno.EBADMSG:
+        return DAMAGED_HINT
     return READING_HINT if isinstance(error, PermissionError) else otherwise

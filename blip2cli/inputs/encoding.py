@@ -133,7 +133,7 @@ def not_text(name: str, encoding: str) -> UsageError:
 
 def unreadable(name: str, error: OSError) -> UsageError:
     """What to raise for a file that the system cannot read."""
-    return UsageError(f"cannot read {name}: {reason(error)}", storage.READING_HINT)
+    return UsageError(f"cannot read {name}: {reason(error)}", storage.reading_hint(error))
 
 
 def _fault(file: Any, encoding: str) -> str:

@@ -3,10 +3,12 @@
 import codecs
 import gzip
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from blip2cli.errors import UsageError
 from blip2cli.inputs import ColumnChoice, Sources, open_source
@@ -179,6 +181,21 @@ def test_quotation_marks_in_a_table_with_tabs_quote_where_its_rows_show_that() -
     found = read("m.tsv", 'path\tcaption\na.png\t"a\ttab"\nb.png\t"two\nlines"\nc.png\t"he said ""hi"""\n')
     assert [row.columns["caption"] for row in found] == ["a\ttab", "two\nlines", 'he said "hi"']
     assert "line 3 is not closed" in refused("m.tsv", 'path\tcaption\nx.png\na.png\t"5 inch\nb.png\tok\n').message
+
+
+@pytest.mark.parametrize("whole", [0, 1])
+@pytest.mark.parametrize("compress", [gzip.compress, zstandard.compress])
+def test_a_compressed_file_cut_short_is_refused_and_not_read_in_part(
+    compress: Callable[[bytes], bytes], whole: int
+) -> None:
+    numbers = random.Random(0)
+    lines = "".join(f"a.png,{numbers.getrandbits(400)}\n" for _ in range(2000))
+    packed = compress(f"image,number\n{lines}".encode())
+    assert len(read("m.csv.gz", packed)) == 2000
+    for end in (8, len(packed) // 2, len(packed) - 1):
+        error = refused("m.csv.gz", packed * whole + packed[:end])
+        assert error.message.startswith("cannot read m.csv.gz: the compressed data are damaged: ")
+        assert error.hint == "Copy or download the file again."
 
 
 def test_lines_without_end_take_no_memory_and_are_named() -> None:
