@@ -23,9 +23,9 @@ from blip2cli.host.files import (
     ROOM_HINT,
     cannot_write,
     check_writable,
+    new_temporary,
     publish,
     real_path,
-    temporary_of,
     write_atomically,
 )
 from blip2cli.host.terminal import Progress
@@ -115,12 +115,15 @@ def _build(features: Features, path: Path, quiet: bool) -> None:
     from usearch.index import Index as Graph
 
     check_writable(path)
+    real = real_path(path)
+    try:
+        temporary = new_temporary(real)
+    except OSError as error:
+        raise cannot_write(path, error) from None
     tokens, width = features.shape
     graph = Graph(ndim=width, metric="ip", dtype=STORED, multi=True)
     progress = Progress(quiet)
     progress.begin(features.rows, 0)
-    real = real_path(path)
-    temporary = temporary_of(real)
     try:
         for first, vectors, present in features.blocks():
             rows = first + np.flatnonzero(present)

@@ -163,8 +163,7 @@ def write_whole(
 
     Raises OSError. `announce` is called with the hidden name when the file is complete, before it is renamed.
     """
-    temporary = temporary_of(real)
-    temporary.unlink(missing_ok=True)
+    temporary = new_temporary(real)
     try:
         with open(temporary, "xb") as file:
             write(file)
@@ -178,9 +177,14 @@ def write_whole(
         raise
 
 
-def temporary_of(path: Path) -> Path:
-    """The hidden name under which a file is written before it is complete."""
-    return path.with_name(f".{path.name}.tmp{HIDDEN}")
+def new_temporary(path: Path) -> Path:
+    """The hidden name under which a file is written before it is complete; nothing has it when this returns.
+
+    What had it is removed: a file of a run that was killed, or a link that leads elsewhere. Raises OSError.
+    """
+    temporary = path.with_name(f".{path.name}.tmp{HIDDEN}")
+    temporary.unlink(missing_ok=True)
+    return temporary
 
 
 def publish(temporary: Path, path: Path) -> None:

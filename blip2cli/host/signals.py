@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first lets the current rows finish and the second stops at once; or the first does.
+"""SIGINT, SIGTERM and SIGHUP: the first lets the current rows finish and the second stops at once; or the first does.
 
 The command line imports this before anything else, so nothing heavy is imported here.
 """
@@ -18,7 +18,12 @@ from blip2cli.errors import Terminated
 
 T = TypeVar("T")
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+DEMANDS = (signal.SIGINT, signal.SIGTERM)
+"""The signals whose second one ends a process at once. A closed terminal may send SIGHUP twice."""
+
+SIGNALS = DEMANDS if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (*DEMANDS, signal.SIGHUP)
+"""The signals that stop a run. With `nohup`, SIGHUP is ignored from the start, and stays so."""
+
 EXIT_CODE = 128 + signal.SIGINT
 """Of a process that ends here because of a signal, as the command line has it and shells do."""
 
@@ -40,7 +45,7 @@ class Stop:
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
-    """While inside, the first SIGINT or SIGTERM sets `asked`; at the second the process ends at once.
+    """While inside, the first of SIGNALS sets `asked`; at the second of DEMANDS the process ends at once.
 
     Outside the main thread, which alone may set handlers, nothing is changed.
     """
@@ -87,7 +92,7 @@ def _quit_at_second(received: int) -> None:
 
     signals = 0
     while number := os.read(received, 1):
-        signals += number[0] in SIGNALS
+        signals += number[0] in DEMANDS
         if signals == 2:
             threading.Timer(1.0, os._exit, (EXIT_CODE,)).start()  # should nobody read stderr
             remove_progress()
@@ -97,24 +102,26 @@ def _quit_at_second(received: int) -> None:
 
 
 def interruptible() -> None:
-    """From now on SIGTERM raises Terminated in the main thread, as SIGINT raises KeyboardInterrupt.
+    """From now on SIGTERM and SIGHUP raise Terminated in the main thread, as SIGINT raises KeyboardInterrupt.
 
-    In the interpreter's last moments, when nothing of ours is left to do, both are ignored.
+    In the interpreter's last moments, when nothing of ours is left to do, all are ignored.
     """
-    signal.signal(signal.SIGTERM, _terminate)
-    atexit.register(_handle_both, signal.SIG_IGN)  # registered first, so called last
+    for number in SIGNALS:
+        if number != signal.SIGINT:
+            signal.signal(number, _terminate)
+    atexit.register(_handle_all, signal.SIG_IGN)  # registered first, so called last
 
 
 def ending() -> None:
-    """From now on SIGINT and SIGTERM end the process quietly: all is done, or told.
+    """From now on the signals end the process quietly: all is done, or told.
 
     What a handler raises while the interpreter ends would be shown as a traceback.
     """
-    _handle_both(_quit)
+    _handle_all(_quit)
 
 
 def told() -> None:
-    """From now on, in a process of our own, a further SIGINT or SIGTERM ends it quietly: the first has been told.
+    """From now on, in a process of our own, a further signal ends it quietly: the first has been told.
 
     A process that imports us keeps its own handlers.
     """
@@ -122,7 +129,7 @@ def told() -> None:
         ending()
 
 
-def _handle_both(handler: signal.Handlers | Callable[[int, FrameType | None], object]) -> None:
+def _handle_all(handler: signal.Handlers | Callable[[int, FrameType | None], object]) -> None:
     for number in SIGNALS:
         signal.signal(number, handler)
 
@@ -137,7 +144,7 @@ def _quit(number: int, frame: FrameType | None) -> NoReturn:
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Put back the handlers of SIGINT and SIGTERM that a library replaces inside. In the main thread alone."""
+    """Put back the handlers of the signals that a library replaces inside. In the main thread alone."""
     before = [(number, signal.getsignal(number)) for number in SIGNALS]
     try:
         yield
@@ -149,7 +156,7 @@ def handlers_kept() -> Iterator[None]:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """While inside, this thread gets neither SIGINT nor SIGTERM, and processes start so: they call `ignore` in time."""
+    """While inside, this thread gets none of the signals, and processes start so: they call `ignore` in time."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -158,6 +165,6 @@ def held_back() -> Iterator[None]:
 
 
 def ignore() -> None:
-    """Ignore SIGINT and SIGTERM in this process, those held back too: whoever started it ends it."""
-    _handle_both(signal.SIG_IGN)
+    """Ignore the signals in this process, those held back too: whoever started it ends it."""
+    _handle_all(signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from blip2cli.errors import ImageError
-from blip2cli.host.files import publish, temporary_of
+from blip2cli.host.files import new_temporary, publish
 from blip2cli.images.decode import bytes_of, suffix_by_content
 from blip2cli.outputs.appended import AppendedFile, check_appended, stamp_in, unwritable
 from blip2cli.outputs.journal import CommitLog
@@ -86,7 +86,7 @@ class ImageFolderOutput(JsonlOutput):
             name = next(name for name in _names(f"images/{row.index:09}-{stem}", suffix) if self._is_free(name, data))
             target = self.folder / name
             target.parent.mkdir(exist_ok=True)
-            temporary = temporary_of(target)
+            temporary = new_temporary(target)
             temporary.write_bytes(data)
             publish(temporary, target)
         except OSError as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from blip2cli.errors import UsageError
-from blip2cli.host.files import publish, temporary_of
+from blip2cli.host.files import new_temporary, publish
 from blip2cli.outputs.journal import CommitLog
 from blip2cli.outputs.layout import Layout
 from blip2cli.outputs.parquet import ParquetOutput
@@ -44,7 +44,7 @@ class NpyOutput(ParquetOutput):
         import pyarrow.parquet as pq
 
         rows = sum(pq.read_metadata(path).num_rows for path in self._parts())
-        temporary = temporary_of(self.array_path)
+        temporary = new_temporary(self.array_path)
         array = _opened(temporary, self.dtype, (rows, *self.shape))
         whole = self.schema
         fields = [_renamed(field) for field in whole if field.name != FEATURES]

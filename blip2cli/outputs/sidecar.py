@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError, reason
-from blip2cli.host.files import real_path, temporary_of
+from blip2cli.host.files import new_temporary, real_path
 from blip2cli.outputs.added_text import SEPARATOR, AddedText
 from blip2cli.outputs.appended import AppendedFile, check_appended, stamp_in, unwritable
 from blip2cli.outputs.commits import Commit, Header
@@ -115,21 +115,24 @@ class SidecarOutput(Output):
 
     def write(self, results: Sequence[Result]) -> None:
         written: list[Result] = []
-        texts: list[tuple[Path, bytes]] = []
+        texts: list[tuple[Path, bytes | None]] = []
         for result in results:
             path = self._checked_path(result)
             if isinstance(path, RowError):
                 written.append(replace(result, values=(None,) * len(result.values), error=path))
             else:
                 written.append(result)
-                if lines := self.layout.caption_lines(result):
-                    texts.append((path, "\n".join(lines).encode("utf-8", "backslashreplace")))
+                lines = self.layout.caption_lines(result)
+                texts.append((path, "\n".join(lines).encode("utf-8", "backslashreplace") if lines else None))
         place = self.out or Path("text files")
         try:
-            self._record_additions(texts)
+            self._record_additions([(path, text) for path, text in texts if text is not None])
             for path, text in texts:
                 place = self.out or path
-                self._write_text(path, text)
+                if text is not None:
+                    self._write_text(path, text)
+                elif self.existing == "overwrite":  # an old text would pass for a new one
+                    path.unlink(missing_ok=True)
         except OSError as error:
             raise unwritable(place, error) from None
         self.done = self.done.after(written)
@@ -207,7 +210,7 @@ class SidecarOutput(Output):
             with open(path, "ab") as file:  # added at the end, so that a resumed run can remove it
                 file.write(SEPARATOR + text)
             return
-        temporary = temporary_of(path)
+        temporary = new_temporary(path)
         temporary.write_bytes(text)
         os.replace(temporary, path)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from blip2cli.host.signals import interruptible
+from blip2cli.host.signals import SIGNALS, interruptible
 from blip2cli.host.terminal import ChatTerminal
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.records import Batch
@@ -99,6 +99,22 @@ def test_without_an_output_nothing_is_promised(typed: Callable[..., Typed], monk
     ]
 
 
+def test_a_closed_terminal_stops_a_run_as_ctrl_c_does(
+    typed: Callable[..., Typed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = Blip2Model.encode
+
+    def hung_up(model: Blip2Model, batch: Batch) -> object:
+        for _ in range(2):  # by the kernel, and by the shell
+            signal.raise_signal(signal.SIGHUP)
+        return encode(model, batch)
+
+    monkeypatch.setattr(Blip2Model, "encode", hung_up)
+    ran = typed("caption", CIRCLE, "--out", "o.jsonl")
+    assert ran.code == 130 and len(rows_of(Path("o.jsonl").read_text())) == 1
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+
+
 def test_ctrl_c_stops_at_once_unless_rows_are_kept(
     typed: Callable[..., Typed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,7 +195,7 @@ def test_a_command_without_resume_does_not_promise_it(
 @pytest.fixture
 def terminable() -> Iterator[None]:
     """SIGTERM as a command has it from its first moment."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     interruptible()
     yield
     for number, handler in before.items():

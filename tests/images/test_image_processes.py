@@ -130,7 +130,7 @@ def test_signals_to_all_processes_are_the_parents_and_each_item_has_its_own_time
             time.sleep(0.01)
         (child,) = children
         time.sleep(0.4)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(child, number)
         results = pool.take()
     assert results == [str(child).encode()] * 20

@@ -337,6 +337,25 @@ def test_a_folder_or_a_pipe_in_a_text_files_place_is_an_error_row(typed: Run, tw
     assert "3 conflict" in ran.err and Path("s/c.txt").read_text() == "a red circle"
 
 
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_has_the_hidden_name_of_a_text_file_is_not_written_to(typed: Run, twins: None, kind: str) -> None:
+    Path("mine").write_text("mine")
+    put(b_png=TEAL)
+    hidden = Path("s/.b.txt.tmp.blip2")
+    hidden.symlink_to("../mine") if kind == "link" else os.mkfifo(hidden)
+    typed("caption", "s/b.png", "--format", "sidecar")
+    assert Path("mine").read_text() == "mine" and Path("s/b.txt").read_text() == "a teal triangle"
+    assert not Path("s/b.txt").is_symlink() and not hidden.exists()
+
+
+def test_an_image_without_a_caption_keeps_no_old_text_if_texts_are_replaced(typed: Run, twins: None) -> None:
+    put(b_png=RED, b_txt=b"mine")
+    words = ["caption", "s/b.png", "--format", "sidecar", "--rank-by", "itc", "--threshold", "1", "--num-beams", "1"]
+    assert typed(*words, "--existing", "skip").code == 0 and Path("s/b.txt").read_text() == "mine"
+    ran = typed(*words, "--existing", "overwrite")
+    assert ran.code == 0 and ran.rows[0]["caption"] is None and not Path("s/b.txt").exists()
+
+
 def test_a_text_in_utf_16_is_one(typed: Run, twins: None) -> None:
     put(a_txt="mine".encode("utf-16"))
     assert [row["image"] for row in typed("caption", "s", "--format", "sidecar").rows] == ["s/a.png"]

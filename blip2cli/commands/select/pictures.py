@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from blip2cli.commands.select.options import SelectOptions
 from blip2cli.commands.select.selection import Selection
 from blip2cli.errors import ImageError
-from blip2cli.host.files import cannot_write, temporary_of
+from blip2cli.host.files import cannot_write, new_temporary
 from blip2cli.host.terminal import Progress, show_note, show_warning
 from blip2cli.images.decode import bytes_of, suffix_by_content
 from blip2cli.inputs.image_formats import is_image
@@ -132,8 +132,7 @@ def _written(place: Path, data: bytes, source: str | None) -> bool:
         if source is not None:
             os.symlink(source, place)
             return True
-        temporary = temporary_of(place)
-        temporary.unlink(missing_ok=True)  # it may be a link that leads elsewhere
+        temporary = new_temporary(place)
         with open(temporary, "xb") as file:
             file.write(data)
         try:

@@ -33,6 +33,9 @@ OUTSIDE = {
 }  # fmt: skip
 """Functions that look outside or change something, and that some versions of DuckDB call consistent all the same."""
 
+UNLIMITED = {"lpad", "rpad", "format", "printf"}
+"""Functions whose results DuckDB makes as long as they are asked for, beyond its memory limit."""
+
 SETTINGS = {
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
@@ -68,10 +71,10 @@ class Condition:
     def __init__(self, text: str, names: Sequence[str]) -> None:
         self.text, self.names = text, names
         self._connection = _connection()
-        tree = self._parsed(text)
-        if _without_expression(tree) != _without_expression(self._parsed("true")):
-            raise self._refused("it is more than an expression")
-        expression = tree["statements"][0]["node"]["select_list"][0]
+        try:
+            expression = self._expression(text)
+        except RecursionError:
+            raise self._refused("it is nested too deeply") from None
         self._check(expression)
         self.columns = self._columns(expression)
 
@@ -87,6 +90,13 @@ class Condition:
         finally:
             self._connection.unregister("results")
         return [met for (met,) in found]
+
+    def _expression(self, text: str) -> Any:
+        """The parsed expression. Raises UsageError for anything else, RecursionError if it is nested deeply."""
+        tree = self._parsed(text)
+        if _without_expression(tree) != _without_expression(self._parsed("true")):
+            raise self._refused("it is more than an expression")
+        return tree["statements"][0]["node"]["select_list"][0]
 
     def _parsed(self, text: str) -> dict[str, Any]:
         import duckdb
@@ -181,7 +191,7 @@ def _functions(connection: Any) -> set[str]:
         "SELECT function_name, function_type, bool_and(coalesce(stability = 'CONSISTENT', true)) "
         "FROM duckdb_functions() WHERE function_type IN ('scalar', 'macro') GROUP BY ALL"
     ).fetchall()
-    scalar = {name.lower() for name, kind, consistent in rows if kind == "scalar" and consistent} - OUTSIDE
+    scalar = {name.lower() for name, kind, consistent in rows if kind == "scalar" and consistent} - OUTSIDE - UNLIMITED
     named = {name.lower() for name, kind, _ in rows if kind == "macro" and name.startswith(("list_", "array_"))}
     return {*scalar, *named, *MACROS}
 

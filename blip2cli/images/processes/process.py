@@ -47,7 +47,7 @@ cores."""
 
 BOOT = f"""
 import signal, sys
-for name in ("SIGINT", "SIGTERM"):
+for name in ("SIGINT", "SIGTERM", "SIGHUP"):
     signal.signal(getattr(signal, name), signal.SIG_IGN)
 sys.path[:] = sys.argv[1:]
 from {worker.__name__} import serve

@@ -149,6 +149,11 @@ ATTACKS = [
     ")(",
     "other.image = 'x'",
     "nothing = 1",
+    "image = " + "'a' || " * 500 + "'b'",
+    "not " * 500 + "true",
+    "length(" * 200 + "image" + ")" * 200,
+    "lpad(image, 100000, 'x') is null",
+    "format('{:>100000}', image) is null",
 ]
 
 
