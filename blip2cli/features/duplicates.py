@@ -93,9 +93,10 @@ class Duplicates:
     def verdict(self, row: int) -> tuple[int, bool, str | None, float | None]:
         """A row's group, whether it is kept, how it is a duplicate ("exact", "near" or None), and its similarity."""
         similarity = float(self.similarity[row])
-        kind = None if self.is_kept[row] else "exact" if self.exact[row] else "near"
         shown = None if math.isnan(similarity) else round(similarity, 6)
-        return int(self.groups[row]), bool(self.is_kept[row]), kind, shown
+        if self.is_kept[row]:
+            return int(self.groups[row]), True, None, shown
+        return int(self.groups[row]), False, "exact" if self.exact[row] else "near", shown
 
 
 def find_duplicates(

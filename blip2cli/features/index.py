@@ -44,7 +44,7 @@ SCORED = 64
 """Rows that are scored by the features themselves, beyond WIDER times those that are wanted."""
 
 IDENTITY = ("rows", "shape", "model", "revision", "sample")
-"""The suffix of the file that describes the features of an index."""
+"""What the file next to an index says of its features."""
 
 SAMPLE = 3
 """Rows whose vectors show whether the features are those that were indexed."""

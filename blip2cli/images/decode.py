@@ -377,7 +377,12 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 def _scaled(values: np.ndarray) -> np.ndarray:
     """Grey of any range as uint8, a block at a time: all of it as float64 would take gigabytes."""
     top = np.fmax.reduce(values, axis=None, initial=0)
-    scale = 255.0 if 0 < top <= 1.0 and values.dtype.kind == "f" else 255.0 / 65535.0 if top > 255 else 1.0
+    if 0 < top <= 1.0 and values.dtype.kind == "f":
+        scale = 255.0
+    elif top > 255:
+        scale = 255.0 / 65535.0
+    else:
+        scale = 1.0
     flat, grey = values.reshape(-1), np.empty(values.size, np.uint8)
     for at in range(0, flat.size, BLOCK):
         block = np.nan_to_num(flat[at : at + BLOCK].astype(np.float64))

@@ -35,8 +35,10 @@ def text_in(column: str, value: Any) -> str:
 
 def texts_in(column: str, cell: Any) -> list[str]:
     """The texts of a cell that is a text, or a list of texts, perhaps as JSON. Raises NotTexts."""
-    listed = json_texts(cell) if isinstance(cell, str) else None
-    entries = listed if listed is not None else cell if isinstance(cell, (list, tuple)) else [cell]
+    if isinstance(cell, str):
+        listed = json_texts(cell)
+        return [cell] if listed is None else listed
+    entries = cell if isinstance(cell, (list, tuple)) else [cell]
     return [text_in(column, entry) for entry in entries if entry is not None]
 
 

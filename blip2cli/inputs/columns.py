@@ -216,11 +216,12 @@ def image_column(names: Sequence[str], columns: ColumnChoice) -> str | None:
     """The column of images by its name, for when the user names none; None where no name
     is known."""
     if not columns.imagefolder:
-        return next(
-            (name for name in (REMOTE_COLUMNS if columns.allow_remote else IMAGE_COLUMNS) if name in names), None
-        )
+        known = REMOTE_COLUMNS if columns.allow_remote else IMAGE_COLUMNS
+        return next((name for name in known if name in names), None)
+    if "file_name" in names:
+        return "file_name"
     others = [name for name in names if name.endswith("_file_name")]
-    return "file_name" if "file_name" in names else others[0] if len(others) == 1 else None
+    return others[0] if len(others) == 1 else None
 
 
 def _no_image_column(manifest: str, names: Sequence[str], columns: ColumnChoice) -> UsageError:

@@ -42,6 +42,9 @@ MOST_ITEMS = 16
 MOST_TEXT = 64_000_000
 """Letters of all cells together, after which no further row is taken."""
 
+LETTERS_OF_NUMBER = 8
+"""Letters that a number counts as."""
+
 MOST_MAP_LETTERS = 16_000_000
 """Letters of all maps together, after which rows are shown without them."""
 
@@ -249,4 +252,6 @@ def _text(value: Any) -> str:
 
 
 def _letters(cell: Cell) -> int:
-    return sum(map(len, cell)) if isinstance(cell, list) else len(cell) if isinstance(cell, str) else 8
+    if isinstance(cell, list):
+        return sum(map(len, cell))
+    return len(cell) if isinstance(cell, str) else LETTERS_OF_NUMBER

@@ -83,7 +83,12 @@ def leave_one_out(answer: str, people: Sequence[str], marks: Sequence[str] | Non
     copies = Counter(mark for text, mark in zip(people, marks, strict=True) if text == answer) if marks else None
     shares = []
     for at, text in enumerate(people):
-        left_out = 0 if text != answer else 1 if copies is None or marks is None else copies[marks[at]]
+        if text != answer:
+            left_out = 0
+        elif copies is None or marks is None:
+            left_out = 1
+        else:
+            left_out = copies[marks[at]]
         shares.append(min(1.0, (agreeing - left_out) / ENOUGH))
     return sum(shares) / len(shares)
 
