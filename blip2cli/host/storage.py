@@ -40,6 +40,11 @@ READING_HINT = "Check the path and its permissions."
 DAMAGED_HINT = "Copy or download the file again."
 """What to do about a file whose contents are damaged."""
 
+LFS_POINTER = b"version https://git-lfs"
+"""How a file begins that git-lfs has not fetched: it only says which file belongs there."""
+
+LFS_PULL = "Run `git lfs pull` in the folder, or download the file itself."
+
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -160,6 +165,12 @@ def read_from(file: BinaryIO, most: int, offset: int = 0, size: int | None = Non
         raise OSError(errno.EFBIG, f"{length:,} bytes")
     file.seek(offset)
     return file.read(length)
+
+
+def is_lfs_pointer(path: str | os.PathLike[str]) -> bool:
+    """Whether a file of this machine is only git-lfs's pointer to it. Raises OSError."""
+    with open(path, "rb") as file:
+        return file.read(len(LFS_POINTER)) == LFS_POINTER
 
 
 def is_folder(name: str) -> bool:

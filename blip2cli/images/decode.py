@@ -277,6 +277,8 @@ def _unknown(data: bytes) -> str:
     hint = install_hint(IMAGE_FORMATS["HEIF"].suffixes[0])
     if hint and data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
         return f"HEIF needs another package: {hint}"
+    if data.startswith(storage.LFS_POINTER):
+        return "a git-lfs pointer, not the file itself; `git lfs pull` fetches it"
     return "not an image in a known format"
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from blip2cli.errors import UsageError
+from blip2cli.host import storage
 from blip2cli.host.files import special_file
 from blip2cli.host.imports import load_object
 from blip2cli.inputs.columns import ColumnChoice
@@ -36,14 +37,16 @@ class FileFormat:
     def open(self, name: str, columns: ColumnChoice, *names: str) -> Source:
         """The source of a file, or of several as one data set that has the name of the first.
 
-        Raises UsageError where it is a pipe or a device, which cannot be read twice, cannot be read at all, or does
-        not have the columns that it must have.
+        Raises UsageError where it is a pipe or a device, which cannot be read twice, or git-lfs's pointer to it, cannot
+        be read at all, or does not have the columns that it must have.
         """
         if kind := special_file(name):
             raise UsageError(
                 f"{name} is not a regular file, but {kind}",
                 "Write its content to a file; a list of paths may also come from stdin: blip2 caption -",
             )
+        if _is_lfs_pointer(name):
+            raise UsageError(f"{name} is a git-lfs pointer, not the file itself", storage.LFS_PULL)
         source: Source = load_object(self.source)(name, columns, *names)
         return source
 
@@ -57,3 +60,11 @@ class FileFormat:
             return load_object(self.metadata)(name) or {}
         except (OSError, ValueError, pa.ArrowException):
             return {}
+
+
+def _is_lfs_pointer(name: str) -> bool:
+    """Whether a file of this machine is git-lfs's pointer; if it cannot be read, its source says why."""
+    try:
+        return not storage.is_url(name) and storage.is_lfs_pointer(name)
+    except OSError:
+        return False

@@ -42,6 +42,11 @@ def kind_of(data: bytes) -> str:
     return error.value.error.kind
 
 
+def test_a_pointer_of_git_lfs_is_told() -> None:
+    with pytest.raises(ImageError, match=r"unsupported: a git-lfs pointer, .* `git lfs pull` fetches it"):
+        decode(b"version https://git-lfs.github.com/spec/v1\noid sha256:0000\nsize 12345\n", READING)
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM", "TGA"])
 def test_half_an_image_is_truncated(kind: str) -> None:
     data = encoded(kind)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from blip2cli.errors import Blip2Error, UsageError
-from blip2cli.inputs import ColumnChoice, Sources, open_source
+from blip2cli.inputs import BY_SUFFIX, ColumnChoice, Sources, open_source
 from blip2cli.records import ImageRef, Row
 
 
@@ -184,6 +184,14 @@ def test_an_empty_file_is_named(suffix: str) -> None:
     Path(f"m{suffix}").touch()
     with pytest.raises(UsageError, match=f"m{suffix}"):
         source(f"m{suffix}")
+
+
+@pytest.mark.parametrize("suffix", BY_SUFFIX)
+def test_a_pointer_of_git_lfs_is_told(suffix: str) -> None:
+    Path(f"m{suffix}").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0000\nsize 12345\n")
+    with pytest.raises(UsageError, match=f"^m{suffix} is a git-lfs pointer") as error:
+        source(f"m{suffix}")
+    assert "git lfs pull" in error.value.hint
 
 
 def test_parquet_without_rows_is_a_source_without_rows() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from blip2cli.errors import CheckpointError, reason
+from blip2cli.host.storage import LFS_POINTER, LFS_PULL
 
 WEIGHTS = "model.safetensors"
 
@@ -34,11 +35,7 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 """Says which tokenizer the vocabulary is for; without it, a tokenizer that splits texts
 differently would be loaded."""
 
-LFS_POINTER = b"version https://git-lfs"
-
 COPY_AGAIN = "Copy or fetch it again."
-
-LFS_PULL = "Run `git lfs pull` in the folder, or download the file itself."
 
 
 def weight_files(folder: Path) -> list[Path]:

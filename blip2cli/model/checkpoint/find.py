@@ -115,6 +115,8 @@ def _check_type(name: str, config: dict[str, Any]) -> None:
     model_type = config.get("model_type")
     if not config:
         raise CheckpointError(f"{name} contains no checkpoint (no config.json)", USE_ANOTHER)
+    if model_type is None:
+        raise CheckpointError(f"{name}/config.json has no model_type; BLIP-2's is blip-2", COPY_AGAIN)
     if model_type not in ("blip-2", "blip_2"):
         raise CheckpointError(
             f"{name} is a {model_type} checkpoint, not BLIP-2", "docs/models.md lists the supported checkpoints."

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from blip2cli.errors import CheckpointError
 from blip2cli.model.checkpoint.explained import explained
 from blip2cli.model.checkpoint.files import COPY_AGAIN, check_file, weight_files
 
@@ -27,6 +28,8 @@ WeightHeader = tuple[Shape, str]
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 QUANTIZED_BYTES = {"int8": 1.0, "int4": 0.5}
+
+ONE_SAVE = "The files are of different saves: copy or fetch all of them again, into an empty folder."
 
 
 @dataclass(frozen=True)
@@ -95,15 +98,19 @@ def weight_headers(folder: Path) -> dict[str, WeightHeader]:
 def headers_in(files: Sequence[Path]) -> dict[str, WeightHeader]:
     """Headers of the weights in some files, by name.
 
-    Raises CheckpointError for a broken file.
+    Raises CheckpointError for a broken file, and for a weight that two files hold: which
+    of its values is the model's is not known.
     """
     from safetensors import safe_open
 
     headers: dict[str, WeightHeader] = {}
+    holders: dict[str, Path] = {}
     for path in files:
         check_file(path)
         with explained(f"{path} is cut short or broken", COPY_AGAIN), safe_open(path, "np") as file:
             for name in file.keys():  # noqa: SIM118  # it is not a dict
                 weight = file.get_slice(name)
+                if holders.setdefault(name, path) != path:
+                    raise CheckpointError(f"{path} and {holders[name].name} both hold the weight {name}", ONE_SAVE)
                 headers[name] = tuple(weight.get_shape()), weight.get_dtype()
     return headers

@@ -213,6 +213,19 @@ def test_shards_that_are_missing_or_outside_are_told(opt: Path) -> None:
     assert "index.json has no weight_map" in refused(opt)
 
 
+def test_a_weight_in_two_shards_is_told(opt: Path) -> None:
+    sharded(opt)
+    first, second = (opt / f"model-{number}-of-2.safetensors" for number in (1, 2))
+    save_file({**load_file(second), "query_tokens": torch.zeros(1, 4, 32)}, second)
+    save_file({**load_file(first), "query_tokens": torch.ones(1, 4, 32)}, first)
+    assert f"{second} and {first.name} both hold the weight query_tokens | The files are" in refused(opt)
+
+
+def test_a_configuration_without_a_type_is_told(opt: Path) -> None:
+    change_json(opt, "config.json", model_type=None)
+    assert "opt/config.json has no model_type; BLIP-2's is blip-2 | " in refused(opt)
+
+
 def test_links_as_in_the_hubs_cache_are_followed(opt: Path, tmp_path: Path) -> None:
     blobs = tmp_path / "blobs"
     blobs.mkdir()
