@@ -21,6 +21,7 @@ import pytest
 import torch
 from PIL import Image
 
+from blip2cli.__main__ import main as start_program
 from blip2cli.cli import main
 from blip2cli.host.processor import isa_limit, processor
 from blip2cli.host.stopwatch import restart_clock
@@ -209,6 +210,36 @@ def fork_server() -> Any:
     context.set_forkserver_preload(["tests.run.engines.test_replicas", "tests.run.engines.imported"])
     forkserver.ensure_running()  # here, in the project's folder, from which it imports
     return context
+
+
+def run_in(folder: Path, words: list[str]) -> None:
+    """`blip2` as it is typed in a folder, in a process and a process group of its own. Stderr goes to told.txt."""
+    os.setsid()
+    os.chdir(folder)
+    with open("told.txt", "w", encoding="utf-8") as told:
+        os.dup2(told.fileno(), 2)
+    sys.argv = ["blip2", *words]
+    start_program()
+
+
+Start = Callable[..., Any]
+"""Starts a command in a folder; gives its process."""
+
+
+@pytest.fixture(scope="session")
+def forked(fork_server: Any) -> Iterator[Start]:
+    """Start `blip2` in a process that was forked: for tests that kill it, or send signals to it, once it runs."""
+    runs = []
+
+    def start(folder: Path, *words: object) -> Any:
+        runs.append(fork_server.Process(target=run_in, args=(folder, [*map(str, words)])))
+        runs[-1].start()
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        run.kill()
+        run.join()
 
 
 @pytest.fixture

@@ -49,7 +49,10 @@ def function_of(name: str) -> Callable[..., None]:
 
 def _command(name: str) -> TyperCommand:
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-    alone.command(name, cls=PlainCommand)(function_of(name))
+    try:
+        alone.command(name, cls=PlainCommand)(function_of(name))
+    except KeyboardInterrupt:  # of which Typer says nothing
+        raise typer.Abort from None
     command = get_command(alone)
     assert isinstance(command, TyperCommand)
     return command

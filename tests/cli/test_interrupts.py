@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from blip2cli.host.signals import SIGNALS, interruptible
 from blip2cli.host.terminal import ChatTerminal
 from blip2cli.model.blip2 import Blip2Model
 from blip2cli.records import Batch
-from tests.conftest import Typed, rows_of
+from tests.conftest import Start, Typed, rows_of
 
 CIRCLE = Path(__file__).parents[2] / "docs" / "examples" / "red-circle.png"
 ROWS = 1500
@@ -28,20 +29,24 @@ RESUME = "Rows committed to --out are kept; run the same command with --resume t
 """The hint where it is not known how many there are."""
 
 
-def started(folder: Path, *more: str) -> "subprocess.Popen[str]":
-    """A run over ROWS rows that has committed some."""
-    (folder / "m.csv").write_text("image\n" + f"{CIRCLE}\n" * ROWS)
-    running = subprocess.Popen(
-        [sys.executable, "-m", "blip2cli", *WORDS, *more, "--commit-every", "0"],
-        cwd=folder,
-        env={**os.environ, "BLIP2_MODEL": "tiny", "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    while running.poll() is None and not rows_committed(folder):
-        time.sleep(0.01)
-    return running
+@pytest.fixture
+def started(forked: Start, tmp_path: Path) -> Start:
+    """Start a run over ROWS rows, with these options too, and wait until it has committed some."""
+
+    def start(*more: str) -> Any:
+        (tmp_path / "m.csv").write_text("image\n" + f"{CIRCLE}\n" * ROWS)
+        running = forked(tmp_path, *WORDS, "--model", "tiny", *more, "--commit-every", 0)
+        while running.exitcode is None and not rows_committed(tmp_path):
+            time.sleep(0.01)
+        return running
+
+    return start
+
+
+def told_by(running: Any, folder: Path) -> list[str]:
+    """The lines on stderr of a run that was forked, once it has ended."""
+    running.join(60)
+    return (folder / "told.txt").read_text().splitlines()
 
 
 def rows_committed(folder: Path) -> int:
@@ -63,16 +68,15 @@ def goes_on(folder: Path, typed: Callable[..., Typed]) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_so_and_goes_on_when_resumed(
-    tmp_path: Path, typed: Callable[..., Typed], number: signal.Signals
+    tmp_path: Path, started: Start, typed: Callable[..., Typed], number: signal.Signals
 ) -> None:
-    running = started(tmp_path, "--workers", "2")
+    running = started("--workers", "2")
     if number == signal.SIGINT:  # as Ctrl-C does: to the workers too
         os.killpg(running.pid, number)
     else:
-        running.send_signal(number)
-    _, told = running.communicate(timeout=60)
-    assert running.returncode == 130
-    loading, *told_lines, hint = told.splitlines()
+        os.kill(running.pid, number)
+    loading, *told_lines, hint = told_by(running, tmp_path)
+    assert running.exitcode == 130
     assert [loading, *told_lines] == ["Loading tiny", FINISHING, "blip2: interrupted"]
     kept = rows_committed(tmp_path)
     assert hint == (
@@ -141,24 +145,26 @@ def test_ctrl_c_stops_at_once_unless_rows_are_kept(
     assert "\n       1 of 1 rows are kept in text files next to the images; run" in ran.err
 
 
-def test_a_second_signal_leaves_at_once_and_the_run_can_go_on(tmp_path: Path, typed: Callable[..., Typed]) -> None:
-    running = started(tmp_path, "--workers", "0")
-    assert running.stderr is not None
-    running.send_signal(signal.SIGINT)
-    assert [running.stderr.readline().rstrip() for _ in range(2)] == ["Loading tiny", FINISHING]
-    running.send_signal(signal.SIGTERM)
-    _, told = running.communicate(timeout=60)
-    assert running.returncode == 130 and told.splitlines()[0] == "blip2: interrupted"
+def test_a_second_signal_leaves_at_once_and_the_run_can_go_on(
+    tmp_path: Path, started: Start, typed: Callable[..., Typed]
+) -> None:
+    running = started("--workers", "0")
+    os.kill(running.pid, signal.SIGINT)
+    while running.exitcode is None and FINISHING not in (tmp_path / "told.txt").read_text():
+        time.sleep(0.01)
+    os.kill(running.pid, signal.SIGTERM)
+    told = told_by(running, tmp_path)
+    assert running.exitcode == 130 and told[:3] == ["Loading tiny", FINISHING, "blip2: interrupted"]
     goes_on(tmp_path, typed)
 
 
-def test_a_second_run_on_an_output_is_refused(tmp_path: Path, typed: Callable[..., Typed]) -> None:
-    running = started(tmp_path)
+def test_a_second_run_on_an_output_is_refused(tmp_path: Path, started: Start, typed: Callable[..., Typed]) -> None:
+    running = started()
     try:
         ran = typed(*WORDS, "--resume")
     finally:
         running.kill()
-        running.communicate()
+        running.join()
     assert ran.code == 2
     assert ran.err == ("blip2: o.jsonl is being written by another run\n       Wait for it, or choose another --out.\n")
     goes_on(tmp_path, typed)
@@ -259,21 +265,30 @@ from blip2cli.__main__ import main
 
 class Finder:
     def find_spec(self, name, *others):
-        if name == "blip2cli.cli.usage" and when == "before":
+        if name == module and when == "before":
             signal.raise_signal(signal.SIGTERM)
-        elif name == "blip2cli.cli.usage":
+        elif name == module:
             atexit.register(signal.raise_signal, signal.SIGTERM)
 
-when = sys.argv.pop(1)
+when, module = sys.argv.pop(1), sys.argv.pop(1)
 sys.meta_path.insert(0, Finder())
 main()
 """
 
 
-@pytest.mark.parametrize(("when", "told"), [("before", "blip2: interrupted\n"), ("after", "")])
-def test_sigterm_while_the_program_is_imported_or_ends_has_exit_code_130(when: str, told: str) -> None:
-    words = [sys.executable, "-c", BEFORE_AND_AFTER, when, "--version"]
-    ran = subprocess.run(words, capture_output=True, text=True)
+@pytest.mark.parametrize(
+    ("when", "module", "words", "told"),
+    [
+        ("before", "blip2cli.cli.usage", ["--version"], "blip2: interrupted\n"),
+        ("before", "blip2cli.tasks.caption", ["caption", "--help"], "blip2: interrupted\n"),
+        ("after", "blip2cli.cli.usage", ["--version"], ""),
+    ],
+)
+def test_sigterm_while_the_program_is_imported_or_ends_has_exit_code_130(
+    when: str, module: str, words: list[str], told: str
+) -> None:
+    script = [sys.executable, "-c", BEFORE_AND_AFTER, when, module]
+    ran = subprocess.run([*script, *words], capture_output=True, text=True)
     assert (ran.returncode, ran.stderr) == (130, told)
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 
-from blip2cli.__main__ import main
 from blip2cli.errors import Blip2Error
 from blip2cli.host.signals import Stop
 from blip2cli.host.stopwatch import Stopwatch
@@ -29,12 +28,13 @@ from blip2cli.run.sources import open_input
 from blip2cli.settings import GenerationSettings, InputSettings, Job, ModelSettings, OutputSettings
 from blip2cli.tasks.caption import CaptionOptions, CaptionTask
 from tests.chaos.chaos import EXAMPLES, contents, write_manifest
-from tests.conftest import Typed, approximate, rows_of
+from tests.conftest import Start, Typed, approximate, rows_of
 from tests.run.engines import starting
 
 Run = Callable[..., Typed]
 TWO = ("--devices", "cpu:2", "--workers", 1)
 ROWS = 1000
+CAPTION = ("caption", "m.jsonl", "--model", "tiny")
 TASKS = [
     ("vqa", "-p", "what shape is it?", "-p", "is it red?", "--scores"),
     ("embed", "--features", "vision"),
@@ -104,35 +104,6 @@ def test_what_every_replica_fails_of_is_told_once(typed: Run) -> None:
     assert "is more than the model has room for" in ran.err
 
 
-def run_in(folder: Path, words: list[str]) -> None:
-    """`blip2` as it is typed in a folder, in a process that was forked for it. Stderr goes to a file."""
-    os.chdir(folder)
-    with open("told.txt", "w", encoding="utf-8") as told:
-        os.dup2(told.fileno(), 2)
-    sys.argv = ["blip2", "caption", "m.jsonl", "--model", "tiny", *words]
-    main()
-
-
-Start = Callable[..., Any]
-"""Starts `blip2 caption` with two replicas in a folder; gives the process."""
-
-
-@pytest.fixture
-def started(fork_server: Any) -> Iterator[Start]:
-    """Replicas start as they do for a user, but not the process that feeds them."""
-    runs = []
-
-    def start(folder: Path, *words: object) -> Any:
-        runs.append(fork_server.Process(target=run_in, args=(folder, [*map(str, (*words, *TWO))])))
-        runs[-1].start()
-        return runs[-1]
-
-    yield start
-    for run in runs:
-        run.kill()
-        run.join()
-
-
 def replicas_of(pid: int) -> list[int]:
     """Processes that run a replica, once there are rows."""
     found = []
@@ -154,21 +125,20 @@ def wait_for_rows(path: Path, run: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(fork_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(forked: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process writes for a manifest of ROWS rows."""
     folder = tmp_path_factory.mktemp("undisturbed")
     write_manifest(folder / "m.jsonl", ROWS)
-    run = fork_server.Process(target=run_in, args=(folder, ["--out", "one.jsonl"]))
-    run.start()
+    run = forked(folder, *CAPTION, "--out", "one.jsonl")
     run.join(100)
     assert run.exitcode == 3
     return folder / "one.jsonl"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_killed_replica_is_replaced_and_loses_no_row(undisturbed: Path, started: Start, tmp_path: Path) -> None:
+def test_a_killed_replica_is_replaced_and_loses_no_row(undisturbed: Path, forked: Start, tmp_path: Path) -> None:
     write_manifest(tmp_path / "m.jsonl", ROWS)
-    run = started(tmp_path, "--out", "two.jsonl", "--commit-every", 0.1, "--batch-size", 1)
+    run = forked(tmp_path, *CAPTION, "--out", "two.jsonl", "--commit-every", 0.1, "--batch-size", 1, *TWO)
     wait_for_rows(tmp_path / "two.jsonl", run)
     os.kill(replicas_of(run.pid)[0], signal.SIGKILL)
     run.join(100)
@@ -180,10 +150,10 @@ def test_a_killed_replica_is_replaced_and_loses_no_row(undisturbed: Path, starte
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_stopped_leaves_no_replica_and_goes_on(
-    undisturbed: Path, started: Start, typed: Run, tmp_path: Path, number: int
+    undisturbed: Path, forked: Start, typed: Run, tmp_path: Path, number: int
 ) -> None:
     write_manifest(Path("m.jsonl"), ROWS)
-    run = started(tmp_path, "--out", "two.jsonl", "--commit-every", 0.1, "--batch-size", 1)
+    run = forked(tmp_path, *CAPTION, "--out", "two.jsonl", "--commit-every", 0.1, "--batch-size", 1, *TWO)
     wait_for_rows(tmp_path / "two.jsonl", run)
     replicas = replicas_of(run.pid)
     os.kill(run.pid, number)
