@@ -26,9 +26,10 @@ class NotTexts(ValueError):
 
 def text_in(column: str, value: Any) -> str:
     """The text of a cell that is not empty. Raises NotTexts."""
-    if isinstance(value, str):
-        return value
-    if _kind(value):
+    listed = json_texts(value) if isinstance(value, str) else None
+    if listed:  # a list of texts that was written to CSV; its brackets are not part of any text
+        raise NotTexts(column, listed)
+    if not isinstance(value, str) and _kind(value):
         raise NotTexts(column, value)
     return str(value)
 

@@ -95,7 +95,9 @@ class CaptionOptions(TaskOptions):
             raise UsageError("--explain cannot be used with --num-captions", "A row has the map of one caption.")
         if self.rank_by is not None:
             raise UsageError(
-                "--explain cannot be used with --rank-by", "Rank first, then explain with blip2 match --explain."
+                "--explain cannot be used with --rank-by",
+                "Rank first, with --keep 1 --out best.jsonl; then: "
+                "blip2 match best.jsonl --text-column caption --explain",
             )
 
     def _check_nothing_ranked(self) -> None:

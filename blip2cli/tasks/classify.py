@@ -48,7 +48,9 @@ class ClassifyOptions(TaskOptions):
             metavar="TEXT",
         ),
     ] = ()
-    top: Annotated[int, Opt("With more than 1: also lists of the K most likely classes.", metavar="K", min=1)] = 1
+    top: Annotated[
+        int, Opt("With more than 1: also lists of the K most likely classes.", ("--top", "--top-k", "-k"), "K", min=1)
+    ] = 1
     rerank: Annotated[
         int | None,
         Opt("Choose among the N best classes by ITM, which runs the Q-Former for each of them.", metavar="N", min=2),

@@ -115,6 +115,8 @@ def test_a_list_in_csv_competes_as_texts_and_what_is_not_texts_is_an_error(typed
     Path("m.csv").write_text(f'image,alt.en\n{SCENE},"[""{right}"", ""two""]"\n')
     ran = typed("caption", "m.csv", *words, "alt.en")
     assert ran.code == 0 and right in ran.rows[0]["captions"] and "two" in ran.rows[0]["captions"], ran.err
+    (row,) = typed("match", "m.csv", "--text-column", "alt.en").rows
+    assert row["error"] == "unsupported: column alt.en holds a list, not a text"
 
 
 def test_texts_around_a_caption_are_not_ranked(typed: Run) -> None:

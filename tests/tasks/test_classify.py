@@ -137,7 +137,7 @@ def test_classes_are_encoded_once_whatever_the_number_of_images(
 )
 def test_classes_come_from_lines_or_from_a_column(typed: Run, name: str, text: str) -> None:
     Path(name).write_text(text)
-    (row,) = typed("classify", CIRCLE, "--class", "a rectangle", "--classes", name, "--top", 3).rows
+    (row,) = typed("classify", CIRCLE, "--class", "a rectangle", "--classes", name, "--top-k", 3).rows
     assert row["label"] == "a circle" and set(row["labels"]) == {"a circle", "a triangle", "a rectangle"}
 
 

@@ -221,6 +221,7 @@ def test_formats_hold_maps_or_refuse_them_in_two_lines(name: str, typed: Callabl
     [
         (["match", "-t", "a", "--explain", "--scores", "itc"], "--explain needs ITM"),
         (["caption", "--explain-words", "--num-captions", 2, "--num-beams", 2], "--explain cannot be used with --num"),
+        (["caption", "--explain", "--rank-by", "itm"], "blip2 match best.jsonl --text-column caption --explain"),
         (
             ["vqa", "-p", "is it red?", "--explain", "--device-map", "auto"],
             "--explain cannot be used with --device-map",

@@ -65,7 +65,7 @@ def _dedup(job: Job, target: Target, pictures: Pictures, done: list[str]) -> boo
         listed = write_list(options.kept_list, pictures, duplicates)
         done.append(str(options.kept_list))
         if not job.output.quiet:
-            show_note(f"{options.kept_list}: {listed:,} kept images")
+            show_note(f"{options.kept_list}: {listed:,} kept {'image' if listed == 1 else 'images'}")
     if options.report is not None:
         write_sheets(job, pictures, duplicates, found)
     return not errors
@@ -77,9 +77,10 @@ def _in_words(duplicates: Duplicates, errors: int) -> str:
     exact = int(duplicates.exact.sum())
     groups = len(set(duplicates.kept[~duplicates.is_kept].tolist()))
     near = rows - kept - exact
+    image = "image" if rows == 1 else "images"
     duplicate = "duplicate" if near == 1 else "duplicates"
     return (
-        f"{rows:,} images, {kept:,} kept; {groups:,} {'group' if groups == 1 else 'groups'} of duplicates: "
+        f"{rows:,} {image}, {kept:,} kept; {groups:,} {'group' if groups == 1 else 'groups'} of duplicates: "
         f"{exact:,} exact and {near:,} near {duplicate} dropped; {errors:,} with errors"
     )
 

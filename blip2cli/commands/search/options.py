@@ -19,7 +19,7 @@ class SearchOptions(TaskOptions):
     image: Annotated[
         tuple[str, ...], Opt("An image to search for others like it; may be repeated.", metavar="FILE")
     ] = ()
-    top_k: Annotated[int, Opt("Rows for each query.", ("--top-k", "-k"), "K", min=1, max=100_000)] = 10
+    top_k: Annotated[int, Opt("Rows for each query.", ("--top-k", "--top", "-k"), "K", min=1, max=100_000)] = 10
     rerank: Annotated[
         int | None, Opt("Rank the best N again by ITC + ITM, which reads their images.", metavar="N", min=1)
     ] = None

@@ -225,6 +225,8 @@ def test_a_folder_of_images_beside_features_is_a_folder_of_images(typed: Run) ->
     shutil.copy(CIRCLE, "photos/circle.png")
     rows = typed("dedup", "photos", "--model", "tiny").rows
     assert "photos/circle.png" in {row["image"] for row in rows}
+    one = typed("dedup", CIRCLE, "--model", "tiny", "--list", "one.txt")
+    assert "1 image, 1 kept; 0 groups" in one.err and "one.txt: 1 kept image\n" in one.err
 
 
 def test_ctrl_c_says_what_is_kept(typed: Run, monkeypatch: pytest.MonkeyPatch) -> None:

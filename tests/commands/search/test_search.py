@@ -158,7 +158,7 @@ def test_an_image_finds_others_of_the_same_shape_and_colour(typed: Run, tmp_path
         render(random_scene(rng, 1, [label])).save(tmp_path / f"{at:02}.png")
     typed("embed", tmp_path, "--features", "itc", "--out", "scenes.parquet")
     asked = [word for at in range(8) for word in ("--image", tmp_path / f"{at:02}.png")]
-    rows = typed("search", "scenes.parquet", *asked, "--top-k", 14).rows
+    rows = typed("search", "scenes.parquet", *asked, "--top", 14).rows
     kinds = [int(Path(row["image"]).stem) % 4 == int(Path(row["query"]).stem) % 4 for row in rows]
     assert len(kinds) == 8 * 14 and sum(kinds) > 0.95 * len(kinds)
 
