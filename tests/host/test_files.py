@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from blip2cli.errors import OutputError, UsageError
-from blip2cli.host.files import cannot_write, check_apart, check_new_file, real_path, temporary_of, write_atomically
+from blip2cli.host.files import cannot_write, check_apart, check_new_file, new_temporary, real_path, write_atomically
 from blip2cli.host.storage import READING_HINT, reading_hint
 
 
@@ -42,7 +42,7 @@ def test_what_is_not_a_file_is_refused(name: str) -> None:
 
 def test_a_temporary_file_that_somebody_has_put_there_is_not_followed() -> None:
     Path("mine").write_text("mine")
-    temporary_of(Path("out")).symlink_to("mine")
+    new_temporary(Path("out")).symlink_to("mine")
     write_atomically(Path("out"), b"out")
     assert Path("mine").read_text() == "mine" and not Path("out").is_symlink()
 

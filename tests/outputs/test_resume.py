@@ -1,12 +1,9 @@
 """A run that was stopped and is resumed ends with the output of one that was not: each row once, in order."""
 
 import json
-import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +12,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from blip2cli.host.files import temporary_of
-from tests.conftest import Typed, rows_of
+from blip2cli.host.files import new_temporary
+from tests.conftest import Start, Typed, rows_of
 from tests.outputs.kept import committed, hidden, lines, parts
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -40,21 +37,17 @@ def command(manifest: object, out: object) -> list[object]:
 
 
 @pytest.fixture(scope="module", params=["o.jsonl", "o.parquet"])
-def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def killed(request: pytest.FixtureRequest, forked: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of a run over ROWS rows that was killed part-way, beside its manifest."""
     folder = tmp_path_factory.mktemp("killed")
     write_manifest(folder / "m.jsonl", 0, ROWS)
-    arguments = [str(word) for word in command("m.jsonl", request.param)]
-    running = subprocess.Popen(
-        [sys.executable, "-m", "blip2cli", *arguments, "--commit-every", "0", "--quiet"],
-        cwd=folder,
-        env={**os.environ, "BLIP2_MODEL": "tiny", "OMP_NUM_THREADS": "1"},
-    )
+    running = forked(folder, *command("m.jsonl", request.param), "--model", "tiny", "--commit-every", 0, "--quiet")
     out = folder / request.param
-    while running.poll() is None and committed(out).rows < 60:
+    while running.exitcode is None and committed(out).rows < 60:
         time.sleep(0.01)
-    running.send_signal(signal.SIGKILL)
-    assert running.wait() == -signal.SIGKILL
+    running.kill()
+    running.join()
+    assert running.exitcode == -signal.SIGKILL
     assert 60 <= committed(out).rows < ROWS and not committed(out).finished
     return folder / request.param
 
@@ -111,9 +104,9 @@ def lost_commit(out: Path) -> None:
 
 def temporary_files(out: Path) -> None:
     """Half-written files that were never given their names."""
-    temporary_of(out).write_bytes(b"PAR1")
+    new_temporary(out).write_bytes(b"PAR1")
     if parts(out).exists():
-        temporary_of(parts(out) / "part-99999999.parquet").write_bytes(b"PAR1")
+        new_temporary(parts(out) / "part-99999999.parquet").write_bytes(b"PAR1")
 
 
 @pytest.mark.parametrize("damage", [nothing, torn_row, torn_commit, lost_commit, temporary_files])
@@ -129,7 +122,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(
     assert summary["resumed_at"] + summary["images"] == ROWS
     assert summary["resumed_at"] == earlier, "what was committed is not computed again"
     left = {path.name for path in state.parent.iterdir() if state.name in path.name and "whole" not in path.name}
-    assert left - {temporary_of(state).name} == {state.name, hidden(state).name}
+    assert left - {new_temporary(state).name} == {state.name, hidden(state).name}
 
 
 def test_rows_of_an_image_with_several_questions_are_never_torn_apart(state: Path) -> None:
