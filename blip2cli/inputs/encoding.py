@@ -81,7 +81,7 @@ def decoded(data: bytes, named: str | None = None) -> str:
     encoding = encoding_of(data[:HEAD], named)
     try:
         return data.decode(encoding)
-    except UnicodeDecodeError:
+    except UnicodeError:
         raise NotText(_fault(io.BytesIO(data), encoding)) from None
 
 
@@ -102,7 +102,7 @@ def text_file(name: str, encoding: str) -> Iterator[io.TextIOWrapper]:
             io.TextIOWrapper(opened.file, encoding=encoding, newline="") as text,
         ):
             yield text
-    except UnicodeDecodeError:
+    except UnicodeError:
         raise not_text(name, encoding) from None
     except OSError as error:
         raise unreadable(name, error) from None
@@ -111,7 +111,7 @@ def text_file(name: str, encoding: str) -> Iterator[io.TextIOWrapper]:
 def lines_of(file: Any, encoding: str) -> Iterator[bytes]:
     """The lines of a binary file, in UTF-8, with their ends; one longer than LINE comes in several pieces.
 
-    UTF-8 itself is not checked. Raises UnicodeDecodeError for what is not text in another encoding.
+    UTF-8 itself is not checked. Raises UnicodeError for what is not text in another encoding.
     """
     if encoding in UTF_8:
         yield from iter(partial(file.readline, LINE), b"")
@@ -150,6 +150,8 @@ def _fault(file: Any, encoding: str) -> str:
             line += _lines_before_fault(decoder, chunk)
             shown = "UTF-8" if encoding in UTF_8 else encoding
             return f"not {shown}: line {line} has the byte 0x{error.object[error.start]:02x}"
+        except UnicodeError as error:  # which some encodings raise, without a place
+            return f"not {encoding}: {reason(error)}"
         if not chunk:
             return f"not {encoding}"
 

@@ -91,7 +91,7 @@ class JsonlManifest(Manifest):
                     text = piece.removeprefix(b"\xef\xbb\xbf") if number == 1 else piece
                     if begins and text.strip():
                         yield number, text
-        except UnicodeDecodeError:
+        except UnicodeError:
             raise not_text(self.name, self._encoding) from None
         except OSError as error:
             raise unreadable(self.name, error) from None

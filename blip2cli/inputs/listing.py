@@ -97,7 +97,7 @@ class ListFile(Manifest):
                     if len(path) >= LINE:
                         raise UsageError(f"{self.name} is not a list of paths", "It has a line of 64 MiB.")
                     yield path
-        except UnicodeDecodeError:
+        except UnicodeError:
             raise not_text(self.name, self._encoding) from None
         except OSError as error:
             raise unreadable(self.name, error) from None

@@ -104,6 +104,14 @@ def test_a_mark_says_more_than_the_named_encoding() -> None:
     )
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+@pytest.mark.parametrize(("suffix", "text"), [(".csv", TABLE), (".jsonl", LINES), (".txt", "a.png\n")])
+def test_a_named_encoding_that_needs_a_mark_is_refused_without_one(suffix: str, text: str, encoding: str) -> None:
+    message = refused(f"m{suffix}", text, encoding=encoding).message
+    assert message.startswith(f"cannot read m{suffix}: it is not {encoding}: ")
+    assert len(read(f"m{suffix}", text.encode(encoding), encoding=encoding)) == text.count(".png")
+
+
 @pytest.mark.parametrize("name", ["latinum", "base64", "rot13", "a\0b", ""])
 def test_an_encoding_that_is_none_is_named(name: str) -> None:
     assert "is not a known text encoding" in refused("m.csv", TABLE, encoding=name).message
