@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import CheckpointError, UsageError
+from blip2cli.host.imports import without_collection
 from blip2cli.model.checkpoint.devices import device_named, every_cuda_device
 from blip2cli.model.checkpoint.explained import explained
 from blip2cli.model.checkpoint.files import ADAPTER, COPY_AGAIN, WEIGHTS, json_object, weight_files
@@ -42,6 +43,7 @@ to do."""
 GENERATION_CONFIG = "generation_config.json"
 
 
+@without_collection()
 def find_checkpoint(settings: ModelSettings, kind: Kind | None = None, fetch: bool = True) -> Checkpoint:
     """Find the checkpoint that the settings name, check it, and choose its devices and
     precision.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
+from blip2cli.host.imports import without_collection
 from blip2cli.host.terminal import Progress, hush_libraries, loading, show_plan
 from blip2cli.images.ready import ReadyProcesses
 from blip2cli.model.checkpoint.hub import check_model_name, named_by
@@ -54,9 +55,10 @@ def run_plan(plan: Plan) -> Tally:
 
 
 def _run_with(ready: ReadyProcesses, plan: Plan, progress: Progress) -> Tally:
-    from blip2cli.run.flow import run
+    with without_collection():
+        from blip2cli.run.flow import run
 
-    hush_libraries()
+        hush_libraries()
     start_cuda(plan.job.model)
     retried = _retry_errors(plan, progress, ready) if plan.job.output.retry_errors else 0
     tally = run(plan, progress, ready)
