@@ -21,6 +21,16 @@ FAILED, WRONG_USAGE, SOME_ERRORS, INTERRUPTED = 1, 2, 3, 130
 OTHERS = 3
 """Commands that a message names for an option that another command does not have."""
 
+CALLED = {
+    "--trigger": "--prefix",
+    "--continue": "--resume",
+    "--heatmap": "--explain",
+    "--similarity": "--threshold",
+    "--like": "--image",
+    "--limit": "--top-k",
+}
+"""Option of other tools, or of other commands → what is meant in a command that has this one and not the other."""
+
 GO_ON = "Rows committed to --out are kept; run the same command with --resume to continue."
 """The hint after Ctrl-C, for commands with --resume."""
 
@@ -98,7 +108,14 @@ def show_mistyped(error: Any) -> None:
     others = _commands_with(error.option_name, error.ctx) if type(error).__name__ == "NoSuchOption" else []
     if others:
         message = f"{error.option_name} is not an option of this command, but of {', '.join(others)}"
-    show_error(message, f"See {command} --help.")
+    meant = CALLED.get(str(error.option_name)) if type(error).__name__ == "NoSuchOption" else None
+    question = f"Did you mean {meant}? " if meant and _has_option(error.ctx, meant) else ""
+    show_error(message, f"{question}See {command} --help.")
+
+
+def _has_option(context: Any, option: str) -> bool:
+    """Whether the command that was typed has an option."""
+    return context is not None and any(option in parameter.opts for parameter in context.command.get_params(context))
 
 
 def _commands_with(option: str, context: Any) -> list[str]:

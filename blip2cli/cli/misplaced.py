@@ -19,6 +19,9 @@ TEXT_OPTIONS = {
 }
 """Command → what its texts are called, and their option."""
 
+FILES_OF_TEXTS = ("--prompts", "--questions", "--texts", "--classes")
+"""Options for a file of such texts, behind which texts are typed too."""
+
 ONE_WORD = ("classify",)
 """Commands whose texts may be single words; those of others are mostly sentences."""
 
@@ -48,5 +51,7 @@ def _as_typed(texts: Sequence[str], option: str, named: bool) -> str:
             words += [] if named else ["PHOTOS"]
             words.append(option)
             named = True
+        elif words[-1] in FILES_OF_TEXTS and not os.path.lexists(word):
+            words[-1] = option
         words.append(word)
     return shlex.join(words)

@@ -47,6 +47,8 @@ def test_single_words_behind_an_input_may_be_classes(typed: Run, photo: str) -> 
     ran = typed("classify", photo, "cat", "dog")
     assert ran.err.endswith("If it is a class, type: blip2 classify a.png --class cat --class dog\n")
     assert "If it is a class" not in typed("classify", "foto").err
+    ran = typed("classify", photo, "--classes", "cat", "dog")
+    assert ran.err.endswith("If it is a class, type: blip2 classify a.png --class cat --class dog\n")
 
 
 def test_the_command_that_is_meant_runs(typed: Run, photo: str) -> None:

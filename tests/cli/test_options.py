@@ -150,6 +150,15 @@ def test_progress_is_a_line_now_and_then_where_stderr_is_no_terminal(
         ),
         (("caption", CIRCLE, "--question", "x?"), "--question is not an option of this command, but of blip2 vqa"),
         (("vqa", CIRCLE, "--prefix", "sks"), "--prefix is not an option of this command, but of blip2 caption"),
+        (("caption", CIRCLE, "--trigger", "sks"), "No such option: --trigger\n       Did you mean --prefix? See "),
+        (
+            ("search", "f.parquet", "x", "--like", "a.png"),
+            "No such option: --like (Possible options: --image, --index, --quiet)\n       Did you mean --image? See ",
+        ),
+        (
+            ("embed", CIRCLE, "--heatmap"),
+            "No such option: --heatmap (Possible options: --help)\n       See ",
+        ),
         (("caption", CIRCLE, "--num-beam", "3"), "No such option: --num-beam (Possible options: --num-beams)"),
         (("score", "answers.jsonl"), "no references are given"),
         (("search", "a red circle", __file__), "no such file: a red circle"),
