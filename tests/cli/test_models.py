@@ -127,6 +127,7 @@ def test_an_old_checkpoint_runs_and_a_torn_one_does_not(typed: Run, opt_checkpoi
         ({}, "nothing contains no checkpoint (no config.json)"),
         ({"config.json": "{"}, "nothing/config.json is not JSON"),
         ({"config.json": '{"model_type": "bert"}'}, "nothing is a bert checkpoint, not BLIP-2"),
+        ({"config.json": '{"hidden_size": 8}'}, "nothing has no model_type in its config.json"),
         (
             {"config.json": '{"model_type": "blip-2"}', "model.safetensors": "rubbish"},
             "nothing/model.safetensors is cut short or broken",

@@ -74,6 +74,8 @@ def _anatomy(folder: Path) -> Anatomy:
     kind = config.get("model_type")
     if kind not in ("blip-2", "blip_2"):
         what = f"is a {kind} checkpoint, not BLIP-2" if kind else "contains no checkpoint (no config.json)"
+        if config and not kind:
+            what = "has no model_type in its config.json; BLIP-2's is blip-2"
         raise CheckpointError(f"{folder} {what}", "docs/models.md lists the supported checkpoints.")
     named = weight_files_named(folder)
     existing = [path for path in named if path.exists()]

@@ -29,6 +29,9 @@ NEWER = "Fetch its files again; one saved by a newer version needs newer transfo
 PROBE = "Question: how many cats? Answer:"
 """A text of which every language model's tokenizer knows some words."""
 
+SPACE_MARKS = ("\u0120", "\u2581")
+"""What stands for a space within tokens: in byte-level vocabularies, and in SentencePiece's."""
+
 LONGEST_TOKEN = 64
 """Characters of a token: a text with more than this times the tokens that fit is not even
 tokenised."""
@@ -87,10 +90,13 @@ def _vocabulary_file(folder: Path) -> str:
 
 
 def _check_vocabulary(name: str, tokenizer: Any, embeddings: int) -> None:
-    """Raise CheckpointError for a tokenizer that has no vocabulary, or a larger one than
-    the model."""
+    """Raise CheckpointError for a tokenizer that has no vocabulary, a larger one than the
+    model, or no decoder, so that its texts would be tokens."""
     with explained(f"the tokenizer of {name} fails on a simple text", COPY_TOKENIZER):
         ids = tokenizer(PROBE)["input_ids"]
+        decoded = tokenizer.decode(ids)
+    if any(mark in decoded for mark in SPACE_MARKS):
+        raise CheckpointError(f"the tokenizer of {name} has no decoder: it writes {decoded!r}", COPY_TOKENIZER)
     special = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
     unknown = {tokenizer.unk_token_id}
     if not set(ids) - special - unknown:

@@ -54,6 +54,13 @@ def test_a_tokenizer_with_more_words_than_the_model_is_told(opt: Path) -> None:
     assert "tokens up to number 437, and the model knows 437" in refused(opt, load=True)
 
 
+def test_a_tokenizer_whose_texts_would_be_tokens_is_told(opt: Path) -> None:
+    saved = json.loads((opt / "tokenizer.json").read_text())
+    assert saved["decoder"]["type"] == "ByteLevel"
+    change_json(opt, "tokenizer.json", decoder=None)
+    assert "the tokenizer of opt has no decoder: it writes '" in refused(opt, load=True).replace(f"{opt}", "opt")
+
+
 def with_pattern(folder: Path, pattern: str) -> None:
     """Let the tokenizer part texts by a pattern first."""
     saved = json.loads((folder / "tokenizer.json").read_text())
