@@ -118,6 +118,13 @@ def special_file(name: str) -> str | None:
     return kinds.get(stat.S_IFMT(mode), "a device")
 
 
+def check_regular(path: Path) -> None:
+    """Check that nothing but a regular file has a name, as opening a pipe would wait for ever. Raises UsageError."""
+    kind = special_file(str(path))
+    if kind is not None:
+        raise UsageError(f"{path} is {kind}, not a file", "Remove it, or choose another name for the output.")
+
+
 def check_apart(outputs: Mapping[str, Path], inputs: Iterable[object]) -> None:
     """Check that no output would replace an input, a folder of inputs, or another output. Raises UsageError.
 

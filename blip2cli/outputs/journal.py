@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from blip2cli.errors import UsageError, reason
-from blip2cli.host.files import HIDDEN, cannot_write
+from blip2cli.host.files import HIDDEN, cannot_write, check_regular
 from blip2cli.host.retries import retried
 from blip2cli.outputs.commits import (
     Commit,
@@ -159,6 +159,7 @@ def parts_folder(out: Path) -> Path:
 
 def read_journal(path: Path) -> JournalContent | None:
     """What a journal says; None where there is none, or nothing in it. Raises UsageError where it cannot be read."""
+    check_regular(path)
     try:
         with open(path, "rb") if isinstance(path, Path) else io.BytesIO(path.read_bytes()) as file:
             return parsed_journal(file)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from blip2cli.errors import UsageError, reason
-from blip2cli.host.files import cannot_write
+from blip2cli.host.files import cannot_write, check_regular
 
 
 @contextmanager
@@ -37,6 +37,7 @@ def locked(path: Path, out: Path, named: Path) -> Iterator[None]:
 
 def _opened(path: Path, named: Path) -> int:
     """The hidden file, locked."""
+    check_regular(path)
     while True:
         descriptor = _open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
         try:

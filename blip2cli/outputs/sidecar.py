@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from blip2cli.errors import UsageError, reason
-from blip2cli.host.files import new_temporary, real_path
+from blip2cli.host.files import check_regular, new_temporary, real_path
 from blip2cli.outputs.added_text import SEPARATOR, AddedText
 from blip2cli.outputs.appended import AppendedFile, check_appended, stamp_in, unwritable
 from blip2cli.outputs.commits import Commit, Header
@@ -60,6 +60,7 @@ class SidecarOutput(Output):
         if self.out is not None:
             self.out.mkdir(exist_ok=True)
             errors = self.out.with_name(self.out.name + ".errors.jsonl")
+            check_regular(errors)
             if self.existing == "append":
                 self.journal = self._begun(self.out, settings.continues, header)
                 self.committed = self.journal.commit

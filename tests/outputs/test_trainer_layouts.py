@@ -348,6 +348,18 @@ def test_what_has_the_hidden_name_of_a_text_file_is_not_written_to(typed: Run, t
     assert not Path("s/b.txt").is_symlink() and not hidden.exists()
 
 
+@pytest.mark.parametrize("name", [".o.jsonl.blip2", "o.errors.jsonl"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_pipe_or_a_folder_in_place_of_a_file_of_ours_is_refused(
+    typed: Run, twins: None, name: str, make: Callable[[str], None]
+) -> None:
+    make(name)
+    where = ("o.jsonl",) if name.startswith(".") else ("o", "--format", "sidecar")
+    ran = typed("caption", "s/a.png", "--out", *where)
+    assert ran.code in (1, 2) and len(ran.err.splitlines()) == 2 and name in ran.err
+    assert "should not happen" not in ran.err
+
+
 def test_an_image_without_a_caption_keeps_no_old_text_if_texts_are_replaced(typed: Run, twins: None) -> None:
     put(b_png=RED, b_txt=b"mine")
     words = ["caption", "s/b.png", "--format", "sidecar", "--rank-by", "itc", "--threshold", "1", "--num-beams", "1"]
