@@ -7,7 +7,7 @@ import re
 
 from blip2cli.errors import UsageError
 
-RANGE = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{},]*(?:,[^{},]*)+))\}")
+RANGE = re.compile(r"\{(?:(\d{1,18})\.\.(\d{1,18})|([^{},]*(?:,[^{},]*)+))\}")
 """{00000..00099} or {a,b} in a name."""
 
 MAX_NAMES = 1_000_000
@@ -70,11 +70,16 @@ def expanded(name: str) -> list[str]:
 
 
 def _numbers(first: str, last: str) -> list[str]:
-    """The numbers from the first to the last, with leading zeros where the first has them."""
-    if int(last) - int(first) >= MAX_NAMES:
+    """The numbers from the first to the last, with leading zeros where the first has them.
+
+    As in a shell, they go down if the last is the smaller one.
+    """
+    start, end = int(first), int(last)
+    if abs(end - start) >= MAX_NAMES:
         raise _too_many(f"{{{first}..{last}}}")
     width = len(first) if first.startswith("0") else 0
-    return [str(number).zfill(width) for number in range(int(first), int(last) + 1)]
+    numbers = range(start, end + 1) if start <= end else range(start, end - 1, -1)
+    return [str(number).zfill(width) for number in numbers]
 
 
 def _too_many(name: str) -> UsageError:

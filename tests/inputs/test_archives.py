@@ -148,6 +148,8 @@ def test_a_range_is_one_data_set(typed: Run) -> None:
     ("pattern", "names"),
     [
         ("{08..11}.tar", ["08.tar", "09.tar", "10.tar", "11.tar"]),
+        ("{002..000}.tar", ["002.tar", "001.tar", "000.tar"]),
+        (f"{{0..{'9' * 5000}}}.tar", [f"{{0..{'9' * 5000}}}.tar"]),
         ("s3://b/{1..2}/{a,b}.tar", ["s3://b/1/a.tar", "s3://b/1/b.tar", "s3://b/2/a.tar", "s3://b/2/b.tar"]),
         ("{a}.tar", ["{a}.tar"]),
         ("plain.tar", ["plain.tar"]),
