@@ -74,9 +74,10 @@ def scores_of(vectors: np.ndarray, queries: Sequence[np.ndarray]) -> list[np.nda
     scores: list[np.ndarray] = []
     for group in _together(queries, width):
         asked = np.concatenate(group)
-        best = (flat @ asked.T).reshape(rows, tokens, len(asked)).max(axis=1)  # [rows, vectors of the queries]
         ends = np.cumsum([len(query) for query in group])[:-1]
-        scores += [part.mean(axis=1) for part in np.split(best, ends, axis=1)]
+        with np.errstate(over="ignore", invalid="ignore"):  # a file may hold any numbers
+            best = (flat @ asked.T).reshape(rows, tokens, len(asked)).max(axis=1)  # [rows, vectors of the queries]
+            scores += [part.mean(axis=1) for part in np.split(best, ends, axis=1)]
     return scores
 
 

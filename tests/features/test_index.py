@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from blip2cli.errors import UsageError
-from blip2cli.features.exact import best_rows
+from blip2cli.features.exact import best_rows, scores_of
 from blip2cli.features.files import open_features
 from blip2cli.features.index import MOST, Index
 from tests.features.made import WIDTH, made, queries
@@ -96,3 +96,10 @@ def test_more_rows_than_an_index_finds_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"finds {room:,} rows at most"):
         Index.of(features, path, most=room + 1)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("number", [np.inf, 3e38])
+def test_numbers_without_end_are_compared_without_a_warning(number: float) -> None:
+    rows = np.full((2, 1, 4), number, np.float32)
+    (scores,) = scores_of(rows, [np.array([[1, -1, 1, 1], [1, 1, 1, 1]], np.float32)])
+    assert not np.isfinite(scores).any()
