@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,5 +50,8 @@ class ArrayPart:
         return records
 
     def _opened(self) -> np.ndarray:
-        array: np.ndarray = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        try:
+            array: np.ndarray = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        except (OverflowError, TypeError, zipfile.BadZipFile) as error:  # its header is damaged
+            raise ValueError(f"{self.path.name} is not an array: {error}") from None
         return array
