@@ -8,6 +8,8 @@ from typing import Any
 
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
+from blip2cli.cli.failures import MISTYPED
+
 
 class _Plain:
     """Leaves out the types that Typer shows for flags, `<bool>`, and for arguments, `<list[str]>`."""
@@ -30,6 +32,14 @@ def _as_named(metavar: str, ctx: Any) -> list[str]:
 
 class PlainCommand(_Plain, TyperCommand):
     """A subcommand."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The arguments that are left; an error of the options' parser also says which command's they are."""
+        try:
+            return super().parse_args(ctx, args)
+        except MISTYPED as error:
+            error.ctx = error.ctx or ctx  # type: ignore[attr-defined]  # Typer has no public name for this class
+            raise
 
 
 class ListedCommand(PlainCommand):

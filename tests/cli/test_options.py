@@ -265,6 +265,10 @@ def test_help_says_no_types_of_flags_and_arguments(typed: Run, words: tuple[str,
     assert "--help" in shown and "<bool" not in shown and "<list" not in shown and "<str" not in shown
 
 
+def test_an_option_without_its_value_is_answered_with_the_commands_help(typed: Run) -> None:
+    assert typed("caption", CIRCLE, "--out").err.endswith("blip2 caption --help.\n")
+
+
 def test_the_batch_size_that_worked_is_reported(typed: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = OptDecoder.step
     monkeypatch.setattr(loop, "FIRST", 64)  # texts at once, from the start
