@@ -1,5 +1,6 @@
 """Decoding keeps its promises whatever goes on around a sequence."""
 
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -137,7 +138,7 @@ def test_what_prompts_begin_with_is_read_once_with_the_image(
         lengths.append(embeds.shape[1] - model.num_query_tokens)
         return read(self, embeds)
 
-    monkeypatch.setattr(loop, "FIRST", first)
+    monkeypatch.setattr(loop, "_first_texts", lambda stream, most: list(islice(stream, first)))
     monkeypatch.setattr(OptDecoder, "_read_images", noting)
     prompts = [model.prompt_ids(prompt) for prompt in PROMPTS[case]]
     embeds, beams = requests_of(model, 1)[0].image.query_embeds, GenerationSettings(num_beams=2)
