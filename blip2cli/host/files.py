@@ -125,6 +125,12 @@ def check_regular(path: Path) -> None:
         raise UsageError(f"{path} is {kind}, not a file", "Remove it, or choose another name for the output.")
 
 
+def check_folder(path: Path) -> None:
+    """Check that nothing but a folder has a name, as behind a link files would go elsewhere. Raises UsageError."""
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise UsageError(f"{path} is not a folder", "Remove it, or choose another name for the output.")
+
+
 def check_apart(outputs: Mapping[str, Path], inputs: Iterable[object]) -> None:
     """Check that no output would replace an input, a folder of inputs, or another output. Raises UsageError.
 

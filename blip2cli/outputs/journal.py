@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from blip2cli.errors import UsageError, reason
-from blip2cli.host.files import HIDDEN, cannot_write, check_regular
+from blip2cli.host.files import HIDDEN, cannot_write, check_folder, check_regular
 from blip2cli.host.retries import retried
 from blip2cli.outputs.commits import (
     Commit,
@@ -153,8 +153,13 @@ def hidden_beside(out: Path, name: str = "") -> Path:
 
 
 def parts_folder(out: Path) -> Path:
-    """The hidden folder in which a format keeps committed parts until they are joined."""
-    return out.with_name(f".{out.name}{HIDDEN}-parts")
+    """The hidden folder in which a format keeps committed parts until they are joined.
+
+    Raises UsageError where something else has its name.
+    """
+    folder = out.with_name(f".{out.name}{HIDDEN}-parts")
+    check_folder(folder)
+    return folder
 
 
 def read_journal(path: Path) -> JournalContent | None:

@@ -348,16 +348,25 @@ def test_what_has_the_hidden_name_of_a_text_file_is_not_written_to(typed: Run, t
     assert not Path("s/b.txt").is_symlink() and not hidden.exists()
 
 
-@pytest.mark.parametrize("name", [".o.jsonl.blip2", "o.errors.jsonl"])
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
-def test_a_pipe_or_a_folder_in_place_of_a_file_of_ours_is_refused(
+def linked(name: str) -> None:
+    os.mkdir("elsewhere")
+    os.symlink("elsewhere", name)
+
+
+REFUSED = [(make, name) for make in (os.mkfifo, os.mkdir) for name in (".o.jsonl.blip2", "o.errors.jsonl")]
+
+
+@pytest.mark.parametrize(
+    ("make", "name"), [*REFUSED, (os.mkfifo, ".o.parquet.blip2-parts"), (linked, ".o.parquet.blip2-parts")]
+)
+def test_what_is_in_place_of_a_file_or_folder_of_ours_is_refused(
     typed: Run, twins: None, name: str, make: Callable[[str], None]
 ) -> None:
     make(name)
-    where = ("o.jsonl",) if name.startswith(".") else ("o", "--format", "sidecar")
+    where = (name[1:].partition(".blip2")[0],) if name.startswith(".") else ("o", "--format", "sidecar")
     ran = typed("caption", "s/a.png", "--out", *where)
     assert ran.code in (1, 2) and len(ran.err.splitlines()) == 2 and name in ran.err
-    assert "should not happen" not in ran.err
+    assert "should not happen" not in ran.err and not list(Path().glob("elsewhere/*"))
 
 
 def test_an_image_without_a_caption_keeps_no_old_text_if_texts_are_replaced(typed: Run, twins: None) -> None:

@@ -24,15 +24,18 @@ def open_tables(names: Sequence[str]) -> tuple[Source, ...]:
 
 
 def texts_in(cell: Any) -> list[str]:
-    """The texts of a cell: itself, the entries of a list (in CSV: of JSON), or their `answer` if they are objects."""
-    if cell is None:
+    """The texts of a cell: itself, the entries of a list (in CSV: of JSON), or their `answer` if they are objects.
+
+    NaN is how pandas writes that there is none.
+    """
+    if cell is None or cell != cell:
         return []
     if isinstance(cell, str):
         listed = json_texts(cell)
         return [cell] if listed is None else listed
     if isinstance(cell, dict):
         cell = cell.get("answer")
-        return [] if cell is None else [str(cell)]
+        return [] if cell is None or cell != cell else [str(cell)]
     if isinstance(cell, (list, tuple)):
         return [text for entry in _flat(cell) for text in ([entry] if isinstance(entry, str) else texts_in(entry))]
     return [str(cell)]

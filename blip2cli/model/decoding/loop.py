@@ -76,7 +76,7 @@ class Decoder:
                 self._admit(fresh)
                 if not self.active:
                     return
-                written = [(text.request, text) for text in self._step()]
+                written = deque((text.request, text) for text in self._step())
             except torch.OutOfMemoryError:
                 if self.places == 1:
                     raise
@@ -86,10 +86,10 @@ class Decoder:
                 continue
             except Exception:
                 unfinished = self._unfinished(fresh)
-                written = list(zip(unfinished, self.batches.compute(self._decode_alone, unfinished), strict=True))
+                written = deque(zip(unfinished, self.batches.compute(self._decode_alone, unfinished), strict=True))
                 self._restart()
-            for request, result in written:
-                yield from self._complete(request, result)
+            while written:  # one by one, so that what belongs to a request is given up once it is complete
+                yield from self._complete(*written.popleft())
 
     def stream(self, request: Request) -> Iterator[int]:
         """The tokens of one text, each as soon as it is written.

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import pty
 from collections.abc import Callable
@@ -134,7 +135,9 @@ def test_gqa_is_scored_by_equality(typed: Callable[..., Typed], tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "answers", [["cone", "cone", "ball"], '["cone", "cone", "ball"]'], ids=["a list", "a list in a cell"]
+    "answers",
+    [["cone", "cone", "ball"], '["cone", "cone", "ball"]', ["cone", "cone", math.nan, "ball"]],
+    ids=["a list", "a list in a cell", "with NaN, as pandas writes what is missing"],
 )
 def test_a_table_with_a_column_of_answers_is_a_reference(
     typed: Callable[..., Typed], tmp_path: Path, answers: Any
