@@ -1,4 +1,4 @@
-"""What a run keeps beside an output, as tests look at it and tamper with it."""
+"""What a run writes and keeps, as tests look at it and tamper with it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,3 +36,13 @@ def files(*roots: Path | str) -> dict[str, bytes]:
     """All that lies below some folders, or at some files, byte for byte."""
     found = [path for root in map(Path, roots) for path in ([root] if root.is_file() else sorted(root.rglob("*")))]
     return {str(path): path.read_bytes() for path in found if path.is_file()}
+
+
+class Killed(BaseException):
+    """What ends a run as SIGKILL does: nothing catches it on its way."""
+
+
+def texts(folder: Path | str) -> dict[str, str]:
+    """The text files in a folder, by their names there."""
+    folder = Path(folder)
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in sorted(folder.rglob("*.txt"))}
